@@ -26,7 +26,6 @@ import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
-import edge, { commands, concerns } from './plugins/edge/index.ts'
 import { gatewayOptions, serverOptions as optionsOf, socketOptions } from './plugins/edge/protocol/listener.ts'
 import { byListener } from './plugins/edge/protocol/peers.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
@@ -67,8 +66,16 @@ export { loadConfig, loadWithoutPlugins, parseConfig } from './plugins/config.ts
 export type { Serving } from './plugins/operations/serve.ts'
 export { serve } from './plugins/operations/serve.ts'
 
-// Loaded by the first configuration that has it.
+// Loaded by the first configuration that has them.
+const edgeHalf = moduleOnFirstUse<typeof import('./plugins/edge-half.mts')>('./plugins/edge-half.mts', import.meta.url)
+const sidecarHalf = moduleOnFirstUse<typeof import('./plugins/sidecar-half.mts')>(
+  './plugins/sidecar-half.mts',
+  import.meta.url
+)
 const meshHalf = moduleOnFirstUse<typeof import('./plugins/mesh-half.mts')>('./plugins/mesh-half.mts', import.meta.url)
+
+/** Returns the edge for a configuration: the gateway's, or that of a sidecar, which has no concerns of its own. */
+const edgeOf = ({ isSidecar }: Config) => (isSidecar ? sidecarHalf() : edgeHalf())
 
 /** The gateway as a Fastify plugin, for a server of your own to register with the configuration that `loadConfig` returns. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
@@ -81,12 +88,14 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   if (!fastify.hasDecorator('dryRun')) fastify.decorate('dryRun', false)
   await fastify.register(operations, { ...config, counts })
   await fastify.register(meshHalf().mesh, config)
-  await fastify.register(edge, config)
+  await fastify.register(edgeOf(config).edge, config)
   await fastify.register(requestState, config)
   await fastify.register(replyGuard)
-  await fastify.register(requestMesh)
-  await fastify.register(proxyClient, config)
-  await fastify.register(userPlugins, config)
+  if (!config.isSidecar) {
+    await fastify.register(requestMesh)
+    await fastify.register(proxyClient, config)
+    await fastify.register(userPlugins, config)
+  }
   await fastify.register(bridge, config)
   // The function's name appears in errors of plugins and in spans.
   await fastify.register(async function proxy(proxied) {
@@ -227,7 +236,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
     const curl = tls !== undefined && isUrl ? curlByName(url, listenerTlsOf(name, tls).status()) : url
     return { name, url, curl, canBeTried: isUrl && curl !== null }
   })
-  process.stderr.write(banner(config, edges, admin, command, concerns))
+  process.stderr.write(banner(config, edges, admin, command, edgeOf(config).concerns))
   return runtime
 }
 
@@ -256,9 +265,16 @@ function urlOf(scheme: string, at: AddressInfo | string): string {
   return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
-/** Runs a command of the command line. The process ends with it, unless the command is `start`. */
+/** Runs a command of the command line. The process ends with it, unless the command is `start` or `sidecar`. */
 export async function main(argv: readonly string[]): Promise<void> {
-  const code = await run(argv, { loadConfig, schemaOf, build, start, explain: explainOnce, commands })
+  const gateways = {
+    ...{ loadConfig, schemaOf, build, start, explain: explainOnce },
+    // A getter: the command `sidecar` does not load them.
+    get commands() {
+      return edgeHalf().commands
+    }
+  }
+  const code = await run(argv, gateways)
   if (code !== null) await exit(code)
 }
 

@@ -36,7 +36,8 @@ export function* checkConcerns(checked: Checked): Steps<void> {
   if (!keys.lackConcerns) yield* checkFacts(checked)
 }
 
-function checkSection(
+/** Runs the checks of the concerns that a section sets. */
+export function checkSection(
   at: string,
   section: object | undefined,
   keys: readonly Key[],

@@ -2,20 +2,17 @@
  * Checks for rules that a schema cannot express, mostly between parts of the configuration. Values that have a fault already
  * are skipped, so that a mistake is reported once.
  */
-import { dirname, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkServices } from './check-services.ts'
-import type { Keys } from './concern.ts'
-import type { Report } from './faults.ts'
+import type { Checked } from './concern.ts'
 import { checkListeners } from './listeners.ts'
 import { checkRouteConfig } from './route-config.ts'
-import type { Written } from './schema.ts'
 
-export function* check(data: Written, report: Report, file: string, keys: Keys): Steps<void> {
-  const checked = { data, keys, report, absolute: (path: string) => resolve(dirname(file), path) }
+export function* check(checked: Checked): Steps<void> {
+  const { data, keys, report } = checked
   if (!report.usable('')) return
   if (report.usable('/listen')) yield* checkListeners(checked)
   yield* checkServices(checked)

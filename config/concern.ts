@@ -122,6 +122,16 @@ export interface Keys {
   readonly positions?: readonly string[]
   /** Indexes of the plugins that are mesh concerns; their `order` names a mesh concern. */
   readonly meshPlugins?: ReadonlySet<number>
+  /** The edge of a sidecar; absent if no file may have `sidecar`. */
+  readonly sidecar?: SidecarKeys
+}
+
+/** The edge of a sidecar, which has few concerns. */
+export interface SidecarKeys {
+  /** Keys that a file can set, under `sidecar`. */
+  readonly keys: readonly Key[]
+  /** Options of other keys. */
+  readonly fixed: Readonly<Record<string, unknown>>
 }
 
 /** The keys of `routes[].config`. */

@@ -1,24 +1,25 @@
 /** Loads a configuration file: reads, validates and completes it, or reports all of its faults. */
 import { createHash } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { isAbsolute, resolve } from 'node:path'
+import { dirname, isAbsolute, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
 import { atOnce, inSlices } from '../plugins/time-slices.ts'
-import { check } from './check.ts'
 import { LastCompiled } from './compile.ts'
 import { complete } from './complete.ts'
 import type { Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report, segmentsOf } from './faults.ts'
-import { gatewaySchema } from './gateway-schema.ts'
-import { normalizeListeners } from './listeners.ts'
+import type { Form } from './form.ts'
+import { gatewayForm } from './form.ts'
 import { parsed, parsedAsync } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
 import { entriesOf, pluginConcerns, pluginModules, reportFailed, warnOfChanged } from './plugin-concerns.ts'
 import { read } from './read.ts'
 import { withPluginKeys } from './route-config.ts'
+import Type from './schema/type.ts'
 import type { Config, Written } from './schema.ts'
+import { isSidecar, sidecarForm, sidecarSchema } from './sidecar.ts'
 import { Validator } from './validate.ts'
 
 export type { Fault } from './faults.ts'
@@ -55,18 +56,47 @@ export class Loader {
   /** Errors of plugins' modules that could not be imported, by index. */
   readonly #failures: ReadonlyMap<number, unknown>
   readonly #last: LastCompiled
-  #schema: ReturnType<typeof gatewaySchema> | undefined
+  readonly #form: Form
+  #schema: ReturnType<Form['schema']> | undefined
+  /** Loads the configurations of sidecars. */
+  #sidecar: Loader | undefined
 
-  constructor(keys: Keys, failures: ReadonlyMap<number, unknown> = new Map(), last: LastCompiled = new LastCompiled()) {
+  constructor(
+    keys: Keys,
+    failures: ReadonlyMap<number, unknown> = new Map(),
+    last: LastCompiled = new LastCompiled(),
+    form: Form = gatewayForm
+  ) {
     this.#keys = keys
     this.#failures = failures
     this.#last = last
+    this.#form = form
   }
 
   /** The schema of a file. */
-  get schema(): ReturnType<typeof gatewaySchema> {
-    this.#schema ??= gatewaySchema(this.#keys)
+  get schema(): ReturnType<Form['schema']> {
+    this.#schema ??= this.#form.schema(this.#keys)
     return this.#schema
+  }
+
+  /** The schema of a file of either form, for editors and documentation. */
+  get schemaOfForms(): ReturnType<Form['schema']> {
+    const { sidecar, mesh, sources } = this.#keys
+    if (sidecar === undefined) return this.schema
+    const { properties, ...more } = this.schema
+    const section = sidecarSchema({ edge: sidecar.keys, mesh, sources })
+    return Type.Object({ ...properties, sidecar: Type.Optional(section) }, more)
+  }
+
+  /** Returns the loader for the form of a document. */
+  #loaderFor(data: unknown): Loader {
+    // Read only then: the keys are getters, which load the modules of concerns.
+    const own = isSidecar(data) ? this.#keys.sidecar : undefined
+    if (own === undefined) return this
+    const { mesh, sources } = this.#keys
+    const keys = { edge: own.keys, mesh, sources }
+    this.#sidecar ??= new Loader(keys, new Map(), new LastCompiled(), sidecarForm(own.fixed, keys))
+    return this.#sidecar
   }
 
   /**
@@ -85,7 +115,7 @@ export class Loader {
   #parse({ text, hash }: Source, file: string, env: NodeJS.ProcessEnv, warn: Warn): Config {
     const report = new Report(file)
     const data = atOnce(read(parsed(text, report), env, report))
-    return atOnce(this.#finish(data, hash, file, report, warn))
+    return atOnce(this.#loaderFor(data).#finish(data, hash, file, report, warn))
   }
 
   /**
@@ -140,6 +170,9 @@ export class Loader {
   }
 
   async #withPlugins(data: unknown, file: string, report: Report, imported: ImportModule): Promise<Loader> {
+    const loader = this.#loaderFor(data)
+    // A sidecar has no plugins.
+    if (loader !== this) return loader
     const entries = entriesOf(data)
     const failures = new Map<number, unknown>()
     const modules = await pluginModules(entries, resolve(file), imported, (index, error) => failures.set(index, error))
@@ -159,14 +192,19 @@ export class Loader {
 
   *#finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Steps<Config> {
     removeIgnoredKeys(data)
+    const written = data as Written
+    const form = this.#form
+    form.prune(written, report)
     const validator = new Validator(this.#last.compiled(this.schema), this.#keys)
     yield* validator.validate(data, report)
-    if (report.usable('')) normalizeListeners(data as Written, report)
-    yield* check(data as Written, report, resolve(file), this.#keys)
+    if (report.usable('')) form.normalize(written, report)
+    const absolute = (path: string) => resolve(dirname(resolve(file)), path)
+    yield* form.check({ data: written, keys: this.#keys, report, absolute })
     reportFailed(this.#failures, entriesOf(data), resolve(file), report)
     report.throwIfAny(this.#failures.values().next().value)
     for (const warning of report.warnings) warn(warning)
-    const config = yield* complete(data as Written, { file: resolve(file), hash }, this.#keys, report)
+    form.expand(written)
+    const config = yield* complete(written, { file: resolve(file), hash }, this.#keys, report)
     report.throwIfAny()
     return config
   }

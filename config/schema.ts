@@ -16,6 +16,7 @@ import { orOff } from './schema/kit.ts'
 import { Plugin } from './schema/plugin.ts'
 import type { Match, Route, Split } from './schema/route.ts'
 import type { Instances, Service, Subset } from './schema/service.ts'
+import type { SidecarOptions } from './schema/sidecar.ts'
 import Type from './schema/type.ts'
 
 /** Sections that belong to neither the edge nor the mesh; `discovery` without the keys of sources. */
@@ -105,6 +106,8 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly plugins?: readonly string[]
   /** Names of further services to which its own policy sends calls, such as a fallback. */
   readonly services: readonly string[]
+  /** True if requests are passed on as they are: no header is added or removed, and no path is refused. */
+  readonly isTransparent?: boolean
   /** One frozen object per route: by its identity the mesh finds the chain that it composed for the route. */
   readonly mesh: RoutePolicy
 }
@@ -128,12 +131,17 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
   readonly mesh: MeshPolicy
   readonly services: Readonly<Record<string, ServiceOptions>>
   readonly routes: readonly WrittenRoute[]
+  /** The listeners of a sidecar; removed once they have become routes. */
+  readonly sidecar?: SidecarOptions
+  /** True for the configuration of a sidecar. */
+  readonly isSidecar?: boolean
 }
 
 export interface WrittenRoute extends Static<typeof Route> {
   edge?: EdgePolicy
   mesh?: Partial<MeshPolicy>
   config?: Readonly<Record<string, unknown>>
+  isTransparent?: boolean
 }
 
 /** The whole configuration: validated, completed and deeply frozen. */

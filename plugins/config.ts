@@ -3,26 +3,36 @@ import type { Fault } from '../config/faults.ts'
 import { Loader } from '../config/load.ts'
 import type { ImportModule } from '../config/plugin-concerns.ts'
 import type { Config } from '../config/schema.ts'
-import { edgeKeys, edgePositions, edgeRouteConfig } from './edge/index.ts'
 import { moduleOnFirstUse } from './on-first-use.ts'
 import { importPlugin, isConcern } from './operations/plugin-modules.ts'
 import { kindOf } from './thrown.ts'
 
 type Warn = (warning: Fault) => void
 
+const edgeHalf = moduleOnFirstUse<typeof import('./edge-half.mts')>('./edge-half.mts', import.meta.url)
+const sidecarHalf = moduleOnFirstUse<typeof import('./sidecar-half.mts')>('./sidecar-half.mts', import.meta.url)
 const meshHalf = moduleOnFirstUse<typeof import('./mesh-half.mts')>('./mesh-half.mts', import.meta.url)
 
 export const loader = new Loader({
-  edge: edgeKeys,
-  // Getters: a configuration without the mesh loads none of its modules.
+  // Getters: a configuration without the mesh loads none of its modules, and a sidecar's none of the edge's concerns.
+  get edge() {
+    return edgeHalf().edgeKeys
+  },
   get mesh() {
     return meshHalf().meshKeys
   },
   get sources() {
     return meshHalf().sources
   },
-  routeConfig: edgeRouteConfig,
-  positions: edgePositions
+  get routeConfig() {
+    return edgeHalf().edgeRouteConfig
+  },
+  get positions() {
+    return edgeHalf().edgePositions
+  },
+  get sidecar() {
+    return sidecarHalf().sidecarKeys
+  }
 })
 
 /**
@@ -66,9 +76,9 @@ export async function loadConfig(file: string, env?: NodeJS.ProcessEnv, warn?: W
 /** The same for a configuration that is changed before it is checked. */
 export const loadAmended = loader.loadAmended.bind(loader, imported)
 
-/** Returns the schema of a file with the concerns of its plugins; for null, the schema without any. */
+/** Returns the schema of a file with the concerns of its plugins; for null, the schema of all files without any. */
 export async function schemaOf(file: string | null): Promise<object> {
-  return file === null ? loader.schema : loader.schemaOf(imported, file)
+  return file === null ? loader.schemaOfForms : loader.schemaOf(imported, file)
 }
 
 /** Throws for an argument that is no path, as JavaScript programs may pass. */

@@ -6,7 +6,7 @@ import type { RouteTable } from '../config/route-table.ts'
 import { hostOf, pathUnder } from './match.ts'
 
 const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
-const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve this host', 421)
+const UnknownHost = createError('JW_UNKNOWN_HOST', 'No route or service has this host', 421)
 const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route accepts the method %s for this path', 405)
 const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'Unknown request method', 501)
 

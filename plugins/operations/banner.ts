@@ -45,9 +45,11 @@ export function banner(
   const urlOf = (route: RouteConfig) => (edge !== undefined && takesGet(route) ? `${edge}${example(route)}` : null)
   const about: Started = { config, command, urlOf, isOpen }
   const lines = [
-    `jingwei ${version} is up: ${count(config.routes.length, 'route')} to ${count(Object.keys(config.services).length, 'service')}`,
+    `jingwei ${version} is up${config.isSidecar ? ' as a sidecar' : ''}: ${count(config.routes.length, 'route')} to ${count(Object.keys(config.services).length, 'service')}`,
     `  config   ${config.file} (SHA-256 ${config.hash}…)`,
-    ...edges.map(({ name, url }) => `  edge     ${url}${edges.length > 1 ? ` (${name})` : ''}`),
+    ...edges.map(({ name, url }) =>
+      config.isSidecar ? `  sidecar  ${url} (${name})` : `  edge     ${url}${edges.length > 1 ? ` (${name})` : ''}`
+    ),
     ...(admin === null
       ? []
       : [`  metrics  ${admin}/metrics`, `  health   ${admin}/health/ready`, `  admin    ${admin}/admin/routes`])

@@ -58,16 +58,24 @@ export async function run(argv: readonly string[], gateways: Gateways): Promise<
 }
 
 async function command(argv: readonly string[], gateways: Gateways): Promise<number | null> {
-  const { positionals, values } = parseCommandLine(argv, gateways.commands)
+  const { positionals, values } = parseCommandLine(argv, argv[0] === 'sidecar' ? [] : gateways.commands)
   const [name = 'start', argument, ...rest] = positionals
   if (values.help) return print(helpText(gateways.commands))
   if (values.version) return print(`${version}\n`)
-  const named = (file: string | undefined) => (file === undefined ? usualFile() : fileNamed(file))
+  const named = (file: string | undefined) => (file === undefined ? usualFile(name === 'sidecar') : fileNamed(file))
   const file = argument ?? values.config
   switch (name) {
     case 'start':
       await gateways.start(await load(named(file), gateways), startedAs(file))
       return null
+    case 'sidecar': {
+      const config = await load(named(file), gateways)
+      if (!config.isSidecar) {
+        throw new Error(`${config.file}: has no "sidecar"; start a gateway by: ${startedAs(file ?? config.file)}`)
+      }
+      await gateways.start(config, startedAs(file))
+      return null
+    }
     case 'check': {
       const checked = await load(named(file), gateways)
       return print(`${checked.file}: ok, ${await buildOnce(checked, gateways)}\n`)
@@ -102,14 +110,18 @@ function fileNamed(file: string): string {
   return resolve(isByNpm && calledIn !== undefined ? calledIn : process.cwd(), file)
 }
 
-/** Returns the path that JINGWEI_CONFIG names, else `gateway.yaml` in the current folder, else an example with services of its own. */
-function usualFile(): string {
+/**
+ * Returns the path that JINGWEI_CONFIG names, else `gateway.yaml` in the current folder, else an example with services of its
+ * own; for a sidecar, else `sidecar.yaml`.
+ */
+function usualFile(isSidecar: boolean): string {
   const { JINGWEI_CONFIG: named } = process.env
   if (named !== undefined) {
     const file = fileNamed(named)
     if (!existsSync(file)) throw new Error(`JINGWEI_CONFIG names a file that does not exist: ${file}`)
     return file
   }
+  if (isSidecar) return fileNamed('sidecar.yaml')
   const own = fileNamed('gateway.yaml')
   return existsSync(own) ? own : join(home, 'config/gateway.yaml')
 }
@@ -191,7 +203,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
   const rows = config.routes.map((route) => {
     const { path, methods, hosts, headers, listeners } = route.match
     const match = [
-      methods?.join(',') ?? 'any',
+      (route.isTransparent ? undefined : methods)?.join(',') ?? 'any',
       hosts?.join(',') ?? '',
       typeof path === 'string' ? path : `=${path.exact}`,
       ...Object.keys(headers ?? {}).map((name) => `${name}:***`),

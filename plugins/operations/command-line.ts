@@ -48,7 +48,15 @@ const explained = {
 } as const
 
 /** The gateway's own commands, with the maximum of positional arguments, including the name. */
-const own: Readonly<Record<string, number>> = { start: 2, check: 2, routes: 2, explain: 4, schema: 2, init: 2 }
+const own: Readonly<Record<string, number>> = {
+  start: 2,
+  sidecar: 2,
+  check: 2,
+  routes: 2,
+  explain: 4,
+  schema: 2,
+  init: 2
+}
 
 /** Maximum for the commands of concerns. */
 const mostOfConcern = 2

@@ -1,4 +1,4 @@
-import { pointer } from '../../config/faults.ts'
+import { pointer, segmentsOf } from '../../config/faults.ts'
 import type { Config, Listen } from '../../config/schema.ts'
 
 type Read<T> = (of: T) => unknown
@@ -26,6 +26,7 @@ const ofAdmin: readonly (readonly [pointer: string, read: Read<Config>])[] = [
 
 /** Returns the pointers to the keys whose change cannot be applied to a running process. */
 export function restartNeeded(before: Config, after: Config): string[] {
+  if (before.isSidecar !== after.isSidecar) return ['/sidecar']
   const admin = ofAdmin.find(([, read]) => read(before) !== read(after))?.[0]
   return [...listenersOf(before.listeners, after.listeners), ...(admin === undefined ? [] : [admin])]
 }
@@ -40,5 +41,7 @@ function listenersOf(before: readonly Listen[], after: readonly Listen[]): strin
   const isGone = before.some(({ name }) => !after.some((listener) => listener.name === name))
   // A renamed listener is reported once.
   const isTold = after.some(({ name }) => !before.some((listener) => listener.name === name))
-  return [...changed, ...(isGone && !isTold ? [pointer('', 'listen')] : [])]
+  // `/listen`, or `/sidecar`.
+  const section = segmentsOf(before[0]!.at)[0]!
+  return [...changed, ...(isGone && !isTold ? [pointer('', section)] : [])]
 }

@@ -6,6 +6,7 @@ const byNode = 'node app.ts'
 const usage = `jingwei: an API gateway in which the edge and the mesh never mix
 
   node app.ts [start [FILE]]      run the gateway
+  node app.ts sidecar [FILE]      run the mesh half alone, beside one service: a file with "sidecar"; else sidecar.yaml
   node app.ts check [FILE]        report every fault of a configuration; start nothing
   node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
   node app.ts explain FILE METHOD PATH

@@ -109,12 +109,21 @@ const notes: Readonly<Record<string, string>> = {
     'As `edge`, for this route. A concern that is set here replaces the inherited one completely; `false` switches it off.',
   'routes[].mesh':
     'As `mesh`, for the calls of this route. Concerns with state (balancing, health, breakers, limits, TLS) can only be set for services.',
+  'sidecar.outbound[].socketMode': 'With `path`: permissions of the socket file.',
+  'sidecar.inbound.host': 'Address to listen on.',
+  'sidecar.inbound.socketMode': 'With `path`: permissions of the socket file.',
+  'sidecar.inbound.tls':
+    'As `listen.tls`. With `clientCertificate: { mode: require, ca: FILE }`, callers must show a certificate.',
+  'sidecar.drain': 'As `listen.drain`.',
+  'sidecar.websocket': 'As `edge.websocket`, for calls in both directions.',
   'plugins[].options': 'Options of the plugin: its second argument.'
 }
 /** Set by the loader rather than by the schema. */
 const defaults: Readonly<Record<string, string>> = {
   'edge.bodyLimit': '10mb',
   'edge.accessLog': 'true',
+  'sidecar.accessLog': 'false',
+  'sidecar.websocket': 'on',
   'edge.websocket': 'on',
   'edge.host': 'preserve'
 }
@@ -133,11 +142,12 @@ const sections = [
   'routes',
   'consumers',
   'plugins',
-  'watch'
+  'watch',
+  'sidecar'
 ]
 
 /** Every key of the schema: `routes[].match.path`, `services.<name>.dns`. */
-export function keys(shape: Shape = loader.schema as Shape, path = ''): Row[] {
+export function keys(shape: Shape = loader.schemaOfForms as Shape, path = ''): Row[] {
   const rows: Row[] = []
   const add = (key: string, inner: Shape, required: boolean) => {
     const at = path === '' ? key : `${path}.${key}`
@@ -205,6 +215,7 @@ function table(rows: Row[]): string {
 /** The keys of a listener are told once; a list repeats them. A concern's keys are told once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
   if (path.startsWith('listen[]')) return true
+  if (/^sidecar\.inbound(\[\]\.|\.(tls|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path)) return true
   return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.mesh\.\w+[.[]/.test(path)
 }
 

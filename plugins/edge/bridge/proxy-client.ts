@@ -161,7 +161,12 @@ export default fp<Config>(
     function rulesOfService(service: string): HeaderRules {
       let rules = rulesByService.get(service)
       if (rules === undefined) {
-        rules = { strippedPrefix: null, ownHost, isDropped: requests.trust.filterFor({ services: [service] }) }
+        rules = {
+          strippedPrefix: null,
+          ownHost,
+          isTransparent: false,
+          isDropped: requests.trust.filterFor({ services: [service] })
+        }
         // Names that are not configured come from functions, and their number is not limited: do not cache them.
         if (Object.hasOwn(config.services, service)) rulesByService.set(service, rules)
       }

@@ -36,10 +36,12 @@ export interface RequestRules {
   readonly policy: RouteConfig['mesh'] | undefined
   /** Test for headers that are removed from clients' requests; complete once all routes are added. */
   isDropped: HeaderFilter | null
+  /** True if the gateway adds none of its own fields, and removes only those of the connection. */
+  readonly isTransparent: boolean
 }
 
 /** The rules for the header section only. */
-export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'ownHost' | 'isDropped'>
+export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'ownHost' | 'isDropped' | 'isTransparent'>
 
 /** Returns the rules of a configured route. */
 export function rulesOf(route: RouteConfig): RequestRules {
@@ -50,12 +52,18 @@ export function rulesOf(route: RouteConfig): RequestRules {
     ownHost: route.edge.host === 'upstream',
     route: { name: route.name, config: route.config ?? {} },
     policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
-    isDropped: null
+    isDropped: null,
+    isTransparent: route.isTransparent === true
   }
 }
 
 /** Headers of W3C Trace Context and Baggage. */
 const traceContext = ['traceparent', 'tracestate', 'baggage']
+
+/** Headers of the connection, which a transparent route removes. */
+const ofConnection: ReadonlySet<string> = new Set([...hopByHop, 'host', 'expect'])
+const ofConnectionAlsoCookies: ReadonlySet<string> = new Set([...ofConnection, 'cookie'])
+const ofConnectionInTrailers: ReadonlySet<string> = new Set([...ofConnection, ...notInTrailers])
 
 /** Builds the requests to services for one gateway. */
 export class UpstreamRequests {
@@ -112,24 +120,31 @@ export class UpstreamRequests {
   /** Returns the header section for the service as name, value, name, value. */
   headers(request: FastifyRequest, rules: RequestRules, mayTrail: boolean): string[] {
     const { raw } = request
-    const { isDropped } = rules
+    const { isDropped, isTransparent } = rules
     const { connection, trailer, te } = raw.headers
     const headers = this.#hostField(raw, rules)
     const alsoDrop = nominated(connection)
-    if (raw.httpVersionMajor === 1) copyHeaders(headers, raw.rawHeaders, this.#drop, alsoDrop, isDropped)
+    if (raw.httpVersionMajor === 1)
+      copyHeaders(headers, raw.rawHeaders, isTransparent ? ofConnection : this.#drop, alsoDrop, isDropped)
     else {
-      copyHeaders(headers, raw.rawHeaders, this.#dropAlsoCookies, alsoDrop, isDropped)
+      const drop = isTransparent ? ofConnectionAlsoCookies : this.#dropAlsoCookies
+      copyHeaders(headers, raw.rawHeaders, drop, alsoDrop, isDropped)
       // HTTP/2 may have several cookie fields; HTTP/1.1 has one (RFC 9113, 8.2.3).
       const { cookie } = raw.headers
       if (cookie !== undefined && !isDropped?.('cookie')) headers.push('cookie', cookie)
     }
     if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
-      const isOmitted = (name: string) => !isPassedOn(name, this.#dropInTrailers, alsoDrop, isDropped)
+      const isOmitted = (name: string) => !isPassedOn(name, this.#droppedInTrailers(rules), alsoDrop, isDropped)
       for (const line of announced(trailer, isOmitted)) headers.push('trailer', line)
     }
     if (takesTrailers(te)) headers.push('te', 'trailers')
-    this.#appendOwn(headers, request, rules.strippedPrefix)
+    if (!isTransparent) this.#appendOwn(headers, request, rules.strippedPrefix)
+    else if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
     return headers
+  }
+
+  #droppedInTrailers({ isTransparent }: HeaderRules): ReadonlySet<string> {
+    return isTransparent ? ofConnectionInTrailers : this.#dropInTrailers
   }
 
   /**
@@ -164,8 +179,8 @@ export class UpstreamRequests {
     return headers
   }
 
-  #hostField(raw: IncomingMessage, { ownHost }: HeaderRules): string[] {
-    this.#refuseLoop(raw)
+  #hostField(raw: IncomingMessage, { ownHost, isTransparent }: HeaderRules): string[] {
+    if (!isTransparent) this.#refuseLoop(raw)
     const { host, ':authority': authority } = raw.headers
     // Without `Host`, the mesh sets that of the instance for each attempt.
     return ownHost ? [] : ['host', (authority as string | undefined) ?? host ?? '']
@@ -188,8 +203,9 @@ export class UpstreamRequests {
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
   }
 
-  #trailers({ raw }: FastifyRequest, { isDropped }: RequestRules): string[] {
-    return copyHeaders([], raw.rawTrailers, this.#dropInTrailers, nominated(raw.headers.connection), isDropped)
+  #trailers({ raw }: FastifyRequest, rules: RequestRules): string[] {
+    const dropped = this.#droppedInTrailers(rules)
+    return copyHeaders([], raw.rawTrailers, dropped, nominated(raw.headers.connection), rules.isDropped)
   }
 }
 

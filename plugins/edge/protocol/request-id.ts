@@ -48,15 +48,20 @@ const key: Key = {
 /** Form of ids that are safe in headers and logs. */
 const wellFormed = /^[\w.:/+=@-]{1,128}$/
 
+/** Returns the function that returns the id of a request: a new one, or the client's. */
+export function idOf({ header, trustClient }: RequestIdOptions) {
+  const name = header.toLowerCase()
+  return ({ headers }: Pick<IncomingMessage, 'headers'>): string => {
+    const given = headers[name]
+    return trustClient && typeof given === 'string' && wellFormed.test(given) ? given : randomUUID()
+  }
+}
+
 /** Gives each request an id, or uses the client's, and returns it in the response. The bridge sends it to the service. */
 const plugin = fp<Config>(
   async (fastify, { edge }) => {
     const header = edge.requestId.header.toLowerCase()
-    const { trustClient } = edge.requestId
-    fastify.setGenReqId((request: Pick<IncomingMessage, 'headers'>) => {
-      const given = request.headers[header]
-      return trustClient && typeof given === 'string' && wellFormed.test(given) ? given : randomUUID()
-    })
+    fastify.setGenReqId(idOf(edge.requestId))
     fastify.addHook('onRequest', (request, reply, done) => {
       reply.header(header, request.id)
       done()

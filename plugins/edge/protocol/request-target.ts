@@ -146,9 +146,11 @@ export default fp<Config>(
       const isAmbiguous = ambiguousPaths.has(raw)
       if (!odd.test(url)) return done(isAmbiguous ? withReason(request, 'path_spelling', new Spelling()) : undefined)
       if (unencoded.test(url)) return done(withReason(request, 'target_characters', new NotEncoded()))
+      const { path: passes, isTransparent } = request.routeOptions.config?.route ?? {}
+      // No rule depends on the path.
+      if (isTransparent) return done()
       const query = url.indexOf('?')
       const path = query === -1 ? url : url.slice(0, query)
-      const passes = request.routeOptions.config?.route?.path
       let found = ambiguous.exec(path)
       if (found !== null && passes?.encodedSlash === 'pass') found = ambiguousBeside.exec(path)
       if (found === null && passes?.parameters !== 'pass') found = parameters.exec(path)

@@ -1,0 +1,28 @@
+/** The forms of a configuration file: a gateway's, and that of a sidecar, which has `sidecar` in place of listeners and routes. */
+import type { TObject } from 'typebox'
+import type { Steps } from '../plugins/time-slices.ts'
+import { check } from './check.ts'
+import type { Checked, Keys } from './concern.ts'
+import type { Report } from './faults.ts'
+import { gatewaySchema } from './gateway-schema.ts'
+import { normalizeListeners } from './listeners.ts'
+import type { Written } from './schema.ts'
+
+export interface Form {
+  schema(keys: Keys): TObject
+  /** Reports and removes what a file of this form cannot have. Called before validation. */
+  prune(data: object, report: Report): void
+  /** Sets the listeners of validated data. */
+  normalize(data: Written, report: Report): void
+  check(checked: Checked): Steps<void>
+  /** Adds to data without faults what the form implies: routes, services. */
+  expand(data: Written): void
+}
+
+export const gatewayForm: Form = {
+  schema: gatewaySchema,
+  prune() {},
+  normalize: normalizeListeners,
+  check,
+  expand() {}
+}

@@ -1,0 +1,311 @@
+// slow: starts several processes for each case
+/** Sidecars at both ends of a call: gateway → outbound → inbound (mTLS) → service, byte for byte. */
+import { createHash, randomBytes } from 'node:crypto'
+import { once } from 'node:events'
+import type { IncomingMessage, RequestListener } from 'node:http'
+import http from 'node:http'
+import http2 from 'node:http2'
+import { setTimeout as sleep } from 'node:timers/promises'
+import type { Test } from 'tap'
+import t from 'tap'
+import { authority, folderFor } from '../helpers/certificates.ts'
+import { asProcess, clientOf } from '../helpers/e2e/gateway.ts'
+import { steadyLoad } from '../helpers/e2e/load.ts'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
+import { echo, open, startWebSocketService } from '../helpers/edge/websocket.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { connect, raw, startRawService, startService } from '../helpers/gateway.ts'
+import { freePort } from '../helpers/processes.ts'
+import type { Sidecar } from '../helpers/sidecar.ts'
+import { startSidecar } from '../helpers/sidecar.ts'
+
+t.setTimeout(300_000)
+
+/** Sends the body back, with what it saw of the request; `/hints` sends 103 first, `/none` no body. */
+const service: RequestListener = (request, response) => {
+  const hash = createHash('sha256')
+  if (request.url === '/hints') response.writeEarlyHints({ link: '</a.css>; rel=preload' })
+  if (request.url === '/none') return void response.writeHead(204).end()
+  const fields = { 'x-method': request.method!, 'x-url': request.url! }
+  if (request.method === 'HEAD') return void response.writeHead(200, fields).end()
+  response.writeHead(200, { trailer: 'x-sum, x-got', ...fields })
+  request.on('data', (chunk: Buffer) => void hash.update(chunk))
+  request.pipe(response, { end: false })
+  request.on('end', () => {
+    response.addTrailers({ 'x-sum': hash.digest('hex'), 'x-got': String(request.trailers['x-sent'] ?? '') })
+    response.end()
+  })
+}
+
+/** Certificates of a mesh: of the local service's sidecar, and of its callers. */
+function meshCertificates(t: Test) {
+  const folder = folderFor(t)
+  const ca = authority(folder, 'mesh')
+  const orders = ca.issue('orders', { san: 'DNS:orders.mesh' })
+  const gateway = ca.issue('gateway', { san: 'DNS:gateway.mesh' })
+  const stranger = authority(folder, 'other').issue('gateway', { san: 'DNS:gateway.mesh' })
+  const inbound = {
+    cert: orders.certFile,
+    key: orders.keyFile,
+    clientCertificate: { mode: 'require', ca: ca.file }
+  }
+  const callsWith = ({ certFile, keyFile } = gateway) => ({
+    tls: { ca: ca.file, cert: certFile, key: keyFile, serverName: 'orders.mesh' }
+  })
+  return { inbound, callsWith, gateway, stranger, ca }
+}
+
+interface Pair {
+  readonly inbound: Sidecar
+  readonly outbound: Sidecar
+  readonly port: number
+}
+
+/** A sidecar at each end of the calls to a service. */
+async function sidecarsFor(t: Test, url: string, mesh: object = {}, local: object = {}): Promise<Pair> {
+  const certificates = meshCertificates(t)
+  const inbound = await startSidecar(t, { inbound: { url, tls: certificates.inbound, http2: true, mesh: local } })
+  const instances = [`https://127.0.0.1:${inbound.ports.inbound}`]
+  const services = { orders: { instances, mesh: { ...certificates.callsWith(), ...mesh } } }
+  const outbound = await startSidecar(t, { services, outbound: [{ service: 'orders' }, {}] })
+  return { inbound, outbound, port: outbound.ports['outbound-orders']! }
+}
+
+/** A gateway that calls the service by its local sidecar. */
+const gatewayBefore = (t: Test, { port }: Pair, listen: object = {}) =>
+  asProcess(t, {
+    services: { orders: { sidecar: `http://127.0.0.1:${port}`, mesh: { mode: 'sidecar', retry: false } } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'orders', edge: { bodyLimit: false } }],
+    listen
+  })
+
+const big = randomBytes(5 * 1024 * 1024)
+const sum = createHash('sha256').update(big).digest('hex')
+
+t.test('gateway, sidecar, sidecar, service: bodies, trailers, informational responses', async (t) => {
+  const { url, close } = await startService(service)
+  t.teardown(close)
+  const pair = await sidecarsFor(t, url)
+  for (const protocol of protocols) {
+    const gateway = await gatewayBefore(t, pair, listenFor(t, protocol))
+    const client = anyClient(t, protocol, Number(new URL(gateway.url).port))
+    const headers = { te: 'trailers' }
+    const small = await client.ask('/a?b=%20', { headers })
+    t.match(small, { status: 200, isWhole: true, headers: { 'x-method': 'GET', 'x-url': '/a?b=%20' } }, protocol)
+    const whole = await client.ask('/big', { method: 'POST', headers, body: big })
+    t.match(whole, { status: 200, isWhole: true, trailers: { 'x-sum': sum } }, protocol)
+    t.ok(whole.body.equals(big), protocol)
+    t.match(await client.ask('/hints', { headers }), { status: 200, hints: [103], isWhole: true }, protocol)
+    t.match(await client.ask('/none'), { status: 204, body: Buffer.alloc(0), isWhole: true }, protocol)
+    t.match(await client.ask('/a', { method: 'HEAD' }), { status: 200, body: Buffer.alloc(0) }, protocol)
+  }
+})
+
+t.test('calls of any client: what it sends is what the service gets', async (t) => {
+  const heard: string[] = []
+  const origin = await startRawService((socket) => {
+    let text = ''
+    socket.on('data', (chunk: Buffer) => {
+      text += chunk.toString('latin1')
+      if (!/\r\n\r\n$/.test(text)) return
+      heard.push(text)
+      text = ''
+      socket.write('HTTP/1.1 200 OK\r\nVia: 1.1 far\r\nServer: s\r\nX-Request-Id: its\r\nContent-Length: 2\r\n\r\nok')
+    })
+  })
+  t.teardown(origin.close)
+  const { outbound, port } = await sidecarsFor(t, origin.url)
+  const fields = [
+    'Host: orders:1234',
+    'User-Agent: billing/1',
+    'Authorization: Bearer abc',
+    'X-Request-Id: mine',
+    'traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01',
+    'X-Forwarded-For: 203.0.113.9',
+    'X-Forwarded-Proto: https',
+    'Forwarded: for=203.0.113.9',
+    'X-Real-Ip: 203.0.113.9',
+    'Via: 1.1 jingwei-12345678',
+    'Cookie: a=1; b=2',
+    'X-Two: 1',
+    'X-Two: 2'
+  ]
+  const target = '/a/../b//c%2Fd;v=1/%2e%2e/?q=%00&r=a+b'
+  const hopByHop = ['Connection: close, x-hop', 'X-Hop: 1', 'Keep-Alive: timeout=5', 'Proxy-Authorization: Basic x']
+  for (const to of [port, outbound.ports.outbound!]) {
+    const text = await raw(to, `${[`GET ${target} HTTP/1.1`, ...fields, ...hopByHop].join('\r\n')}\r\n\r\n`)
+    t.match(text, /^HTTP\/1\.1 200 OK\r\n/)
+    for (const field of ['via: 1.1 far', 'server: s', 'x-request-id: its'])
+      t.match(text.toLowerCase(), `\r\n${field}\r\n`)
+    const [line, ...got] = heard.pop()!.trimEnd().split('\r\n')
+    t.equal(line, `GET ${target} HTTP/1.1`)
+    const sent = fields.map((field) => field.replace(/^[^:]+/, (name) => name.toLowerCase()))
+    t.same(got.filter((field) => !/^connection:/i.test(field)).sort(), sent.sort())
+  }
+})
+
+t.test('a service is selected by Host, also in the absolute form of HTTP_PROXY', async (t) => {
+  const instance = async (name: string) => {
+    const { url, close } = await startService((_request, response) => void response.end(name))
+    t.teardown(close)
+    return { instances: [url] }
+  }
+  const socket = `${folderFor(t)}/users.sock`
+  const { ports } = await startSidecar(t, {
+    services: { orders: await instance('orders'), users: await instance('users') },
+    outbound: [{}, { path: socket, service: 'users' }]
+  })
+  const port = ports.outbound!
+  const ask = async (target: string, host: string) =>
+    raw(port, `GET ${target} HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`)
+  for (const name of ['orders', 'users']) {
+    for (const host of [name, `${name}.mesh`, `${name}:${port}`, `${name.toUpperCase()}.mesh.`]) {
+      t.match(await ask('/', host), new RegExp(`^HTTP/1\\.1 200 OK[\\s\\S]*\r\n\r\n${name}$`), host)
+    }
+    t.match(await ask(`http://${name}.mesh/x`, `${name}.mesh`), new RegExp(`\r\n\r\n${name}$`), 'absolute form')
+  }
+  t.match(await ask('/', 'billing'), /^HTTP\/1\.1 421 [\s\S]*"code":"JW_UNKNOWN_HOST"/)
+  t.match(await ask('/', `127.0.0.1:${port}`), /^HTTP\/1\.1 421 /)
+  const bySocket = http.get({ socketPath: socket, path: '/' })
+  const [response] = (await once(bySocket, 'response')) as [IncomingMessage]
+  const [chunk] = (await once(response, 'data')) as [Buffer]
+  t.equal(chunk.toString(), 'users', 'by the Unix socket')
+})
+
+t.test('WebSockets pass both sidecars', async (t) => {
+  const origin = await startWebSocketService({ onPeer: echo })
+  t.teardown(origin.close)
+  const pair = await sidecarsFor(t, origin.url)
+  const gateway = await gatewayBefore(t, pair)
+  for (const port of [pair.port, Number(new URL(gateway.url).port)]) {
+    const { head, peer } = await open(port, '/ws')
+    t.match(head, /^HTTP\/1\.1 101 /)
+    const payload = randomBytes(200_000)
+    const frame = new Promise<Buffer>((resolve) => {
+      peer.onFrame = ({ payload }) => resolve(payload)
+    })
+    peer.send(2, payload)
+    t.ok((await frame).equals(payload))
+    peer.socket.destroy()
+  }
+})
+
+t.test('the inbound listener speaks HTTP/2 by mTLS, and lets no stranger in', async (t) => {
+  const { url, close } = await startService(service)
+  t.teardown(close)
+  const { inbound, callsWith, gateway, stranger, ca } = meshCertificates(t)
+  const { ports, admin } = await startSidecar(t, { inbound: { url, tls: inbound, http2: true } })
+  const session = http2.connect(`https://127.0.0.1:${ports.inbound}`, {
+    ca: ca.cert,
+    cert: gateway.cert,
+    key: gateway.key,
+    servername: 'orders.mesh'
+  })
+  t.teardown(() => session.destroy())
+  const stream = session.request({ ':method': 'POST', ':path': '/h2', cookie: 'a=1' })
+  const trailers = once(stream, 'trailers') as Promise<[http2.IncomingHttpHeaders]>
+  stream.end(big)
+  const chunks: Buffer[] = []
+  for await (const chunk of stream) chunks.push(chunk as Buffer)
+  t.ok(Buffer.concat(chunks).equals(big))
+  t.equal((await trailers)[0]['x-sum'], sum)
+
+  for (const mesh of [callsWith(stranger), { tls: { ca: ca.file, serverName: 'orders.mesh' } }]) {
+    const instances = [`https://127.0.0.1:${ports.inbound}`]
+    const services = { orders: { instances, mesh: { ...mesh, retry: false } } }
+    const other = await startSidecar(t, { services, outbound: [{ service: 'orders' }] })
+    const text = await raw(other.ports['outbound-orders']!, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
+    t.match(text, /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_(RESET|TLS|UNTRUSTED)"/)
+  }
+  t.equal(await admin.metric('jingwei_mesh_attempts_total', 'local'), 1)
+})
+
+t.test('failures have the codes of the error table', async (t) => {
+  const port = await freePort()
+  const {
+    inbound,
+    outbound,
+    port: to
+  } = await sidecarsFor(t, `http://127.0.0.1:${port}`, { retry: false }, { retry: false })
+  const ask = () => raw(to, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
+  t.match(await ask(), /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'the service is down')
+  await inbound.running.stop()
+  t.match(await ask(), /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'its sidecar is down')
+  const health = await outbound.admin.health()
+  t.equal(health.code, 200)
+})
+
+t.test('a service that fails its health check gets no calls', async (t) => {
+  let isWell = true
+  const { url, close } = await startService((request, response) => {
+    response.statusCode = request.url === '/health' && !isWell ? 503 : 200
+    response.end('ok')
+  })
+  t.teardown(close)
+  const healthCheck = { path: '/health', interval: '50ms', timeout: '1s', unhealthyThreshold: 1, healthyThreshold: 1 }
+  const { port } = await sidecarsFor(t, url, { retry: false }, { healthCheck, balance: { panicThreshold: 0 } })
+  const ask = () => raw(port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
+  t.match(await ask(), /^HTTP\/1\.1 200 /)
+  isWell = false
+  await eventually(async () => /^HTTP\/1\.1 503 [\s\S]*"code":"JW_NO_INSTANCE"/.test(await ask()))
+  isWell = true
+  await eventually(async () => /^HTTP\/1\.1 200 /.test(await ask()))
+})
+
+t.test('retries and balancing: an instance whose sidecar is killed under load costs no request', async (t) => {
+  const { inbound, callsWith } = meshCertificates(t)
+  const instances: { url: string; sidecar: Sidecar }[] = []
+  for (const name of ['one', 'two']) {
+    const { url, close } = await startService((_request, response) => {
+      response.setHeader('x-instance', name)
+      response.end('ok')
+    })
+    t.teardown(close)
+    const sidecar = await startSidecar(t, { inbound: { url, tls: inbound } })
+    instances.push({ url: `https://127.0.0.1:${sidecar.ports.inbound}`, sidecar })
+  }
+  const retry = { attempts: 2, on: ['connect-failure', 'reset'], budget: '100%' }
+  const services = { orders: { instances: instances.map(({ url }) => url), mesh: { ...callsWith(), retry } } }
+  const outbound = await startSidecar(t, { services, outbound: [{ service: 'orders' }] })
+  const client = clientOf(`http://127.0.0.1:${outbound.ports['outbound-orders']}`, outbound.adminUrl)
+  t.teardown(() => client.hangUp())
+  const load = steadyLoad(client, ['/'], { concurrency: 8 })
+  await eventually(() => (load.tally.by.one ?? 0) > 50 && (load.tally.by.two ?? 0) > 50)
+  instances[0]!.sidecar.running.kill('SIGKILL')
+  const before = load.tally.by.two!
+  await eventually(() => load.tally.by.two! > before + 200)
+  const { failures } = await load.stop()
+  t.strictSame(failures, [])
+})
+
+t.test('a sidecar that is killed ends the calls through it: nothing hangs', async (t) => {
+  const { url, close } = await startService((_request, response) => void response.write('first'))
+  t.teardown(close)
+  for (const side of ['inbound', 'outbound'] as const) {
+    const pair = await sidecarsFor(t, url, { retry: false })
+    const gateway = await gatewayBefore(t, pair)
+    const client = connect(Number(new URL(gateway.url).port), 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+    await client.until('first')
+    pair[side].running.kill('SIGKILL')
+    const { text } = await client.closed
+    t.match(text, /first/, side)
+    t.notMatch(text, /\r\n0\r\n\r\n$/, 'not ended as if it were complete')
+  }
+})
+
+t.test('SIGTERM: requests in flight end, then the process', async (t) => {
+  let finish = () => {}
+  const { url, close } = await startService((_request, response) => {
+    response.write('first ')
+    finish = () => void response.end('last')
+  })
+  t.teardown(close)
+  const pair = await sidecarsFor(t, url)
+  const client = connect(pair.port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
+  await client.until('first')
+  for (const { running } of [pair.outbound, pair.inbound]) running.kill('SIGTERM')
+  await sleep(200)
+  finish()
+  await client.until('last')
+  for (const { running } of [pair.outbound, pair.inbound]) t.match(await running.exited, { code: 0 })
+})
