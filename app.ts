@@ -10,7 +10,6 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
@@ -250,7 +249,11 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
     await gateway.after()
     const probe = createProbe(config, gateway)
     gateway.addHook('onClose', () => probe.close())
-    await Promise.race([gateway.mesh.start({ attend: false }).ready(), sleep(registryMs, null, { ref: false })])
+    // After that time, the explanation tells which services have no instances yet.
+    await gateway.mesh
+      .start({ attend: false })
+      .ready({ timeout: registryMs })
+      .catch(() => {})
     return explainText(await explain({ probe, gateway, config, targetPath }, query))
   } finally {
     await gateway.close()

@@ -17,16 +17,24 @@ import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } fr
 import { withDefaults } from '../config/settings.ts'
 import { meshKeys } from './mesh/chain.ts'
 import { sources } from './mesh/discovery/sources.ts'
-import type { Mesh, MeshOptions } from './mesh/mesh.ts'
-import { startMesh } from './mesh/mesh.ts'
+import { installFetch } from './mesh/fetch.ts'
+import type { LibraryOptions } from './mesh/library.ts'
+import { LibraryMesh } from './mesh/library.ts'
+import type { Mesh } from './mesh/mesh.ts'
+import { NotReadyError } from './mesh/ready.ts'
+import type { MetricsRegistry } from './registry-meter.ts'
+import { RegistryMeter } from './registry-meter.ts'
 import { atOnce } from './time-slices.ts'
 
 export type * from '../config/schema.ts'
 export type { Interceptor, Logger } from './mesh/core/types.ts'
 export type { UseOptions } from './mesh/interceptors.ts'
-export type { Mesh, MeshOptions } from './mesh/mesh.ts'
+export type { CallHeaders } from './mesh/library.ts'
+export type { Mesh } from './mesh/mesh.ts'
+export type { ReadyOptions } from './mesh/ready.ts'
 export type { Meter } from './meter.ts'
-export { ConfigError }
+export type { MetricsRegistry } from './registry-meter.ts'
+export { ConfigError, installFetch, NotReadyError }
 
 /**
  * A value as in a configuration file: a text with its unit (`15s`, `1mb`, `20%`). Durations may also be numbers of
@@ -77,10 +85,26 @@ function configOf(settings: MeshSettings): Config {
   return atOnce(complete(written, { file, hash: '' }, keys, report))
 }
 
+export interface MeshOptions extends LibraryOptions {
+  /** prom-client registry of the program, to which the mesh adds its metrics until it is closed; or `meter`, not both. */
+  readonly registry?: MetricsRegistry
+}
+
 /**
  * Creates a mesh and starts discovery. Paths are relative to the current folder.
  * @throws {ConfigError} with every fault of the settings.
  */
-export function createMesh(settings: MeshSettings, options?: MeshOptions): Mesh {
-  return startMesh(configOf(settings), options)
+export function createMesh(settings: MeshSettings, { registry, ...options }: MeshOptions = {}): Mesh {
+  if (registry !== undefined && options.meter !== undefined) {
+    throw new TypeError('createMesh: set registry or meter, not both')
+  }
+  const config = configOf(settings)
+  if (registry === undefined) return new LibraryMesh(config, options).start()
+  const meter = new RegistryMeter(registry)
+  try {
+    return new LibraryMesh(config, { ...options, meter }).start()
+  } catch (error) {
+    meter.close()
+    throw error
+  }
 }

@@ -9,10 +9,8 @@
  *
  * `CONSUL_URL`: URL of another Consul than the one on this machine.
  *
- * Outside of this repository: `import { createMesh } from 'jingwei/mesh'`.
+ * Outside of this repository: `import { createMesh } from 'jingwei/mesh'`; see plugins/mesh/library.md.
  */
-import { setTimeout as sleep } from 'node:timers/promises'
-import { fetch } from 'undici'
 import { createMesh } from '../../plugins/mesh-api.ts'
 
 const [path = '/orders', calls = '3'] = process.argv.slice(2)
@@ -25,12 +23,11 @@ const mesh = createMesh({
 })
 try {
   // Waits for the first instance list; a call before it would fail with JW_NO_INSTANCE.
-  const giveUp = AbortSignal.timeout(10_000)
-  while (mesh.status().some(({ instances }) => instances.length === 0)) await sleep(20, undefined, { signal: giveUp })
+  await mesh.ready({ timeout: '10s' })
 
-  // The mesh is an undici `Dispatcher`, so everything that accepts one can use it, such as `fetch`.
+  // The mesh is also an undici `Dispatcher`: everything that accepts one can use it.
   for (let call = 0; call < Number(calls); call++) {
-    const response = await fetch(`http://orders.mesh${path}`, { dispatcher: mesh })
+    const response = await mesh.fetch(`http://orders.mesh${path}`)
     console.log(response.status, await response.text())
   }
 } finally {

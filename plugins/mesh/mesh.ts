@@ -15,12 +15,15 @@ import type { Service } from './core/service.ts'
 import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
-import { Dispatcher } from './core/undici.ts'
+import { currentHandler } from './core/undici.ts'
+import { MeshDispatcher } from './dispatcher.ts'
 import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
 import type { Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
+import type { ReadyOptions } from './ready.ts'
+import { allReady } from './ready.ts'
 import type { UpstreamOptions } from './upstreams.ts'
 import { Upstreams } from './upstreams.ts'
 
@@ -56,7 +59,7 @@ const closeUpstreams = (upstreams: Upstreams) => upstreams.close()
  * composed once per service and route policy from the concerns that are enabled, so a call checks no switches. A mesh
  * belongs to one configuration; its services may outlive it.
  */
-export class Mesh extends Dispatcher {
+export class Mesh extends MeshDispatcher {
   /** Shared dependencies of its services. */
   readonly upstreams: Upstreams
   readonly #services = new Map<string, Service>()
@@ -68,6 +71,8 @@ export class Mesh extends Dispatcher {
   /** Claims of a mesh without `MeshOptions.claims`; null if the services belong to a store outside. */
   readonly #own: OpenClaims | null
   #closing: Promise<void> | null = null
+  /** Aborted when the mesh begins to close. */
+  readonly #closed = new AbortController()
   /** A request has been dispatched: chains can no longer be changed. */
   #inUse = false
 
@@ -104,8 +109,6 @@ export class Mesh extends Dispatcher {
     const refuse = this.#refuse.bind(this)
     this.#chains = new Chains({ services: this.#services, used: this.#used, context: this.#context, refuse })
     prepare(this.#claimServices(config, claims))
-    // Bound, because `compose()` of undici calls them on a Proxy, which has no private fields.
-    Object.assign(this, { close: this.close.bind(this), destroy: this.destroy.bind(this) })
   }
 
   /** Makes a mesh in slices of time. */
@@ -162,9 +165,12 @@ export class Mesh extends Dispatcher {
     yield* this.upstreams.start([...this.#services.values()], attend)
   }
 
-  /** Resolves when discovery has a first result for every service, even an empty one. */
-  async ready(): Promise<void> {
-    await Promise.all([...this.#services.values()].map(({ ready }) => ready))
+  /**
+   * Resolves when discovery has a first result for every service, even an empty one. Rejects with `MESH_NOT_READY`
+   * after the timeout (10 s).
+   */
+  async ready(options: ReadyOptions = {}): Promise<void> {
+    await allReady([...this.#services.values()], options, this.#closed.signal)
   }
 
   /** Adds an interceptor to the chains that it is for. Throws once the mesh has had a request: it ran without the interceptor. */
@@ -211,7 +217,9 @@ export class Mesh extends Dispatcher {
     return [...this.#services.values()].map((service) => discoveryOf(service, nowMs))
   }
 
-  override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
+  override dispatch(opts: DispatchOptions, given: DispatchHandler): boolean {
+    // Handlers of undici 7, which is that of Node 24's `fetch`, have other methods.
+    const handler = given.onRequestStart === undefined ? currentHandler(given) : given
     const origin = typeof opts.origin === 'string' ? opts.origin : String(opts.origin?.origin)
     const chains = this.#chains.byOrigin.get(origin)
     if (chains === undefined || this.#closing !== null) return this.#refuse(nameOf(origin), handler)
@@ -239,50 +247,40 @@ export class Mesh extends Dispatcher {
     const controller = {
       aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
     } // biome-ignore format: inert
-    const error = new MeshError(this.#closing === null ? 'JW_NO_SERVICE' : 'JW_MESH_CLOSED', name)
+    const error = this.#closing === null ? this.unknownService(name) : new MeshError('JW_MESH_CLOSED', name)
     handler.onRequestStart?.(controller, {})
     handler.onResponseError?.(controller, error)
     return true
+  }
+
+  /** Returns the error for a call to a service that is not configured. */
+  protected unknownService(name: string): MeshError {
+    return new MeshError('JW_NO_SERVICE', name)
   }
 
   /**
    * Refuses new calls. Calls in flight have `graceMs` to end; then discovery and every pool close, unless the services
    * belong to a store outside, which closes them.
    */
-  async shutdown(graceMs = 10_000): Promise<void> {
+  override async shutdown(graceMs = 10_000): Promise<void> {
     this.#closing ??= this.#end((service) => this.upstreams.end(service, graceMs))
     await this.#closing
   }
 
+  protected override abort(error: Error | null): Promise<void> {
+    // Set first: callers whose calls are aborted now may call again at once.
+    this.#closing ??= Promise.resolve()
+    this.#closing = this.#end((service) => this.upstreams.destroy(service, error))
+    return this.#closing
+  }
+
   async #end(endService: (service: Service) => Promise<void>): Promise<void> {
+    this.#closed.abort(new MeshError('JW_MESH_CLOSED', [...this.#services.keys()].join(', ')))
     if (this.#own !== null) {
       await Promise.all([...this.#services.values()].map(endService))
       await this.#own.release()
     }
     this.#meter?.close()
-  }
-
-  override close(): Promise<void>
-  override close(callback: () => void): void
-  override close(callback?: () => void): Promise<void> | void {
-    const closed = this.shutdown()
-    if (callback === undefined) return closed
-    void closed.then(callback)
-  }
-
-  override destroy(): Promise<void>
-  override destroy(error: Error | null): Promise<void>
-  override destroy(callback: () => void): void
-  override destroy(error: Error | null, callback: () => void): void
-  override destroy(first?: Error | null | (() => void), second?: () => void): Promise<void> | void {
-    const callback = typeof first === 'function' ? first : second
-    const error = typeof first === 'function' ? null : first
-    // Set first: callers whose calls are aborted now may call again at once.
-    this.#closing ??= Promise.resolve()
-    const destroyed = this.#end((service) => this.upstreams.destroy(service, error ?? null))
-    this.#closing = destroyed
-    if (callback === undefined) return destroyed
-    void destroyed.then(callback)
   }
 }
 

@@ -1,9 +1,9 @@
 import fp from 'fastify-plugin'
 import type { GaugeConfiguration, Metric } from 'prom-client'
 import { Counter, collectDefaultMetrics, Gauge, Registry } from 'prom-client'
+import { BoundCounter, BoundHistogram, BoundMetric } from '../bound-metrics.ts'
 import type { ConfigurationMeter, Meter, MetricOptions } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
-import { BoundCounter, BoundHistogram, BoundMetric } from './bound-metrics.ts'
 import { droppedLines } from './logging.ts'
 
 declare module 'fastify' {

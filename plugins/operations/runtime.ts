@@ -139,9 +139,11 @@ export class Runtime {
     this.#current = generation
     this.#config = config
     const inbound = gateway.hasDecorator('inbound') ? gateway.inbound : null
-    void Promise.all([gateway.mesh.ready(), inbound?.ready()]).then(() => {
+    const setReady = () => {
       this.#wasReady = true
-    })
+    }
+    // Rejects if the configuration is replaced before.
+    Promise.all([gateway.mesh.ready({ timeout: false }), inbound?.ready()]).then(setReady, () => {})
     this.#listeners.serve(edge, inbound)
     if (admin !== null) this.admin!.serve(admin)
   }

@@ -57,5 +57,5 @@ t.test('the example of a bare mesh client', async (t) => {
 
   const absent = await run([example], { CONSUL_URL: 'http://127.0.0.1:9' })
   t.equal(absent.code, 1, 'without Consul it exits with an error')
-  t.match(absent.stderr, /AbortError|TimeoutError/)
+  t.match(absent.stderr, /MESH_NOT_READY/)
 })

@@ -153,6 +153,26 @@ t.test('types are complete: nothing to report under the strictest options', asyn
   t.match(await compile(installed), { code: 0, stdout: '' })
 })
 
+t.test('fetch(url, { dispatcher: mesh }) compiles, with the types of browsers and of Node', async (t) => {
+  const project = join(folder, 'dispatcher')
+  await mkdir(project)
+  const source = `import { createMesh } from 'jingwei/mesh'
+const mesh = createMesh({ services: {} })
+const init: RequestInit = { dispatcher: mesh }
+export default [fetch('http://orders.mesh/', { dispatcher: mesh }), fetch('http://orders.mesh/', init)]
+`
+  await writeFile(join(project, 'main.ts'), source)
+  const compiled = async (options: object) => {
+    const settings = { extends: '../tsconfig.json', compilerOptions: options, include: ['main.ts'] }
+    await writeFile(join(project, 'tsconfig.json'), JSON.stringify(settings))
+    const tsc = join(import.meta.dirname, '../../node_modules/typescript/bin/tsc')
+    return run(process.execPath, tsc, '-p', project)
+  }
+  t.match(await compiled({ lib: ['esnext', 'dom'], skipLibCheck: true }), { code: 0, stdout: '' })
+  // The types of undici and of @types/node do not agree with each other under this option.
+  t.match(await compiled({ exactOptionalPropertyTypes: false }), { code: 0, stdout: '' })
+})
+
 t.test('each TypeScript block of the guide to plugins compiles as the only file of a project', async (t) => {
   const guide = readFileSync(join(import.meta.dirname, '../../plugins/README.md'), 'utf8')
   const blocks = [...guide.matchAll(/^```ts\n(.*?)^```$/gms)].map(([, block]) => block!)
@@ -208,12 +228,12 @@ process.on('exit', () => console.log([...packages].sort().join()))`
 
 t.test('jingwei/mesh exports what a program can use', async (t) => {
   const { stdout } = await program(`console.log(Object.keys(await import('jingwei/mesh')).sort().join())`)
-  t.equal(stdout, 'ConfigError,createMesh\n')
+  t.equal(stdout, 'ConfigError,NotReadyError,createMesh,installFetch\n')
 })
 
 t.test('the mesh without a gateway loads nothing of a gateway', async (t) => {
   await writeFile(join(folder, 'recorder.mjs'), recorder)
-  const stdout = '200 {"url":"/orders"}\nundici\n'
+  const stdout = `${'200 {"url":"/orders"}\n'.repeat(3)}undici\n`
   t.match(await run(process.execPath, '--import', './recorder.mjs', 'client.ts'), { code: 0, stdout })
 })
 

@@ -22,6 +22,13 @@ const meshErrors = {
 
 export type MeshErrorCode = keyof typeof meshErrors
 
+/** Details of `JW_NO_INSTANCE`. */
+const details: Readonly<Partial<Record<SeamReason, string>>> = {
+  instances_unknown: ': discovery has had no result yet; mesh.ready() waits for it',
+  instances_none: ': discovery knows none',
+  instances_unavailable: ': none of those known is healthy'
+}
+
 export class MeshError extends Error implements SeamError {
   override readonly name = 'MeshError'
   readonly code: MeshErrorCode
@@ -32,7 +39,7 @@ export class MeshError extends Error implements SeamError {
   readonly reason: SeamReason | undefined
 
   constructor(code: MeshErrorCode, service: string, retryAfterMs?: number, reason?: SeamReason) {
-    super(`${service}: ${meshErrors[code]}`)
+    super(`${service}: ${meshErrors[code]}${(reason && details[reason]) ?? ''}`)
     this.code = code
     this.service = service
     this.retryAfterMs = retryAfterMs

@@ -7,6 +7,7 @@
  */
 import { createRequire } from 'node:module'
 import type undici from 'undici'
+import type { Dispatcher as Dispatching } from 'undici'
 
 type Undici = typeof undici
 
@@ -18,3 +19,19 @@ export const Dispatcher = require('undici/lib/dispatcher/dispatcher') as Undici[
 
 // Adds `request`, `stream` and other methods, as the package does when it is loaded.
 Object.assign(Dispatcher.prototype, require('undici/lib/api/index'))
+
+interface Legacy {
+  wrapHandler(handler: object): Dispatching.DispatchHandler
+}
+
+const isLegacy = (handler: object) => 'onConnect' in handler || 'onHeaders' in handler
+
+/**
+ * Returns a handler with the methods that undici has had since version 7 for one with those of earlier versions
+ * (`onConnect`, `onHeaders` …), which the `fetch` of undici 7 uses. Returns any other handler as it is.
+ */
+export function currentHandler(handler: Dispatching.DispatchHandler): Dispatching.DispatchHandler {
+  if (!isLegacy(handler)) return handler
+  const { wrapHandler } = require('undici/lib/dispatcher/dispatcher1-wrapper') as Legacy
+  return wrapHandler(handler)
+}

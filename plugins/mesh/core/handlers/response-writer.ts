@@ -1,4 +1,5 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { headerPairs } from '../../../http-syntax.ts'
 import type { DispatchController, DispatchHandler } from '../types.ts'
 
 /**
@@ -31,7 +32,10 @@ export class ResponseWriter implements DispatchController {
   }
 
   head(status: number, headers: IncomingHttpHeaders, text?: string): void {
-    if (!this.#over) this.#give(() => this.#handler.onResponseStart?.(this, status, headers, text))
+    if (this.#over) return
+    // The `fetch` of undici 8 reads headers only here.
+    this.rawHeaders ??= headerPairs(headers)
+    this.#give(() => this.#handler.onResponseStart?.(this, status, headers, text))
   }
 
   data(chunk: Buffer): void {

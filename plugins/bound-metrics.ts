@@ -2,7 +2,7 @@
  * Metrics whose series are bound to their labels once. prom-client looks up a series by its labels with every `inc` and
  * `observe`, even after `labels()`. These series only add numbers; the registry reads them at each scrape.
  */
-import type { MetricOptions } from '../meter.ts'
+import type { Meter, MetricOptions } from './meter.ts'
 
 interface Value {
   readonly metricName?: string
@@ -10,8 +10,13 @@ interface Value {
   readonly value: number
 }
 
+/** A series, which `reset` sets to 0. */
+interface Series {
+  reset(): void
+}
+
 /** A metric with the interface that prom-client's registry reads. */
-export abstract class BoundMetric<S> {
+export abstract class BoundMetric<S extends Series> {
   readonly name: string
   readonly help: string
   readonly labelNames: readonly string[]
@@ -54,8 +59,9 @@ export abstract class BoundMetric<S> {
     return this.#series.values()
   }
 
+  /** Sets all series to 0. They are kept, since callers hold them. */
   reset(): void {
-    this.#series.clear()
+    for (const { series } of this.#series.values()) series.reset()
   }
 }
 
@@ -64,6 +70,10 @@ class CounterSeries {
 
   inc(by = 1): void {
     this.value += by
+  }
+
+  reset(): void {
+    this.value = 0
   }
 }
 
@@ -96,6 +106,11 @@ class HistogramSeries {
     this.counts[i]!++
     this.sum += value
   }
+
+  reset(): void {
+    this.counts.fill(0)
+    this.sum = 0
+  }
 }
 
 export class BoundHistogram extends BoundMetric<HistogramSeries> {
@@ -124,4 +139,36 @@ export class BoundHistogram extends BoundMetric<HistogramSeries> {
     }
     return values
   }
+}
+
+type Collect = Parameters<Meter['gauge']>[0]['collect']
+
+/** A gauge whose series are collected at each scrape. */
+export class BoundGauge {
+  readonly type = 'gauge'
+  readonly name: string
+  readonly help: string
+  readonly labelNames: readonly string[]
+  readonly #collects = new Set<Collect>()
+
+  constructor({ name, help, labelNames = [] }: MetricOptions) {
+    this.name = name
+    this.help = help
+    this.labelNames = labelNames
+  }
+
+  /** Adds series. Returns a function that ends them. */
+  add(collect: Collect): () => void {
+    this.#collects.add(collect)
+    return () => void this.#collects.delete(collect)
+  }
+
+  async get() {
+    const values: Value[] = []
+    for (const collect of this.#collects) collect((labels, value) => values.push({ labels, value }))
+    return { name: this.name, help: this.help, type: this.type, aggregator: 'sum', values }
+  }
+
+  /** Does nothing: the values are those of the moment. */
+  reset(): void {}
 }
