@@ -23,6 +23,11 @@ export function* checkConcerns(checked: Checked): Steps<void> {
       for (const half of halves) {
         checkSection(`${at}/${half}`, route[half], keys[half], route.service ?? null, checked)
       }
+      if (!checked.report.usable(`${at}/compose`) || !checked.report.usable(`${at}/compose/calls`)) continue
+      for (const [name, call] of Object.entries(route.compose?.calls ?? {})) {
+        const place = pointer(at, 'compose', 'calls', name)
+        if (checked.report.usable(place)) checkSection(`${place}/mesh`, call.mesh, keys.mesh, call.service, checked)
+      }
     }
   }
   for (const half of halves) {

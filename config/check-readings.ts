@@ -202,6 +202,7 @@ function lacks(other: Route, route: Route, namesOf: NamesOf): string[] {
   return namesOf(route).filter((name) => !has.has(name))
 }
 
-function servicesOf({ service, split }: Route): string[] {
+function servicesOf({ service, split, compose }: Route): string[] {
+  if (compose !== undefined) return Object.values(compose.calls).map((call) => call.service)
   return service === undefined ? (split ?? []).map((share) => share.service) : [service]
 }

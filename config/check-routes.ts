@@ -3,6 +3,7 @@ import FindMyWay from 'find-my-way'
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkHttpProxy } from './check-http-proxy.ts'
 import { checkReadings } from './check-readings.ts'
+import { checkCompose } from './compose/check.ts'
 import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
@@ -37,17 +38,19 @@ export function* checkRoutes(checked: Checked): Steps<void> {
     checkPath(at, route, checked)
     checkListeners(at, route, checked)
     checkHttpProxy(at, route, checked)
+    checkCompose(at, route, checked)
     checkSubsets(at, route, checked)
   }
   yield* checkReadings(checked, yield* checkConflicts(checked))
 }
 
-function checkTarget(at: string, { service, split }: Route, checked: Checked): void {
+function checkTarget(at: string, { service, split, compose }: Route, checked: Checked): void {
   const { report } = checked
+  if (compose !== undefined) return
   if (service !== undefined && split !== undefined) {
     report.fault(`${at}/split`, 'a route has either a service or a split, not both', 'key')
   } else if (service === undefined && split === undefined && !report.unknownKeyIn(at)) {
-    report.fault(at, 'missing key "service" or "split"')
+    report.fault(at, 'missing key "service", "split" or "compose"')
   }
   checkKnown(`${at}/service`, service, checked)
   if (split === undefined || !report.usable(`${at}/split`)) return

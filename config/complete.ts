@@ -11,10 +11,13 @@ import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import { defaultsOf } from './schema/kit.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
 import type {
+  CallConfig,
+  ComposeConfig,
   Config,
   DiscoveryOptions,
   MeshPolicy,
   RouteConfig,
+  RoutePolicy,
   ServiceConfig,
   ServiceOptions,
   Written
@@ -46,21 +49,24 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   }
   const services = Object.fromEntries(named)
   const routes: RouteConfig[] = []
-  for (const [index, { httpProxy, ...route }] of data.routes.entries()) {
+  for (const [index, { httpProxy, compose: written, ...route }] of data.routes.entries()) {
     yield
-    const off = route.via === undefined ? {} : bridgeOnly
+    const off = route.via === undefined && written === undefined ? {} : bridgeOnly
     const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
     const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
     const position = positionOf(`/routes/${index}/httpProxy`, report)
     const via = httpProxy && {
       httpProxy: { ...files(httpProxy, ['module'], absolute), position }
     }
-    const target = completeTarget({ ...route, ...via, mesh: meshPolicy })
+    const compose = written && completeCompose(written, meshPolicy, keys, absolute)
+    const calls = Object.values(compose?.calls ?? {})
+    const target = completeTarget({ ...route, ...via, ...(compose && { compose }), mesh: meshPolicy })
     routes.push({
       ...target,
       services: [
         target.service,
         ...(route.split ?? []).map((share) => share.service),
+        ...calls.flatMap(({ service, mesh = {} }) => [service, ...otherServices(keys.mesh, mesh)]),
         ...otherServices(keys.mesh, meshPolicy)
       ],
       edge: edgePolicy,
@@ -143,9 +149,21 @@ function completeTarget({
 > {
   return {
     ...rest,
-    service: rest.service ?? split?.[0]?.service ?? '',
+    service: rest.service ?? split?.[0]?.service ?? Object.values(rest.compose?.calls ?? {})[0]?.service ?? '',
     mesh: { ...mesh, ...(split && { split }), ...(stickOn && { stickOn }) }
   }
+}
+
+/** Returns calls whose policy includes that of the route. */
+function completeCompose(
+  { calls, ...rest }: ComposeConfig,
+  ofRoute: RoutePolicy,
+  keys: Keys,
+  absolute: Absolute
+): ComposeConfig {
+  const complete = ([name, call]: [string, CallConfig]) =>
+    [name, { ...call, mesh: { ...ofRoute, ...completeSection(call.mesh ?? {}, keys.mesh, absolute) } }] as const
+  return { ...rest, calls: Object.fromEntries(Object.entries(calls).map(complete)) }
 }
 
 function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {

@@ -3,6 +3,7 @@ import type { Key, Keys, Level } from './concern.ts'
 import { forwardingHeaders } from './header-names.ts'
 import { discovery, section, services } from './mesh-schema.ts'
 import { routeConfigSchema } from './route-config.ts'
+import { composeOf } from './schema/compose.ts'
 import { Listen, listenersOf } from './schema/gateway.ts'
 import { strict } from './schema/kit.ts'
 import { Route } from './schema/route.ts'
@@ -16,6 +17,7 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
   const route = Type.Object(
     {
       ...Route.properties,
+      compose: Type.Optional(composeOf({ mesh: Type.Optional(routeHalves.mesh) })),
       edge: Type.Optional(routeHalves.edge),
       mesh: Type.Optional(routeHalves.mesh),
       config: Type.Optional(routeConfigSchema(routeConfig))

@@ -8,6 +8,7 @@
  */
 import type { Static } from 'typebox'
 import type { Position } from './faults.ts'
+import type { Call, Composition } from './schema/compose.ts'
 import type { Listen as Listener } from './schema/gateway.ts'
 import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
@@ -65,6 +66,14 @@ export interface EdgeDefaults extends EdgePolicy {}
 export interface MeshPolicy {}
 /** Settings by which a route overrides the policy of its service. */
 export type RoutePolicy = Partial<MeshPolicy> & { split?: readonly SplitShare[]; stickOn?: HashSource }
+/** A call of a composed route, with the settings of the mesh that it overrides. */
+export interface CallConfig extends Call {
+  readonly mesh?: RoutePolicy
+}
+/** `routes[].compose`. */
+export interface ComposeConfig extends Omit<Composition, 'calls'> {
+  readonly calls: Readonly<Record<string, CallConfig>>
+}
 export type ServiceOptions = Static<typeof Service> & ServiceSources & { mesh?: Partial<MeshPolicy> }
 export type RouteMatch = Static<typeof Match>
 /** A plugin as the file lists it. */
@@ -93,7 +102,9 @@ export interface Declared {
 export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
   readonly match: RouteMatch
-  /** The service that it calls; with a split, the first of its services. */
+  /** Calls of which the response is made; absent on proxied routes. */
+  readonly compose?: ComposeConfig
+  /** The service that it calls; with a split or several calls, the first of the services. */
   readonly service: string
   readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
@@ -138,6 +149,7 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
 }
 
 export interface WrittenRoute extends Static<typeof Route> {
+  compose?: ComposeConfig
   edge?: EdgePolicy
   mesh?: Partial<MeshPolicy>
   config?: Readonly<Record<string, unknown>>

@@ -1,6 +1,7 @@
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import { callsOf } from '../config/compose/order.ts'
 import { directionsOf } from '../config/direction.ts'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
@@ -67,16 +68,17 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
 
   server.get('/admin/routes', async () => {
     const routes = config.routes.map((route) => {
-      const { name, match, service, via, mesh } = route
+      const { name, match, service, via, mesh, compose } = route
       return {
         name,
         match: maskedMatch(match),
         directions: directionsOf(config.listeners, match.listeners),
         service,
         ...(via && { via }),
+        ...(compose && { calls: callsOf(route) }),
         ...(mesh.split && { split: mesh.split.map(maskedShare) }),
         edge: gateway.edgeOrder.namesOn(route),
-        mesh: gateway.mesh.describe(service, mesh, name),
+        mesh: compose === undefined ? gateway.mesh.describe(service, mesh, name) : [],
         responsePath: gateway.responsePath(name),
         plugins: gateway.pluginRecord.hooksOf(name),
         config: routeSettings(route, config.plugins)

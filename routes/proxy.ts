@@ -58,7 +58,11 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     const { answersPreflights } = route.declared
     for (const pattern of pathPatterns(route.match.path)) {
       const target =
-        route.via === undefined ? addRoute(route, pattern, methods) : await addProxy(index, route, pattern, methods)
+        route.compose !== undefined
+          ? await addComposed(route, pattern, methods)
+          : route.via === undefined
+            ? addRoute(route, pattern, methods)
+            : await addProxy(index, route, pattern, methods)
       tables.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
     }
     if (slice.isOver) {
@@ -71,6 +75,15 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   function addRoute(route: RouteConfig, pattern: PathPattern, methods: string[]): Target {
     const url = internalUrl()
     addBridged(url, route, pattern, methods, {})
+    return { url, preflightUrl: addPreflight(route, pattern, methods) }
+  }
+
+  async function addComposed(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
+    const url = internalUrl()
+    const { composeRoute } = await import('./compose/index.ts')
+    const config = { ...route.config, route }
+    const handler = composeRoute(fastify, route)
+    register(url, paramNames(pattern), { url: urlOf(route), method: [...methods], config, handler })
     return { url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 

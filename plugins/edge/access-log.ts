@@ -69,6 +69,7 @@ export default edgeConcern({
           attempts: exchange?.call?.attempts,
           answeredBy: by,
           fallback: by === 'fallback' ? exchange?.call?.substituteKind : undefined,
+          calls: request.partialCalls ?? undefined,
           bytesSent: exchange?.bytesSent,
           error: request.failure ?? undefined,
           reason: request.refusalReason ?? undefined,
@@ -104,7 +105,7 @@ const rounded = (ms: number | null | undefined) => (typeof ms === 'number' ? Mat
  * or a plugin's route, hook or interceptor. Undefined if an instance has responded, or if there is no response.
  */
 function answeredBy(request: FastifyRequest, reply: FastifyReply): string | undefined {
-  const { exchange, failure, isOwnResponse } = request
+  const { exchange, failure, isOwnResponse, partialCalls } = request
   if (exchange?.hasResponded) {
     const { call } = exchange
     if (call?.substitute) return call.substitute
@@ -112,6 +113,7 @@ function answeredBy(request: FastifyRequest, reply: FastifyReply): string | unde
     return call === null || call.attempts === 0 ? 'plugin' : undefined
   }
   if (!reply.raw.headersSent) return undefined
+  if (partialCalls !== null && failure === null) return 'compose'
   return failure !== null || isOwnResponse || isUnrouted(request) ? 'gateway' : 'plugin'
 }
 

@@ -2,7 +2,6 @@
  * Responses for errors, by the error table. Every failure of the edge and of the mesh becomes a response here. Only `code` distinguishes errors. Clients see codes that begin with `JW_`, codes of Fastify in some 4xx, and codes of
  * errors that plugins make as responses. Codes of Node, OpenSSL and undici go to the log only.
  */
-
 import type { OutgoingHttpHeaders } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'

@@ -2,8 +2,21 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { SeamError, SeamReason } from '../seam.ts'
 
+/** A call of a composed route, for the access log. */
+export interface PartialCall {
+  readonly call: string
+  readonly service: string
+  /** Absent if no response arrived. */
+  readonly status?: number
+  readonly ms: number
+  /** Code of its failure. */
+  readonly error?: string
+}
+
 declare module 'fastify' {
   interface FastifyRequest {
+    /** Calls of a composed route that have ended; null on other routes. */
+    partialCalls: PartialCall[] | null
     /** True if the times of the request are measured; otherwise the clock is not read. */
     isTimed: boolean
     /** Milliseconds from the request to the header section of its final response; null before that, or if `isTimed` is false. */
@@ -20,6 +33,7 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('firstByteMs', null)
   fastify.decorateRequest('refusalReason', null)
   fastify.decorateRequest('isOwnResponse', false)
+  fastify.decorateRequest('partialCalls', null)
 }
 
 /** The reasons of the mesh; the compiler checks that none is missing. */

@@ -6,7 +6,8 @@ import type { Claims, OpenClaims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { Steps } from '../time-slices.ts'
 import { atOnce, inSlices } from '../time-slices.ts'
-import { Chains } from './chains.ts'
+import type { RouteTargets } from './chains.ts'
+import { Chains, targetsOf } from './chains.ts'
 import type { MeshConcern } from './concern.ts'
 import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
@@ -30,7 +31,7 @@ import { Upstreams } from './upstreams.ts'
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
   /** Configured routes: interceptors may name them, and their chains are composed at the start. */
-  readonly routes?: readonly { readonly name: string; readonly service?: string; readonly mesh?: RoutePolicy }[]
+  readonly routes?: readonly RouteTargets[]
   readonly discovery?: DiscoveryOptions
 }
 
@@ -157,7 +158,7 @@ export class Mesh extends MeshDispatcher {
         const { failure } = this.#chains.of(name)
         if (failure !== undefined) throw failure
       }
-      for (const { service, mesh = {} } of this.#routes) {
+      for (const { service, mesh = {} } of this.#routes.flatMap(targetsOf)) {
         yield
         if (service !== undefined && this.#services.has(service)) this.#chains.of(service, mesh)
       }

@@ -19,6 +19,7 @@ import { init } from './init.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
 import { runReadyHooks } from './ready-hooks.ts'
+import { targetText } from './route-target.ts'
 import { table } from './table.ts'
 import { helpText, startedAs } from './usage.ts'
 
@@ -209,13 +210,12 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
       ...Object.keys(headers ?? {}).map((name) => `${name}:***`),
       listeners === undefined ? '' : `on ${listeners.join(',')}`
     ]
-    const target = route.mesh.split?.map(({ service, weight }) => `${service}=${weight}`).join(' ') ?? route.service
     return [
       route.name,
       match.filter(Boolean).join(' '),
       gateway.edgeOrder.namesOn(route).join(' → ') || '–',
-      route.via === undefined ? target : `${target} via ${route.via}`,
-      gateway.mesh.describe(route.service, route.mesh, route.name).join(' → '),
+      targetText(route),
+      route.compose === undefined ? gateway.mesh.describe(route.service, route.mesh, route.name).join(' → ') : '–',
       gateway.responsePath(route.name) ?? '–',
       ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : []),
       ...(hasSettings ? [settingsText(routeSettings(route, config.plugins))] : [])

@@ -3,11 +3,13 @@
  * instances. Sends nothing, counts nothing and takes no random decisions.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
+import { callsOf } from '../../config/compose/order.ts'
 import { directionOf, directionsOf } from '../../config/direction.ts'
 import { hostKey } from '../../config/host-name.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { hooksText } from './plugin-record.ts'
+import { targetsOf } from './route-target.ts'
 
 export interface ExplainQuery {
   readonly method: string
@@ -94,7 +96,8 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     rewritePrefix: route.httpProxy?.rewritePrefix ?? null,
     responsePath: gateway.responsePath(route.name),
     target,
-    mesh: gateway.mesh.explain(route.service, route.mesh, about)
+    calls: callsOf(route),
+    mesh: targetsOf(route).flatMap(([service, policy]) => gateway.mesh.explain(service, policy, about))
   }
 }
 
@@ -141,7 +144,13 @@ export function explainText(explained: Explained): string {
   if (explained.config.length > 0) lines.push(`  config    ${settingsText(explained.config)}`)
   const { via, rewritePrefix, target } = explained
   if (via !== null) lines.push(`  via       ${via}`)
-  lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)
+  const { calls } = explained
+  for (const { call, method, service, path, after, required } of calls ?? []) {
+    const order = after.length === 0 ? '' : `, after ${after.join(' and ')}`
+    lines.push(`  call      ${call}: ${method} ${service} ${path}${order}${required ? '' : ', optional'}`)
+  }
+  if (calls === null)
+    lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)
   lines.push(`  response  ${explained.responsePath}`)
   for (const { service, subset, share, chain, hashed, status } of explained.mesh) {
     const of = share === null ? '' : share.matched ? ', matched' : `, weight ${share.weight}`

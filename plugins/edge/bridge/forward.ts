@@ -56,8 +56,9 @@ export default fp(
       guardRepliesOf(routeOptions)
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
-      // The edge responds to preflights, also on routes with `via`.
-      if (route.via === undefined || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
+      const isForwarded = route.via === undefined && route.compose === undefined
+      // The edge responds to preflights, also on other routes.
+      if (isForwarded || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {

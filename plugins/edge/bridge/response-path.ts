@@ -17,8 +17,8 @@ export function pathOf(
   { onSend }: Pick<RouteOptions, 'onSend'>,
   own: unknown
 ): ResponsePath {
-  // @fastify/http-proxy sends through Fastify's reply.
-  if (route.via !== undefined) return 'reply'
+  // @fastify/http-proxy and composed routes send through Fastify's reply.
+  if (route.via !== undefined || route.compose !== undefined) return 'reply'
   const { responsePath = 'auto' } = route.edge
   if (responsePath !== 'auto') return responsePath
   const hooks: unknown[] = [...inherited(context), ...[onSend ?? []].flat()]

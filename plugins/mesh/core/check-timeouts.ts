@@ -21,12 +21,27 @@ export function* checkTimeouts(checked: Checked): Iterable<void> {
   for (const [index, route] of data.routes.entries()) {
     yield
     const at = pointer('/routes', index)
-    if (!report.usable(at) || route.mesh === undefined) continue
+    if (!report.usable(at)) continue
+    checkCalls(at, route, checked)
+    if (route.mesh === undefined) continue
     for (const name of servicesOf(at, route, report)) {
       const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
       const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
       checkLevel(levels, [route.mesh, service?.mesh, data.mesh], checked)
     }
+  }
+}
+
+/** Checks the calls of a composed route, which inherit the keys of the route. */
+function checkCalls(at: string, { compose, mesh }: WrittenRoute, checked: Checked): void {
+  const { data, report } = checked
+  if (!report.usable(`${at}/compose`) || !report.usable(`${at}/compose/calls`)) return
+  for (const [name, call] of Object.entries(compose?.calls ?? {})) {
+    const place = pointer(at, 'compose', 'calls', name)
+    if (!report.sound(`${place}/service`)) continue
+    const service = Object.hasOwn(data.services, call.service) ? data.services[call.service] : undefined
+    const levels = [`${place}/mesh`, `${at}/mesh`, pointer('/services', call.service, 'mesh'), '/mesh']
+    checkLevel(levels, [call.mesh, mesh, service?.mesh, data.mesh], checked)
   }
 }
 

@@ -1,0 +1,93 @@
+/** The handler of composed routes. */
+import type { FastifyReply, FastifyRequest, RouteHandlerMethod } from 'fastify'
+import { valueAt } from '../../config/compose/pointer.ts'
+import { bodyOf } from './body.ts'
+import { freshnessOf } from './freshness.ts'
+import type { JsonObject } from './members.ts'
+import { place } from './members.ts'
+import type { Plan } from './plan.ts'
+import { weakTag } from './plan.ts'
+import type { Results } from './run.ts'
+import { run } from './run.ts'
+
+/** Returns the handler of a route. */
+export function composed(plan: Plan): RouteHandlerMethod {
+  return async (request, reply) => {
+    try {
+      const body = plan.usesBody ? await bodyOf(request, plan.maxBody) : undefined
+      respond(plan, await run(plan, request, body), request, reply)
+    } catch (error) {
+      // The client has left, or a limit has sent a response.
+      if (!reply.sent) throw error
+    }
+    return reply
+  }
+}
+
+function respond(plan: Plan, results: Results, request: FastifyRequest, reply: FastifyReply): void {
+  if (reply.sent) return
+  const { scope, missing } = results
+  const isSafe = request.method === 'GET' || request.method === 'HEAD'
+  const text = JSON.stringify(merged(plan, results))
+  reply.code(plan.statusIndex === null ? plan.status : scope.responses[plan.statusIndex]!.status)
+  reply.header('x-jingwei-complete', String(missing.length === 0))
+  if (missing.length > 0) reply.header('x-jingwei-missing', [...missing].sort().join(', '))
+  const control = isSafe && missing.length === 0 ? cacheFields(plan, results, request, reply) : 'no-store'
+  reply.header('cache-control', control)
+  for (const [name, values] of plan.headers) {
+    const fields = values(scope)
+    if (fields.length > 0) reply.header(name, name === 'set-cookie' || fields.length > 1 ? [...fields] : fields[0])
+  }
+  if (reply.statusCode === 204 || reply.statusCode === 205) {
+    reply.send()
+    return
+  }
+  if (isSafe && reply.statusCode === 200 && reply.getHeader('cache-control') !== 'no-store') {
+    if (!reply.hasHeader('etag')) reply.header('etag', weakTag(text))
+    if (matches(request.headers['if-none-match'], String(reply.getHeader('etag')))) {
+      reply.code(304).send()
+      return
+    }
+  }
+  reply.type('application/json; charset=utf-8').send(text)
+}
+
+/** Merges the parts into one object. */
+function merged(plan: Plan, { scope, missing }: Results): unknown {
+  const whole: JsonObject = {}
+  const isMissing = new Set(missing)
+  for (const call of plan.parts) {
+    if (!isMissing.has(call.name)) {
+      const { body } = scope.responses[plan.calls.indexOf(call)]!
+      place(whole, call.place, call.reshape(valueAt(body, call.members)))
+    } else if (call.substitute !== null) place(whole, call.place, JSON.parse(call.substitute))
+  }
+  const shaped = plan.reshape(whole) as JsonObject
+  const state = missing.length === 0 ? 'complete' : 'incomplete'
+  for (const { when, text } of plan.additions) {
+    if (when === 'always' || when === state) place(shaped, [], JSON.parse(text))
+  }
+  return shaped
+}
+
+/** Sets `Vary`, and returns the value of `Cache-Control`. */
+function cacheFields(plan: Plan, { scope }: Results, request: FastifyRequest, reply: FastifyReply): string {
+  const parts = scope.responses.flatMap((received, index) => {
+    const { method } = plan.calls[index]!
+    return received === null ? [] : [{ headers: received.headers, isSafe: method === 'GET' || method === 'HEAD' }]
+  })
+  const isPrivate = plan.isPersonal || request.consumer != null || request.headers.authorization !== undefined
+  const { control, vary } = freshnessOf(parts, isPrivate)
+  // A concern may have set the field before.
+  const names = [reply.getHeader('vary') ?? []].flat().map(String)
+  const all = [...new Set([...names, ...vary, ...plan.vary])]
+  if (all.length > 0) reply.header('vary', all.includes('*') ? '*' : all.join(', '))
+  return control
+}
+
+/** Compares entity tags weakly (RFC 9110, 13.1.2). */
+function matches(field: string | undefined, tag: string): boolean {
+  if (field === undefined) return false
+  if (field.trim() === '*') return true
+  return field.split(',').some((each) => each.trim().replace(/^W\//, '') === tag.replace(/^W\//, ''))
+}

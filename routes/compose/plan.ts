@@ -1,0 +1,107 @@
+/** A composed route, compiled when the configuration loads: calls in the order of their references, and the response. */
+import { createHash } from 'node:crypto'
+import { ordered, templatesOf, textsOf } from '../../config/compose/order.ts'
+import { placeOf } from '../../config/compose/parts.ts'
+import { membersOf } from '../../config/compose/pointer.ts'
+import { parseTemplate, referencesOf } from '../../config/compose/template.ts'
+import type { CallConfig, ComposeConfig, RouteConfig } from '../../config/schema.ts'
+import { BadInput } from './errors.ts'
+import { compileReshaping } from './reshape.ts'
+import { compileBody, compileField, compilePath, compileQuery, compileTarget } from './templates.ts'
+import type { Scope, TemplateDeps } from './values.ts'
+
+type Call = ReturnType<typeof compileCall>
+export type Plan = ReturnType<typeof compilePlan>
+export type { Call }
+
+/** Compiles a route. `isDropped`: test for headers whose copies from clients are removed. */
+export function compilePlan(route: RouteConfig, isDropped: (header: string) => boolean) {
+  const { calls, response, ...limits } = route.compose!
+  const result = ordered({ calls })
+  if ('cycle' in result) throw new Error(`calls wait for each other: ${result.cycle.join(' → ')}`)
+  const { order } = result
+  const indexOf = (name: string) => order.findIndex((each) => each.name === name)
+  const deps = { indexOf, isDropped }
+  const compiled = order.map(({ name, after }) => compileCall(route, name, calls[name]!, after.map(indexOf), deps))
+  const inFile = Object.keys(calls).map((name) => compiled[indexOf(name)]!)
+  return {
+    ...limits,
+    route: { name: route.name, config: route.config ?? {} },
+    /** In an order in which each call follows those that it waits for. */
+    calls: compiled,
+    /** In the order of the file: later parts replace members of earlier ones. */
+    parts: inFile.filter(({ include }) => include),
+    ...usesOf({ calls, response }),
+    reshape: compileReshaping(response),
+    additions: (response.add ?? []).map(({ when, value }) => ({ when, text: JSON.stringify(value) })),
+    status: response.status,
+    statusIndex: response.statusOf === undefined ? null : indexOf(response.statusOf),
+    headers: Object.entries(response.headers ?? {}).map(
+      ([name, text]) => [name.toLowerCase(), compileField(text, deps)] as const
+    )
+  }
+}
+
+function compileCall(route: RouteConfig, name: string, call: CallConfig, after: number[], deps: TemplateDeps) {
+  const { method, service, body, mesh } = call
+  const passesSlash = route.path?.encodedSlash === 'pass'
+  const fields = Object.entries(call.headers ?? {}).map(
+    ([header, text]) => [header.toLowerCase(), compileField(text, deps)] as const
+  )
+  return {
+    name,
+    service,
+    method,
+    after,
+    as: call.as,
+    required: call.required,
+    timeout: call.timeout ?? null,
+    maxSize: call.maxSize,
+    passStatus: new Set(call.passStatus),
+    include: call.include,
+    policy: mesh !== undefined && Object.keys(mesh).length > 0 ? mesh : null,
+    target: compileTarget(
+      compilePath(call.path, deps, passesSlash),
+      compileQuery(call.query ?? {}, deps),
+      () => new BadInput(`call ${name}`, 'its path and query are too long')
+    ),
+    headers: (scope: Scope) => headersOf(fields, scope),
+    body: body === undefined ? null : compileBody(body, deps),
+    members: membersOf(call.target ?? ''),
+    place: placeOf(call),
+    reshape: compileReshaping(call),
+    /** The default as JSON text, since each response gets a copy; null without one. */
+    substitute: Object.hasOwn(call, 'default') ? JSON.stringify(call.default) : null
+  }
+}
+
+type Field = readonly [name: string, values: (scope: Scope) => readonly string[]]
+
+/** Returns the fields of a call as name, value, name, value. */
+function headersOf(fields: readonly Field[], scope: Scope): string[] {
+  const names = new Set(fields.map(([name]) => name))
+  const own = ['accept', 'accept-encoding'].filter((name) => !names.has(name))
+  return [
+    ...own.flatMap((name) => [name, name === 'accept' ? 'application/json' : 'identity']),
+    ...fields.flatMap(([name, values]) => values(scope).flatMap((value) => [name, value]))
+  ]
+}
+
+/** Returns what the templates of a route use. */
+function usesOf({ calls, response }: Pick<ComposeConfig, 'calls' | 'response'>) {
+  const texts = [...Object.values(calls).flatMap(templatesOf), ...textsOf(response.headers ?? {}, '', 'header')]
+  const found = texts.flatMap(({ text }) => referencesOf(parseTemplate(text))).map(({ source }) => source)
+  const headers = found.flatMap((source) => (source.of === 'headers' ? source.name : []))
+  return {
+    /** Request headers on which the response depends. */
+    vary: [...new Set(headers)],
+    /** True if the response depends on the caller. */
+    isPersonal:
+      found.some(({ of }) => of === 'consumer' || of === 'claims') ||
+      headers.some((name) => name === 'authorization' || name === 'cookie'),
+    usesBody: found.some(({ of }) => of === 'body')
+  }
+}
+
+/** Returns a weak entity tag: the order of members is that of the services. */
+export const weakTag = (text: string) => `W/"${createHash('sha1').update(text).digest('base64url')}"`
