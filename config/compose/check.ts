@@ -111,8 +111,8 @@ interface Scope {
 
 function checkTemplates(at: string, texts: readonly TemplateText[], scope: Scope, checked: Checked): boolean {
   let isSound = true
-  for (const { at: inner, text } of texts) {
-    const fault = templateFault(text, scope, checked)
+  for (const { at: inner, text, use } of texts) {
+    const fault = templateFault(text, use, scope, checked)
     if (fault === null) continue
     checked.report.fault(`${at}${inner}`, fault)
     isSound = false
@@ -120,12 +120,15 @@ function checkTemplates(at: string, texts: readonly TemplateText[], scope: Scope
   return isSound
 }
 
-function templateFault(text: string, scope: Scope, checked: Checked): string | null {
+function templateFault(text: string, use: TemplateText['use'], scope: Scope, checked: Checked): string | null {
   let template: Template
   try {
     template = parseTemplate(text)
   } catch (error) {
     return (error as Error).message
+  }
+  if (use === 'header' && !template.every((part) => typeof part !== 'string' || /^[\t -~]*$/.test(part))) {
+    return 'a header has visible ASCII characters only'
   }
   for (const reference of referencesOf(template)) {
     const fault = referenceFault(reference, scope, checked)

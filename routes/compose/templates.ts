@@ -70,7 +70,7 @@ function encoded(value: Value, text: string, passesSlash: boolean): string {
 export function compileQuery(query: Readonly<Record<string, string>>, deps: TemplateDeps): (scope: Scope) => string {
   const parameters = Object.entries(query).map(([name, text]) => {
     const key = encodeURIComponent(name)
-    const parts = compileParts(text, deps)
+    const parts = compileParts(text, deps).map((part) => (typeof part === 'string' ? encodeURIComponent(part) : part))
     const [sole] = parts
     if (parts.length === 1 && typeof sole === 'object') return (scope: Scope) => repeated(key, sole, scope)
     return (scope: Scope) => {

@@ -1,7 +1,7 @@
 // Real services for composed routes.
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Test } from 'tap'
-import type { RunningGateway, RunningService } from '../../helpers/gateway.ts'
+import type { GatewayOptions, RunningGateway, RunningService } from '../../helpers/gateway.ts'
 import { startGateway, startService } from '../../helpers/gateway.ts'
 
 export type Handler = (request: IncomingMessage, response: ServerResponse) => void
@@ -32,13 +32,16 @@ export interface ComposedOptions {
   /** Keys of the route. */
   readonly route?: object
   /** Keys of the configuration. */
-  readonly more?: object
+  readonly more?: { readonly services?: object; readonly [key: string]: unknown }
+  /** Further routes. */
+  readonly routes?: readonly object[]
+  readonly before?: GatewayOptions['before']
 }
 
 /** Starts a gateway with one composed route, `/c/:id` unless `route` has another match. */
 export async function startComposed(
   t: Test,
-  { services: handlers, compose, route = {}, more = {} }: ComposedOptions
+  { services: handlers, compose, route = {}, more = {}, routes = [], before }: ComposedOptions
 ): Promise<RunningGateway & { services: Record<string, RunningService> }> {
   const services = await startServices(t, handlers)
   const instances = Object.entries(services).map(([name, { url }]) => [
@@ -47,11 +50,11 @@ export async function startComposed(
   ])
   const gateway = await startGateway(
     {
-      services: Object.fromEntries(instances),
-      routes: [{ name: 'composed', match: { path: '/c/:id', methods: ['GET', 'POST'] }, compose, ...route }],
-      ...more
+      ...more,
+      services: { ...Object.fromEntries(instances), ...more.services },
+      routes: [{ name: 'composed', match: { path: '/c/:id', methods: ['GET', 'POST'] }, compose, ...route }, ...routes]
     },
-    { log: true }
+    { log: true, ...(before && { before }) }
   )
   t.teardown(gateway.close)
   return { ...gateway, services }
