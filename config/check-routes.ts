@@ -3,7 +3,7 @@ import FindMyWay from 'find-my-way'
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkHttpProxy } from './check-http-proxy.ts'
 import { checkReadings } from './check-readings.ts'
-import { checkCompose } from './compose/check.ts'
+import { checkCompose, checkComposedRoute } from './compose/check.ts'
 import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
@@ -44,9 +44,13 @@ export function* checkRoutes(checked: Checked): Steps<void> {
   yield* checkReadings(checked, yield* checkConflicts(checked))
 }
 
-function checkTarget(at: string, { service, split, compose }: Route, checked: Checked): void {
+function checkTarget(at: string, route: Route, checked: Checked): void {
   const { report } = checked
-  if (compose !== undefined) return
+  const { service, split, compose } = route
+  if (compose !== undefined) {
+    checkComposedRoute(at, route, checked)
+    return
+  }
   if (service !== undefined && split !== undefined) {
     report.fault(`${at}/split`, 'a route has either a service or a split, not both', 'key')
   } else if (service === undefined && split === undefined && !report.unknownKeyIn(at)) {

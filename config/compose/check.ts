@@ -24,10 +24,9 @@ const excluded: readonly (readonly [key: 'service' | 'split' | 'via' | 'stickOn'
   ['via', 'a composed route is not proxied']
 ]
 
-export function checkCompose(at: string, route: Route, checked: Checked): void {
-  const { keys, report } = checked
-  const { compose, edge, path } = route
-  if (compose === undefined || !report.usable(`${at}/compose`)) return
+/** Checks the other keys of a composed route. */
+export function checkComposedRoute(at: string, route: Route, { keys, report }: Checked): void {
+  const { edge, path } = route
   for (const [key, why] of excluded) if (route[key] !== undefined) report.fault(`${at}/${key}`, why, 'key')
   for (const key of ['strip', 'rewrite'] as const) {
     if (path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue
@@ -43,13 +42,19 @@ export function checkCompose(at: string, route: Route, checked: Checked): void {
       'a composed route needs methods, such as methods: [GET]: it makes the same calls for each'
     )
   }
+}
+
+/** Checks the calls of a route, after its path. */
+export function checkCompose(at: string, route: Route, checked: Checked): void {
+  const { report } = checked
+  const { compose } = route
   const place = `${at}/compose`
-  if (!report.sound(`${place}/calls`)) return
+  if (compose === undefined || !report.usable(place) || !report.sound(`${place}/calls`)) return
   const isSound = Object.entries(compose.calls).map(([name, call]) =>
-    checkCall(pointer(place, 'calls', name), name, call, route, checked)
+    checkCall(pointer(place, 'calls', name), call, { at, route, ownName: name }, checked)
   )
-  if (report.sound(`${place}/response`)) checkResponse(`${place}/response`, route, checked)
-  if (!isSound.every(Boolean)) return
+  if (report.sound(`${place}/response`)) checkResponse(at, route, checked)
+  if (!isSound.every(Boolean) || !report.sound(`${place}/response`)) return
   const result = ordered(compose)
   if ('cycle' in result) {
     const [first = ''] = result.cycle
@@ -60,7 +65,7 @@ export function checkCompose(at: string, route: Route, checked: Checked): void {
 }
 
 /** Returns whether the templates of the call are valid. */
-function checkCall(at: string, name: string, call: CallConfig, route: Route, checked: Checked): boolean {
+function checkCall(at: string, call: CallConfig, scope: Scope, checked: Checked): boolean {
   const { data, keys, report } = checked
   if (report.usable('/services') && !Object.hasOwn(data.services, call.service)) {
     report.fault(
@@ -86,12 +91,17 @@ function checkCall(at: string, name: string, call: CallConfig, route: Route, che
   if (call.passStatus !== undefined && !call.required) {
     report.fault(`${at}/passStatus`, 'no effect with required: false', 'key')
   }
-  const { timeout } = route.compose ?? {}
+  const { timeout } = scope.route.compose ?? {}
   if (call.timeout !== undefined && timeout !== undefined && call.timeout > timeout) {
     report.fault(`${at}/timeout`, 'longer than compose.timeout, which ends all calls')
   }
   checkReshaping(at, call, checked)
-  return checkTemplates(at, templatesOf(call), { route, ownName: name }, checked)
+  try {
+    return checkTemplates(at, templatesOf(call), scope, checked)
+  } catch (error) {
+    report.fault(`${at}/body`, (error as Error).message, 'key')
+    return false
+  }
 }
 
 function checkPath(at: string, text: string, { report }: Checked): void {
@@ -104,6 +114,8 @@ function checkPath(at: string, text: string, { report }: Checked): void {
 }
 
 interface Scope {
+  /** Pointer to the route. */
+  readonly at: string
   readonly route: Route
   /** Name of the call that has the template; null for the response. */
   readonly ownName: string | null
@@ -140,11 +152,11 @@ function templateFault(text: string, use: TemplateText['use'], scope: Scope, che
 /** Forwarding headers, which any client can send: services get the gateway's own. */
 const forwarding: ReadonlySet<string> = new Set(forwardingHeaders)
 
-function referenceFault({ source }: Reference, { route, ownName }: Scope, { report }: Checked): string | null {
+function referenceFault({ source }: Reference, { at, route, ownName }: Scope, { report }: Checked): string | null {
   if (source.of === 'headers' && (isGatewayHeader(source.name) || forwarding.has(source.name))) {
     return 'a client may send any value in this header; the gateway sends its own to services'
   }
-  if (source.of === 'params' && report.sound('/routes') && route.match.path !== undefined) {
+  if (source.of === 'params' && report.sound(`${at}/match`)) {
     const names = pathPatterns(route.match.path).flatMap(paramNames)
     if (!names.includes(source.name))
       return `the path has no parameter ":${source.name}"${didYouMean(source.name, names)}`
@@ -183,11 +195,17 @@ function checkStep(kind: 'move' | 'delete' | 'append' | 'flatten', { to, ...step
   if (kind === 'flatten' && to?.split('/').includes('*')) throw new Error('"to" of "flatten" is one list, without "*"')
 }
 
-function checkResponse(at: string, route: Route, checked: Checked): void {
+function checkResponse(routeAt: string, route: Route, checked: Checked): void {
   const { report } = checked
+  const at = `${routeAt}/compose/response`
   const { response, calls } = route.compose!
   checkReshaping(at, response, checked)
-  checkTemplates(at, textsOf(response.headers ?? {}, '/headers', 'header'), { route, ownName: null }, checked)
+  checkTemplates(
+    at,
+    textsOf(response.headers ?? {}, '/headers', 'header'),
+    { at: routeAt, route, ownName: null },
+    checked
+  )
   for (const header of Object.keys(response.headers ?? {})) {
     if (!isGatewayHeader(header) && !/^content-(type|encoding)$/i.test(header)) continue
     report.fault(pointer(at, 'headers', header), 'the gateway sets this header itself', 'key')

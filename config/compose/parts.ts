@@ -39,13 +39,18 @@ export function checkParts(at: string, { calls }: ComposeConfig, report: Report)
     else {
       for (const [index, member] of (call.pick ?? []).entries()) {
         const [first = ''] = membersOf(member)
-        const target = membersOf(call.rename?.[member] ?? first)
+        const target = membersOf(renamed(call, member) ?? first)
         const other = first === '*' ? undefined : claim(target.slice(0, 1), name)
         if (other === undefined || other === name) continue
         report.fault(pointer(place, 'pick', index), `the call "${other}" has a member "${target[0]}", too`)
       }
     }
   }
+}
+
+/** Returns the new place of a member; undefined if it is not renamed. */
+function renamed({ rename = {} }: CallConfig, member: string): string | undefined {
+  return Object.hasOwn(rename, member) ? rename[member] : undefined
 }
 
 const ofParts = ['target', 'pick', 'drop', 'rename', 'edit', 'group', 'at', 'default'] as const

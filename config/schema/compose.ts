@@ -4,20 +4,27 @@ import { token } from '../../plugins/http-syntax.ts'
 import { Duration, Name, Names, Size, strict } from './kit.ts'
 import Type from './type.ts'
 
-const Pointer = Type.String({
-  pattern: '^[^/].*$|^(/[^/]+)+$',
-  expected: 'the name of a member, or a JSON pointer such as /address/city'
-})
+const PointerTo = (description?: string) =>
+  Type.String({
+    pattern: '^[^/].*$|^(/[^/]+)+$',
+    expected: 'a member or a JSON pointer such as /address/city',
+    ...(description !== undefined && { description })
+  })
+const Pointer = PointerTo()
 const Pointers = (description: string) => Type.Array(Pointer, { minItems: 1, maxItems: 256, description })
 const Templates = Type.String({ expected: 'a text, which may have references such as {params.id}' })
 
 const Edit = Type.Object(
   {
-    move: Type.Optional(Pointer),
-    delete: Type.Optional(Pointer),
-    append: Type.Optional(Pointer),
-    flatten: Type.Optional(Pointer),
-    to: Type.Optional(Pointer)
+    move: Type.Optional(
+      PointerTo('Moves a value to `to`. Both are equal up to the last `*`: `/items/*/a`, `/items/*/b`.')
+    ),
+    delete: Type.Optional(PointerTo('Removes a value.')),
+    append: Type.Optional(PointerTo('Moves the items of a list to the end of the list at `to`.')),
+    flatten: Type.Optional(
+      PointerTo('Joins all lists that it matches into one at `to`; without `to`, the lists within each list.')
+    ),
+    to: Type.Optional(PointerTo('Place of the result.'))
   },
   strict
 )
@@ -39,15 +46,17 @@ const reshaping = {
     Type.Array(Edit, {
       minItems: 1,
       maxItems: 64,
-      description:
-        'Operations, one after the other: `{ move: /items/*/a, to: /items/*/b }`, `{ delete: /items/*/a }`, `{ append: /more, to: /items }` (moves the items of one list to the end of another), `{ flatten: /orders/*/items, to: /items }` (one list of all).'
+      description: 'Steps, one after the other, each with one of `move`, `delete`, `append` and `flatten`.'
     })
   )
 }
 
 const callKeys = {
   service: Type.String({ description: 'One of `services`.' }),
-  method: Names(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'QUERY'], { default: 'GET' }),
+  method: Names(['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE', 'QUERY'], {
+    default: 'GET',
+    description: 'Method of the call.'
+  }),
   path: Type.String({
     pattern: '^/',
     expected: 'a path that starts with /',
@@ -117,8 +126,11 @@ const callKeys = {
 
 const Addition = Type.Object(
   {
-    when: Names(['always', 'complete', 'incomplete'], { default: 'always' }),
-    value: Type.Unsafe<Record<string, unknown>>({ type: 'object' })
+    when: Names(['always', 'complete', 'incomplete'], {
+      default: 'always',
+      description: 'incomplete: only if a part is missing.'
+    }),
+    value: Type.Unsafe<Record<string, unknown>>({ type: 'object', description: 'The members.' })
   },
   strict
 )
@@ -129,7 +141,7 @@ const Composed = Type.Object(
     add: Type.Optional(
       Type.Array(Addition, { minItems: 1, maxItems: 16, description: 'Fixed members, which replace those of parts.' })
     ),
-    status: Type.Integer({ minimum: 200, maximum: 299, default: 200 }),
+    status: Type.Integer({ minimum: 200, maximum: 299, default: 200, description: 'Status of the response.' }),
     statusOf: Type.Optional(
       Type.String({ description: 'Name of a required call whose status is that of the response, instead of `status`.' })
     ),

@@ -19,8 +19,9 @@ export const WrongStatus = createError('JW_UPSTREAM_STATUS', 'call %s: %s respon
 export const Late = createError('JW_CALL_TIMEOUT', 'call %s: no response within %d ms', 504)
 export const Broken = createError('JW_UPSTREAM_RESET', 'call %s: the response broke off', 502)
 
+const PassedStatus = createError('JW_COMPOSE_STATUS', 'A service responded with status %d', 404)
+
 /** Returns the error for a status that is passed on (`passStatus`): without the body of the service. */
 export function passedStatus(status: number): Error {
-  const error = new (createError('JW_COMPOSE_STATUS', 'A service responded with status %d', status))(status)
-  return Object.assign(error, { expose: true })
+  return Object.assign(new PassedStatus(status), { statusCode: status })
 }

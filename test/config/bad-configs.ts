@@ -718,7 +718,7 @@ routes:
   - name: one
     match: { path: /api/one }
 `,
-    faults: ['5:5: routes[0]: missing key "service" or "split"']
+    faults: ['5:5: routes[0]: missing key "service", "split" or "compose"']
   },
   {
     name: 'service and split',

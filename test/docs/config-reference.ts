@@ -116,6 +116,7 @@ const notes: Readonly<Record<string, string>> = {
     'As `listen.tls`. With `clientCertificate: { mode: require, ca: FILE }`, callers must show a certificate.',
   'sidecar.drain': 'As `listen.drain`.',
   'sidecar.websocket': 'As `edge.websocket`, for calls in both directions.',
+  'routes[].compose.calls.<name>.mesh': 'As `routes[].mesh`, for this call.',
   'plugins[].options': 'Options of the plugin: its second argument.'
 }
 /** Set by the loader rather than by the schema. */
@@ -197,6 +198,8 @@ function standard({ path, shape, required }: Row): string {
 
 /** In the words of the schema, of one of its branches, or ours. */
 export function meaning({ path, shape }: Row): string {
+  const [, shaping] = /^routes\[\]\.compose\.response\.(pick|drop|rename|edit)$/.exec(path) ?? []
+  if (shaping !== undefined) return `As \`${shaping}\` of a call, for the merged object.`
   const [, half, concern] = /^(?:routes\[\]|services\.<name>)\.(edge|mesh)\.(\w+)$/.exec(path) ?? []
   if (concern !== undefined) return `As \`${half}.${concern}\`.`
   return shape.description ?? notes[path] ?? shape.then?.description ?? shape.else?.description ?? ''
@@ -216,6 +219,7 @@ function table(rows: Row[]): string {
 function isRepeated({ path }: Row): boolean {
   if (path.startsWith('listen[]')) return true
   if (/^sidecar\.inbound(\[\]\.|\.(tls|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path)) return true
+  if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true
   return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.mesh\.\w+[.[]/.test(path)
 }
 

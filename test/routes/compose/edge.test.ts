@@ -1,0 +1,108 @@
+// Composed routes behind the edge: concerns, TLS and HTTP/2, preflights, metrics, explain.
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import http2 from 'node:http2'
+import t from 'tap'
+import { selfSigned } from '../../helpers/self-signed.ts'
+import { json, startComposed } from './services.ts'
+
+const a = (_request: IncomingMessage, response: ServerResponse) => json(response, { a: 1 })
+const calls = {
+  one: { service: 'a', path: '/1', group: 'one' },
+  two: { service: 'a', path: '/{calls.one/a}', group: 'two', required: false }
+}
+
+t.test('over TLS and HTTP/2', async (t) => {
+  const listen = { tls: selfSigned(t), http2: true }
+  const { port } = await startComposed(t, { services: { a }, compose: { calls }, more: { listen } })
+  const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
+  t.teardown(() => session.destroy())
+  const ask = (headers: http2.OutgoingHttpHeaders) =>
+    new Promise<{ headers: http2.IncomingHttpHeaders; text: string }>((resolve, reject) => {
+      let text = ''
+      let received: http2.IncomingHttpHeaders = {}
+      const stream = session.request(headers)
+      stream.on('response', (fields) => {
+        received = fields
+      })
+      stream.on('data', (chunk: Buffer) => {
+        text += String(chunk)
+      })
+      stream.on('end', () => resolve({ headers: received, text }))
+      stream.on('error', reject)
+      stream.end()
+    })
+  const got = await ask({ ':path': '/c/1' })
+  t.equal(got.text, '{"one":{"a":1},"two":{"a":1}}')
+  t.match(got.headers, { ':status': 200, 'x-jingwei-complete': 'true', 'content-length': '29' })
+  const head = await ask({ ':path': '/c/1', ':method': 'HEAD' })
+  t.match(head, { text: '', headers: { ':status': 200, 'content-length': '29' } })
+})
+
+t.test('preflights, and OPTIONS', async (t) => {
+  const edge = { cors: { origin: ['https://app.example.com'] } }
+  const { url } = await startComposed(t, { services: { a }, compose: { calls }, route: { edge } })
+  const preflight = await fetch(`${url}/c/1`, {
+    method: 'OPTIONS',
+    headers: { origin: 'https://app.example.com', 'access-control-request-method': 'GET' }
+  })
+  t.equal(preflight.status, 204)
+  t.match(preflight.headers.get('access-control-allow-methods'), 'GET')
+  const options = await fetch(`${url}/c/1`, { method: 'OPTIONS' })
+  t.equal(options.status, 405)
+})
+
+t.test('authentication and limits come before the calls', async (t) => {
+  let asked = 0
+  const counted = (request: IncomingMessage, response: ServerResponse) => {
+    asked++
+    a(request, response)
+  }
+  const secret = 'a-secret-that-is-long-enough-for-this-test'
+  const jwt = { services: { a: counted }, compose: { calls }, route: { edge: { jwt: { secret } } } }
+  const guarded = await startComposed(t, jwt)
+  t.equal((await fetch(`${guarded.url}/c/1`)).status, 401)
+  t.equal(asked, 0)
+  const limited = await startComposed(t, {
+    services: { a: counted },
+    compose: { calls },
+    route: { edge: { rateLimit: { max: 1, window: '1m' } } }
+  })
+  t.equal((await fetch(`${limited.url}/c/1`)).status, 200)
+  t.equal((await fetch(`${limited.url}/c/1`)).status, 429)
+  t.equal(asked, 2)
+})
+
+t.test('headers that concerns set for services', async (t) => {
+  const seen: unknown[] = []
+  const noting = (request: IncomingMessage, response: ServerResponse) => {
+    seen.push(request.headers['x-user'])
+    a(request, response)
+  }
+  const before = (server: { addHook: (name: string, hook: (request: never) => Promise<void>) => void }) =>
+    server.addHook('onRequest', async (request: { upstreamHeaders: string[] | null }) => {
+      request.upstreamHeaders = [...(request.upstreamHeaders ?? []), 'x-user', 'ada']
+    })
+  const { url } = await startComposed(t, { services: { a: noting }, compose: { calls }, before: before as never })
+  await fetch(`${url}/c/1`, { headers: { 'x-user': 'evil' } })
+  t.strictSame(seen, ['ada', 'ada'])
+})
+
+t.test('explain and routes show the calls', async (t) => {
+  const more = { admin: { host: '127.0.0.1', port: 0 } }
+  const { server, url } = await startComposed(t, { services: { a }, compose: { calls }, more })
+  await fetch(`${url}/c/1`)
+  const admin = server.admin!
+  const explained = (await admin.inject('/admin/explain?path=/c/1')).json()
+  t.match(explained, {
+    route: 'composed',
+    calls: [
+      { call: 'one', method: 'GET', service: 'a', path: '/1', after: [], required: true },
+      { call: 'two', service: 'a', after: ['one'], required: false }
+    ],
+    mesh: [{ service: 'a' }, { service: 'a' }]
+  })
+  const [route] = (await admin.inject('/admin/routes')).json()
+  t.match(route, { name: 'composed', responsePath: 'reply', calls: [{ call: 'one' }, { call: 'two' }] })
+  const metrics = (await admin.inject('/metrics')).body
+  t.match(metrics, /jingwei_edge_requests_total\{.*route="composed",method="GET",status="200".*\} 1/)
+})
