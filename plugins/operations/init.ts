@@ -1,7 +1,9 @@
 /** `init`: writes a starter repository from the template in `config/starter`. */
 import type { Stats } from 'node:fs'
-import { lstat, mkdir, open, readdir, readFile, rmdir, stat, unlink } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, readFile, rename, rmdir, stat, unlink } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
+import type { MergedManifest } from './init-manifest.ts'
+import { mergeManifest } from './init-manifest.ts'
 
 interface StarterFile {
   /** Path below the folder. */
@@ -9,24 +11,34 @@ interface StarterFile {
   readonly text: string
 }
 
+/** The only file that may exist: npm writes it with the first package that it installs. */
+const manifestName = 'package.json'
+
 /**
  * Writes the files of a starter repository into a folder, and returns the next steps as text. Nothing is overwritten: if any
  * of the files exist, an error names them, and no file is written. If a file cannot be written, those before it are removed.
+ * An existing `package.json` gets the keys that it lacks.
  */
 export async function init(folder: string, template: string, version: string): Promise<string> {
   const files = await starterFiles(template, { NAME: packageName(folder), VERSION: version })
   const undo: (() => Promise<void>)[] = []
+  let merged: MergedManifest | null
   try {
-    await refuseExisting(folder, files)
-    for (const { path, text } of files) await write(join(folder, path), text, undo)
+    merged = await refuseExisting(folder, files)
+    for (const { path, text } of files) {
+      if (merged === null || path !== manifestName) await write(join(folder, path), text, undo)
+    }
+    // The last step, so that it need not be undone.
+    if (merged !== null) await replace(join(folder, manifestName), merged.text, undo)
   } catch (error) {
     for (const remove of undo.reverse()) await remove().catch(() => {}) // a folder stays if somebody else has put a file there
     throw new Error(`init ${folder}: ${(error as Error).message}`, { cause: error })
   }
   const below = relative(process.cwd(), folder)
   const change = below.startsWith('..') ? folder : below
-  return `${folder}: wrote ${files.map(({ path }) => path).join(', ')}
-
+  const written = files.map(({ path }) => path).filter((path) => merged === null || path !== manifestName)
+  return `${folder}: wrote ${written.join(', ')}
+${merged === null ? '' : changesOf(merged)}
 Next:
 ${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwei ${version} from your registry; with a tarball instead:
                        mkdir vendor && cp PATH/jingwei-${version}.tgz vendor && npm install ./vendor/jingwei-${version}.tgz
@@ -36,25 +48,39 @@ ${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwe
 `
 }
 
+function changesOf({ added, kept }: MergedManifest): string {
+  const additions = added.length === 0 ? '' : `package.json: added ${added.join(', ')}\n`
+  return kept.length === 0
+    ? additions
+    : `${additions}package.json: kept your ${kept.join(', ')}, which differ from the starter's\n`
+}
+
 /**
  * Throws if a file exists, or if a file or symbolic link is where a folder is needed: a link may lead out of the repository.
- * The repository's own folder may be a link, since the user names it.
+ * The repository's own folder may be a link, since the user names it. Returns the merged `package.json`; null if none exists.
  */
-async function refuseExisting(folder: string, files: readonly StarterFile[]): Promise<void> {
+async function refuseExisting(folder: string, files: readonly StarterFile[]): Promise<MergedManifest | null> {
   const own = await present(stat(folder))
   if (own?.isDirectory() === false) throw new Error('this is not a folder; nothing was written')
   const existing = new Set<string>()
-  for (const { path } of files) {
+  let merged: MergedManifest | null = null
+  for (const { path, text } of files) {
     const steps = path.split(sep)
     for (let depth = 1; depth <= steps.length; depth++) {
       const step = steps.slice(0, depth).join(sep)
       const found = await present(lstat(join(folder, step)))
       if (found?.isDirectory() === true && depth < steps.length) continue
-      if (found !== null) existing.add(depth < steps.length ? `${step} (not a folder)` : step)
+      if (found?.isFile() === true && path === manifestName) {
+        try {
+          merged = await mergeManifest(folder, await readFile(join(folder, path), 'utf8'), text)
+        } catch (error) {
+          existing.add(`${path} (${(error as Error).message})`)
+        }
+      } else if (found !== null) existing.add(depth < steps.length ? `${step} (not a folder)` : step)
       break
     }
   }
-  if (existing.size === 0) return
+  if (existing.size === 0) return merged
   const what = existing.size === 1 ? 'this file exists' : 'these files exist'
   throw new Error(`${what} already; nothing was written:  ${[...existing].join(', ')}; name a new folder`)
 }
@@ -84,6 +110,13 @@ async function write(file: string, text: string, undo: (() => Promise<void>)[]):
   } finally {
     await handle.close()
   }
+}
+
+/** Replaces a file at once: it has either the old text or the new one. */
+async function replace(file: string, text: string, undo: (() => Promise<void>)[]): Promise<void> {
+  const beside = `${file}.jingwei-init`
+  await write(beside, text, undo)
+  await rename(beside, file)
 }
 
 /** Reads the template. `dot-` in a file name stands for a dot, since npm leaves files such as .gitignore out of packages. */

@@ -50,15 +50,16 @@ t.test('a starter repository is written', async (t) => {
 })
 
 t.test('no file is overwritten, and then none is written', async (t) => {
-  const folder = t.testdir({ 'package.json': '{}', '.gitignore': 'mine', 'other.txt': '' })
+  const folder = t.testdir({ 'package.json': '{}', '.gitignore': 'mine', 'gateway.yaml': '', 'other.txt': '' })
   const { code, stdout, stderr } = await cli('init', folder)
   t.strictSame([code, stdout], [1, ''])
   t.equal(
     stderr,
-    `jingwei: init ${folder}: these files exist already; nothing was written:  .gitignore, package.json; name a new folder\n`
+    `jingwei: init ${folder}: these files exist already; nothing was written:  .gitignore, gateway.yaml; name a new folder\n`
   )
-  t.strictSame(filesIn(folder), ['.gitignore', 'other.txt', 'package.json'])
+  t.strictSame(filesIn(folder), ['.gitignore', 'gateway.yaml', 'other.txt', 'package.json'])
   t.equal(readFileSync(join(folder, '.gitignore'), 'utf8'), 'mine')
+  t.equal(readFileSync(join(folder, 'package.json'), 'utf8'), '{}')
 })
 
 t.test('what is in the way is found before a file is written', async (t) => {
@@ -113,7 +114,94 @@ t.test('a folder with other files', async (t) => {
   t.equal((await cli('init', folder)).code, 0)
   t.strictSame(filesIn(folder), [...written, 'LICENSE'].sort())
   const again = await cli('init', folder)
-  t.match(again, { code: 1, stderr: written.join(', ') })
+  t.match(again, { code: 1, stderr: written.filter((name) => name !== 'package.json').join(', ') })
+})
+
+t.test('a package.json as npm writes it with the first package gets what it lacks', async (t) => {
+  const own =
+    '{\n    "dependencies": {\n        "jingwei": "file:jingwei-0.1.0.tgz",\n        "fastify": "5.0.0"\n    }\n}\n'
+  const folder = t.testdir({ 'package.json': own, node_modules: { x: { 'index.js': '' } }, 'package-lock.json': '{}' })
+  const { code, stdout, stderr } = await cli('init', folder)
+  t.strictSame([code, stderr], [0, ''])
+  t.match(stdout, /: wrote \.dockerignore, .*gateway\.yaml, plugins/)
+  t.match(
+    stdout,
+    '\npackage.json: added type, engines.node, scripts.start, scripts.dev, scripts.check, scripts.typecheck, scripts.test, devDependencies.@types/node, devDependencies.typescript\n\nNext:\n'
+  )
+  t.notMatch(stdout, 'kept')
+  const text = readFileSync(join(folder, 'package.json'), 'utf8')
+  t.match(
+    text,
+    /^\{\n {4}"dependencies": \{\n {8}"jingwei": "file:jingwei-0\.1\.0\.tgz",\n {8}"fastify": "5\.0\.0"\n {4}\},\n {4}"type": "module",/
+  )
+  t.ok(text.endsWith('}\n'))
+  const starter = JSON.parse(readFileSync(join(home, 'config/starter/package.json'), 'utf8'))
+  t.match(JSON.parse(text), { scripts: starter.scripts, engines: starter.engines })
+  t.notOk('fastify' in JSON.parse(text).devDependencies, 'which is a dependency already')
+  t.strictSame(
+    filesIn(folder).filter((file) => file.startsWith('package.json')),
+    ['package.json']
+  )
+})
+
+t.test('a package.json with values of its own keeps them, and the output lists those that differ', async (t) => {
+  const own = {
+    name: 'shop',
+    version: '2.0.0',
+    type: 'module',
+    scripts: { start: 'node server.js', test: 'echo "Error: no test specified" && exit 1', lint: 'biome' },
+    engines: { node: '>=24.2' },
+    peerDependencies: { typescript: '*' }
+  }
+  const folder = t.testdir({ 'package.json': JSON.stringify(own), 'server.js': '' })
+  const { code, stdout } = await cli('init', folder)
+  t.equal(code, 0)
+  t.match(stdout, "\npackage.json: kept your scripts.start, which differ from the starter's\n")
+  t.match(
+    stdout,
+    /package\.json: added scripts\.dev, scripts\.check, scripts\.typecheck, scripts\.test, dependencies\.jingwei, devDep/
+  )
+  const { scripts, devDependencies, ...rest } = JSON.parse(readFileSync(join(folder, 'package.json'), 'utf8'))
+  t.match(scripts, { start: 'node server.js', lint: 'biome', test: /^node --test/ })
+  t.notOk('typescript' in devDependencies)
+  const { scripts: _scripts, ...kept } = own
+  t.strictSame(rest, { ...kept, dependencies: { jingwei: version } })
+})
+
+t.test('a package.json that the starter cannot work with is a conflict, and no file is written', async (t) => {
+  const needs = 'the starter needs "type": "module"'
+  const cases: [text: string, more: object, conflict: string][] = [
+    ['{ "type": "commonjs" }', {}, `its "type" is "commonjs", and ${needs}`],
+    ['{}', { lib: { 'old.js': '' } }, `it has no "type", and ${needs}, by which lib/old.js becomes an ES module`],
+    ['{,}', {}, 'not a JSON object as npm expects it'],
+    ['[]', {}, 'not a JSON object as npm expects it'],
+    ['{ "type": "module", "scripts": 5 }', {}, 'not a JSON object as npm expects it']
+  ]
+  for (const [text, more, conflict] of cases) {
+    const folder = t.testdir({ 'package.json': text, 'tsconfig.json': '{}', ...more })
+    const before = filesIn(folder)
+    t.strictSame(await cli('init', folder), {
+      code: 1,
+      stdout: '',
+      stderr: `jingwei: init ${folder}: these files exist already; nothing was written:  package.json (${conflict}), tsconfig.json; name a new folder\n`
+    })
+    t.strictSame(filesIn(folder), before)
+    t.equal(readFileSync(join(folder, 'package.json'), 'utf8'), text)
+  }
+  const linked = t.testdir({ 'real.json': '{}', 'package.json': t.fixture('symlink', 'real.json') })
+  t.match(await cli('init', linked), {
+    code: 1,
+    stderr: /this file exists already; nothing was written: {2}package\.json; /
+  })
+})
+
+t.test('a package.json is as it was if a file cannot be written', async (t) => {
+  const same = { 'dot-x': '', '.x': '' } // two files of the same name
+  const template = { 'package.json': '{ "scripts": { "start": "jingwei" } }', z: same }
+  const folder = t.testdir({ template, own: { 'package.json': '{}' } })
+  await t.rejects(init(join(folder, 'own'), join(folder, 'template'), '1.0.0'), { message: /EEXIST/ })
+  t.strictSame(filesIn(join(folder, 'own')), ['package.json'])
+  t.equal(readFileSync(join(folder, 'own/package.json'), 'utf8'), '{}')
 })
 
 t.test('a path that is not a folder', async (t) => {
