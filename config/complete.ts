@@ -132,7 +132,8 @@ function service(
 ): ServiceConfig {
   const [source] = [...sourcesOf(written, sources), ...defaultSources(discovery, sources)]
   if (source === undefined) return { ...written, name, mesh }
-  const given: unknown = Reflect.get(written, source.name) ?? defaultsOf(source.service as TObject)
+  const given: unknown =
+    Reflect.get(written, source.name) ?? ('properties' in source.service ? defaultsOf(source.service as TObject) : {})
   const completed = source.completeService?.(given, name, absolute) ?? given
   return { ...written, name, [source.name]: completed, mesh }
 }

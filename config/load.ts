@@ -15,6 +15,7 @@ import { gatewayForm } from './form.ts'
 import { parsed, parsedAsync } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
 import { entriesOf, pluginConcerns, pluginModules, reportFailed, warnOfChanged } from './plugin-concerns.ts'
+import { pluginSources } from './plugin-sources.ts'
 import { read } from './read.ts'
 import { withPluginKeys } from './route-config.ts'
 import Type from './schema/type.ts'
@@ -178,12 +179,13 @@ export class Loader {
     const modules = await pluginModules(entries, resolve(file), imported, (index, error) => failures.set(index, error))
     warnOfChanged(modules, report)
     const concerns = pluginConcerns(modules, report, this.#keys)
+    const { sources, areSound } = pluginSources(modules, report, this.#keys.sources)
     const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
-      sources: this.#keys.sources,
+      sources,
       positions: [...(this.#keys.positions ?? []), ...keysAt(concerns.edge, 'route').map(({ name }) => name)],
-      lackConcerns: failures.size > 0 || !concerns.areSound,
+      lackConcerns: failures.size > 0 || !concerns.areSound || !areSound,
       meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),
       routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)
     }

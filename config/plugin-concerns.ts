@@ -1,6 +1,5 @@
 /** Collects the keys of concerns that a file's plugins define, before the file is validated. */
 import { dirname, resolve } from 'node:path'
-import type { TSchema } from 'typebox'
 import type { PluginSource } from '../plugins/thrown-at.ts'
 import { textWithPlace } from '../plugins/thrown-at.ts'
 import { atOnce } from '../plugins/time-slices.ts'
@@ -9,6 +8,8 @@ import type { Key, Keys } from './concern.ts'
 import { everyLevel, gatewayAndRoute } from './concern.ts'
 import { pointer, Report } from './faults.ts'
 import { orOff } from './schema/kit.ts'
+import { withId } from './schema-id.ts'
+import type { PluginSourceKey } from './source-definition.ts'
 import { Validator } from './validate.ts'
 
 /** A concern of a plugin; one with `layer` is a mesh concern. */
@@ -23,6 +24,8 @@ export interface PluginConcern extends Omit<Key, 'levels'> {
 export interface PluginModule {
   /** The concern that it defines; null if it defines none. */
   readonly concern: PluginConcern | null
+  /** The source of instances that it defines; null if it defines none. */
+  readonly instanceSource: PluginSourceKey | null
   /** Declaration of the keys of `routes[].config` that it reads. */
   readonly routeConfig: unknown
   /** True if its file has changed since its code was loaded. */
@@ -84,17 +87,6 @@ export function pluginConcerns(
     }
   }
   return found
-}
-
-/**
- * Returns a user's schema with an `$id`, since the references in it would else be relative to the schema of the file, of which
- * it becomes a part.
- */
-function withId(schema: TSchema, $id: string): TSchema {
-  if ('$id' in schema || !JSON.stringify(schema).includes('"$ref"')) return schema
-  const { $ref, allOf = [], ...rest } = schema as { $ref?: string; allOf?: object[] }
-  // A schema with both would refer to itself: ajv resolves the reference by the `$id`, and that by the reference.
-  return $ref === undefined ? { $id, ...schema } : { $id, ...rest, allOf: [{ $ref }, ...allOf] }
 }
 
 /**

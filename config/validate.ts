@@ -94,8 +94,9 @@ function shapeOf(error: ErrorObject, whole: object): Shape {
   return place.reduce<unknown>((schema, step) => Reflect.get(schema as object, step), whole) as Shape
 }
 
-/** Returns whether the mapping at a pointer holds keys of concerns. */
-const isSection = (at: string) => /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)$/.test(at)
+/** Returns whether the mapping at a pointer holds keys of concerns or of sources of instances. */
+const isSection = (at: string) =>
+  /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)$|^\/(discovery|services\/[^/]+)$/.test(at)
 
 /** Returns whether a text matches the pattern of a schema. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)

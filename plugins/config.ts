@@ -4,7 +4,7 @@ import { Loader } from '../config/load.ts'
 import type { ImportModule } from '../config/plugin-concerns.ts'
 import type { Config } from '../config/schema.ts'
 import { moduleOnFirstUse } from './on-first-use.ts'
-import { importPlugin, isConcern } from './operations/plugin-modules.ts'
+import { importPlugin, isConcern, isSource } from './operations/plugin-modules.ts'
 import { kindOf } from './thrown.ts'
 
 type Warn = (warning: Fault) => void
@@ -64,7 +64,8 @@ export function parseConfig(
 
 const imported: ImportModule = async (plugin, configFile) => {
   const { exported, routeConfig, hasChanged } = await importPlugin(plugin, configFile)
-  return { concern: isConcern(exported) ? exported : null, routeConfig, hasChanged }
+  const concern = isConcern(exported) ? exported : null
+  return { concern, instanceSource: isSource(exported) ? exported : null, routeConfig, hasChanged }
 }
 
 /** Loads a configuration file with the concerns and keys that the modules of its plugins declare; see `Loader`. */

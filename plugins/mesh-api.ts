@@ -15,8 +15,12 @@ import { ConfigError, Report, segmentsOf } from '../config/faults.ts'
 import { meshSchema } from '../config/mesh-schema.ts'
 import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
 import { withDefaults } from '../config/settings.ts'
+import { looksLikeSource, sourceFault } from '../config/source-definition.ts'
 import { meshKeys } from './mesh/chain.ts'
+import type { DiscoverySource } from './mesh/discovery/contract.ts'
 import { sources } from './mesh/discovery/sources.ts'
+import type { UserDiscoverySource } from './mesh/discovery/user-source.ts'
+import { userSource } from './mesh/discovery/user-source.ts'
 import { installFetch } from './mesh/fetch.ts'
 import type { LibraryOptions } from './mesh/library.ts'
 import { LibraryMesh } from './mesh/library.ts'
@@ -28,6 +32,7 @@ import { atOnce } from './time-slices.ts'
 
 export type * from '../config/schema.ts'
 export type { Interceptor, Logger } from './mesh/core/types.ts'
+export type { PublishedInstance, UserDiscoverySource } from './mesh/discovery/user-source.ts'
 export type { UseOptions } from './mesh/interceptors.ts'
 export type { CallHeaders } from './mesh/library.ts'
 export type { Mesh } from './mesh/mesh.ts'
@@ -56,8 +61,6 @@ export interface MeshSettings {
   readonly services: Readonly<Record<string, Setting<ServiceOptions>>>
 }
 
-const keys = { edge: [], mesh: meshKeys, sources }
-
 /** Empty values of the sections about clients, which a mesh does not have. */
 const withoutEdge = { listeners: [], edge: {}, routes: [], plugins: [], consumers: [] }
 
@@ -68,7 +71,8 @@ function placeIn(settings: unknown, at: string, column: number): Place {
 }
 
 /** Throws a `ConfigError` with every fault of the settings. */
-function configOf(settings: MeshSettings): Config {
+function configOf(settings: MeshSettings, users: readonly UserDiscoverySource[]): Config {
+  const keys = { edge: [], mesh: meshKeys, sources: [...sources, ...users] }
   const file = resolve('settings')
   const report = new Report('createMesh')
   const pointers: string[] = []
@@ -85,20 +89,23 @@ function configOf(settings: MeshSettings): Config {
   return atOnce(complete(written, { file, hash: '' }, keys, report))
 }
 
-export interface MeshOptions extends LibraryOptions {
+export interface MeshOptions extends Omit<LibraryOptions, 'sources' | 'sourcesKey'> {
   /** prom-client registry of the program, to which the mesh adds its metrics until it is closed; or `meter`, not both. */
   readonly registry?: MetricsRegistry
+  /** Sources of instances of your own, besides those of the package; see `discoverySource` of `jingwei/plugin`. */
+  readonly sources?: readonly UserDiscoverySource[]
 }
 
 /**
  * Creates a mesh and starts discovery. Paths are relative to the current folder.
  * @throws {ConfigError} with every fault of the settings.
  */
-export function createMesh(settings: MeshSettings, { registry, ...options }: MeshOptions = {}): Mesh {
+export function createMesh(settings: MeshSettings, { registry, sources: users = [], ...rest }: MeshOptions = {}): Mesh {
+  const options = { ...rest, sources: checkedSources(users) }
   if (registry !== undefined && options.meter !== undefined) {
     throw new TypeError('createMesh: set registry or meter, not both')
   }
-  const config = configOf(settings)
+  const config = configOf(settings, users)
   if (registry === undefined) return new LibraryMesh(config, options).start()
   const meter = new RegistryMeter(registry)
   try {
@@ -107,4 +114,17 @@ export function createMesh(settings: MeshSettings, { registry, ...options }: Mes
     meter.close()
     throw error
   }
+}
+
+/** Returns the sources of users. Throws for a definition with a fault. */
+function checkedSources(users: readonly UserDiscoverySource[]): DiscoverySource[] {
+  const taken = new Set(sources.map(({ name }) => name))
+  for (const definition of users) {
+    const reason = looksLikeSource(definition) ? sourceFault(definition) : 'it is no source of instances'
+    if (reason !== null) throw new TypeError(`createMesh: sources: ${reason}`)
+    const { name } = definition
+    if (taken.has(name)) throw new TypeError(`createMesh: sources: duplicate ${name}: its name is already in use`)
+    taken.add(name)
+  }
+  return users.map((user) => userSource(user))
 }

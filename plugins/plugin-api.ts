@@ -1,6 +1,7 @@
 /** Entry `jingwei/plugin`: functions and types for plugins and concerns of users. */
 import type { TSchema } from 'typebox'
 import type { UserEdgeConcern, UserMeshConcern } from './for-plugins.ts'
+import type { UserDiscoverySource } from './mesh/discovery/user-source.ts'
 
 export type { Static } from 'typebox'
 export { default as Type } from '../config/schema/type.ts'
@@ -22,6 +23,7 @@ export type {
   DispatchOptions,
   Interceptor
 } from './mesh/core/types.ts'
+export type { PublishedInstance, UserDiscoverySource, UserWatching } from './mesh/discovery/user-source.ts'
 export type { UseOptions } from './mesh/interceptors.ts'
 export type { ConfigurationMeter, Meter } from './meter.ts'
 export type { Caller, CallRecord, CallRoute } from './seam.ts'
@@ -34,5 +36,12 @@ export function edgeConcern<const S extends TSchema>(definition: UserEdgeConcern
 
 /** Returns the definition of a mesh concern. */
 export function meshConcern(definition: UserMeshConcern): UserMeshConcern {
+  return definition
+}
+
+/** Returns the definition of a source of instances. The types of its options in `create` are those of the schemas. */
+export function discoverySource<const O extends TSchema, const S extends TSchema>(
+  definition: UserDiscoverySource<O, S>
+): UserDiscoverySource<O, S> {
   return definition
 }

@@ -6,6 +6,8 @@ import type { InboundListeners } from '../seam.ts'
 import type { Claims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { FaultOwners } from './core/types.ts'
+import type { UserDiscoverySource } from './discovery/user-source.ts'
+import { userSource } from './discovery/user-source.ts'
 import { Inbounds } from './inbounds.ts'
 import type { MeshOptions } from './mesh.ts'
 import { Mesh } from './mesh.ts'
@@ -37,8 +39,15 @@ export default fp<Config>(
     const stores: Claims | null = fastify.hasDecorator('stores') ? fastify.stores : null
     const owners: FaultOwners | null = fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
     const { meshDeps: deps = {} } = fastify
+    const users = fastify.hasDecorator('discoverySources') ? fastify.discoverySources : []
     const mesh = await Mesh.create(config, {
       ...deps,
+      ...(users.length > 0 && {
+        sources: users.map(({ definition, enter, leave }) =>
+          userSource(definition as UserDiscoverySource, { enter, leave })
+        ),
+        sourcesKey: users.map(({ module }) => module)
+      }),
       log: fastify.log,
       perRequestHeaders: config.perRequestHeaders,
       owners,

@@ -43,6 +43,8 @@ export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {
   perRequestHeaders?: readonly string[]
   /** Store of the services, from which the mesh of the next configuration takes the unchanged ones. Default: none. */
   claims?: Claims
+  /** Key of `sources`: without it they are not compared. */
+  sourcesKey?: readonly string[]
   /** Key of the plugins that add interceptors: stored responses are not shared between different keys. */
   pluginsKey?: string
 }
@@ -80,16 +82,17 @@ export class Mesh extends MeshDispatcher {
   /** `prepare` claims the services. */
   constructor(config: MeshConfig, options: MeshOptions = {}, prepare: (steps: Steps<void>) => void = atOnce) {
     super()
-    const { log = silent, meter = null, owners = null, perRequestHeaders = [], pluginsKey = '' } = options
+    const { log = silent, meter = null, owners = null, perRequestHeaders = [], pluginsKey = '', sourcesKey } = options
     this.#meter = meter && new OwnMeter(meter)
     this.#routes = config.routes ?? []
     this.#used = new Interceptors(owners, config)
     this.#own = options.claims === undefined ? new Stores().open(log) : null
     const claims = options.claims ?? this.#own!
     const { discovery = {} } = config
+    const registries = sourcesKey === undefined ? discovery : { discovery, sourcesKey }
     this.upstreams = claims.claim(
       'jingwei.upstreams',
-      discovery,
+      registries,
       () => new Upstreams(discovery, { ...options, log, meter }),
       closeUpstreams
     )
@@ -109,7 +112,7 @@ export class Mesh extends MeshDispatcher {
     }
     const refuse = this.#refuse.bind(this)
     this.#chains = new Chains({ services: this.#services, used: this.#used, context: this.#context, refuse })
-    prepare(this.#claimServices(config, claims))
+    prepare(this.#claimServices(config, registries, claims))
   }
 
   /** Makes a mesh in slices of time. */
@@ -121,13 +124,13 @@ export class Mesh extends MeshDispatcher {
   }
 
   /** Claims the configured services: a running one if its configuration is unchanged. The kinds are names for the log. */
-  *#claimServices({ services, discovery = {} }: MeshConfig, claims: Claims): Steps<void> {
+  *#claimServices({ services }: MeshConfig, registries: object, claims: Claims): Steps<void> {
     const { upstreams } = this
     for (const config of Object.values(services)) {
       yield
       const service = claims.claim(
         `jingwei.service ${config.name}`,
-        { discovery, config },
+        { discovery: registries, config },
         () => upstreams.add(config),
         (service) => upstreams.end(service, endMs)
       )

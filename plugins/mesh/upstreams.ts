@@ -15,6 +15,7 @@ import { LoopClock } from './core/loop-clock.ts'
 import { registerServiceMetrics } from './core/metrics.ts'
 import { Service } from './core/service.ts'
 import type { Logger, MeshDeps } from './core/types.ts'
+import type { DiscoverySource } from './discovery/contract.ts'
 import { timeFirstRequests } from './discovery/first-request.ts'
 import type { Discovery } from './discovery/index.ts'
 import { createDiscovery } from './discovery/index.ts'
@@ -26,6 +27,8 @@ export interface UpstreamOptions {
   meter: Meter | null
   /** Source of instances from a registry of your own, in place of the configured ones. */
   discovery?: Discovery
+  /** Sources of instances besides the bundled ones. */
+  sources?: readonly DiscoverySource[]
   /** Ways to instances, in place of TCP and TLS connections. */
   transport?: (service: ServiceConfig) => Transport
   now?: () => number
@@ -64,7 +67,7 @@ export class Upstreams {
     this.#locality = new OwnLocality(options, this.deps, () => {
       for (const service of this.#services) service.rebalance()
     })
-    this.#discovery = given.discovery ?? createDiscovery(options, this.deps)
+    this.#discovery = given.discovery ?? createDiscovery(options, this.deps, given.sources)
     this.#transports = new Transports(options.consul, this.deps)
     this.#transportOf = given.transport ?? ((service) => this.#transports.of(service))
     if (this.#meter !== null) registerServiceMetrics(this.#meter, () => this.#services, this.deps.now)

@@ -7,6 +7,7 @@ import drain from './drain.ts'
 import metrics from './metrics.ts'
 import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
+import userSources from './user-sources.ts'
 
 /** The ordered list of operations: metrics, log, admin API. They are registered before both halves, which do not need them. */
 export default fp<Config & { counts: boolean }>(
@@ -14,6 +15,7 @@ export default fp<Config & { counts: boolean }>(
     await fastify.register(stores, {}) // before every plugin that claims state
     await fastify.register(requestLogger) // before any route
     await fastify.register(pluginGuard) // before any `onRoute` hook
+    await fastify.register(userSources, config) // before the mesh
     // Registered before both halves, so that they count from the start; not at all if no code could read the metrics.
     if (counts) await fastify.register(metrics)
     await fastify.register(about, config)

@@ -9,6 +9,8 @@ import type { Key } from '../../config/concern.ts'
 import { definitionFault, looksLikeConcern } from '../../config/concern-definition.ts'
 import { inTime } from '../../config/in-time.ts'
 import type { PluginOptions } from '../../config/schema.ts'
+import type { PluginSourceKey } from '../../config/source-definition.ts'
+import { looksLikeSource, sourceFault } from '../../config/source-definition.ts'
 
 export type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
 
@@ -23,12 +25,16 @@ export interface ConcernModule extends Omit<Key, 'levels'> {
   readonly repeats?: unknown
 }
 
-export const isConcern = (module: AnyPlugin | ConcernModule): module is ConcernModule => typeof module === 'object'
+/** A default export: a Fastify plugin, a concern, or a source of instances. */
+export type Exported = AnyPlugin | ConcernModule | PluginSourceKey
+
+export const isSource = (module: Exported): module is PluginSourceKey => looksLikeSource(module)
+export const isConcern = (module: Exported): module is ConcernModule => typeof module === 'object' && !isSource(module)
 
 /** The module of a plugin. */
 export interface PluginModule {
   /** Its default export. */
-  readonly exported: AnyPlugin | ConcernModule
+  readonly exported: Exported
   /** Schemas of the keys of `routes[].config` that the plugin reads: the export of this name, or a property of the default export. */
   readonly routeConfig: unknown
   /** True if the file has changed since its code was loaded, which Node does once per process. */
@@ -64,12 +70,17 @@ export async function importPlugin(
   const { default: exported, routeConfig } = module as { default?: unknown; routeConfig?: unknown }
   // CommonJS that was compiled from TypeScript has its default export at `default.default`.
   const inner = (exported as { default?: unknown } | undefined)?.default
-  const found = [exported, inner].find((each) => typeof each === 'function') ?? [exported, inner].find(looksLikeConcern)
-  if (found === undefined) throw new Error('it has no default export that is a Fastify plugin or a concern')
-  const fault = typeof found === 'function' ? null : definitionFault(found)
+  const candidates: unknown[] = [exported, inner]
+  const defines = (value: unknown): value is object => looksLikeSource(value) || looksLikeConcern(value)
+  const found = candidates.find((each) => typeof each === 'function') ?? candidates.find(defines)
+  if (found === undefined) {
+    throw new Error('it has no default export that is a Fastify plugin, a concern or a source of instances')
+  }
+  const fault =
+    typeof found === 'function' ? null : looksLikeSource(found) ? sourceFault(found) : definitionFault(found)
   if (fault !== null) throw new Error(fault)
   const declared = routeConfig ?? (found as { routeConfig?: unknown }).routeConfig
-  return { exported: found as AnyPlugin | ConcernModule, routeConfig: declared, hasChanged }
+  return { exported: found as Exported, routeConfig: declared, hasChanged }
 }
 
 /** Entry of the package for plugins. */

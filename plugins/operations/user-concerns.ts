@@ -4,8 +4,8 @@ import { orOff } from '../../config/schema/kit.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import { guardInstance } from './guarded-instance.ts'
-import type { AnyPlugin, ConcernModule } from './plugin-modules.ts'
-import { isConcern } from './plugin-modules.ts'
+import type { ConcernModule, Exported } from './plugin-modules.ts'
+import { isConcern, isSource } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
 import { startFailure } from './start-failure.ts'
 
@@ -65,7 +65,7 @@ function placeInOrder(
  */
 export function placeAll(
   fastify: FastifyInstance,
-  modules: readonly (AnyPlugin | ConcernModule)[],
+  modules: readonly Exported[],
   owners: readonly PluginOwner[],
   entries: readonly PluginOptions[]
 ): Map<number, Placed> {
@@ -74,6 +74,7 @@ export function placeAll(
   const mesh = new Map<number, string>()
   for (const [index, module] of modules.entries()) {
     const { order, prefix } = entries[index]!
+    if (isSource(module)) continue
     if (isConcern(module)) (module.plugin ? edge : mesh).set(index, module.name)
     else if (order !== undefined && prefix === undefined) edge.set(index, null)
   }

@@ -1,19 +1,19 @@
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
 import fp from 'fastify-plugin'
-import type { Fault } from '../../config/faults.ts'
 import { ConfigError } from '../../config/faults.ts'
 import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
-import { textWithPlace } from '../thrown-at.ts'
 import type { PluginOwner } from './fault-owners.ts'
 import { guardInstance, promised } from './guarded-instance.ts'
 import { claimedRoute, guardClaims } from './plugin-claims.ts'
+import { faultAt, importAll } from './plugin-imports.ts'
 import type { AnyPlugin, PluginModule } from './plugin-modules.ts'
-import { importPlugin, isConcern } from './plugin-modules.ts'
+import { isConcern, isSource } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
 import { startFailure } from './start-failure.ts'
 import type { Placed } from './user-concerns.ts'
 import { placeAll, startConcern } from './user-concerns.ts'
+import { addSource } from './user-sources.ts'
 
 /** Loads the entries of `plugins:` in their order, with their options. Everything that they add is guarded. */
 export default fp<Config>(
@@ -30,36 +30,20 @@ export default fp<Config>(
     })
     const placed = placeAll(fastify, modules, owners, config.plugins)
     const placements = owners.map((owner, index) =>
-      isConcern(modules[index]!) ? null : placeAmongConcerns(fastify, placed.get(index), owner)
+      typeof modules[index] === 'object' ? null : placeAmongConcerns(fastify, placed.get(index), owner)
     )
     for (const [index, module] of modules.entries()) {
       const [owner, entry] = [owners[index]!, config.plugins[index]!]
-      if (!isConcern(module)) {
+      if (isConcern(module)) await startConcern(fastify, module, placed.get(index), config, entry, owner)
+      else if (isSource(module)) addSource(fastify, module, entry, owner)
+      else {
         await start(fastify, module, entry, owner, placements[index]!)
         warnOfUnusedHooks(fastify, config, index, owner)
-      } else await startConcern(fastify, module, placed.get(index), config, entry, owner)
+      }
     }
   },
   { name: 'jingwei-user-plugins', fastify: '5.x' }
 )
-
-/** Imports all modules before the first plugin starts, so that every failing import is reported. */
-async function importAll({ plugins, file }: Config): Promise<PluginModule[]> {
-  const modules: PluginModule[] = []
-  const faults: Fault[] = []
-  let cause: unknown
-  for (const [index, plugin] of plugins.entries()) {
-    try {
-      modules.push(await importPlugin(plugin, file))
-    } catch (error) {
-      cause ??= error
-      const message = `cannot load ${plugin.path ?? plugin.package}: ${textWithPlace(error, plugin)}`
-      faults.push(faultAt(file, index, plugin, message))
-    }
-  }
-  if (faults.length > 0) throw new ConfigError(file, faults, { cause })
-  return modules
-}
 
 /**
  * Rejects a configuration that was loaded without its plugins' modules if one of them declares keys of `routes[].config`: a
@@ -73,10 +57,6 @@ function rejectUnvalidated({ plugins, routes, file }: Config, modules: readonly 
     return [faultAt(file, index, plugin, message)]
   })
   if (faults.length > 0) throw new ConfigError(file, faults)
-}
-
-function faultAt(file: string, index: number, { position }: PluginOptions, message: string): Fault {
-  return { file, ...position, path: `plugins[${index}]`, message }
 }
 
 function ownerOf(

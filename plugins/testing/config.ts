@@ -4,6 +4,8 @@ import { fileURLToPath } from 'node:url'
 import type { Key, Keys } from '../../config/concern.ts'
 import { segmentsOf } from '../../config/faults.ts'
 import type { Amend } from '../../config/load.ts'
+import { Discovery } from '../../config/schema/gateway.ts'
+import { Service } from '../../config/schema/service.ts'
 import type { Config } from '../../config/schema.ts'
 import { loadAmended } from '../config.ts'
 
@@ -77,14 +79,18 @@ function withAbsolutePath(entry: Settings, folder: string): Settings {
   return typeof entry.path === 'string' ? { ...entry, path: resolve(folder, entry.path) } : entry
 }
 
-/** Gives a place to services that settings leave to discovery, since settings of a test name no Consul. */
+/** Keys of `discovery` and of a service that name no source of instances. */
+const locations = new Set(Object.keys(Discovery.properties))
+const places = new Set(['mesh', ...Object.keys(Service.properties)])
+
+/** Gives a place to services that settings leave to discovery, since settings of a test name no registry. */
 function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
   const { services = {}, discovery } = settings
   if (!isMapping(services)) return settings
   const known = Object.fromEntries(scripted.map((name) => [name, {}]))
-  const hasConsul = isMapping(discovery) && discovery.consul !== undefined
+  const hasRegistry = isMapping(discovery) && Object.keys(discovery).some((key) => !locations.has(key))
   const placed = Object.entries({ ...known, ...services }).map(([name, service]) => {
-    const isPlaced = !isMapping(service) || hasConsul || 'instances' in service || 'dns' in service
+    const isPlaced = !isMapping(service) || hasRegistry || Object.keys(service).some((key) => !places.has(key))
     return [name, isPlaced ? service : { ...service, instances: [`http://${name}-1.test`] }]
   })
   return { ...settings, services: Object.fromEntries(placed) }
@@ -96,14 +102,14 @@ function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
  */
 export function isolated(config: Config, keys: Keys): Config {
   const { redis: _redis, discovery, ...rest } = config
-  const { consul: _consul, snapshot: _snapshot, ...locality } = discovery
+  const { locality } = discovery
   const listeners = config.listeners.map(({ tls: _tls, ...listener }) => listener)
   const services = Object.entries(config.services).map(([name, service]) => {
     return [name, { ...service, mesh: isolatedPolicy(service.mesh, keys.mesh) }] as const
   })
   return {
     ...rest,
-    discovery: locality,
+    discovery: locality === undefined ? {} : { locality },
     listen: listeners[0]!,
     listeners,
     edge: isolatedPolicy(config.edge, keys.edge),

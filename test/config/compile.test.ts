@@ -69,7 +69,13 @@ t.test('references in the options of a concern are resolved in the schema of the
     for (const more of [{}, { default: { x: { n: 1 } } }]) {
       const report = new Report('gateway.yaml')
       const concern = { name: 'sign', options, plugin: async () => () => null, ...more }
-      const module = { concern, routeConfig: undefined, hasChanged: false, source: { path: '/sign.ts' } }
+      const module = {
+        concern,
+        instanceSource: null,
+        routeConfig: undefined,
+        hasChanged: false,
+        source: { path: '/sign.ts' }
+      }
       const { edge } = pluginConcerns([module], report, { edge: [], mesh: [], sources: [] })
       t.strictSame(report.faults, [], name)
       t.strictSame(faultsOf(edge[0]!.options, { x: { n: 1 } }), [], name)

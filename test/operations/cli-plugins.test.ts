@@ -43,7 +43,7 @@ t.test('check reports every plugin that cannot be loaded', async (t) => {
   t.match(first, /^gateway\.yaml:4:5: plugins\[0\]: cannot load a\.mjs: Cannot find package 'no-such-package-at-all'/)
   t.equal(
     second,
-    'gateway.yaml:7:5: plugins[2]: cannot load c.mjs: it has no default export that is a Fastify plugin or a concern'
+    'gateway.yaml:7:5: plugins[2]: cannot load c.mjs: it has no default export that is a Fastify plugin, a concern or a source of instances'
   )
   t.equal(sum, '2 faults in gateway.yaml; nothing was started')
 })

@@ -95,7 +95,7 @@ const modules: Record<string, [file: string, text: string, message: string]> = {
   'no plugin': [
     'none.mjs',
     'export const x = 1',
-    'cannot load ./none.mjs: it has no default export that is a Fastify plugin or a concern'
+    'cannot load ./none.mjs: it has no default export that is a Fastify plugin, a concern or a source of instances'
   ]
 }
 
