@@ -5,13 +5,12 @@
  *
  *   consul agent -dev &
  *   node config/examples/service.ts --name orders --port 9101 &
- *   node config/examples/mesh-client.ts /orders 5          # path, number of calls
+ *   node --conditions=checkout config/examples/mesh-client.ts /orders 5          # path, number of calls
  *
- * `CONSUL_URL`: URL of another Consul than the one on this machine.
- *
- * Outside of this repository: `import { createMesh } from 'jingwei/mesh'`; see plugins/mesh/library.md.
+ * The condition selects the sources of this checkout. A copy of this file runs without it, where the package is installed.
+ * `CONSUL_URL`: URL of another Consul than the one on this machine. See plugins/mesh/library.md.
  */
-import { createMesh } from '../../plugins/mesh-api.ts'
+import { createMesh } from 'jingwei/mesh'
 
 const [path = '/orders', calls = '3'] = process.argv.slice(2)
 const { CONSUL_URL = 'http://127.0.0.1:8500' } = process.env

@@ -10,8 +10,8 @@
  */
 import { createHmac } from 'node:crypto'
 import type { FastifyInstance } from 'fastify'
-import { dropHeaders, withHeaders } from '../../plugins/for-plugins.ts'
-import type { Interceptor } from '../../plugins/mesh/core/types.ts'
+import type { Interceptor } from 'jingwei/plugin'
+import { dropHeaders, withHeaders } from 'jingwei/plugin'
 
 const own = ['x-gateway-attempt', 'x-gateway-signature'] as const
 

@@ -19,7 +19,11 @@ t.test('the example of a bare mesh client', async (t) => {
   const run = async (args: string[], env: NodeJS.ProcessEnv = {}) => {
     const began = performance.now()
     const options = { env: { ...process.env, ...env, LOADED_MODULES }, timeout: 30_000 }
-    const { code, stdout, stderr } = await runToEnd(process.execPath, ['--import', recorder, ...args], options)
+    const { code, stdout, stderr } = await runToEnd(
+      process.execPath,
+      ['--conditions=checkout', '--import', recorder, ...args],
+      options
+    )
     const loaded = (await readFile(LOADED_MODULES, 'utf8')).split('\n')
     return { code, stderr, lines: stdout.trim().split('\n'), loaded, took: performance.now() - began }
   }

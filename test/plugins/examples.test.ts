@@ -1,13 +1,16 @@
 // The example plugins, each by its own configuration file, through the whole gateway.
 import { join } from 'node:path'
 import t from 'tap'
-import { requestSignature, signature } from '../../config/examples/request-signature.ts'
 import { loadConfig, loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
 import { startMesh } from '../../plugins/mesh/mesh.ts'
+import { importPlugin } from '../../plugins/operations/plugin-modules.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
 import { freePort } from '../helpers/processes.ts'
 
 const examples = join(import.meta.dirname, '../../config/examples')
+// Importing a plugin provides `jingwei/plugin`, which the example imports.
+await importPlugin({ path: join(examples, 'request-signature.ts') }, join(examples, 'request-signature.yaml'))
+const { requestSignature, signature } = await import('../../config/examples/request-signature.ts')
 const secret = 'a secret that is long enough for it'
 
 t.test('stamp: sets a header on the routes that configure it only', async (t) => {
