@@ -47,6 +47,7 @@ const ofGateway: Readonly<Record<string, string>> = {
  * no limits per client and no rates, and idle connections stay open longer than those of most clients.
  */
 const socket = {
+  direction: 'east-west',
   trustProxy: [],
   trustHeaders: [],
   timeouts: { headers: 60_000, bodyIdle: 300_000, body: false, sendIdle: 300_000, keepAlive: 3_600_000 },
@@ -124,8 +125,20 @@ function normalize(data: Written, fixed: object, keys: Keys, report: Report): vo
   const { outbound, inbound } = named(data, report)
   const { drain, ...own } = data.sidecar!
   const listeners = [...outbound, ...inbound].map(({ at, name, options }): Listen => {
-    const { host, port, path, socketMode, tls, http2 = false } = options as Partial<Listen>
-    return { ...socket, at, name, host, port, path, socketMode, http2, ...(tls && { tls }), drain } as unknown as Listen
+    const { host, port, path, socketMode, tls, connect, http2 = false } = options as Partial<Listen>
+    return {
+      ...socket,
+      at,
+      name,
+      host,
+      port,
+      path,
+      socketMode,
+      http2,
+      ...(tls && { tls }),
+      ...(connect && { connect }),
+      drain
+    } as unknown as Listen
   })
   const values = Object.fromEntries(keysAt(keys.edge, 'gateway').map(({ name }) => [name, Reflect.get(own, name)]))
   Object.assign(data, { listeners, listen: listeners[0], edge: { ...fixed, ...values } })
@@ -161,15 +174,15 @@ function checkSidecar(checked: Checked): void {
   checkLoops(checked)
 }
 
-function checkInbound(at: string, { url, host, tls }: InboundOptions, { report }: Checked): void {
+function checkInbound(at: string, { url, host, path, tls, connect }: InboundOptions, { report }: Checked): void {
   if (report.usable(`${at}/url`)) {
     const { pathname, search, username } = new URL(url)
     if (pathname !== '/' || search !== '' || username !== '')
       report.fault(`${at}/url`, 'the local service is scheme, host and port, without credentials, path and query')
   }
-  if (!report.sound(at)) return
-  if (tls === undefined && !isLoopback(host)) {
-    report.warn(at, 'every process that can connect may call the local service: set tls')
+  if (!report.sound(at) || connect !== undefined) return
+  if (tls === undefined && path === undefined && !isLoopback(host)) {
+    report.warn(at, 'every process that can connect may call the local service: set connect, or tls')
   } else if (tls !== undefined && tls.ca === undefined && tls.clientCertificate === undefined) {
     report.warn(`${at}/tls`, 'callers need no certificate: set clientCertificate: { mode: require, ca: FILE }')
   }
@@ -211,6 +224,9 @@ function routeTo(service: string, name: string, listener: string, hosts?: string
   return { name, match, service, isTransparent: true } as WrittenRoute
 }
 
+/** The caller's name in this header is that of its certificate, so what the caller itself says is dropped. */
+const inboundConfig = { dropHeaders: ['x-forwarded-client-cert'] }
+
 /** Adds the local services, and a route for each service that a listener leads to. */
 function expand(data: Written, keys: Keys): void {
   const report = new Unreported('')
@@ -234,7 +250,10 @@ function expand(data: Written, keys: Keys): void {
   Object.assign(data, {
     isSidecar: true,
     services: { ...rest.services, ...Object.fromEntries(locals) },
-    routes: [...routes, ...inbound.map(({ name }, index) => routeTo(localName(index), name, name))]
+    routes: [
+      ...routes,
+      ...inbound.map(({ name }, index) => ({ ...routeTo(localName(index), name, name), config: inboundConfig }))
+    ]
   })
 }
 

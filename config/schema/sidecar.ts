@@ -1,6 +1,7 @@
 /** Schema of `sidecar`: the listeners of a process that runs the mesh half for one service. */
 import type { Static, TSchema } from 'typebox'
 import { Listen } from './gateway.ts'
+import { InboundConnect } from './inbound.ts'
 import { Either, ListenHost, Name, Port, strict, Url } from './kit.ts'
 import { Tls } from './tls.ts'
 import Type from './type.ts'
@@ -35,6 +36,7 @@ const Inbound = Type.Object(
     path: Type.Optional({ ...path, description: 'Path of a Unix socket, instead of `host` and `port`.' }),
     socketMode,
     tls: Type.Optional(Tls),
+    connect: Type.Optional(InboundConnect),
     http2,
     url: Url('http', 'Origin of the local service: scheme, host and port.')
   },

@@ -9,6 +9,7 @@ import { globalConcern } from './concern.ts'
 import errors from './errors.ts'
 import metrics from './metrics.ts'
 import clientGone from './protocol/client-gone.ts'
+import inbound, { servesCallers } from './protocol/inbound/index.ts'
 import pipelining from './protocol/pipelining.ts'
 import { idOf } from './protocol/request-id.ts'
 import requestTarget from './protocol/request-target.ts'
@@ -31,6 +32,7 @@ export const concerns: readonly EdgeConcern[] = [
   accessLog, // before the concerns that refuse requests
   globalConcern('metrics', metrics),
   globalConcern('pipelining', pipelining), // before any work for a request that has to wait
+  globalConcern('mesh-caller', inbound, [], servesCallers), // before any other rule: a refused caller costs little
   globalConcern('request-target', requestTarget), // before the route's rules
   globalConcern('client-certificate', tls, [], asksForCertificates), // after request-target: its rule depends on a valid host
   websocket // last: the bridge follows

@@ -161,13 +161,24 @@ t.test('faults', async (t) => {
   )
 })
 
+t.test('an inbound listener in Consul Connect', async (t) => {
+  const text = (more: string) =>
+    `${more}\nsidecar: { inbound: { port: 8443, url: "http://127.0.0.1:3000", connect: { service: billing } } }`
+  t.strictSame(faultsOf(text('')), ['sidecar.inbound.connect: needs discovery.consul'])
+  const consul = 'discovery: { consul: { url: "http://127.0.0.1:8500" } }'
+  t.match(load(text(consul)).listen, { connect: { service: 'billing', whenUnknown: 'deny' }, direction: 'east-west' })
+  t.strictSame(warningsOf(text(consul)), [])
+})
+
 t.test('an inbound listener that checks no caller is a warning', async (t) => {
   const folder = folderFor(t)
   const ca = authority(folder, 'mesh')
   const { certFile, keyFile } = ca.issue('billing', { san: 'DNS:billing' })
   const inbound = (more: string) =>
     warningsOf(`sidecar: { inbound: { port: 8443, url: "http://127.0.0.1:3000"${more} } }`)
-  t.strictSame(inbound(''), ['sidecar.inbound: every process that can connect may call the local service: set tls'])
+  t.strictSame(inbound(''), [
+    'sidecar.inbound: every process that can connect may call the local service: set connect, or tls'
+  ])
   t.strictSame(inbound(', host: 127.0.0.1'), [])
   t.strictSame(inbound(`, tls: { cert: ${certFile}, key: ${keyFile} }`), [
     'sidecar.inbound.tls: callers need no certificate: set clientCertificate: { mode: require, ca: FILE }'

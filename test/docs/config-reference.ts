@@ -114,6 +114,7 @@ const notes: Readonly<Record<string, string>> = {
   'sidecar.inbound.socketMode': 'With `path`: permissions of the socket file.',
   'sidecar.inbound.tls':
     'As `listen.tls`. With `clientCertificate: { mode: require, ca: FILE }`, callers must show a certificate.',
+  'sidecar.inbound.connect': 'As `listen.connect`: accepts only services of the mesh (Consul Connect).',
   'sidecar.drain': 'As `listen.drain`.',
   'sidecar.websocket': 'As `edge.websocket`, for calls in both directions.',
   'routes[].compose.calls.<name>.mesh': 'As `routes[].mesh`, for this call.',
@@ -218,7 +219,8 @@ function table(rows: Row[]): string {
 /** The keys of a listener are told once; a list repeats them. A concern's keys are told once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
   if (path.startsWith('listen[]')) return true
-  if (/^sidecar\.inbound(\[\]\.|\.(tls|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path)) return true
+  if (/^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path))
+    return true
   if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true
   return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.mesh\.\w+[.[]/.test(path)
 }

@@ -115,9 +115,9 @@ t.test('metrics, readiness and the admin API have the names of a gateway', async
   t.match(await ask(ports.inbound!), /^HTTP\/1\.1 200 /)
   const metrics = await (await page('/metrics')).text()
   for (const series of [
-    'jingwei_edge_requests_total{route="outbound-orders",method="GET",status="200"} 1',
-    'jingwei_edge_requests_total{route="outbound/orders",method="GET",status="200"} 1',
-    'jingwei_edge_requests_total{route="inbound",method="GET",status="200"} 1'
+    'jingwei_edge_requests_total{route="outbound-orders",method="GET",status="200",direction="east-west"} 1',
+    'jingwei_edge_requests_total{route="outbound/orders",method="GET",status="200",direction="east-west"} 1',
+    'jingwei_edge_requests_total{route="inbound",method="GET",status="200",direction="east-west"} 1'
   ]) {
     t.match(metrics, series)
   }

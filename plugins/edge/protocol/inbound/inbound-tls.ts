@@ -73,8 +73,10 @@ export class InboundTls {
     const server = this.#server
     const { emit } = server
     const current = () => this.#inbound
-    server.emit = ((event: string, ...args: unknown[]) => {
-      if (event !== 'secureConnection') return Reflect.apply(emit, server, [event, ...args]) as boolean
+    const options = this.#listen
+    server.emit = function emitAdmitted(this: object, event: string, ...args: unknown[]) {
+      // A facade, whose prototype is the server, inherits this method.
+      if (this !== server || event !== 'secureConnection') return Reflect.apply(emit, this, [event, ...args]) as boolean
       const [socket] = args as [TLSSocket]
       const pass = () => emit.call(server, event, socket)
       if (!recordCaller(socket, current)) {
@@ -83,10 +85,10 @@ export class InboundTls {
         socket.destroy()
         return true
       }
-      const { http2, timeouts } = this.#listen()
+      const { http2, timeouts } = options()
       if (http2) whenProtocolIsKnown(socket, timeouts.headers, pass)
       else pass()
       return true
-    }) as typeof emit
+    } as typeof emit
   }
 }
