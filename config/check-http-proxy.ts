@@ -1,6 +1,7 @@
 /** Checks routes that are served through @fastify/http-proxy. */
 import { checkFile } from './checked.ts'
 import type { Checked } from './concern.ts'
+import type { Report } from './faults.ts'
 import { areSound } from './listeners.ts'
 import { didYouMean } from './nearest.ts'
 import { paramNames, pathPatterns } from './path-pattern.ts'
@@ -13,20 +14,13 @@ const tolerant = ['case', 'trailingDot'] as const
 
 export function checkHttpProxy(at: string, route: Route, checked: Checked): void {
   const { data, keys, report } = checked
-  const { via, httpProxy, path, edge } = route
+  const { via, httpProxy, path } = route
   if (!report.usable(`${at}/via`)) return
-  if (via === undefined) {
+  if (keys.withoutMesh) checkWithoutMesh(at, route, report)
+  else if (via !== undefined) checkWithMesh(at, route, checked)
+  else {
     if (httpProxy !== undefined) report.fault(`${at}/httpProxy`, 'no effect without via: http-proxy', 'key')
     return
-  }
-  for (const { name, needsBridge } of keys.edge) {
-    const isUnset = needsBridge === undefined || !Reflect.get(edge ?? {}, name)
-    if (isUnset || !report.usable(`${at}/edge/${name}`)) continue
-    report.fault(`${at}/edge/${name}`, `cannot be set with via: http-proxy, as ${needsBridge}`, 'key')
-  }
-  for (const key of ['strip', 'rewrite'] as const) {
-    if (path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue
-    report.fault(`${at}/path/${key}`, 'cannot be set with via: http-proxy; set httpProxy.rewritePrefix instead', 'key')
   }
   checkFile(`${at}/httpProxy/module`, httpProxy?.module, checked)
   if (httpProxy?.rewritePrefix === undefined || !report.sound(`${at}/httpProxy/rewritePrefix`)) return
@@ -40,6 +34,27 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
   if (path?.parameters === 'pass' && report.usable(`${at}/path/parameters`)) {
     const why = 'http-proxy does not find a prefix with path parameters in it'
     report.fault(place, `cannot be combined with path.parameters: pass: ${why}`, 'key')
+  }
+}
+
+/** Reports keys that need the bridge. */
+function checkWithMesh(at: string, { path, edge }: Route, { keys, report }: Checked): void {
+  for (const { name, needsBridge } of keys.edge) {
+    const isUnset = needsBridge === undefined || !Reflect.get(edge ?? {}, name)
+    if (isUnset || !report.usable(`${at}/edge/${name}`)) continue
+    report.fault(`${at}/edge/${name}`, `cannot be set with via: http-proxy, as ${needsBridge}`, 'key')
+  }
+  for (const key of ['strip', 'rewrite'] as const) {
+    if (path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue
+    report.fault(`${at}/path/${key}`, 'cannot be set with via: http-proxy; set httpProxy.rewritePrefix instead', 'key')
+  }
+}
+
+/** Reports two settings that change the path. Without the mesh all routes are served by http-proxy, so both can be set. */
+function checkWithoutMesh(at: string, { path, httpProxy }: Route, report: Report): void {
+  for (const key of ['strip', 'rewrite'] as const) {
+    if (path?.[key] === undefined || httpProxy?.rewritePrefix === undefined || !report.usable(`${at}/path`)) continue
+    report.fault(`${at}/path/${key}`, 'a path is changed once: set either it or httpProxy.rewritePrefix', 'key')
   }
 }
 

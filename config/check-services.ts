@@ -2,6 +2,7 @@
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, SourceKey } from './concern.ts'
 import { pointer } from './faults.ts'
+import { checkAddress } from './forward.ts'
 import { didYouMean } from './nearest.ts'
 import type { ServiceOptions } from './schema.ts'
 import { defaultSources, sourcesOf } from './sources.ts'
@@ -50,6 +51,8 @@ function checkService(name: string, checked: Checked): void {
   if (second !== undefined) {
     const names = named.map((source) => source.name).join(' and ')
     report.fault(pointer(at, second.name), `a service has one source of instances, but this one has ${names}`, 'key')
+  } else if (keys.withoutMesh) {
+    checkAddress(at, service, checked)
   } else if (service.sidecar !== undefined && (service.mesh?.mode ?? data.mesh?.mode) === 'sidecar') {
     // The sidecar finds the instances.
   } else if (!report.unknownKeyIn(at) && report.usable('/discovery')) {

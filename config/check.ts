@@ -8,6 +8,7 @@ import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkServices } from './check-services.ts'
 import type { Checked } from './concern.ts'
+import { checkForward } from './forward.ts'
 import { checkListeners } from './listeners.ts'
 import { checkRouteConfig } from './route-config.ts'
 
@@ -16,6 +17,7 @@ export function* check(checked: Checked): Steps<void> {
   if (!report.usable('')) return
   if (report.usable('/listen')) yield* checkListeners(checked)
   yield* checkServices(checked)
+  yield* checkForward(checked)
   yield* checkPlugins(checked)
   if (report.usable('/consumers') && data.consumers.length > 0) {
     const providers = keys.edge.filter(({ provides }) => provides?.includes('consumer')).map(({ name }) => name)

@@ -6,6 +6,7 @@ import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
 import type { Position, Report } from './faults.ts'
+import { forwardKeys } from './forward.ts'
 import { Protections } from './protection.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import { defaultsOf } from './schema/kit.ts'
@@ -35,6 +36,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   const { consumers: _none, ...rest } = data
   const edge = completeSection(data.edge, keys.edge, absolute)
   const mesh = completeSection(data.mesh, keys.mesh, absolute)
+  const forward = data.forward && completeSection(data.forward, forwardKeys, absolute)
   const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
   const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
   const bridgeOnly = Object.fromEntries(
@@ -45,15 +47,19 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   for (const [name, written] of Object.entries(data.services)) {
     yield
     const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
-    named.push([name, service(name, written, policy, data.discovery, keys, absolute)])
+    const ownForward = forward && { ...forward, ...completeSection(written.forward ?? {}, forwardKeys, absolute) }
+    const completed = service(name, written, policy, data.discovery, keys, absolute)
+    named.push([name, { ...completed, ...(ownForward && { forward: ownForward }) }])
   }
   const services = Object.fromEntries(named)
   const routes: RouteConfig[] = []
-  for (const [index, { httpProxy, compose: written, ...route }] of data.routes.entries()) {
+  for (const [index, { httpProxy, compose: written, forward: ownForward, ...given }] of data.routes.entries()) {
     yield
-    const off = route.via === undefined && written === undefined ? {} : bridgeOnly
+    const isForwarded = forward !== undefined && written === undefined
+    const route = isForwarded ? { ...given, via: 'http-proxy' as const } : given
+    const off = isForwarded || (route.via === undefined && written === undefined) ? {} : bridgeOnly
     const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
-    const meshPolicy = completeSection(route.mesh ?? {}, keys.mesh, absolute)
+    const meshPolicy = ownForward ?? completeSection(route.mesh ?? {}, keys.mesh, absolute)
     const position = positionOf(`/routes/${index}/httpProxy`, report)
     const via = httpProxy && {
       httpProxy: { ...files(httpProxy, ['module'], absolute), position }
@@ -87,6 +93,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     discovery: discovery(data, keys, absolute),
     edge,
     mesh,
+    ...(forward && { forward }),
     services,
     routes,
     plugins: data.plugins.map((plugin, index) => {
@@ -124,7 +131,7 @@ function completeSection<T extends object>(section: T, keys: readonly Key[], abs
 /** Returns a service with the key of its source, also if the source is the default one. */
 function service(
   name: string,
-  written: ServiceOptions,
+  { forward: _own, ...written }: ServiceOptions,
   mesh: MeshPolicy,
   discovery: DiscoveryOptions,
   { sources }: Keys,

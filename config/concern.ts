@@ -120,6 +120,8 @@ export interface Keys {
   readonly lackConcerns?: boolean
   /** Names of edge concerns that a plugin's `order` can name. */
   readonly positions?: readonly string[]
+  /** True for a configuration without the mesh (`mesh: false`), which has no keys of the mesh. */
+  readonly withoutMesh?: boolean
   /** Indexes of the plugins that are mesh concerns; their `order` names a mesh concern. */
   readonly meshPlugins?: ReadonlySet<number>
   /** The edge of a sidecar; absent if no file may have `sidecar`. */

@@ -6,7 +6,15 @@ type Schema = { [key: string]: unknown }
 
 /** Returns a JSON Schema, draft 7, for the schema that the loader validates by. */
 export function editorSchema(schema: object): Schema {
-  return { $schema: 'http://json-schema.org/draft-07/schema#', ...written(schema as Schema) }
+  const file = written(schema as Schema)
+  const { mesh, ...properties } = file.properties as Record<string, Schema>
+  // The loader handles `mesh: false` before it validates the file.
+  const off = { const: false }
+  const { description, ...section } = mesh ?? {}
+  // biome-ignore lint/suspicious/noThenProperty: a JSON Schema keyword
+  const choice = { if: off, then: off, else: section, ...(description !== undefined && { description }) }
+  const all = { ...properties, ...(mesh && { mesh: choice }) }
+  return { $schema: 'http://json-schema.org/draft-07/schema#', ...file, properties: all }
 }
 
 /** Alternative for every value: an environment variable. */

@@ -143,7 +143,13 @@ export class Report {
     this.#misspelt.add(holder)
   }
 
-  /** Returns whether a mapping has an unknown key: a key that it lacks may be misspelt. */
+  /** Reports a key that this configuration cannot have. The mapping may lack another key because of it. */
+  excludedKey(holder: string, key: string, message: string): void {
+    this.fault(pointer(holder, key), message, 'key')
+    this.#misspelt.add(holder)
+  }
+
+  /** Returns whether a mapping has an unknown or excluded key, so that no key should be reported as missing. */
   unknownKeyIn(holder: string): boolean {
     return this.#misspelt.has(holder)
   }

@@ -1,9 +1,10 @@
-/** The forms of a configuration file: a gateway's, and that of a sidecar, which has `sidecar` in place of listeners and routes. */
+/** The forms of a configuration file: a gateway's, with the mesh and without it, and that of a sidecar, which has `sidecar` in place of listeners and routes. */
 import type { TObject } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
 import { check } from './check.ts'
 import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
+import { removeMeshKeys } from './forward.ts'
 import { gatewaySchema } from './gateway-schema.ts'
 import { normalizeListeners } from './listeners.ts'
 import type { Written } from './schema.ts'
@@ -26,3 +27,6 @@ export const gatewayForm: Form = {
   check,
   expand() {}
 }
+
+/** With `mesh: false`. */
+export const forwardForm: Form = { ...gatewayForm, prune: removeMeshKeys }

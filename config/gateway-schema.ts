@@ -1,5 +1,6 @@
 import type { TObject, TSchema } from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
+import { forwardKeys } from './forward.ts'
 import { forwardingHeaders } from './header-names.ts'
 import { discovery, section, services } from './mesh-schema.ts'
 import { routeConfigSchema } from './route-config.ts'
@@ -20,6 +21,7 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       compose: Type.Optional(composeOf({ mesh: Type.Optional(routeHalves.mesh) })),
       edge: Type.Optional(routeHalves.edge),
       mesh: Type.Optional(routeHalves.mesh),
+      forward: Type.Optional(forward('route')),
       config: Type.Optional(routeConfigSchema(routeConfig))
     },
     strict
@@ -32,7 +34,8 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       discovery: discovery(sources),
       redis,
       ...halves('gateway'),
-      services: services(mesh, sources),
+      forward: Type.Optional(forward('gateway')),
+      services: services(mesh, sources, { forward: Type.Optional(forward('service')) }),
       routes: Type.Array(route, { default: [] }),
       ...last
     },
@@ -43,6 +46,13 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       title: 'Jingwei gateway configuration'
     }
   )
+}
+
+/** Returns the schema of `forward` at a level. */
+function forward(level: Level): TSchema {
+  // Without a default for the section: a file with the mesh has none.
+  const { default: _none, ...schema }: { default?: unknown } & TSchema = section(forwardKeys, level)
+  return schema
 }
 
 /** Returns the schema of `listen`; `trustHeaders` also accepts the headers that instruct concerns. */

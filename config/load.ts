@@ -11,7 +11,9 @@ import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report, segmentsOf } from './faults.ts'
 import type { Form } from './form.ts'
-import { gatewayForm } from './form.ts'
+import { forwardForm, gatewayForm } from './form.ts'
+import { isWithoutMesh, refuseMeshConcerns } from './forward.ts'
+import { instancesKey } from './instances.ts'
 import { parsed, parsedAsync } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
 import { entriesOf, pluginConcerns, pluginModules, reportFailed, warnOfChanged } from './plugin-concerns.ts'
@@ -61,6 +63,8 @@ export class Loader {
   #schema: ReturnType<Form['schema']> | undefined
   /** Loads the configurations of sidecars. */
   #sidecar: Loader | undefined
+  /** Loads the configurations without the mesh. */
+  #withoutMesh: Loader | undefined
 
   constructor(
     keys: Keys,
@@ -93,11 +97,20 @@ export class Loader {
   #loaderFor(data: unknown): Loader {
     // Read only then: the keys are getters, which load the modules of concerns.
     const own = isSidecar(data) ? this.#keys.sidecar : undefined
-    if (own === undefined) return this
+    if (own === undefined) return isWithoutMesh(data) ? this.#loaderWithoutMesh() : this
     const { mesh, sources } = this.#keys
     const keys = { edge: own.keys, mesh, sources }
     this.#sidecar ??= new Loader(keys, new Map(), new LastCompiled(), sidecarForm(own.fixed, keys))
     return this.#sidecar
+  }
+
+  /** Returns the loader for files with `mesh: false`, which have no keys of the mesh. */
+  #loaderWithoutMesh(): Loader {
+    if (this.#form === forwardForm) return this
+    const { edge, positions, routeConfig } = this.#keys
+    const keys: Keys = { edge, mesh: [], sources: [instancesKey], positions, routeConfig, withoutMesh: true }
+    this.#withoutMesh ??= new Loader(keys, new Map(), new LastCompiled(), forwardForm)
+    return this.#withoutMesh
   }
 
   /**
@@ -173,23 +186,27 @@ export class Loader {
   async #withPlugins(data: unknown, file: string, report: Report, imported: ImportModule): Promise<Loader> {
     const loader = this.#loaderFor(data)
     // A sidecar has no plugins.
-    if (loader !== this) return loader
+    if (isSidecar(data)) return loader
+    if (loader !== this) return loader.#withPlugins(data, file, report, imported)
     const entries = entriesOf(data)
     const failures = new Map<number, unknown>()
     const modules = await pluginModules(entries, resolve(file), imported, (index, error) => failures.set(index, error))
     warnOfChanged(modules, report)
     const concerns = pluginConcerns(modules, report, this.#keys)
     const { sources, areSound } = pluginSources(modules, report, this.#keys.sources)
+    const meshPlugins = new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index)))
+    if (this.#keys.withoutMesh) refuseMeshConcerns(meshPlugins, report)
     const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
       sources,
       positions: [...(this.#keys.positions ?? []), ...keysAt(concerns.edge, 'route').map(({ name }) => name)],
       lackConcerns: failures.size > 0 || !concerns.areSound || !areSound,
-      meshPlugins: new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index))),
+      meshPlugins,
+      withoutMesh: this.#keys.withoutMesh,
       routeConfig: withPluginKeys(this.#keys.routeConfig, entries, modules, report)
     }
-    return new Loader(keys, failures, this.#last)
+    return new Loader(keys, failures, this.#last, this.#form)
   }
 
   *#finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Steps<Config> {

@@ -23,11 +23,15 @@ export function discovery(sources: readonly SourceKey[]): TObject {
   return Type.Object({ ...Object.fromEntries(options), ...Discovery.properties }, { ...strict, default: {} })
 }
 
-/** Returns the schema of `services`. */
-export function services(keys: readonly Key[], sources: readonly SourceKey[]): TSchema {
+/** Returns the schema of `services`; `more` are further keys of a service. */
+export function services(
+  keys: readonly Key[],
+  sources: readonly SourceKey[],
+  more: Record<string, TSchema> = {}
+): TSchema {
   const found = sources.map(({ name, service }) => [name, Type.Optional(service)])
   const service = Type.Object(
-    { ...Object.fromEntries(found), ...Service.properties, mesh: Type.Optional(section(keys, 'service')) },
+    { ...Object.fromEntries(found), ...Service.properties, mesh: Type.Optional(section(keys, 'service')), ...more },
     strict
   )
   return Type.Record(Name, service, { ...strict, default: {} })

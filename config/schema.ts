@@ -9,6 +9,7 @@
 import type { Static } from 'typebox'
 import type { Position } from './faults.ts'
 import type { Call, Composition } from './schema/compose.ts'
+import type { ForwardPolicy } from './schema/forward.ts'
 import type { Listen as Listener } from './schema/gateway.ts'
 import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
@@ -74,7 +75,10 @@ export interface CallConfig extends Call {
 export interface ComposeConfig extends Omit<Composition, 'calls'> {
   readonly calls: Readonly<Record<string, CallConfig>>
 }
-export type ServiceOptions = Static<typeof Service> & ServiceSources & { mesh?: Partial<MeshPolicy> }
+export type ServiceOptions = Static<typeof Service> &
+  ServiceSources & { mesh?: Partial<MeshPolicy>; forward?: Partial<ForwardPolicy> }
+/** Settings by which a route overrides the `forward` of its service. */
+export type RouteForward = Partial<Pick<ForwardPolicy, 'timeout' | 'idleTimeout' | 'responseTimeout'>>
 export type RouteMatch = Static<typeof Match>
 /** A plugin as the file lists it. */
 export interface PluginOptions extends Omit<Static<typeof Plugin>, 'routeConfig'> {
@@ -85,9 +89,11 @@ export interface PluginOptions extends Omit<Static<typeof Plugin>, 'routeConfig'
 }
 
 /** A service with its complete policy: its own `mesh`, else that of the top level. */
-export interface ServiceConfig extends Omit<ServiceOptions, 'mesh'> {
+export interface ServiceConfig extends Omit<ServiceOptions, 'mesh' | 'forward'> {
   readonly name: string
   readonly mesh: MeshPolicy
+  /** With `mesh: false`: its own `forward`, else that of the top level. Absent with the mesh. */
+  readonly forward?: ForwardPolicy
 }
 
 type Passing = 'refuse' | 'pass'
@@ -119,7 +125,10 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly services: readonly string[]
   /** True if requests are passed on as they are: no header is added or removed, and no path is refused. */
   readonly isTransparent?: boolean
-  /** One frozen object per route: by its identity the mesh finds the chain that it composed for the route. */
+  /**
+   * One frozen object per route: by its identity the mesh finds the chain that it composed for the route. With `mesh: false`
+   * it is the route's `forward`.
+   */
   readonly mesh: RoutePolicy
 }
 
@@ -140,6 +149,8 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
   readonly redis?: RedisOptions
   readonly edge: EdgeDefaults
   readonly mesh: MeshPolicy
+  /** Present with `mesh: false` only. */
+  readonly forward?: ForwardPolicy
   readonly services: Readonly<Record<string, ServiceOptions>>
   readonly routes: readonly WrittenRoute[]
   /** The listeners of a sidecar; removed once they have become routes. */
@@ -152,6 +163,7 @@ export interface WrittenRoute extends Static<typeof Route> {
   compose?: ComposeConfig
   edge?: EdgePolicy
   mesh?: Partial<MeshPolicy>
+  forward?: RouteForward
   config?: Readonly<Record<string, unknown>>
   isTransparent?: boolean
 }

@@ -21,7 +21,7 @@ import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.t
 let gateways = 0
 
 /** Adds a Fastify route for each configured route. The route table finds it; the edge's concerns attach to it by `onRoute`. */
-const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen }) => {
+const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen, forward }) => {
   const tables = new RouteTables<Target>(
     listen.paths,
     routes.map(({ match }) => match)
@@ -91,9 +91,12 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     const url = internalUrl()
     const fault = startFault(file, index, route)
     const module = await moduleOptions(route, fault)
-    const config = { ...route.config, route }
+    // Without the mesh, the bridge forwards the WebSockets of these routes.
+    const placeholder = forward === undefined ? undefined : unbridged()
+    const config = { ...route.config, route, ...(placeholder && { placeholder }) }
+    const upgrade = placeholder?.handler ?? null
     await registerWith(url, paramNames(pattern), methods, (constraints, methods) =>
-      registerHttpProxy(fastify, { route, pattern, url: urlOf(route), methods, config, constraints, module })
+      registerHttpProxy(fastify, { route, pattern, url: urlOf(route), methods, config, constraints, module, upgrade })
     ).catch((error: Error) => {
       throw fault(error.message, error)
     })

@@ -2,7 +2,7 @@
 import { pathToFileURL } from 'node:url'
 import createError from '@fastify/error'
 import type { FastifyHttpProxyOptions } from '@fastify/http-proxy'
-import type { FastifyInstance, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyInstance, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import { ConfigError } from '../config/faults.ts'
 import { inTime } from '../config/in-time.ts'
 import type { PathPattern } from '../config/path-pattern.ts'
@@ -67,11 +67,13 @@ interface Registration {
   readonly config: NonNullable<RouteOptions['config']>
   readonly constraints: Record<string, string>
   readonly module: ModuleOptions
+  /** Forwards WebSockets, which http-proxy would connect by another client; null if they are refused. */
+  readonly upgrade: RouteHandlerMethod | null
 }
 
 /** Registers one Fastify route of a configured route through http-proxy. */
 export async function registerHttpProxy(fastify: FastifyInstance, registration: Registration): Promise<void> {
-  const { route, pattern, url, methods, config, constraints, module } = registration
+  const { route, pattern, url, methods, config, constraints, module, upgrade } = registration
   const { rewritePrefix, internalRewriteLocationHeader } = route.httpProxy ?? {}
   const prefix = rewritePrefix === undefined ? '' : prefixOf(pattern)
   const options: FastifyHttpProxyOptions = {
@@ -93,6 +95,7 @@ export async function registerHttpProxy(fastify: FastifyInstance, registration: 
       return rewritten
     },
     handler(request, reply, dest, replyOptions) {
+      if (request.upgrade !== null && upgrade !== null) return upgrade.call(fastify, request, reply)
       decodeParams(request)
       if (module.handler !== undefined) return module.handler(request, reply, dest, replyOptions)
       return reply.from(dest, replyOptions)

@@ -41,6 +41,9 @@ const [inMesh, inEdge, inOperations] = ['plugins/mesh', 'plugins/edge', 'plugins
   (target: string) => boolean
 ]
 
+/** Calls without the mesh, in place of the mesh half. */
+const inForward = within('plugins/forward')
+
 /** Types of what crosses the seam between the halves, for both of them. */
 const seam = 'plugins/seam.ts'
 
@@ -103,7 +106,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (shared.includes(target)) return within('routes')(file) ? 'routes use decorators' : null
   if (file === watcher) return isNode(target) ? null : "the watcher of files imports Node's modules alone"
   if (target === watcher && (inMesh(file) || inEdge(file) || inOperations(file))) return null
-  if (target === seam && (inMesh(file) || inEdge(file) || inOperations(file))) return null
+  if (target === seam && (inMesh(file) || inEdge(file) || inOperations(file) || inForward(file))) return null
   const concern = concernOf(target)
   if (concern !== null && (inMesh(file) || inEdge(file)) && concern !== concernOf(file) && !lists.includes(file)) {
     return concernOf(file) === null ? "only its half's list imports a concern" : 'a concern imports no other concern'
@@ -120,6 +123,15 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
       ? null
       : 'the mesh imports itself, undici and Node'
   }
+  if (inForward(file)) {
+    if (inForward(target) || isNode(target) || target === 'plugins/keep-stores.ts') return null
+    if (isFastify(target)) return file === 'plugins/forward/index.ts' ? null : 'only index.ts of forward knows Fastify'
+    if (within('config')(target)) return typeOnly ? null : 'forward takes only types of the configuration'
+    if (target.startsWith('undici'))
+      return typeOnly || file === 'plugins/forward/undici.ts' ? null : 'values of undici are those of undici.ts'
+    return 'calls without the mesh import neither half'
+  }
+  if (inForward(target)) return file === 'app.ts' ? null : 'forward is loaded by the composition root'
   if (inEdge(file) && (inMesh(target) || inOperations(target) || within('routes')(target))) {
     return 'the edge imports neither mesh nor operations nor routes'
   }
@@ -257,7 +269,8 @@ t.test('configuration, operations and routes name no concern, and no half one of
       (file) => within('config')(file) && !within('config/examples')(file),
       [...ofEdge, ...ofMesh],
       // A fault of a file, the default of a variable, other keys of the file, the hash of its bytes.
-      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash']
+      // The same timeout of calls without the mesh.
+      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash', 'responseTimeout']
     ],
     [
       'routes',
@@ -481,6 +494,10 @@ t.test('each rule bites', async (t) => {
     ['plugins/edge/concerns/max-forwards.ts', "import jwt from './jwt/index.ts'"],
     ['plugins/edge/bridge/x.ts', "import type { Consumer } from '../concerns/jwt/index.ts'"],
     ['routes/x.ts', "import type { Caller } from '../plugins/seam.ts'"],
+    ['plugins/forward/x.ts', "import type { Call } from '../mesh/core/call.ts'"],
+    ['plugins/forward/x.ts', "import { errorTable } from '../edge/errors.ts'"],
+    ['plugins/forward/x.ts', "import { Agent } from 'undici'"],
+    ['plugins/edge/x.ts', "import { Forwarder } from '../forward/forwarder.ts'"],
     ['plugins/seam.ts', "import type { Call } from './mesh/core/call.ts'"],
     ['plugins/seam.ts', "import { Dispatcher } from 'undici'"],
     ['plugins/thrown.ts', "import { token } from './http-syntax.ts'"],

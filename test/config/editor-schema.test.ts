@@ -27,6 +27,8 @@ t.test('a fault is marked at its key', async (t) => {
   t.match(faults('listen: { port: high }'), ['/listen/port'])
   t.strictSame(faults('mesh: { timeout: 5 }'), ['/mesh/timeout'])
   t.strictSame(faults('mesh: { timeout: 5 minutes }'), ['/mesh/timeout'])
+  t.strictSame(faults('mesh: false'), [])
+  t.strictSame(faults('mesh: true'), ['/mesh'])
   t.strictSame(faults('routes: [{ name: a }]'), ['/routes/0'], 'match has no default')
   t.strictSame(faults('edge: { corss: false }'), ['/edge'])
 })

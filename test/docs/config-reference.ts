@@ -63,7 +63,8 @@ const notes: Readonly<Record<string, string>> = {
   'edge.rateLimit': 'Off unless set. Each route has counters of its own.',
   'edge.websocket': 'WebSocket connections. `false`: handshakes get 403.',
   'edge.requestId': 'Request id, for all routes; a route cannot change it.',
-  mesh: 'Defaults for every service.',
+  mesh: 'Defaults for every service. `false`: the gateway runs without the mesh, and calls services as `forward` says.',
+  forward: 'Calls to services without the mesh; only with `mesh: false`. Also defaults for every service.',
   'mesh.retry':
     'Retries of failed calls, while no part of the response has been sent to the client and the request body can be replayed.',
   'mesh.healthCheck.path': 'Path of the check request.',
@@ -93,6 +94,8 @@ const notes: Readonly<Record<string, string>> = {
   'services.<name>.file': 'Instances from a file, which is read again when it changes.',
   'services.<name>.dns': 'Instances from DNS. The name is resolved again when its records expire.',
   'services.<name>.dns.srv': 'true: SRV records, which set port, priority and weight.',
+  'services.<name>.forward':
+    'As `forward`, for this service; only with `mesh: false`. Keys that are not set here are inherited from `forward`.',
   'services.<name>.mesh': 'As `mesh`, for this service. Concerns that are not set here are inherited from `mesh`.',
   routes: 'Routes for clients. The most specific match wins; the order in the file does not matter.',
   'routes[].name': 'Unique name, used in logs and metric labels.',
@@ -107,6 +110,7 @@ const notes: Readonly<Record<string, string>> = {
   'routes[].httpProxy': 'Options for `via: http-proxy`.',
   'routes[].edge':
     'As `edge`, for this route. A concern that is set here replaces the inherited one completely; `false` switches it off.',
+  'routes[].forward': 'As `forward`, for the calls of this route; only with `mesh: false`.',
   'routes[].mesh':
     'As `mesh`, for the calls of this route. Concerns with state (balancing, health, breakers, limits, TLS) can only be set for services.',
   'sidecar.outbound[].socketMode': 'With `path`: permissions of the socket file.',
@@ -140,6 +144,7 @@ const sections = [
   'redis',
   'edge',
   'mesh',
+  'forward',
   'services',
   'routes',
   'consumers',
@@ -201,7 +206,7 @@ function standard({ path, shape, required }: Row): string {
 export function meaning({ path, shape }: Row): string {
   const [, shaping] = /^routes\[\]\.compose\.response\.(pick|drop|rename|edit)$/.exec(path) ?? []
   if (shaping !== undefined) return `As \`${shaping}\` of a call, for the merged object.`
-  const [, half, concern] = /^(?:routes\[\]|services\.<name>)\.(edge|mesh)\.(\w+)$/.exec(path) ?? []
+  const [, half, concern] = /^(?:routes\[\]|services\.<name>)\.(edge|mesh|forward)\.(\w+)$/.exec(path) ?? []
   if (concern !== undefined) return `As \`${half}.${concern}\`.`
   return shape.description ?? notes[path] ?? shape.then?.description ?? shape.else?.description ?? ''
 }
@@ -222,7 +227,7 @@ function isRepeated({ path }: Row): boolean {
   if (/^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path))
     return true
   if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true
-  return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.mesh\.\w+[.[]/.test(path)
+  return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.(mesh|forward)\.\w+[.[]/.test(path)
 }
 
 /** The rows of the tables. */

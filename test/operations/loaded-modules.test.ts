@@ -101,3 +101,19 @@ t.test('packages are loaded by the keys that need them', async (t) => {
   const proxy = await check(`${base}routes: [{ name: one, match: { path: / }, service: one, via: http-proxy }]\n`)
   t.ok(proxy.packages.includes('@fastify/http-proxy'))
 })
+
+t.test('without the mesh, none of its modules is loaded', async (t) => {
+  const config = `mesh: false\n${minimal}`
+  const inMesh = (url: string) => url.startsWith('file:') && /\/plugins\/mesh[/-]/.test(url)
+  t.ok((await check(minimal)).urls.some(inMesh), 'they are known by their folder')
+  t.strictSame((await check(config)).urls.filter(inMesh), [], 'check')
+  const { command, env, file, loaded } = recorded(config)
+  const gateway = await start({ command: 'node', args: [...command, '-c', file], env, ready: /jingwei is up/ })
+  const [, edge, admin] = /^ {2}edge {5}(\S+)\n {2}metrics {2}(\S+)\/metrics$/m.exec(gateway.output()) ?? []
+  t.equal((await fetch(`${edge}/`)).status, 502, 'nothing listens at the address')
+  for (const page of ['metrics', 'health/ready', 'admin/services', 'admin/routes', 'admin/explain?path=/']) {
+    t.equal((await fetch(`${admin}/${page}`)).status, 200, page)
+  }
+  await gateway.stop()
+  t.strictSame(loaded().urls.filter(inMesh), [], 'start')
+})

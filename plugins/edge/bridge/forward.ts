@@ -59,6 +59,7 @@ export default fp(
       const isForwarded = route.via === undefined && route.compose === undefined
       // The edge responds to preflights, also on other routes.
       if (isForwarded || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
+      else routeOptions.config?.placeholder?.call(forwardTo(route, path))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {

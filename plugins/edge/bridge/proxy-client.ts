@@ -25,6 +25,8 @@ import type { Dispatcher } from 'undici'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { captureContext, SEALED } from '../async-context.ts'
 import { attach, edgeRouteOf } from '../attach.ts'
+import type { Relocate } from './location.ts'
+import { relocation } from './location.ts'
 import { ProxyExchange } from './proxy-exchange.ts'
 import type { HeaderRules, RequestRules, UpstreamRequests } from './upstream-request.ts'
 import { bodyOf, rulesOf } from './upstream-request.ts'
@@ -81,6 +83,12 @@ type Callback = (error: Error | null, data: Dispatcher.ResponseData) => void
 type Wrap = (handler: Dispatcher.DispatchHandler) => Dispatcher.DispatchHandler
 type WrappedOptions = Dispatcher.DispatchOptions & { wrap: Wrap }
 
+/** Rules of a configured route. */
+interface RouteRules extends RequestRules {
+  /** Translates `Location` back; null if the route changes neither path nor host. */
+  readonly relocate: Relocate | null
+}
+
 const HTTP_PROXY = '@fastify/http-proxy'
 
 export default fp<Config>(
@@ -89,7 +97,7 @@ export default fp<Config>(
     const requests: UpstreamRequests = fastify.getDecorator('upstreamRequests')
     const keepsContext = !fastify.hasDecorator(SEALED)
     const ownHost = config.edge.host === 'upstream'
-    const rulesByRoute = new WeakMap<RouteConfig, RequestRules>()
+    const rulesByRoute = new WeakMap<RouteConfig, RouteRules>()
     const rulesByService = new Map<string, HeaderRules>()
     fastify.decorateRequest('proxied', null)
 
@@ -110,15 +118,17 @@ export default fp<Config>(
       const { config } = request.routeOptions
       const { route } = config
       if (keepsContext) captureContext(request)
+      const rules = route === undefined ? undefined : rulesOfRoute(route)
       const wrap: Wrap = (handler) => {
-        const exchange = new ProxyExchange(request, reply, edgeRouteOf(config)?.declared.ownsHeaders ?? [], handler)
+        const ownsHeaders = edgeRouteOf(config)?.declared.ownsHeaders ?? []
+        const exchange = new ProxyExchange(request, reply, { ownsHeaders, relocate: rules?.relocate ?? null }, handler)
         request.exchange = exchange
         return exchange
       }
-      const rules = route === undefined ? undefined : rulesOfRoute(route)
       const options = {
         origin: given.origin,
-        path: given.path,
+        // reply-from normalizes the path; `path.strip` and `path.rewrite` of a route apply to what the client sent.
+        path: rules?.rewrite ? rules.rewrite(request.raw.url!) : given.path,
         method: given.method,
         headers: pairsOf(headers),
         body: bodyFor(request, given.body, body),
@@ -149,10 +159,13 @@ export default fp<Config>(
       return mark(requests.rewritten(caller, rules, headers), caller)
     }
 
-    function rulesOfRoute(route: RouteConfig): RequestRules {
+    function rulesOfRoute(route: RouteConfig): RouteRules {
       let rules = rulesByRoute.get(route)
       if (rules === undefined) {
-        rules = { ...rulesOf(route), isDropped: requests.trust.filterFor(route) }
+        // With the mesh, a route of http-proxy changes neither path nor host by the gateway's own keys.
+        const isForwarded = config.forward !== undefined
+        const relocate = isForwarded ? relocation(route, (request) => requests.peers.trustedHeadersOf(request)) : null
+        rules = { ...rulesOf(route), isDropped: requests.trust.filterFor(route), relocate }
         rulesByRoute.set(route, rules)
       }
       return rules

@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { fieldsOf, withoutLength } from '../protocol/headers.ts'
+import type { ResponseRules } from './exchange.ts'
 import { Exchange } from './exchange.ts'
 
 /** Passes one response to undici's handler of the call. */
@@ -14,10 +15,10 @@ export class ProxyExchange extends Exchange {
   constructor(
     request: FastifyRequest,
     reply: FastifyReply,
-    ownsHeaders: readonly string[],
+    rules: Pick<ResponseRules, 'ownsHeaders' | 'relocate'>,
     next: Dispatcher.DispatchHandler
   ) {
-    super(request, reply, { ownsHeaders, relocate: null, stalls: null })
+    super(request, reply, { ...rules, stalls: null })
     this.#next = next
   }
 

@@ -1,0 +1,196 @@
+/** A service without the mesh: its addresses, and the agent that calls them. */
+import { readFileSync } from 'node:fs'
+import type { Dispatcher } from 'undici'
+import type { ForwardPolicy } from '../../config/schema/forward.ts'
+import type { ServiceConfig } from '../../config/schema.ts'
+import { headerPairs } from '../http-syntax.ts'
+import type { CallPolicy } from './call.ts'
+import { ForwardCall } from './call.ts'
+import { ForwardError } from './errors.ts'
+import type { Metrics } from './metrics.ts'
+import { outcomeOf } from './metrics.ts'
+import { Agent } from './undici.ts'
+
+/** Time for which an address is called only if there is no other, after no connection to it could be made. */
+const restMs = 1000
+
+/** Time after which an idle connection is closed, unless the service sends one (`Keep-Alive: timeout`). */
+const keepAliveMs = 4000
+
+interface Address {
+  readonly origin: string
+  active: number
+  /** Time until which the address is a last resort, on the clock of `performance.now()`. */
+  restsUntilMs: number
+  /** Code of the last failure to connect; null after a connection. */
+  failure: string | null
+}
+
+/** What a service's calls depend on: the addresses, the settings, and the contents of PEM files. */
+export interface ForwardedConfig {
+  readonly name: string
+  readonly kind: 'sidecar' | 'instances'
+  readonly origins: readonly string[]
+  /** `Host` of all requests; null for that of the request. */
+  readonly host: string | null
+  readonly policy: ForwardPolicy
+  readonly pem: Readonly<Record<string, string>>
+}
+
+/** Returns the addresses and settings of a service. Throws an error that names the service if a PEM file cannot be read. */
+export function forwardedConfig({ name, sidecar, instances, forward }: ServiceConfig): ForwardedConfig {
+  const policy = forward!
+  const shared = sidecar === undefined && instances === undefined ? policy.sidecar : undefined
+  const urls = instances?.map((instance) => (typeof instance === 'string' ? instance : instance.url))
+  const template = policy.host ?? (shared === undefined ? null : '{service}')
+  return {
+    name,
+    kind: urls === undefined ? 'sidecar' : 'instances',
+    origins: (urls ?? [sidecar ?? shared!]).map((url) => new URL(url).origin),
+    host: template?.replaceAll('{service}', name) ?? null,
+    policy,
+    pem: pemOf(name, policy)
+  }
+}
+
+function pemOf(name: string, { tls = {} }: ForwardPolicy): Record<string, string> {
+  const { serverName: _name, ...files } = tls
+  const read = ([key, file]: [string, string]): [string, string] => {
+    try {
+      return [key, readFileSync(file, 'utf8')]
+    } catch (cause) {
+      throw new Error(`service ${name}: forward.tls.${key}: ${(cause as Error).message}`, { cause })
+    }
+  }
+  return Object.fromEntries(Object.entries(files).map(read))
+}
+
+export class ForwardedService {
+  readonly config: ForwardedConfig
+  readonly ready = Promise.resolve()
+  active = 0
+  readonly #addresses: readonly Address[]
+  readonly #agent: Dispatcher
+  readonly #metrics: Metrics
+  readonly #startedAt = new Date().toISOString()
+  #next = 0
+
+  constructor(config: ForwardedConfig, metrics: Metrics) {
+    this.config = config
+    this.#metrics = metrics
+    this.#addresses = config.origins.map((origin) => ({ origin, active: 0, restsUntilMs: 0, failure: null }))
+    const { policy, pem } = config
+    this.#agent = new Agent({
+      allowH2: false,
+      connections: null,
+      pipelining: 1,
+      maxHeaderSize: policy.maxHeaderSize,
+      keepAliveTimeout: keepAliveMs,
+      connect: {
+        timeout: policy.connectTimeout,
+        ...pem,
+        ...(policy.tls?.serverName !== undefined && { servername: policy.tls.serverName })
+      }
+    })
+  }
+
+  dispatch(opts: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+    const { name, host, policy } = this.config
+    if (this.active >= policy.maxRequests) {
+      refuse(handler, new ForwardError('JW_OVERLOADED', name, 'overload_requests'))
+      return true
+    }
+    const own = { ...policy, ...(opts.mesh as Partial<CallPolicy> | undefined) }
+    const address = this.#pick()
+    const startedMs = performance.now()
+    this.active++
+    address.active++
+    const call = new ForwardCall(name, address.origin, handler, own, (outcome) => {
+      this.active--
+      address.active--
+      this.#metrics.count(outcomeOf(outcome, call.wasAborted))
+      this.#metrics.observe((performance.now() - startedMs) / 1000)
+      if (call.sent) address.failure = null
+      else if (outcome instanceof Error && !call.wasAborted) this.#rest(address, outcome)
+    })
+    if (!call.begin()) return true
+    return this.#agent.dispatch(
+      {
+        ...opts,
+        origin: address.origin,
+        headers: host === null ? opts.headers : withHost(opts.headers, host),
+        headersTimeout: 0,
+        bodyTimeout: own.idleTimeout === false ? 0 : own.idleTimeout
+      },
+      call
+    )
+  }
+
+  /** Returns the addresses in turn, without those to which no connection could be made lately. */
+  #pick(): Address {
+    const addresses = this.#addresses
+    const { length } = addresses
+    const first = this.#next++ % length
+    if (length === 1) return addresses[0]!
+    const nowMs = performance.now()
+    for (let i = 0; i < length; i++) {
+      const address = addresses[(first + i) % length]!
+      if (address.restsUntilMs <= nowMs) return address
+    }
+    return addresses[first]!
+  }
+
+  #rest(address: Address, { code, name }: Error & { code?: unknown }): void {
+    address.restsUntilMs = performance.now() + restMs
+    address.failure = typeof code === 'string' ? code : name
+  }
+
+  /** The source of the addresses, which never changes. */
+  get source() {
+    return { kind: this.config.kind, confirmedAt: this.#startedAt, error: null, restored: false, failover: null }
+  }
+
+  /** Returns the state of the service for the admin API. */
+  status() {
+    const nowMs = performance.now()
+    return {
+      name: this.config.name,
+      source: this.source,
+      active: this.active,
+      panic: false,
+      concerns: {},
+      instances: this.#addresses.map(({ origin, active, restsUntilMs, failure }) => ({
+        id: origin,
+        origin,
+        weight: 1,
+        active,
+        available: restsUntilMs <= nowMs,
+        obstacles: restsUntilMs <= nowMs ? {} : { connect: `no connection (${failure})` },
+        concerns: {}
+      }))
+    }
+  }
+
+  /** Waits for the calls in flight, then closes the connections. After the grace period, the calls are aborted. */
+  async end(graceMs: number): Promise<void> {
+    const timer = setTimeout(() => void this.#agent.destroy(), graceMs)
+    await this.#agent.close().catch(() => {})
+    clearTimeout(timer)
+  }
+}
+
+/** Ends a call that is not made. */
+export function refuse(handler: Dispatcher.DispatchHandler, error: Error): void {
+  const controller = {
+    aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
+  } as Dispatcher.DispatchController // biome-ignore format: inert
+  handler.onRequestStart?.(controller, {})
+  handler.onResponseError?.(controller, error)
+}
+
+/** Returns headers, as name, value, name, value or by name, with another `Host`. */
+function withHost(headers: Dispatcher.DispatchOptions['headers'], host: string): Dispatcher.DispatchOptions['headers'] {
+  const pairs = headerPairs(headers)
+  const others = pairs.filter((_, index) => pairs[index - (index % 2)]!.toLowerCase() !== 'host')
+  return ['host', host, ...others]
+}
