@@ -9,7 +9,7 @@ import { ForwardCall } from './call.ts'
 import { ForwardError } from './errors.ts'
 import type { Metrics } from './metrics.ts'
 import { outcomeOf } from './metrics.ts'
-import { Agent } from './undici.ts'
+import { Agent, buildConnector } from './undici.ts'
 
 /** Time for which an address is called only if there is no other, after no connection to it could be made. */
 const restMs = 1000
@@ -65,6 +65,18 @@ function pemOf(name: string, { tls = {} }: ForwardPolicy): Record<string, string
   return Object.fromEntries(Object.entries(files).map(read))
 }
 
+/** Returns a connector whose server name is that of the settings or the address, and never the client's `Host`. */
+function connectorOf({ policy, pem }: ForwardedConfig): ReturnType<typeof buildConnector> {
+  const { serverName } = policy.tls ?? {}
+  const connect = buildConnector({
+    allowH2: false,
+    timeout: policy.connectTimeout,
+    ...pem,
+    ...(serverName !== undefined && { servername: serverName })
+  })
+  return ({ servername: _ofCall, ...options }, done) => connect(options, done)
+}
+
 export class ForwardedService {
   readonly config: ForwardedConfig
   readonly ready = Promise.resolve()
@@ -79,24 +91,21 @@ export class ForwardedService {
     this.config = config
     this.#metrics = metrics
     this.#addresses = config.origins.map((origin) => ({ origin, active: 0, restsUntilMs: 0, failure: null }))
-    const { policy, pem } = config
+    const { policy } = config
     this.#agent = new Agent({
       allowH2: false,
       connections: null,
       pipelining: 1,
       maxHeaderSize: policy.maxHeaderSize,
       keepAliveTimeout: keepAliveMs,
-      connect: {
-        timeout: policy.connectTimeout,
-        ...pem,
-        ...(policy.tls?.serverName !== undefined && { servername: policy.tls.serverName })
-      }
+      connect: connectorOf(config)
     })
   }
 
   dispatch(opts: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
     const { name, host, policy } = this.config
     if (this.active >= policy.maxRequests) {
+      this.#metrics.count('overloaded')
       refuse(handler, new ForwardError('JW_OVERLOADED', name, 'overload_requests'))
       return true
     }
@@ -114,16 +123,16 @@ export class ForwardedService {
       else if (outcome instanceof Error && !call.wasAborted) this.#rest(address, outcome)
     })
     if (!call.begin()) return true
-    return this.#agent.dispatch(
-      {
-        ...opts,
-        origin: address.origin,
-        headers: host === null ? opts.headers : withHost(opts.headers, host),
-        headersTimeout: 0,
-        bodyTimeout: own.idleTimeout === false ? 0 : own.idleTimeout
-      },
-      call
-    )
+    const request = {
+      ...opts,
+      origin: address.origin,
+      // By default, undici derives it from `Host`, and connects anew whenever it changes.
+      servername: name,
+      headers: host === null ? opts.headers : withHost(opts.headers, host),
+      headersTimeout: 0,
+      bodyTimeout: own.idleTimeout === false ? 0 : own.idleTimeout
+    }
+    return this.#agent.dispatch(request, call)
   }
 
   /** Returns the addresses in turn, without those to which no connection could be made lately. */

@@ -9,6 +9,7 @@ type Undici = typeof undici
 
 const require = createRequire(import.meta.url)
 
+export const buildConnector = require('undici/lib/core/connect') as Undici['buildConnector']
 export const Dispatcher = require('undici/lib/dispatcher/dispatcher') as Undici['Dispatcher']
 export const Agent = require('undici/lib/dispatcher/agent') as Undici['Agent']
 
