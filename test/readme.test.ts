@@ -209,6 +209,8 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
   const metrics = server.metrics.getMetricsAsArray() as unknown as (Metric & { name: string; labelNames: string[] })[]
   const exposed = metrics.filter(({ name }) => name.startsWith('jingwei_'))
   const asWritten = exposed.map(({ name, labelNames }) => name + (labelNames.length > 0 ? `{${labelNames}}` : ''))
+  // These need `mesh: false`.
+  asWritten.push('jingwei_forward_calls_total{service,outcome}', 'jingwei_forward_call_duration_seconds{service}')
   // These need certificates, or Consul.
   asWritten.push(...withIdentity)
   const listed = [...text('plugins/operations/metrics.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(

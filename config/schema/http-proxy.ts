@@ -6,7 +6,7 @@ import Type from './type.ts'
 
 const Via = Names(['http-proxy'], {
   description:
-    'http-proxy: the route is served by @fastify/http-proxy with the options in `httpProxy`; its calls go through the mesh as on any route. It costs about three times the CPU and loses trailers, header order and WebSockets. Default: the gateway’s own proxy code.'
+    'http-proxy: the route is served by @fastify/http-proxy with the options in `httpProxy`; its calls go through the mesh as on any route. It costs about three times the CPU and loses trailers, header order and WebSockets. Default: the gateway’s own proxy code; with `mesh: false`: http-proxy, on which WebSockets work.'
 })
 
 const HttpProxy = Type.Object(

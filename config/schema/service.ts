@@ -13,7 +13,10 @@ export const Subset = Type.Object(
   strict
 )
 
-const SidecarUrl = Url('http', 'URL of the local sidecar listener for the service; used with `mode: sidecar`.')
+const SidecarUrl = Url(
+  'http',
+  'URL of the local sidecar listener for the service; used with `mode: sidecar` and with `mesh: false`.'
+)
 
 const InstanceUrl = Url('http', 'Origin of an instance: scheme, host and port.')
 

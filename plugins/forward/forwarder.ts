@@ -23,6 +23,8 @@ interface Deps {
   readonly claims: Claims
   readonly meter: Meter | null
   readonly owners: Owners | null
+  /** Monotonic clock, in milliseconds. */
+  readonly now: () => number
 }
 
 /**
@@ -36,7 +38,7 @@ export class Forwarder extends Dispatcher {
   readonly #owners: Owners | null
   #isClosing = false
 
-  constructor(services: Readonly<Record<string, ServiceConfig>>, { claims, meter, owners }: Deps) {
+  constructor(services: Readonly<Record<string, ServiceConfig>>, { claims, meter, owners, now }: Deps) {
     super()
     this.#owners = owners
     for (const config of Object.values(services)) {
@@ -44,7 +46,7 @@ export class Forwarder extends Dispatcher {
       const service = claims.claim(
         `jingwei.forwarded ${config.name}`,
         forwarded,
-        () => new ForwardedService(forwarded, metricsOf(config.name, meter)),
+        () => new ForwardedService(forwarded, metricsOf(config.name, meter), now),
         (unclaimed) => unclaimed.end(endMs)
       )
       this.#services.set(config.name, service)

@@ -1,5 +1,7 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import type { Clock } from '../clock.ts'
+import { CLOCK, systemClock } from '../clock.ts'
 import keepStores from '../keep-stores.ts'
 import { Forwarder } from './forwarder.ts'
 
@@ -10,8 +12,10 @@ import { Forwarder } from './forwarder.ts'
 export default fp<Config>(
   async (fastify, { services }) => {
     await fastify.register(keepStores, {})
+    const { now } = fastify.hasDecorator(CLOCK) ? fastify.getDecorator<Clock>(CLOCK) : systemClock
     const forwarder = new Forwarder(services, {
       claims: fastify.stores,
+      now,
       meter: fastify.hasDecorator('meter') ? fastify.meter.lasting : null,
       owners: fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
     })

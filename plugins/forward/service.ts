@@ -20,7 +20,7 @@ const keepAliveMs = 4000
 interface Address {
   readonly origin: string
   active: number
-  /** Time until which the address is a last resort, on the clock of `performance.now()`. */
+  /** Time until which the address is a last resort, on the service's clock. */
   restsUntilMs: number
   /** Code of the last failure to connect; null after a connection. */
   failure: string | null
@@ -84,11 +84,13 @@ export class ForwardedService {
   readonly #addresses: readonly Address[]
   readonly #agent: Dispatcher
   readonly #metrics: Metrics
+  readonly #now: () => number
   readonly #startedAt = new Date().toISOString()
   #next = 0
 
-  constructor(config: ForwardedConfig, metrics: Metrics) {
+  constructor(config: ForwardedConfig, metrics: Metrics, now: () => number) {
     this.config = config
+    this.#now = now
     this.#metrics = metrics
     this.#addresses = config.origins.map((origin) => ({ origin, active: 0, restsUntilMs: 0, failure: null }))
     const { policy } = config
@@ -111,14 +113,14 @@ export class ForwardedService {
     }
     const own = { ...policy, ...(opts.mesh as Partial<CallPolicy> | undefined) }
     const address = this.#pick()
-    const startedMs = performance.now()
+    const startedMs = this.#now()
     this.active++
     address.active++
     const call = new ForwardCall(name, address.origin, handler, own, (outcome) => {
       this.active--
       address.active--
       this.#metrics.count(outcomeOf(outcome, call.wasAborted))
-      this.#metrics.observe((performance.now() - startedMs) / 1000)
+      this.#metrics.observe((this.#now() - startedMs) / 1000)
       if (call.sent) address.failure = null
       else if (outcome instanceof Error && !call.wasAborted) this.#rest(address, outcome)
     })
@@ -141,7 +143,7 @@ export class ForwardedService {
     const { length } = addresses
     const first = this.#next++ % length
     if (length === 1) return addresses[0]!
-    const nowMs = performance.now()
+    const nowMs = this.#now()
     for (let i = 0; i < length; i++) {
       const address = addresses[(first + i) % length]!
       if (address.restsUntilMs <= nowMs) return address
@@ -150,7 +152,7 @@ export class ForwardedService {
   }
 
   #rest(address: Address, { code, name }: Error & { code?: unknown }): void {
-    address.restsUntilMs = performance.now() + restMs
+    address.restsUntilMs = this.#now() + restMs
     address.failure = typeof code === 'string' ? code : name
   }
 
@@ -161,7 +163,7 @@ export class ForwardedService {
 
   /** Returns the state of the service for the admin API. */
   status() {
-    const nowMs = performance.now()
+    const nowMs = this.#now()
     return {
       name: this.config.name,
       source: this.source,

@@ -41,10 +41,8 @@ async function lineOf(log: Record<string, unknown>[], path: string) {
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
 t.test('errors before the response: status, code, Proxy-Status, access log and metric', async (t) => {
-  const closed = await startRawService(() => {})
-  await closed.close()
   const cases: [name: string, url: string, expected: [number, string, string, string | null | undefined, string]][] = [
-    ['refused', closed.url, [502, 'JW_UPSTREAM_REFUSED', 'connection_refused', 'ECONNREFUSED', 'connect-failure']],
+    ['refused', 'http://127.0.0.1:1', [502, 'JW_UPSTREAM_REFUSED', 'connection_refused', 'ECONNREFUSED', 'connect-failure']],
     ['no such host', 'http://no-such-host.invalid', [502, 'JW_UPSTREAM_DNS', 'dns_error', 'ENOTFOUND', 'connect-failure']],
     ['reset', (await rawService(t, (socket) => socket.once('data', () => socket.resetAndDestroy()))).url, [502, 'JW_UPSTREAM_RESET', 'connection_terminated', 'ECONNRESET', 'reset']],
     ['closed', (await rawService(t, (socket) => socket.once('data', () => socket.end()))).url, [502, 'JW_UPSTREAM_RESET', 'connection_terminated', 'UND_ERR_SOCKET', 'reset']],
@@ -54,7 +52,10 @@ t.test('errors before the response: status, code, Proxy-Status, access log and m
     ['silent', (await rawService(t, () => {})).url, [504, 'JW_CALL_TIMEOUT', 'http_response_timeout', null, 'timeout']]
   ] // biome-ignore format: a table
   for (const [name, url, [status, code, type, cause, outcome]] of cases) {
-    const { port, log, metrics } = await before(t, url, { timeout: '500ms', maxHeaderSize: '4kb' })
+    const { port, log, metrics } = await before(t, url, {
+      maxHeaderSize: '4kb',
+      ...(name === 'silent' && { timeout: '300ms' })
+    })
     const response = await get(port, '/x')
     t.equal(response.status, status, name)
     t.match(JSON.parse(response.body), { code }, name)
@@ -106,11 +107,16 @@ t.test('connecting takes too long', async (t) => {
 for (const protocol of protocols) {
   t.test(`${protocol}: a response that breaks off is not whole`, async (t) => {
     const head = 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf'
+    let reset = () => {}
     const service = await rawService(t, (socket) => {
-      socket.once('data', () => socket.write(head, () => setTimeout(() => socket.resetAndDestroy(), 50)))
+      reset = () => void socket.resetAndDestroy()
+      socket.once('data', () => socket.write(head))
     })
     const { client, log } = await before(t, service.url, {}, protocol)
-    const { status, body, isWhole } = await client.begin('/x').response
+    const call = client.begin('/x')
+    await call.data
+    reset()
+    const { status, body, isWhole } = await call.response
     t.equal(status, 200)
     t.equal(body.toString(), 'half')
     t.notOk(isWhole)
@@ -188,11 +194,11 @@ t.test('an upload that is longer than the timeout', async (t) => {
     request.on('end', () => response.end(String(bytes)))
   })
   t.teardown(service.close)
-  const { port } = await before(t, service.url, { timeout: '250ms' })
+  const { port } = await before(t, service.url, { timeout: '1s' })
   const client = connect(port, 'POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 8\r\nConnection: close\r\n\r\n')
   for (let i = 0; i < 8; i++) {
     client.send('x')
-    await new Promise((resolve) => setTimeout(resolve, 100))
+    await new Promise((resolve) => setTimeout(resolve, 200))
   }
   t.match((await client.closed).text, /^HTTP\/1\.1 200 [\s\S]*8$/)
 })
