@@ -8,6 +8,7 @@ import type { Checked, Key } from './concern.ts'
 import { everyLevel, gatewayAndService, gatewayOnly } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import { didYouMean } from './nearest.ts'
 import type { ForwardPolicy } from './schema/forward.ts'
 import { ForwardTls } from './schema/forward.ts'
 import { Count, Duration, orOff, Size, Url } from './schema/kit.ts'
@@ -110,12 +111,6 @@ const cure = 'remove it, or remove "mesh: false"'
 /** Keys that need the mesh, with the way to do without them. */
 type Advice = Readonly<Record<string, string>>
 const ofServices: Advice = {
-  ...Object.fromEntries(
-    ['consul', 'dns', 'eureka', 'file'].map((source) => [
-      source,
-      `${source} needs the mesh: set instances or sidecar instead, or remove "mesh: false"`
-    ])
-  ),
   subsets: `subsets need the mesh: ${cure}`,
   mesh: `its concerns need the mesh: set timeouts under "forward", or remove "mesh: false"`
 }
@@ -123,6 +118,18 @@ const ofRoutes: Advice = {
   split: `a split needs the mesh: set service, or remove "mesh: false"`,
   stickOn: `stickOn needs the mesh: ${cure}`,
   mesh: `its concerns need the mesh: set timeouts under "forward", or remove "mesh: false"`
+}
+
+const known = ['sidecar', 'instances', 'forward', ...Object.keys(ofServices)]
+
+/** Returns advice for keys of a service that may be sources of instances: mappings under names that are no slips of known keys. */
+function sourcesIn(service: Record<string, unknown>): Advice {
+  const message = (key: string) =>
+    `finding instances by "${key}" needs the mesh: set instances or sidecar instead, or remove "mesh: false"`
+  const found = Object.keys(service).filter((key) => {
+    return !known.includes(key) && isMapping(service[key]) && didYouMean(key, known) === ''
+  })
+  return Object.fromEntries(found.map((key) => [key, message(key)]))
 }
 
 /** Reports the keys of a document without the mesh that need it, and removes them. Call it before the validation. */
@@ -144,7 +151,7 @@ export function removeMeshKeys(document: object, report: Report): void {
     for (const [name, service] of Object.entries(data.services)) {
       if (!isMapping(service)) continue
       const at = pointer('/services', name)
-      remove(service, at, ofServices)
+      remove(service, at, { ...ofServices, ...sourcesIn(service) })
       if (!Array.isArray(service.instances)) continue
       for (const [index, instance] of service.instances.entries()) {
         const weights = { weight: `weights need the mesh: all addresses get equal shares; ${cure}` }

@@ -46,10 +46,13 @@ t.test('keys that need the mesh are faults with the way out', async (t) => {
       { ...base, discovery: { consul: { url: 'http://127.0.0.1:8500' } } },
       `discovery: finding instances needs the mesh: set instances or sidecar of each service, ${out}`
     ],
-    [of({ consul: {} }), `services.one.consul: consul needs the mesh: set instances or sidecar instead, ${out}`],
+    [
+      of({ consul: {} }),
+      `services.one.consul: finding instances by "consul" needs the mesh: set instances or sidecar instead, ${out}`
+    ],
     [
       of({ dns: { host: 'a', port: 1 } }),
-      `services.one.dns: dns needs the mesh: set instances or sidecar instead, ${out}`
+      `services.one.dns: finding instances by "dns" needs the mesh: set instances or sidecar instead, ${out}`
     ],
     [of({ instances, subsets: {} }), `services.one.subsets: subsets need the mesh: remove it, ${out}`],
     [
@@ -91,6 +94,7 @@ t.test('each service has one address', async (t) => {
     'services.one.instances: a service has one address without the mesh, but this one has sidecar and instances'
   ])
   t.match(faultsOf(of({ instanses: instances })), [/^services\.one\.instanses: unknown key; did you mean "instances"/])
+  t.match(faultsOf(of({ instances, forwards: {} })), [/^services\.one\.forwards: unknown key; did you mean "forward"/])
 })
 
 t.test('faults of `forward`', async (t) => {
