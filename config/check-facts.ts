@@ -1,5 +1,6 @@
 /** Checks that each fact on which a concern relies, such as the consumer, is provided on the same route. */
 import type { Steps } from '../plugins/time-slices.ts'
+import { referencesIn } from './compose/order.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 import { pluginName } from './schema/plugin.ts'
@@ -53,12 +54,30 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
       hasCallers(data, route) || data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
     const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
     const policy = { ...data.edge, ...route.edge }
+    const place = pointer('/routes', index, 'compose')
+    if (report.sound(place) && usesConsumer(route) && !byPlugin('consumer')) {
+      const providers = providersOf(keys.edge, 'consumer').map(({ name }) => name)
+      if (!providers.some((name) => Reflect.get(policy, name))) {
+        const advice = [...providers, 'a plugin that declares provides: [consumer]'].join(' or ')
+        report.fault(place, `templates use the consumer, but nothing on this route identifies it; add ${advice}`, 'key')
+      }
+    }
     for (const lack of missingFacts(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
       const { key, option, message } = lack
       const involved = [key, ...providersOf(keys.edge, key.needs!.fact)]
       const isSound = involved.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))
       if (isSound) report.fault(`${at}/${key.name}/${option}`, message)
     }
+  }
+}
+
+/** Returns whether templates of a composed route use the consumer or its claims. Faults of templates are reported elsewhere. */
+function usesConsumer({ compose }: WrittenRoute): boolean {
+  if (compose === undefined) return false
+  try {
+    return referencesIn(compose).some(({ source }) => source.of === 'consumer' || source.of === 'claims')
+  } catch {
+    return false
   }
 }
 

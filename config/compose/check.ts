@@ -8,7 +8,7 @@ import { paramNames, pathPatterns } from '../path-pattern.ts'
 import type { EditStep, Reshaping } from '../schema/compose.ts'
 import type { CallConfig, ComposeConfig, Written } from '../schema.ts'
 import type { TemplateText } from './order.ts'
-import { ordered, templatesOf, textsOf } from './order.ts'
+import { ordered, referencesIn, templatesOf, textsOf } from './order.ts'
 import { checkParts } from './parts.ts'
 import { moveOf } from './pointer.ts'
 import type { Reference, Template } from './template.ts'
@@ -218,13 +218,9 @@ function checkResponse(routeAt: string, route: Route, checked: Checked): void {
 }
 
 /** Reports calls whose response nothing uses. A method other than GET may be called for its effect. */
-function checkUnused(at: string, { calls, response }: ComposeConfig, { report }: Checked): void {
-  const texts = [...Object.values(calls).flatMap(templatesOf), ...textsOf(response.headers ?? {}, '/headers', 'header')]
-  const used = new Set(
-    texts
-      .flatMap(({ text }) => referencesOf(parseTemplate(text)))
-      .flatMap(({ source }) => (source.of === 'call' ? source.call : []))
-  )
+function checkUnused(at: string, compose: ComposeConfig, { report }: Checked): void {
+  const { calls, response } = compose
+  const used = new Set(referencesIn(compose).flatMap(({ source }) => (source.of === 'call' ? source.call : [])))
   for (const [name, call] of Object.entries(calls)) {
     if (call.include || used.has(name) || response.statusOf === name || call.method !== 'GET') continue
     report.fault(pointer(at, 'calls', name, 'include'), 'nothing uses the response of this call', 'key')

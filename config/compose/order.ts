@@ -53,6 +53,12 @@ export function dependenciesOf(call: CallConfig): string[] {
   return callsIn(templatesOf(call).map(({ text }) => parseTemplate(text)))
 }
 
+/** Returns the references of all templates of a route. Throws an error whose message is the fault of one of them. */
+export function referencesIn({ calls, response }: Pick<ComposeConfig, 'calls' | 'response'>): Reference[] {
+  const texts = [...Object.values(calls).flatMap(templatesOf), ...textsOf(response.headers ?? {}, '', 'header')]
+  return texts.flatMap(({ text }) => referencesOf(parseTemplate(text)))
+}
+
 /** Returns the calls of a route in their order, as operators see them; null for a proxied route. */
 export function callsOf({ compose }: { readonly compose?: ComposeConfig }) {
   if (compose === undefined) return null

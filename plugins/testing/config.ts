@@ -6,7 +6,7 @@ import { segmentsOf } from '../../config/faults.ts'
 import type { Amend } from '../../config/load.ts'
 import { Discovery } from '../../config/schema/gateway.ts'
 import { Service } from '../../config/schema/service.ts'
-import type { Config } from '../../config/schema.ts'
+import type { CallConfig, ComposeConfig, Config } from '../../config/schema.ts'
 import { loadAmended } from '../config.ts'
 
 /** Settings as a configuration file has them. */
@@ -117,10 +117,17 @@ export function isolated(config: Config, keys: Keys): Config {
     services: Object.fromEntries(services),
     routes: config.routes.map((route) => ({
       ...route,
+      ...(route.compose && { compose: isolatedCalls(route.compose, keys.mesh) }),
       edge: isolatedPolicy(route.edge, keys.edge),
       mesh: isolatedPolicy(route.mesh, keys.mesh)
     }))
   }
+}
+
+function isolatedCalls({ calls, ...rest }: ComposeConfig, keys: readonly Key[]): ComposeConfig {
+  const isolate = ([name, call]: [string, CallConfig]) =>
+    [name, { ...call, ...(call.mesh && { mesh: isolatedPolicy(call.mesh, keys) }) }] as const
+  return { ...rest, calls: Object.fromEntries(Object.entries(calls).map(isolate)) }
 }
 
 function isolatedPolicy<P extends object>(policy: P, keys: readonly Key[]): P {

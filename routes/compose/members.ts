@@ -4,11 +4,12 @@
  */
 import type { Move } from '../../config/compose/pointer.ts'
 import { valueAt } from '../../config/compose/pointer.ts'
+import { textOfNumber } from './json.ts'
 
 export type JsonObject = Record<string, unknown>
 
 export const isObject = (value: unknown): value is JsonObject =>
-  typeof value === 'object' && value !== null && !Array.isArray(value)
+  typeof value === 'object' && value !== null && !Array.isArray(value) && textOfNumber(value) === undefined
 
 /** Sets an own member. */
 export function setOwn(object: object, name: string, value: unknown): void {

@@ -1,9 +1,8 @@
 /** A composed route, compiled when the configuration loads: calls in the order of their references, and the response. */
 import { createHash } from 'node:crypto'
-import { ordered, templatesOf, textsOf } from '../../config/compose/order.ts'
+import { ordered, referencesIn } from '../../config/compose/order.ts'
 import { placeOf } from '../../config/compose/parts.ts'
 import { membersOf } from '../../config/compose/pointer.ts'
-import { parseTemplate, referencesOf } from '../../config/compose/template.ts'
 import type { CallConfig, ComposeConfig, RouteConfig } from '../../config/schema.ts'
 import { BadInput } from './errors.ts'
 import { compileReshaping } from './reshape.ts'
@@ -31,7 +30,7 @@ export function compilePlan(route: RouteConfig, isDropped: (header: string) => b
     calls: compiled,
     /** In the order of the file: later parts replace members of earlier ones. */
     parts: inFile.filter(({ include }) => include),
-    ...usesOf({ calls, response }),
+    ...usesOf(route.compose!),
     reshape: compileReshaping(response),
     additions: (response.add ?? []).map(({ when, value }) => ({ when, text: JSON.stringify(value) })),
     status: response.status,
@@ -88,9 +87,8 @@ function headersOf(fields: readonly Field[], scope: Scope): string[] {
 }
 
 /** Returns what the templates of a route use. */
-function usesOf({ calls, response }: Pick<ComposeConfig, 'calls' | 'response'>) {
-  const texts = [...Object.values(calls).flatMap(templatesOf), ...textsOf(response.headers ?? {}, '', 'header')]
-  const found = texts.flatMap(({ text }) => referencesOf(parseTemplate(text))).map(({ source }) => source)
+function usesOf(compose: ComposeConfig) {
+  const found = referencesIn(compose).map(({ source }) => source)
   const headers = found.flatMap((source) => (source.of === 'headers' ? source.name : []))
   return {
     /** Request headers on which the response depends. */

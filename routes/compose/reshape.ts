@@ -1,6 +1,7 @@
 /** Compiles `pick`, `drop`, `rename` and `edit` into one function. It changes the value in place or returns another one. */
 import { membersOf, moveOf } from '../../config/compose/pointer.ts'
 import type { EditStep, Reshaping } from '../../config/schema/compose.ts'
+import { textOfNumber } from './json.ts'
 import { append, flatten, moveAll, removeAll, setOwn } from './members.ts'
 
 type Reshape = (value: unknown) => unknown
@@ -72,6 +73,7 @@ function treeOf(pointers: readonly string[]): Tree {
 function picked(value: unknown, tree: Tree): unknown {
   if (tree === null || typeof value !== 'object' || value === null) return value
   const all = tree.get('*')
+  if (textOfNumber(value) !== undefined) return value
   if (Array.isArray(value)) return all === undefined ? [] : value.map((item) => picked(item, all))
   const kept = {}
   for (const [member, inner] of tree) {

@@ -4,6 +4,7 @@ import type { FastifyRequest } from 'fastify'
 import { allAt, valueAt } from '../../config/compose/pointer.ts'
 import type { Reference } from '../../config/compose/template.ts'
 import { BadInput, WrongShape } from './errors.ts'
+import { textOfNumber } from './json.ts'
 
 /** A response that a call received. */
 export interface Received {
@@ -83,5 +84,5 @@ function reader(source: Reference['source'], { indexOf, isDropped }: TemplateDep
 /** Returns a value as text; undefined for values that have no single text: null, lists and objects. */
 export function textOf(value: unknown): string | undefined {
   if (typeof value === 'string') return value
-  return typeof value === 'number' || typeof value === 'boolean' ? String(value) : undefined
+  return typeof value === 'number' || typeof value === 'boolean' ? String(value) : textOfNumber(value)
 }

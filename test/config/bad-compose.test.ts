@@ -126,6 +126,19 @@ t.test('parts', async () => {
   only('pick: ["/a//b"]', 'x.pick[0]: expected a member or a JSON pointer such as /address/city, found "/a//b"')
 })
 
+t.test('the caller', async (t) => {
+  const fault =
+    'templates use the consumer, but nothing on this route identifies it; add jwt or a plugin that declares provides: [consumer]'
+  for (const reference of ['consumer.id', 'claims/sub']) {
+    t.match(ofCall(`query: { q: "{${reference}}" }`), [`5:5: routes[0].compose: ${fault}`])
+  }
+  const jwt = '    edge: { jwt: { secret: a-secret-that-is-long-enough-for-this } }\n'
+  t.strictSame(
+    faultsOf(`${jwt}    compose: { calls: { x: { service: a, path: /, query: { q: "{consumer.id}" } } } }\n`),
+    []
+  )
+})
+
 t.test('the route', async (t) => {
   const calls = 'compose: { calls: { x: { service: a, path: /, group: x } } }'
   const more: [keys: string, fault: string][] = [

@@ -91,6 +91,22 @@ t.test('a gateway with static instances loads no more to start', async (t) => {
   t.strictSame(loaded().packages, expected)
 })
 
+t.test('the code of composed routes is loaded by the first of them', async (t) => {
+  const isComposing = (url: string) => url.includes('/routes/compose/')
+  t.notOk((await check(minimal)).urls.some(isComposing))
+  const route = 'match: { path: /c, methods: [GET] }, compose: { calls: { a: { service: one, path: / } } }'
+  t.ok(
+    (
+      await check(
+        `${minimal}  - { name: two, ${route} }\n`.replace(
+          'routes: [{ name: one, match: { path: / }, service: one }]',
+          'routes:'
+        )
+      )
+    ).urls.some(isComposing)
+  )
+})
+
 t.test('packages are loaded by the keys that need them', async (t) => {
   const withEdge = (edge: string) =>
     `${base}redis: { url: redis://127.0.0.1:9 }\nroutes: [{ name: one, match: { path: / }, service: one, edge: { ${edge} } }]\n`

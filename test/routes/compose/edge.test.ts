@@ -2,6 +2,8 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import http2 from 'node:http2'
 import t from 'tap'
+import { eventually } from '../../helpers/eventually.ts'
+import { connect } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 import { json, startComposed } from './services.ts'
 
@@ -85,6 +87,46 @@ t.test('headers that concerns set for services', async (t) => {
   const { url } = await startComposed(t, { services: { a: noting }, compose: { calls }, before: before as never })
   await fetch(`${url}/c/1`, { headers: { 'x-user': 'evil' } })
   t.strictSame(seen, ['ada', 'ada'])
+})
+
+t.test('a client that is slow within its body, and one that leaves', async (t) => {
+  const compose = { calls: { one: { service: 'a', path: '/', query: { q: '{body/q}' } } } }
+  const more = { listen: { timeouts: { bodyIdle: '300ms' } } }
+  let asked = 0
+  const counted = (request: IncomingMessage, response: ServerResponse) => {
+    asked++
+    a(request, response)
+  }
+  const { port, log } = await startComposed(t, { services: { a: counted }, compose, more })
+  const head = 'POST /c/1 HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n{"q":'
+  const { text } = await connect(port, head).closed
+  t.match(text, /^HTTP\/1\.1 408 /)
+  t.match(text, 'JW_BODY_TIMEOUT')
+  const leaving = connect(port, head)
+  const lines = () => log.filter(({ msg }) => msg === 'request')
+  await eventually(() => leaving.socket.bytesWritten > 0)
+  leaving.socket.resetAndDestroy()
+  await eventually(() => lines().length === 2)
+  t.match(lines()[1], { status: 499, error: 'JW_CLIENT_GONE' })
+  t.strictSame(
+    log.filter(({ level }) => Number(level) >= 40),
+    [],
+    'nothing else is logged'
+  )
+  t.equal(asked, 0)
+})
+
+t.test('a handshake of a WebSocket', async (t) => {
+  const { port } = await startComposed(t, { services: { a }, compose: { calls } })
+  const key = 'Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13'
+  const client = connect(
+    port,
+    `GET /c/1 HTTP/1.1\r\nHost: h\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n${key}\r\n\r\n`
+  )
+  t.teardown(() => client.socket.destroy())
+  const text = await client.until('\r\n\r\n')
+  t.match(text, /^HTTP\/1\.1 403 /)
+  t.match(text, 'JW_UPGRADE_REFUSED')
 })
 
 t.test('explain and routes show the calls', async (t) => {

@@ -112,6 +112,34 @@ t.test('sizes are bounded: of one body, and of all', async (t) => {
   t.match(await standard(), { status: 502, code: 'JW_UPSTREAM_BODY_TOO_LARGE' }, 'by default 1 MB')
 })
 
+t.test('numbers keep their digits', async (t) => {
+  const body = '{"id":9007199254740993,"n":{"id":-12345678901234567890.5},"list":[1234567890123456789],"small":1.50}'
+  const shape = { pick: ['id', '/n/id', '/list/*', 'small', '/id/x'], rename: { id: 'no' } }
+  const ask = await served(t, shape, [{ body }, { body: '{"id":1}' }])
+  t.equal(
+    (await ask()).text,
+    '{"n":{"id":-12345678901234567890.5},"list":[1234567890123456789],"small":1.50,"no":9007199254740993}'
+  )
+  const targets: string[] = []
+  const { url } = await startComposed(t, {
+    services: {
+      a: (_request, response) => response.end(body),
+      b: (request, response) => {
+        targets.push(request.url!)
+        response.end('{}')
+      }
+    },
+    compose: {
+      calls: {
+        a: { service: 'a', path: '/', group: 'a' },
+        b: { service: 'b', path: '/{calls.a/id}', query: { all: '{calls.a/list}' } }
+      }
+    }
+  })
+  t.equal((await fetch(`${url}/c/1`)).status, 200)
+  t.strictSame(targets, ['/9007199254740993?all=1234567890123456789'])
+})
+
 t.test('content codings', async (t) => {
   const text = '{"a":1}'
   const bomb = gzipSync(JSON.stringify({ a: 'x'.repeat(5_000_000) }))

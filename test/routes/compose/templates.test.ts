@@ -3,6 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import net from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { json, startComposed } from './services.ts'
 
 interface Seen {
@@ -102,7 +103,6 @@ t.test('headers', async (t) => {
 })
 
 t.test('a header that services trust is not read from clients', async (t) => {
-  const secret = 'a-secret-that-is-long-enough-for-this-test'
   const jwt = { jwt: { secret, forward: { sub: 'x-user' } } }
   const { url, seen } = await startEcho(t, { query: { user: '{headers.x-user|nobody}' } })
   const other = { name: 'o', match: { path: '/o' }, service: 'echo', edge: jwt }
@@ -201,18 +201,9 @@ t.test('a body that no template uses is not read', async (t) => {
 })
 
 t.test('values of the caller', async (t) => {
-  const plugin = (server: { addHook: (name: 'onRequest', hook: (request: object) => Promise<void>) => void }) =>
-    server.addHook('onRequest', async (request) => {
-      Object.assign(request, { consumer: { id: 'ada' }, user: { sub: 'ada', realm: { roles: ['a', 'b'] } } })
-    })
-  const query = {
-    who: '{consumer.id}',
-    sub: '{claims/sub}',
-    role: '{claims/realm/roles}',
-    first: '{claims/realm/roles/0}'
-  }
+  const query = { who: '{consumer.id}', sub: '{claims/sub}', role: '{claims/realm/roles}', first: '{claims/realm/roles/0}', none: '{claims/x}' } // biome-ignore format: one line
   const seen: string[] = []
-  const gateway = await startComposed(t, {
+  const { url } = await startComposed(t, {
     services: {
       echo: (request, response) => {
         seen.push(request.url!)
@@ -220,11 +211,21 @@ t.test('values of the caller', async (t) => {
       }
     },
     compose: { calls: { echo: { service: 'echo', path: '/', query } } },
-    before: plugin as never
+    route: { edge: { jwt: { secret } } }
   })
-  const response = await fetch(`${gateway.url}/c/1`)
-  t.equal(seen[0], '/?who=ada&sub=ada&role=a&role=b&first=a')
+  const headers = { authorization: `Bearer ${token(claims({ realm: { roles: ['a', 'b'] } }))}` }
+  const response = await fetch(`${url}/c/1`, { headers })
+  t.equal(seen[0], '/?who=ann&sub=ann&role=a&role=b&first=a')
   t.equal(response.headers.get('cache-control'), 'private, max-age=60', 'no shared cache may keep it')
+})
+
+t.test('parameters of the path are encoded once', async (t) => {
+  const { url, seen } = await startEcho(t, { path: '/x/{params.id}' })
+  for (const id of ['%20', '%25', '%C3%A9', '%3F', 'a%2541', "a'b", '%7Bparams.id%7D']) {
+    t.equal((await fetch(`${url}/c/${id}`)).status, 200, id)
+    t.equal(seen.at(-1)?.url, `/x/${id}`)
+  }
+  for (const id of ['a%2Fb', '%2e%2e', '..%2f']) t.not((await fetch(`${url}/c/${id}`)).status, 200, id)
 })
 
 t.test('values of responses cannot leave their place either', async (t) => {
