@@ -204,7 +204,8 @@ t.test('explain: invalid arguments', async (t) => {
     [[file, 'GET', '/plain', '--ip', 'home'], /^jingwei: --ip home: expected an IP address\n$/],
     [[file, 'GET', '/plain', '/full'], /^jingwei: explain: unexpected argument "\/full"\n$/]
   ]
-  for (const [args, told] of cases) t.match(await jingwei(['explain', ...args]), { code: 1, stdout: '', stderr: told })
+  for (const [args, message] of cases)
+    t.match(await jingwei(['explain', ...args]), { code: 1, stdout: '', stderr: message })
 })
 
 t.test('an invalid log level', async (t) => {

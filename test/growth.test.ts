@@ -167,15 +167,15 @@ const reply = (records: readonly object[]) => ({ code: 'NOERROR', answers: recor
 /** The same of lists, by the number of their members. */
 const lists: Readonly<Record<string, (count: number) => () => unknown>> = {
   'fields of a request and names in Vary': (count) => {
-    const asked = opts({ headers: names(count).flatMap((name) => [name, '1']) })
+    const options = opts({ headers: names(count).flatMap((name) => [name, '1']) })
     const [vary, store] = [names(count).join(), new StaleStore(stale, () => 0)]
-    return () => [store.record(asked, 200, { vary }), store.record(asked, 200, { vary, 'cache-control': 'public' })]
+    return () => [store.record(options, 200, { vary }), store.record(options, 200, { vary, 'cache-control': 'public' })]
   },
   'fields of a request, found in a stored response': (count) => {
-    const [asked, other] = [1, 2].map((value) => opts({ headers: names(count).flatMap((name) => [name, `${value}`]) }))
+    const [options, other] = [1, 2].map((value) => opts({ headers: names(count).flatMap((name) => [name, `${value}`]) }))
     const store = new StaleStore(stale, () => 0)
     const vary = names(30).join()
-    store.record(asked!, 200, { vary, 'cache-control': 'public' })!.end()
+    store.record(options!, 200, { vary, 'cache-control': 'public' })!.end()
     return () => store.find(other!)
   },
   'fields of a response': (count) => {
@@ -185,15 +185,15 @@ const lists: Readonly<Record<string, (count: number) => () => unknown>> = {
   },
   'aliases in DNS, the last one first': (count) => {
     const aliases = names(count).map((name, i) => ({ type: 'CNAME', name, data: `name-${i + 1}`, ttl: 1 }))
-    const answer = reply(aliases.reverse())
-    return () => addressesIn(answer, 'name-0', 'A')
+    const message = reply(aliases.reverse())
+    return () => addressesIn(message, 'name-0', 'A')
   },
   'targets in DNS and their addresses': (count) => {
     const targets = names(count).map((target) => ({ type: 'SRV', name: 'srv', data: { target, port: 1 }, ttl: 1 }))
-    const answer = reply([...targets, ...names(count).map((name) => ({ type: 'A', name, data: '10.0.0.1', ttl: 1 }))])
+    const message = reply([...targets, ...names(count).map((name) => ({ type: 'A', name, data: '10.0.0.1', ttl: 1 }))])
     return () => {
-      const addresses = additionalAddresses(answer)
-      return byPriority(targetsIn(answer, 'srv').records).map((group) => group.map(({ host }) => addresses(host)))
+      const addresses = additionalAddresses(message)
+      return byPriority(targetsIn(message, 'srv').records).map((group) => group.map(({ host }) => addresses(host)))
     }
   },
   'names in a certificate': (count) => {

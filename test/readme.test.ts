@@ -55,9 +55,9 @@ t.test('the reference of the configuration is that of the schema', async (t) => 
     'every key is explained'
   )
   t.strictSame(unusedNotes(), [], 'nothing is explained that is not there')
-  const told = keys().flatMap(({ path }) => path.replaceAll('<name>', 'NAME').split(/[.[\]]+/))
+  const documented = keys().flatMap(({ path }) => path.replaceAll('<name>', 'NAME').split(/[.[\]]+/))
   t.strictSame(
-    [...new Set(told)].filter((key) => key !== '' && !new RegExp(`\\b${key}\\b`).test(page)),
+    [...new Set(documented)].filter((key) => key !== '' && !new RegExp(`\\b${key}\\b`).test(page)),
     []
   )
 })
@@ -66,15 +66,17 @@ t.test('each feature of the mesh is told with its key, and each key is one', asy
   const known = new Set(rows().map((row) => keyOf(row)))
   const page = text('plugins/mesh/README.md')
   const table = page.slice(page.indexOf('| feature | key |'), page.indexOf('## An example'))
-  const told = [...table.matchAll(/`((?:mesh|routes\[\]|services\.NAME|discovery)[.\w[\]]*)`/g)].map(([, key]) => key!)
-  t.ok(told.length > 30)
+  const documented = [...table.matchAll(/`((?:mesh|routes\[\]|services\.NAME|discovery)[.\w[\]]*)`/g)].map(
+    ([, key]) => key!
+  )
+  t.ok(documented.length > 30)
   t.strictSame(
-    told.filter((key) => !known.has(key)),
+    documented.filter((key) => !known.has(key)),
     []
   )
   const concerns = [...known].filter((key) => /^mesh\.\w+$/.test(key))
   t.strictSame(
-    concerns.filter((concern) => !told.some((key) => key === concern || key.startsWith(`${concern}.`))),
+    concerns.filter((concern) => !documented.some((key) => key === concern || key.startsWith(`${concern}.`))),
     []
   )
 })
@@ -150,14 +152,14 @@ t.test('what npm start is said to show is what it shows', async (t) => {
 })
 
 t.test('the variables of the example configuration, with their defaults', async (t) => {
-  const told = [...text('config/deploy.md').matchAll(/^\| (`\w*PORT\w*`(?:, `\w+`)*) \| ([\d, ]+) \|/gm)].flatMap(
+  const documented = [...text('config/deploy.md').matchAll(/^\| (`\w*PORT\w*`(?:, `\w+`)*) \| ([\d, ]+) \|/gm)].flatMap(
     ([, names, values]) => {
       const ports = values!.split(', ')
       return [...names!.matchAll(/\w+/g)].map(([name], index) => [name, ports[index]])
     }
   )
   const written = text('config/gateway.yaml').matchAll(/\$\{(\w*PORT\w*):-(\d+)\}/g)
-  t.strictSame(new Map(told as [string, string][]), new Map([...written].map(([, name, port]) => [name!, port!])))
+  t.strictSame(new Map(documented as [string, string][]), new Map([...written].map(([, name, port]) => [name!, port!])))
 })
 
 const withIdentity = [
@@ -248,11 +250,13 @@ t.test('every error code is told, with its status', async (t) => {
   }
   for (const [code, [number]] of Object.entries(errorTable)) if (code.startsWith('JW_')) status.set(code, number)
   const page = text('plugins/edge/README.md')
-  const told = new Map([...page.matchAll(/^\| `(JW_\w+)` \| (\d{3}) \|/gm)].map(([, code, n]) => [code!, Number(n)]))
+  const documented = new Map(
+    [...page.matchAll(/^\| `(JW_\w+)` \| (\d{3}) \|/gm)].map(([, code, n]) => [code!, Number(n)])
+  )
   t.ok(used.size >= 20)
-  t.strictSame([...told.keys()].toSorted(), [...used].toSorted())
-  for (const [code, number] of told) t.equal(number, status.get(code), code)
-  t.strictSame([...told.values()], [...told.values()].toSorted(), 'in the order of their statuses')
+  t.strictSame([...documented.keys()].toSorted(), [...used].toSorted())
+  for (const [code, number] of documented) t.equal(number, status.get(code), code)
+  t.strictSame([...documented.values()], [...documented.values()].toSorted(), 'in the order of their statuses')
 })
 
 /** The reasons of all concerns: what their files export as `…Reason` or `…Reasons`. */
@@ -271,7 +275,7 @@ t.test('each reason in the access line is a word of its own, and documented', as
   for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)
   const page = text('plugins/edge/README.md')
   const section = page.slice(page.indexOf('### Reasons'), page.indexOf('## Errors'))
-  const told = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, reason]) => reason)
-  t.strictSame(told.sort(), all.sort())
+  const documented = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, reason]) => reason)
+  t.strictSame(documented.sort(), all.sort())
   for (const reason of refusals) t.ok(section.includes(`\`${reason}\``), reason)
 })

@@ -14,7 +14,7 @@ import { freePorts, runToEnd, waitFor } from '../helpers/processes.ts'
 
 const home = join(import.meta.dirname, '../..')
 
-interface Answer {
+interface ServiceResponse {
   service: string
   port: number
   via: string
@@ -22,10 +22,10 @@ interface Answer {
   user?: string
 }
 
-async function ask(url: string, headers: Record<string, string> = {}): Promise<Answer> {
+async function ask(url: string, headers: Record<string, string> = {}): Promise<ServiceResponse> {
   const response = await fetch(url, { headers })
   if (response.status !== 200) throw new Error(`${url}: ${response.status}`)
-  return (await response.json()) as Answer
+  return (await response.json()) as ServiceResponse
 }
 
 t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) => {
@@ -34,9 +34,9 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
   const { url, gateways, services, consul } = cluster
 
   await t.test('requests spread over both gateways and over the instances found in Consul', async (t) => {
-    const answers = await Promise.all(Array.from({ length: 20 }, () => ask(`${url}/api/orders`)))
-    t.equal(new Set(answers.map((answer) => answer.via)).size, 2, 'gateways')
-    t.equal(new Set(answers.map((answer) => answer.port)).size, 2, 'instances')
+    const responses = await Promise.all(Array.from({ length: 20 }, () => ask(`${url}/api/orders`)))
+    t.equal(new Set(responses.map((response) => response.via)).size, 2, 'gateways')
+    t.equal(new Set(responses.map((response) => response.port)).size, 2, 'instances')
   })
 
   await t.test('the load balancer sets the client address, whatever headers the client sends', async (t) => {
@@ -57,9 +57,9 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
   await t.test('both gateways hold one limit, which no forwarding header gets around', async (t) => {
     // Alternately to the load balancer and to each gateway, since the limit is shared.
     const statuses: number[] = []
-    for (let turn = 0; turn < 30; turn++) {
-      const base = [url, gateways[0].url, gateways[1].url][turn % 3]!
-      const headers = base === url ? { 'x-forwarded-for': `10.0.0.${turn}` } : {}
+    for (let index = 0; index < 30; index++) {
+      const base = [url, gateways[0].url, gateways[1].url][index % 3]!
+      const headers = base === url ? { 'x-forwarded-for': `10.0.0.${index}` } : {}
       const response = await fetch(`${base}/api/products`, { headers })
       await response.arrayBuffer()
       statuses.push(response.status)
@@ -102,8 +102,8 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
     const before = load.total()
     await waitFor('the load goes on', () => load.total() > before + 100)
     t.same((await load.stop()).failures, [])
-    const answers = await Promise.all(Array.from({ length: 10 }, () => ask(`${url}/api/orders`)))
-    t.ok(answers.every((answer) => `http://127.0.0.1:${answer.port}` === staying.url))
+    const responses = await Promise.all(Array.from({ length: 10 }, () => ask(`${url}/api/orders`)))
+    t.ok(responses.every((response) => `http://127.0.0.1:${response.port}` === staying.url))
     await leaving.start()
   })
 
@@ -185,9 +185,9 @@ t.test('the load balancer retries no request that is not idempotent', async (t) 
   const send = async (method: 'GET' | 'PUT' | 'POST' | 'PATCH') => {
     received.length = 0
     const body = method === 'GET' ? null : '{"order":1}'
-    const answer = await request(`http://127.0.0.1:${edge}/`, { method, body, reset: true })
-    await answer.body.dump()
-    return answer.statusCode
+    const response = await request(`http://127.0.0.1:${edge}/`, { method, body, reset: true })
+    await response.body.dump()
+    return response.statusCode
   }
   const times = { GET: 3, PUT: 3, POST: 1, PATCH: 1 }
   for (const method of ['GET', 'PUT', 'POST', 'PATCH'] as const) {
@@ -197,7 +197,7 @@ t.test('the load balancer retries no request that is not idempotent', async (t) 
 
   // After a refused connection no request was received: HAProxy retries at the other node, with any method.
   servers[0]!.close()
-  for (let turn = 0; turn < 4; turn++) {
+  for (let index = 0; index < 4; index++) {
     t.equal(await send('POST'), 502, 'a closed connection without a response, not a refused one')
     t.same(received, ['POST'])
   }

@@ -71,12 +71,12 @@ t.test("a request in flight outlives its instance's registration", async (t) => 
   const client = await inProcess(t, { consul: consul.url, services: { slow: {} }, mesh: { retry: false } })
   await register('slow', a)
   await client.until('slow', [a.port])
-  const answer = client.send('/slow?delay=1500')
+  const response = client.send('/slow?delay=1500')
   await waitFor('it is in flight', () => a.hits() === 1)
   await register('slow', b)
   await consul.deregister('slow-a')
   await client.until('slow', [b.port])
-  t.match(await answer, { status: 200, instance: 'a' })
+  t.match(await response, { status: 200, instance: 'a' })
 })
 
 t.test('weights', async (t) => {

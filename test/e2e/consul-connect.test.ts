@@ -103,9 +103,9 @@ t.test('a sidecar with the certificate of another service', async (t) => {
   const { port } = await impostor(t, consul, 'orders', 'users', users.port)
   const gateway = await gatewayFor(t, consul, { orders: {}, users: {} })
   await gateway.until('orders', [port])
-  const answer = await gateway.send('/orders')
-  t.equal(answer.status, 502)
-  t.equal(codeOf(answer.text), 'JW_UPSTREAM_UNTRUSTED')
+  const response = await gateway.send('/orders')
+  t.equal(response.status, 502)
+  t.equal(codeOf(response.text), 'JW_UPSTREAM_UNTRUSTED')
   t.equal(users.count(), 0)
 
   // With a valid sidecar beside it, the retry goes there.

@@ -124,8 +124,8 @@ t.test('lost and back without data: the last known instances serve until the ser
   await sleep(500)
 
   const second = await consulFor(t, { ports: first.ports })
-  const answered = () => gateway.log().some(({ msg }) => msg === 'Consul available again')
-  await waitFor('the empty Consul has responded', answered, 30_000)
+  const isBack = () => gateway.log().some(({ msg }) => msg === 'Consul available again')
+  await waitFor('the empty Consul has responded', isBack, 30_000)
   t.strictSame(
     await gateway.ports('orders'),
     [a.port, b.port].sort((x, y) => x - y),

@@ -22,7 +22,7 @@ function register(consul: Consul, service: number, instance: number, port: numbe
 
 async function registerAll(t: Test, consul: Consul, port: number): Promise<void> {
   const all = names.flatMap((_, service) => Array.from({ length: perService }, (_, i) => [service, i] as const))
-  const answers = await Promise.all(
+  const statuses = await Promise.all(
     Array.from({ length: 8 }, async () => {
       const statuses: number[] = []
       for (let next = all.pop(); next !== undefined; next = all.pop()) {
@@ -31,8 +31,8 @@ async function registerAll(t: Test, consul: Consul, port: number): Promise<void>
       return statuses
     })
   )
-  t.strictSame(new Set(answers.flat()), new Set([200]))
-  t.equal(answers.flat().length, 500)
+  t.strictSame(new Set(statuses.flat()), new Set([200]))
+  t.equal(statuses.flat().length, 500)
 }
 
 async function processMetric(gateway: GatewayProcess, name: string): Promise<number> {

@@ -316,9 +316,9 @@ t.test('whatever clients send, there are no more series than the configuration a
       const path = `${paths[Math.floor(Math.random() * paths.length)]!.replace('1', '')}/${random()}?${random()}=1`
       return head(method, path.replace('//', '/'), `${random()}.example.com`, random())
     })
-    const answers = await sendRaw(port, heads)
-    answers.push(...(await sendRaw(port, [head(random().toUpperCase(), `/${random()}`)]))) // no method at all
-    for (const status of answers) statuses.set(status, (statuses.get(status) ?? 0) + 1)
+    const received = await sendRaw(port, heads)
+    received.push(...(await sendRaw(port, [head(random().toUpperCase(), `/${random()}`)]))) // no method at all
+    for (const status of received) statuses.set(status, (statuses.get(status) ?? 0) + 1)
   }
   t.comment([...statuses].map(([status, count]) => `${status}: ${count}`).join(', '))
   const sent = [...statuses.values()].reduce((sum, count) => sum + count, 0)

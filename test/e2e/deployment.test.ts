@@ -115,8 +115,8 @@ t.test('the gateways get all environment variables that their configuration requ
   const { environment, stop_grace_period: grace } = named('gateway-1')
   t.same(named('gateway-2').environment, environment, 'the nodes differ only in their names')
   const source = await readFile(gatewayConfig, 'utf8')
-  const asked = new Set([...source.matchAll(/\$\{(\w+)/g)].map(([, name]) => name!))
-  t.same([...asked].sort(), Object.keys(environment!).sort())
+  const used = new Set([...source.matchAll(/\$\{(\w+)/g)].map(([, name]) => name!))
+  t.same([...used].sort(), Object.keys(environment!).sort())
 
   const given = Object.entries(environment!).map(([name, value]) => [name, fromShell(value)])
   const config = loadWithoutPlugins(gatewayConfig, Object.fromEntries(given) as NodeJS.ProcessEnv)
@@ -146,8 +146,8 @@ t.test('the image does not start without its own secret', async (t) => {
 t.test('HAProxy accepts its configuration with the environment of compose', async (t) => {
   const { environment } = named('haproxy')
   const source = await read('config/haproxy/haproxy.cfg')
-  const asked = new Set([...source.matchAll(/"\$\{(\w+)/g)].map(([, name]) => name!))
-  t.same([...asked].sort(), Object.keys(environment!).sort())
+  const used = new Set([...source.matchAll(/"\$\{(\w+)/g)].map(([, name]) => name!))
+  t.same([...used].sort(), Object.keys(environment!).sort())
   t.match(await haproxyCheck(join(home, 'config/haproxy/haproxy.cfg'), environment), { code: 0 })
   for (const node of ['1', '2']) {
     t.equal(environment![`GATEWAY_${node}`], `gateway-${node}:${named('gateway-1').environment!.PORT}`)

@@ -55,7 +55,7 @@ async function rawClient(t: Test, url: string) {
   })
   const closed = new Promise<number>((resolve) => socket.once('close', () => resolve(performance.now())))
   const send = (path: string) => void socket.write(`GET ${path} HTTP/1.1\r\nhost: orders.example\r\n\r\n`)
-  return { send, closed, answers: () => text.split(/(?=HTTP\/1\.1 )/).filter(Boolean), socket }
+  return { send, closed, responses: () => text.split(/(?=HTTP\/1\.1 )/).filter(Boolean), socket }
 }
 
 t.test('SIGTERM: not ready at once, served through the delay, in-flight requests end, exit 0', async (t) => {
@@ -64,11 +64,11 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   const busy = await rawClient(t, gateway.url)
   const streaming = await rawClient(t, gateway.url)
   idle.send('/orders')
-  await waitFor('a response', () => idle.answers().length === 1)
-  t.notMatch(idle.answers()[0], /connection: close/i, 'before, keep-alive')
+  await waitFor('a response', () => idle.responses().length === 1)
+  t.notMatch(idle.responses()[0], /connection: close/i, 'before, keep-alive')
   busy.send('/orders?delay=3000')
   streaming.send('/orders?stream=3000')
-  await waitFor('the stream has begun', () => streaming.answers().length === 1)
+  await waitFor('the stream has begun', () => streaming.responses().length === 1)
 
   const began = performance.now()
   gateway.running.kill('SIGTERM')
@@ -77,8 +77,8 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   const late = await gateway.send('/orders')
   t.match(late, { status: 200, headers: { connection: 'close' } }, 'still served, with Connection: close')
   idle.send('/orders')
-  await waitFor('a response', () => idle.answers().length === 2)
-  t.match(idle.answers()[1], /^HTTP\/1\.1 200 [\s\S]*connection: close/i, 'also on an existing connection')
+  await waitFor('a response', () => idle.responses().length === 2)
+  t.match(idle.responses()[1], /^HTTP\/1\.1 200 [\s\S]*connection: close/i, 'also on an existing connection')
   await idle.closed
   t.equal((await gateway.send('/missing')).headers.connection, 'close', 'also with an error')
 
@@ -87,12 +87,12 @@ t.test('SIGTERM: not ready at once, served through the delay, in-flight requests
   t.equal((await gateway.health()).status, 'draining', 'the health check responds to the end')
   await busy.closed
   t.match(
-    busy.answers()[0],
+    busy.responses()[0],
     /^HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*"instance":"a"/i,
     'the request in flight succeeds'
   )
   await streaming.closed
-  t.match(streaming.answers()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'so does the stream, whole')
+  t.match(streaming.responses()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'so does the stream, whole')
   t.strictSame(await gateway.running.exited, { code: 0, signal: null })
   const took = performance.now() - began
   t.comment(`ended after ${took.toFixed(0)} ms`)
@@ -106,11 +106,11 @@ t.test('pipelined responses that are queued when draining begins have Connection
   client.send('/orders?stream=1500')
   client.send('/orders')
   client.send('/orders')
-  await waitFor('the stream has begun', () => client.answers().length === 1)
+  await waitFor('the stream has begun', () => client.responses().length === 1)
   gateway.running.kill('SIGTERM')
   await waitFor('it drains', async () => (await gateway.health()).status === 'draining')
   await client.closed
-  const [stream, next, ...more] = client.answers()
+  const [stream, next, ...more] = client.responses()
   t.notMatch(stream, /connection: close/i, 'not in the header section that was sent before')
   t.match(next, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
   t.strictSame(more, [], 'no response after Connection: close')
@@ -142,7 +142,7 @@ t.test('idle: SIGINT stops it soon, also with open connections', async (t) => {
   const gateway = await gatewayFor(t, { delay: '0s', timeout: '10s' })
   const idle = await rawClient(t, gateway.url)
   idle.send('/orders')
-  await waitFor('a response', () => idle.answers().length === 1)
+  await waitFor('a response', () => idle.responses().length === 1)
   const silent = await rawClient(t, gateway.url)
   const began = performance.now()
   gateway.running.kill('SIGINT')
@@ -155,7 +155,7 @@ t.test('a request that outlasts the drain timeout is aborted, exit 1', async (t)
   const gateway = await gatewayFor(t, { delay: '0s', timeout: '1s' }, true)
   const stuck = await rawClient(t, gateway.url)
   stuck.send('/orders?stream=20000')
-  await waitFor('the stream has begun', () => stuck.answers().length === 1)
+  await waitFor('the stream has begun', () => stuck.responses().length === 1)
   const began = performance.now()
   gateway.running.kill('SIGTERM')
   t.strictSame(await gateway.running.exited, { code: 1, signal: null })

@@ -92,22 +92,22 @@ t.test('large bodies, slow peers', { skip: process.platform !== 'linux' && 'read
   t.teardown(() => agent.destroy())
   const ask = (method: string, path: string) => {
     const request = http.request({ port, host: '127.0.0.1', method, path, agent })
-    const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+    const responded = new Promise<http.IncomingMessage>((resolve, reject) => {
       request.once('response', resolve).once('error', reject)
     })
-    return { request, answered }
+    return { request, responded }
   }
   const download = async (pauseMs: number, length = size) => {
-    const { request, answered } = ask('GET', `/${length}`)
+    const { request, responded } = ask('GET', `/${length}`)
     request.end()
     received.bytes = 0
-    await pipeline(await answered, drain(pauseMs, received))
+    await pipeline(await responded, drain(pauseMs, received))
   }
   const upload = async (pauseMs: number, length = size) => {
-    const { request, answered } = ask('POST', '/')
+    const { request, responded } = ask('POST', '/')
     received.bytes = 0
     await pipeline(Readable.from(bytes(length, pauseMs)), request)
-    const response = await answered
+    const response = await responded
     t.equal(response.statusCode, 200)
     response.resume()
   }

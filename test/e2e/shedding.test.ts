@@ -104,7 +104,7 @@ t.test(
     const { cert, key } = selfSigned(t)
     const { gateway, held } = await gatewayWith(t, { tls: { cert, key }, http2: true })
     const sessions = [1, 2, 3].map(() => http2.connect(gateway.url, { rejectUnauthorized: false }))
-    const answers: { headers: IncomingHttpHeaders; body: string }[] = []
+    const responses: { headers: IncomingHttpHeaders; body: string }[] = []
     const all = sessions.flatMap((session) =>
       Array.from({ length: 100 }, async () => {
         const stream = session.request({ ':path': '/orders/held' })
@@ -117,22 +117,22 @@ t.test(
           body += text
         })
         await once(stream, 'close')
-        answers.push({ headers, body })
+        responses.push({ headers, body })
       })
     )
-    await waitFor('all to be held or refused', () => held.length + answers.length === 300)
+    await waitFor('all to be held or refused', () => held.length + responses.length === 300)
     t.ok(held.length >= 100, `${held.length} are in flight`)
-    t.ok(answers.length >= 40, `${answers.length} are refused`)
-    for (const { headers, body } of answers) {
+    t.ok(responses.length >= 40, `${responses.length} are refused`)
+    for (const { headers, body } of responses) {
       t.match(headers, { ':status': 503, 'retry-after': '1', 'proxy-status': 'jingwei; error=proxy_internal_error' })
       t.match(JSON.parse(body), { statusCode: 503, code: 'JW_OUT_OF_DESCRIPTORS' })
     }
-    const refused = answers.length
+    const refused = responses.length
     const values = await blamesNobody(t, gateway)
     t.ok(values.get('jingwei_edge_shed_total{reason="descriptors"}')! > 0)
-    for (const answer of held.splice(0)) answer()
+    for (const respond of held.splice(0)) respond()
     await Promise.all(all)
-    for (const { headers, body } of answers.slice(refused))
+    for (const { headers, body } of responses.slice(refused))
       t.match({ ...headers, body }, { ':status': 200, body: 'held' })
     for (const session of sessions) session.destroy()
   }
@@ -158,7 +158,7 @@ t.test('WebSockets are refused before requests are', async (t) => {
   await refused(() => closed, 1)
   const [other, ...rest] = clients as [Client, ...Client[]]
   const refusal = /^HTTP\/1.1 503 [\s\S]*retry-after: 1\r\n[\s\S]*"code":"JW_OUT_OF_DESCRIPTORS"/i
-  let answer = ''
+  let response = ''
   // Active checks open and close connections, so a descriptor or two may be free for a moment.
   for (const client of rest.slice(0, 20)) {
     const one = connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: ')
@@ -166,10 +166,10 @@ t.test('WebSockets are refused before requests are', async (t) => {
     await Promise.race([one.closed, sleep(100)])
     client.send(handshake)
     const { text } = await client.closed
-    answer = text.slice(text.lastIndexOf('HTTP/1.1'))
-    if (refusal.test(answer)) break
+    response = text.slice(text.lastIndexOf('HTTP/1.1'))
+    if (refusal.test(response)) break
   }
-  t.match(answer, refusal)
+  t.match(response, refusal)
   other.send(head('GET'))
   await waitFor('a plain request', () => other.received().split('well').length === 3)
   await blamesNobody(t, gateway)

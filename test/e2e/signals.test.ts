@@ -17,9 +17,10 @@ async function gatewayFor(t: Test) {
 
 t.test('SIGHUP reloads, SIGUSR1 and SIGUSR2 are only logged, and the gateway keeps running', async (t) => {
   const gateway = await gatewayFor(t)
-  const asked = ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
-  const logged = () => gateway.log().filter((line) => asked.some((name) => line.signal === name || line.cause === name))
-  for (const [index, signal] of asked.entries()) {
+  const signals = ['SIGHUP', 'SIGUSR1', 'SIGUSR2'] as const
+  const logged = () =>
+    gateway.log().filter((line) => signals.some((name) => line.signal === name || line.cause === name))
+  for (const [index, signal] of signals.entries()) {
     gateway.running.kill(signal)
     await waitFor(`a log line of ${signal}`, () => logged().length > index)
     t.equal((await gateway.send('/orders')).status, 200)

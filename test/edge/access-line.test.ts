@@ -228,13 +228,13 @@ for (const protocol of protocols) {
         }
       }
     )
-    const told = async (index: number) => {
+    const lineOf = async (index: number) => {
       const { status, service, instance, attempts, answeredBy, fallback, error } = await line(index)
       return { status, service, instance, attempts, answeredBy, fallback, error }
     }
     const none = { service: undefined, instance: undefined, attempts: undefined, fallback: undefined, error: undefined }
     t.equal((await ask('/plain')).body.toString(), 'of the service')
-    t.strictSame(await told(0), {
+    t.strictSame(await lineOf(0), {
       ...none,
       status: 200,
       service: 'plain',
@@ -243,7 +243,7 @@ for (const protocol of protocols) {
       answeredBy: undefined
     })
     await ask('/plain/fails')
-    t.strictSame(await told(1), {
+    t.strictSame(await lineOf(1), {
       ...none,
       status: 503,
       service: 'plain',
@@ -252,7 +252,7 @@ for (const protocol of protocols) {
       answeredBy: undefined
     })
     t.equal((await ask('/static')).body.toString(), 'fixed')
-    t.match(await told(2), {
+    t.match(await lineOf(2), {
       status: 200,
       service: 'static',
       answeredBy: 'fallback',
@@ -260,7 +260,7 @@ for (const protocol of protocols) {
       error: undefined
     })
     t.equal((await ask('/moved')).body.toString(), 'of the other service')
-    t.match(await told(3), {
+    t.match(await lineOf(3), {
       status: 200,
       service: 'other',
       instance: other.url,
@@ -268,24 +268,24 @@ for (const protocol of protocols) {
       fallback: 'service'
     })
     t.equal((await ask('/broken')).status, 503)
-    t.match(await told(4), { status: 503, service: 'broken', answeredBy: 'fault', error: undefined })
+    t.match(await lineOf(4), { status: 503, service: 'broken', answeredBy: 'fault', error: undefined })
     await ask('/nowhere')
-    t.strictSame(await told(5), { ...none, status: 404, answeredBy: 'gateway', error: 'JW_NO_ROUTE' })
+    t.strictSame(await lineOf(5), { ...none, status: 404, answeredBy: 'gateway', error: 'JW_NO_ROUTE' })
     await ask('/plain/../x')
-    t.match(await told(6), { status: 400, answeredBy: 'gateway', error: 'JW_AMBIGUOUS_PATH' })
+    t.match(await lineOf(6), { status: 400, answeredBy: 'gateway', error: 'JW_AMBIGUOUS_PATH' })
     await ask('/own')
-    t.strictSame(await told(7), { ...none, status: 200, answeredBy: 'plugin' })
+    t.strictSame(await lineOf(7), { ...none, status: 200, answeredBy: 'plugin' })
     await ask('/plain', { headers: { 'x-early': '1' } })
-    t.strictSame(await told(8), { ...none, status: 200, answeredBy: 'plugin' })
+    t.strictSame(await lineOf(8), { ...none, status: 200, answeredBy: 'plugin' })
     const preflight = { origin: 'https://a.example', 'access-control-request-method': 'GET' }
     await ask('/cors', { method: 'OPTIONS', headers: preflight })
-    t.strictSame(await told(9), { ...none, status: 204, answeredBy: 'gateway' })
+    t.strictSame(await lineOf(9), { ...none, status: 204, answeredBy: 'gateway' })
     t.equal((await line(9)).reason, undefined)
     await ask('/cors', { method: 'OPTIONS', headers: { ...preflight, origin: 'https://b.example' } })
-    t.strictSame(await told(10), { ...none, status: 204, answeredBy: 'gateway' })
+    t.strictSame(await lineOf(10), { ...none, status: 204, answeredBy: 'gateway' })
     t.equal((await line(10)).reason, 'cors_origin')
     t.equal((await ask('/intercepted')).body.toString(), 'of a cache')
-    t.match(await told(11), { status: 200, attempts: undefined, answeredBy: 'plugin', error: undefined })
+    t.match(await lineOf(11), { status: 200, attempts: undefined, answeredBy: 'plugin', error: undefined })
     for (let i = 0; i < 12; i++) t.type((await line(i)).ttfbMs, 'number', `line ${i}`)
   })
 

@@ -1,9 +1,9 @@
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
-import { answering, get, raw, startGateway, startRawService } from '../helpers/gateway.ts'
+import { get, raw, responding, startGateway, startRawService } from '../helpers/gateway.ts'
 
 t.test('one line for each request, refusals included, without secrets', async (t) => {
-  const service = await startRawService(answering('HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello'))
+  const service = await startRawService(responding('HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello'))
   t.teardown(service.close)
   const gateway = await startGateway(
     {

@@ -11,7 +11,7 @@ import { errorTable } from '../../plugins/edge/error-table.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { eventually } from '../helpers/eventually.ts'
 import type { GatewayOptions } from '../helpers/gateway.ts'
-import { answering, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { get, responding, startGateway, startRawService } from '../helpers/gateway.ts'
 
 const root = join(import.meta.dirname, '../..')
 
@@ -114,14 +114,14 @@ t.test('a service that fails before its header section is a 5xx that names the c
     const { port } = await before(t, service.url, mesh)
     for (const method of ['GET', 'POST']) {
       const more = method === 'POST' ? ['Content-Length: 0'] : []
-      const answer = await get(port, '/?token=secret', more, method)
-      t.equal(answer.status, status, what)
-      t.equal(answer.headers['proxy-status'], `jingwei; error=${type}`, what)
-      const error = JSON.parse(answer.body) as Record<string, unknown>
+      const response = await get(port, '/?token=secret', more, method)
+      t.equal(response.status, status, what)
+      t.equal(response.headers['proxy-status'], `jingwei; error=${type}`, what)
+      const error = JSON.parse(response.body) as Record<string, unknown>
       if (code !== '') t.equal(error.code, code, what)
       t.strictSame(Object.keys(error), ['statusCode', 'code', 'error', 'message', 'requestId'])
-      t.equal(error.requestId, answer.headers['x-request-id'])
-      t.notMatch(answer.body, /127\.0\.0\.1|token/, 'no addresses')
+      t.equal(error.requestId, response.headers['x-request-id'])
+      t.notMatch(response.body, /127\.0\.0\.1|token/, 'no addresses')
     }
   }
 })
@@ -144,11 +144,11 @@ t.test('the code of the network error is only in the log', async (t) => {
   t.teardown(plain.close)
   const gone = await startRawService(() => {})
   await gone.close()
-  const cut = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
-  t.teardown(cut.close)
+  const resetting = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
+  t.teardown(resetting.close)
   const cases: [what: string, url: string, status: number, code: string, cause: RegExp][] = [
     ['nobody listens', gone.url, 502, 'JW_UPSTREAM_REFUSED', /^ECONNREFUSED$/],
-    ['resets', cut.url, 502, 'JW_UPSTREAM_RESET', /^(ECONNRESET|EPIPE)$/],
+    ['resets', resetting.url, 502, 'JW_UPSTREAM_RESET', /^(ECONNRESET|EPIPE)$/],
     ['no HTTP', plain.url, 502, 'JW_UPSTREAM_MALFORMED', /^HPE_INVALID_CONSTANT$/],
     ['no TLS', plain.url.replace('http:', 'https:'), 502, 'JW_UPSTREAM_TLS', /^(ERR_SSL_\w+|EPROTO)$/],
     ['unknown CA', `https://127.0.0.1:${secured}`, 502, 'JW_UPSTREAM_UNTRUSTED', /^UNABLE_TO_VERIFY_LEAF_SIGNATURE$/],
@@ -156,10 +156,10 @@ t.test('the code of the network error is only in the log', async (t) => {
   ]
   for (const [what, url, status, code, cause] of cases) {
     const { port, log } = await before(t, url, {}, { log: true })
-    const answer = await get(port, '/')
-    t.equal(answer.status, status, what)
-    t.match(JSON.parse(answer.body), { code }, what)
-    t.notMatch(answer.body + JSON.stringify(answer.headers), foreign, what)
+    const response = await get(port, '/')
+    t.equal(response.status, status, what)
+    t.match(JSON.parse(response.body), { code }, what)
+    t.notMatch(response.body + JSON.stringify(response.headers), foreign, what)
     const line = () => log.find(({ msg }) => msg === 'request')
     await eventually(() => line() !== undefined)
     t.match(line(), { error: code, cause }, what)
@@ -185,7 +185,7 @@ t.test('a service that fails while the client still sends: the client gets its r
 
 t.test('a 5xx of the service is passed on unchanged', async (t) => {
   const service = await startRawService(
-    answering('HTTP/1.1 503 Closed For Lunch\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nlunch')
+    responding('HTTP/1.1 503 Closed For Lunch\r\nRetry-After: 7\r\nContent-Length: 5\r\n\r\nlunch')
   )
   t.teardown(service.close)
   const { port } = await before(t, service.url)
@@ -195,7 +195,7 @@ t.test('a 5xx of the service is passed on unchanged', async (t) => {
 })
 
 t.test('an exception in a plugin is a plain 500, its details are only in the log', async (t) => {
-  const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
+  const service = await startRawService(responding('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
   t.teardown(service.close)
   const secret = 'password=hunter2'
   const failures: [string, () => unknown, number][] = [
@@ -251,7 +251,7 @@ class ServiceUnavailable extends Error {
 Object.assign(ServiceUnavailable.prototype, { expose: false })
 
 t.test('a 5xx error that is meant as a response is passed on, and is no failure of the gateway', async (t) => {
-  const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
+  const service = await startRawService(responding('HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'))
   t.teardown(service.close)
   const Busy = createError('MY_BUSY', 'busy', 503)
   const Broken = createError('MY_BROKEN', 'password=hunter2', 500)

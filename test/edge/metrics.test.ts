@@ -1,11 +1,11 @@
 import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
-import { answering, connect, get, startGateway, startRawService } from '../helpers/gateway.ts'
+import { connect, get, responding, startGateway, startRawService } from '../helpers/gateway.ts'
 
 t.test('requests are counted by route, method and status, and no label comes from a client', async (t) => {
-  const service = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'))
-  let asked = 0
-  const silent = await startRawService((socket) => socket.once('data', () => asked++))
+  const service = await startRawService(responding('HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'))
+  let requests = 0
+  const silent = await startRawService((socket) => socket.once('data', () => requests++))
   t.teardown(service.close)
   t.teardown(silent.close)
   const { port, server, close } = await startGateway({
@@ -25,7 +25,7 @@ t.test('requests are counted by route, method and status, and no label comes fro
   for (let n = 0; n < 5; n++) await get(port, `/nowhere${n}`, [`Host: h${n}`], ['GET', 'PROPFIND', 'MKCOL'][n % 3])
   await get(port, '/api', [], 'PROPFIND')
   const client = connect(port, 'GET /slow HTTP/1.1\r\nHost: h\r\n\r\n')
-  await eventually(() => asked === 1)
+  await eventually(() => requests === 1)
   t.match(await text(), /^jingwei_edge_connections\{listener="default"\} 1$/m)
   client.socket.destroy()
   let last = ''

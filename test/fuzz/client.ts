@@ -1,17 +1,17 @@
 // The client of one fuzzed connection.
 import { connect } from 'node:net'
 import type { Outcome } from './check.ts'
-import { readAnswers } from './check.ts'
+import { readResponses } from './check.ts'
 import { readConnection } from './requests.ts'
 import type { Exchange, Run } from './service.ts'
 
-/** Without a byte in either direction for so long, a connection hangs: every timeout of the gateway is shorter. */
+/** Time without a byte in either direction after which a connection hangs. Every timeout of the gateway is shorter. */
 const hangMs = 10_000
-/** Longest time that a sequential client waits for a response before it sends on. */
-const patienceMs = 400
+/** Longest time that a sequential client waits for a response before it sends the next request. */
+const maxWaitMs = 400
 
 export async function converse(port: number, run: Run, exchanges: Map<string, Exchange>): Promise<Outcome> {
-  const { segments, cuts, sequential, leave, resetAt } = run.case
+  const { segments, splits, sequential, leave, resetAt } = run.case
   const all = segments.join('')
   let received = ''
   let ending: Outcome['ending'] | null = null
@@ -34,23 +34,24 @@ export async function converse(port: number, run: Run, exchanges: Map<string, Ex
     received += chunk.toString('latin1')
     hang.refresh()
     wake()
-    if (leave === 'answered') goIfAnswered()
+    if (leave === 'responded') closeIfComplete()
   })
 
   let sent = 0
-  const goIfAnswered = () => {
-    if (sent < all.length || run.reading.rest !== 'clean' || answers(received) < run.reading.requests.length) return
+  const closeIfComplete = () => {
+    if (sent < all.length || run.reading.rest !== 'clean' || completeResponses(received) < run.reading.requests.length)
+      return
     ending ??= 'left'
     socket.end()
   }
-  const answers = (text: string) =>
-    readAnswers(text, run, exchanges, false).finals.filter(({ complete }) => complete).length
+  const completeResponses = (text: string) =>
+    readResponses(text, run, exchanges, false).finals.filter(({ complete }) => complete).length
   const over = () => ending !== null || socket.destroyed
   const send = (to: number) => {
     if (leave === 'reset' && to >= resetAt) {
       socket.write(all.slice(sent, resetAt), 'latin1')
       ending ??= 'left'
-      // So that something of it arrives.
+      // The delay lets some of the bytes arrive.
       setTimeout(() => socket.resetAndDestroy(), resetAt % 7)
     } else if (to > sent) {
       socket.write(all.slice(sent, to), 'latin1')
@@ -59,7 +60,7 @@ export async function converse(port: number, run: Run, exchanges: Map<string, Ex
     }
   }
 
-  const stops = [...cuts]
+  const stops = [...splits]
   if (sequential) {
     let at = 0
     for (const segment of segments) {
@@ -74,10 +75,10 @@ export async function converse(port: number, run: Run, exchanges: Map<string, Ex
     if (pauseMs > 0) await new Promise((resolve) => setTimeout(resolve, pauseMs))
     if (pauseMs >= 0) continue
     const wanted = readConnection(all.slice(0, at)).requests.length
-    const patience = Date.now() + patienceMs
-    while (!over() && Date.now() < patience && answers(received) < wanted) {
+    const waitUntil = Date.now() + maxWaitMs
+    while (!over() && Date.now() < waitUntil && completeResponses(received) < wanted) {
       await new Promise<void>((resolve) => {
-        const timer = setTimeout(resolve, patienceMs)
+        const timer = setTimeout(resolve, maxWaitMs)
         wake = () => {
           clearTimeout(timer)
           resolve()
@@ -86,7 +87,7 @@ export async function converse(port: number, run: Run, exchanges: Map<string, Ex
     }
   }
   if (!over()) send(all.length)
-  if (!over() && leave === 'answered') goIfAnswered()
+  if (!over() && leave === 'responded') closeIfComplete()
   if (!over() && leave === 'end') {
     ending = 'left'
     socket.end()

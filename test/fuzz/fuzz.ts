@@ -164,15 +164,15 @@ async function settled(gateway: RunningGateway, violations: Violation[]): Promis
 }
 
 function describe({ case: one, exchanges }: Run, { received, ending }: { received: string; ending: string }): string {
-  const answers = exchanges.map(
+  const responses = exchanges.map(
     ({ mark, index, request, plan, written }) =>
       `request ${index} as received: ${escaped(`${request.start} ${JSON.stringify(request.headers)} ${request.body}`)}\n` +
-      `response ${mark}, ${written ? 'written' : 'cut'}, then ${plan.after}, ${JSON.stringify(plan.cuts)}: ${escaped(plan.bytes)}`
+      `response ${mark}, ${written ? 'written' : 'incomplete'}, then ${plan.after}, ${JSON.stringify(plan.splits)}: ${escaped(plan.bytes)}`
   )
   return [
     `client: ${JSON.stringify({ ...one, segments: undefined })}`,
     ...one.segments.map((segment) => `sent: ${escaped(segment)}`),
-    ...answers,
+    ...responses,
     `received, then ${ending}: ${escaped(received)}`
   ].join('\n')
 }

@@ -63,7 +63,7 @@ function headerOf(text: string): Header {
   return [name, value]
 }
 
-function headOf(text: string, at: number): { start: string; headers: Header[]; end: number } | null {
+function headerSectionOf(text: string, at: number): { start: string; headers: Header[]; end: number } | null {
   const end = text.indexOf('\r\n\r\n', at)
   if (end < 0) return null
   const [start = '', ...lines] = text.slice(at, end).split('\r\n')
@@ -71,9 +71,9 @@ function headOf(text: string, at: number): { start: string; headers: Header[]; e
 }
 
 /** `null`: no body is announced. Anything ambiguous is a fault. */
-function framingOf(head: { headers: Header[] }, version: string): number | 'chunked' | null {
-  const lengths = headerValues(head, 'content-length')
-  const codings = headerValues(head, 'transfer-encoding')
+function framingOf(section: { headers: Header[] }, version: string): number | 'chunked' | null {
+  const lengths = headerValues(section, 'content-length')
+  const codings = headerValues(section, 'transfer-encoding')
   if (lengths.length + codings.length > 1) throw new Fault(`framed twice: ${JSON.stringify([...lengths, ...codings])}`)
   const [length] = lengths
   const [coding] = codings
@@ -131,17 +131,17 @@ function trailers(text: string, begin: number, body: string): Body {
 
 /** The request that begins at `at`, or null while its header section is incomplete. */
 export function readRequest(text: string, at: number, tolerance: Tolerance = {}): Request | null {
-  const head = headOf(text, at)
-  if (head === null) return null
-  const [, method, target, version] = requestLine.exec(head.start) ?? []
+  const section = headerSectionOf(text, at)
+  if (section === null) return null
+  const [, method, target, version] = requestLine.exec(section.start) ?? []
   if (method === undefined || target === undefined || version === undefined) {
-    throw new Fault(`request line ${JSON.stringify(head.start)}`)
+    throw new Fault(`request line ${JSON.stringify(section.start)}`)
   }
-  const framing = framingOf(head, version)
-  const request = { ...head, body: '', trailers: [], complete: false, method, target, version, untilClose: false }
-  if (framing !== 'chunked') return { ...request, ...sized(text, head.end, framing ?? 0) }
+  const framing = framingOf(section, version)
+  const request = { ...section, body: '', trailers: [], complete: false, method, target, version, untilClose: false }
+  if (framing !== 'chunked') return { ...request, ...sized(text, section.end, framing ?? 0) }
   try {
-    return { ...request, ...chunked(text, head.end, tolerance) }
+    return { ...request, ...chunked(text, section.end, tolerance) }
   } catch (error) {
     throw error instanceof Fault ? new Fault(error.message, request) : error
   }
@@ -155,37 +155,37 @@ export function readResponse(
   closed: boolean,
   tolerance: Tolerance = {}
 ): Response | null {
-  const head = headOf(text, at)
-  if (head === null) return null
-  const [, code] = statusLine.exec(head.start) ?? []
-  if (code === undefined) throw new Fault(`status line ${JSON.stringify(head.start.slice(0, 100))}`)
+  const section = headerSectionOf(text, at)
+  if (section === null) return null
+  const [, code] = statusLine.exec(section.start) ?? []
+  if (code === undefined) throw new Fault(`status line ${JSON.stringify(section.start.slice(0, 100))}`)
   const status = Number(code)
-  const framing = framingOf(head, '1.1')
+  const framing = framingOf(section, '1.1')
   if ((status < 200 || status === 204) && framing !== null) throw new Fault(`${status} with framing`)
   if (status === 101)
     return {
-      ...head,
+      ...section,
       status,
-      body: text.slice(head.end),
+      body: text.slice(section.end),
       trailers: [],
       end: text.length,
       complete: true,
       untilClose: true
     }
   if (status < 200 || status === 204 || status === 304 || method === 'HEAD') {
-    return { ...head, status, body: '', trailers: [], complete: true, untilClose: false }
+    return { ...section, status, body: '', trailers: [], complete: true, untilClose: false }
   }
   if (framing === null) {
     return {
-      ...head,
+      ...section,
       status,
-      body: text.slice(head.end),
+      body: text.slice(section.end),
       trailers: [],
       end: text.length,
       complete: closed,
       untilClose: true
     }
   }
-  const body = framing === 'chunked' ? chunked(text, head.end, tolerance) : sized(text, head.end, framing)
-  return { ...head, ...body, status, untilClose: false }
+  const body = framing === 'chunked' ? chunked(text, section.end, tolerance) : sized(text, section.end, framing)
+  return { ...section, ...body, status, untilClose: false }
 }

@@ -8,7 +8,7 @@ import { hash, Random } from './random.ts'
 /** One client connection. */
 export interface Case {
   number: number
-  /** In all tokens of this connection, and of no other. */
+  /** Part of all tokens of this connection, and of no other. */
   key: string
   /** The requests, one character a byte. */
   segments: string[]
@@ -16,9 +16,9 @@ export interface Case {
   /** Sends the next request only after the response to the one before. */
   sequential: boolean
   /** Offsets at which a write ends, and a pause of so many milliseconds follows. */
-  cuts: { at: number; pauseMs: number }[]
-  /** When the client closes: after the last response; when the gateway closes; after its last byte; within its bytes. */
-  leave: 'answered' | 'closed' | 'end' | 'reset'
+  splits: { at: number; pauseMs: number }[]
+  /** When the client closes: after the last response; after the gateway has closed; after its last byte; within its bytes. */
+  leave: 'responded' | 'closed' | 'end' | 'reset'
   resetAt: number
 }
 
@@ -45,22 +45,22 @@ export function makeCase(seed: string, number: number): Case {
     segments.push(request(random, `t${key}n${count + 1}`).replace('HTTP/1.1\r\n', () => ignored))
   }
   const length = segments.reduce((sum, text) => sum + text.length, 0)
-  const cuts = Array.from({ length: random.chance(0.5) ? 0 : random.size(12) }, () => ({
+  const splits = Array.from({ length: random.chance(0.5) ? 0 : random.size(12) }, () => ({
     at: random.int(1, Math.max(1, length - 1)),
     pauseMs: random.pick([0, 0, 1, 5, 20])
   })).sort((a, b) => a.at - b.at)
   const leave = random.pick([
-    'answered',
-    'answered',
-    'answered',
-    'answered',
-    'answered',
+    'responded',
+    'responded',
+    'responded',
+    'responded',
+    'responded',
     'closed',
     'end',
     'reset'
   ] as const)
   return {
-    number, key, segments, mutated, cuts, leave,
+    number, key, segments, mutated, splits, leave,
     sequential: random.chance(0.4), resetAt: random.int(0, length)
   } // biome-ignore format: a list
 }
@@ -96,25 +96,25 @@ function request(random: Random, token: string): string {
       ? '*'
       : path
   const version = random.chance(0.06) ? '1.0' : '1.1'
-  const head = [`Host: ${host}`, `X-Token: ${token}`, ...headers(random, token)]
-  if (random.chance(0.7)) head.push(`x-request-id: ${token}`)
+  const fields = [`Host: ${host}`, `X-Token: ${token}`, ...headers(random, token)]
+  if (random.chance(0.7)) fields.push(`x-request-id: ${token}`)
   let body = ''
   if (method === 'TRACE' ? random.chance(0.1) : random.chance(/POST|PUT|PATCH/.test(method) ? 0.85 : 0.08)) {
     const content = contentOf(random, token)
-    if (random.chance(0.15)) head.push('Expect: 100-continue')
+    if (random.chance(0.15)) fields.push('Expect: 100-continue')
     if (version === '1.1' && random.chance(0.5)) {
-      head.push(
+      fields.push(
         random.pick(['Transfer-Encoding: chunked', 'transfer-encoding:Chunked', 'TRANSFER-ENCODING:  chunked '])
       )
       body = chunksOf(random, content, sentTrailers)
     } else {
-      head.push(`Content-Length: ${content.length}`)
+      fields.push(`Content-Length: ${content.length}`)
       body = content
     }
   }
-  if (random.chance(0.3)) head.sort(() => random.next() - 0.5)
+  if (random.chance(0.3)) fields.sort(() => random.next() - 0.5)
   const lead = random.chance(0.02) ? '\r\n' : ''
-  return `${lead}${method} ${target} HTTP/${version}\r\n${head.join('\r\n')}\r\n\r\n${body}`
+  return `${lead}${method} ${target} HTTP/${version}\r\n${fields.join('\r\n')}\r\n\r\n${body}`
 }
 
 const extras: ((token: string, random: Random) => string)[] = [
@@ -196,7 +196,7 @@ export function chunksOf(random: Random, content: string, behind: readonly strin
 }
 
 function handshake(random: Random, token: string): string {
-  const head = [
+  const fields = [
     `Host: h`,
     'Connection: Upgrade',
     `Upgrade: ${random.pick(['websocket', 'WebSocket', 'h2c, websocket'])}`,
@@ -205,7 +205,7 @@ function handshake(random: Random, token: string): string {
     `x-request-id: ${token}`
   ]
   const early = random.chance(0.3) ? random.bytes(random.size(200)) : ''
-  return `GET ${random.pick(['/ws', '/ws', '/ws', '/ok'])}/${token} HTTP/1.1\r\n${head.join('\r\n')}\r\n\r\n${early}`
+  return `GET ${random.pick(['/ws', '/ws', '/ws', '/ok'])}/${token} HTTP/1.1\r\n${fields.join('\r\n')}\r\n\r\n${early}`
 }
 
 /** Header lines that make the framing ambiguous. */
@@ -248,7 +248,7 @@ export interface Reading {
   /** Position of the last byte: after a request, within one, in bytes that are no request, or in a tunnel. */
   rest: 'clean' | 'partial' | 'fault' | 'tunnel'
   /** True if the body of the last request is incomplete. */
-  cut: boolean
+  lastIncomplete: boolean
 }
 
 export function readConnection(text: string): Reading {
@@ -264,23 +264,23 @@ function read(text: string): Reading {
   for (let at = 0; ; ) {
     // RFC 9112, 2.2: empty lines before a request are ignored; those of Node may end in a bare CR or LF.
     while (text[at] === '\r' || text[at] === '\n') at++
-    if (at >= text.length) return { requests, rest: 'clean', cut: false }
+    if (at >= text.length) return { requests, rest: 'clean', lastIncomplete: false }
     try {
       const request = readRequest(text, at, { extensions: true })
-      if (request === null) return { requests, rest: 'partial', cut: false }
+      if (request === null) return { requests, rest: 'partial', lastIncomplete: false }
       requests.push(request)
-      if (!request.complete) return { requests, rest: 'partial', cut: true }
+      if (!request.complete) return { requests, rest: 'partial', lastIncomplete: true }
       at = request.end
       if (request.method === 'CONNECT' || headerValue(request, 'upgrade') !== undefined) {
         const upgrades = request.headers.some(([name, value]) => /^upgrade$/i.test(name) && /websocket/i.test(value))
-        if (upgrades || request.method === 'CONNECT') return { requests, rest: 'tunnel', cut: false }
+        if (upgrades || request.method === 'CONNECT') return { requests, rest: 'tunnel', lastIncomplete: false }
       }
     } catch (error) {
       if (!(error instanceof Fault)) throw error
       if (error.request !== null) requests.push(error.request)
       // After requests without a response, CONNECT ends the connection before its framing is parsed.
-      if (text.startsWith('CONNECT ', at)) return { requests, rest: 'tunnel', cut: false }
-      return { requests, rest: 'fault', cut: error.request !== null }
+      if (text.startsWith('CONNECT ', at)) return { requests, rest: 'tunnel', lastIncomplete: false }
+      return { requests, rest: 'fault', lastIncomplete: error.request !== null }
     }
   }
 }

@@ -11,13 +11,13 @@ export interface Plan {
   early: boolean
   /** One character a byte. */
   bytes: string
-  cuts: { at: number; pauseMs: number }[]
+  splits: { at: number; pauseMs: number }[]
   after: 'keep' | 'end' | 'reset'
   /** True if the response is valid and not slow. */
   sound: boolean
 }
 
-export interface Asked {
+export interface Received {
   method: string
   token: string
   /** Marks every part of this exchange. */
@@ -28,22 +28,22 @@ export interface Asked {
 /** Longer than the gateway's timeouts for a service. */
 export const tooLongMs = 1500
 
-export function planFor(random: Random, asked: Asked, wild: boolean): Plan {
+export function planFor(random: Random, received: Received, wild: boolean): Plan {
   const { text, closes } =
-    asked.websocketKey !== undefined && random.chance(0.8) ? switching(asked) : response(random, asked)
+    received.websocketKey !== undefined && random.chance(0.8) ? switching(received) : response(random, received)
   const plan: Plan = {
     early: random.chance(0.05),
     bytes: text,
-    cuts: [],
+    splits: [],
     after: closes || random.chance(0.08) ? 'end' : 'keep',
     sound: true
   }
-  if (wild && random.chance(0.6)) spoil(plan, random, asked)
+  if (wild && random.chance(0.6)) spoil(plan, random, received)
   const count = random.chance(0.6) ? 0 : random.size(6)
   for (let i = 0; i < count; i++) {
-    plan.cuts.push({ at: random.int(1, Math.max(1, plan.bytes.length - 1)), pauseMs: random.pick([0, 1, 5, 30]) })
+    plan.splits.push({ at: random.int(1, Math.max(1, plan.bytes.length - 1)), pauseMs: random.pick([0, 1, 5, 30]) })
   }
-  plan.cuts.sort((a, b) => a.at - b.at)
+  plan.splits.sort((a, b) => a.at - b.at)
   return plan
 }
 
@@ -57,15 +57,15 @@ const interims = [
 ]
 
 /** Every part of the response that could be mixed up carries the exchange's mark. */
-function response(random: Random, { method, token, mark }: Asked): { text: string; closes: boolean } {
+function response(random: Random, { method, token, mark }: Received): { text: string; closes: boolean } {
   const status = random.pick(statuses)
-  const head = [`X-Mark: ${mark}`, `X-Token-Back: ${token}`]
+  const fields = [`X-Mark: ${mark}`, `X-Token-Back: ${token}`]
   const extra = [
     `Set-Cookie: a=${mark}`, `set-cookie: b=${mark}`, 'Server: x', 'X-Empty:', 'X-Latin: \xe9\xfc', 'Connection: x-hop\r\nX-Hop: 1',
     'Keep-Alive: timeout=60', 'Location: http://h/x', 'Date: Thu, 01 Jan 1970 00:00:00 GMT', 'Vary: *', 'X-Request-Id: service',
     'Proxy-Authenticate: Basic', 'Retry-After: 0', 'Upgrade: h2c', 'Content-Type: text/plain', 'Trailer: X-Sum'
   ] // biome-ignore format: a list
-  for (let i = random.size(5); i > 0; i--) head.push(random.pick(extra))
+  for (let i = random.size(5); i > 0; i--) fields.push(random.pick(extra))
   const filler = () =>
     random.pick([
       mark,
@@ -82,25 +82,25 @@ function response(random: Random, { method, token, mark }: Asked): { text: strin
   const framing = random.pick(['sized', 'sized', 'chunked', 'chunked', 'close', 'empty'] as const)
   let body = ''
   if (framing === 'sized' && !status.startsWith('204')) {
-    head.push(`Content-Length: ${content.length}`)
+    fields.push(`Content-Length: ${content.length}`)
     body = content
   } else if (framing === 'chunked' && !status.startsWith('204')) {
-    head.push('Transfer-Encoding: chunked')
+    fields.push('Transfer-Encoding: chunked')
     body = chunksOf(random, content)
   } else if (framing === 'close') {
-    head.push(...(random.chance(0.5) ? ['Connection: close'] : []))
+    fields.push(...(random.chance(0.5) ? ['Connection: close'] : []))
     body = content
-  } else if (!bodiless) head.push('Content-Length: 0')
+  } else if (!bodiless) fields.push('Content-Length: 0')
   const version = framing !== 'chunked' && random.chance(0.05) ? '1.0' : '1.1'
-  text += `HTTP/${version} ${status}\r\n${head.join('\r\n')}\r\n\r\n${bodiless ? '' : body}`
+  text += `HTTP/${version} ${status}\r\n${fields.join('\r\n')}\r\n\r\n${bodiless ? '' : body}`
   return { text, closes: version === '1.0' || (framing === 'close' && !bodiless) }
 }
 
-function switching({ websocketKey, mark }: Asked): { text: string; closes: boolean } {
+function switching({ websocketKey, mark }: Received): { text: string; closes: boolean } {
   const accept = createHash('sha1').update(`${websocketKey}258EAFA5-E914-47DA-95CA-C5AB0DC85B11`).digest('base64')
-  const head = ['Upgrade: websocket', 'Connection: Upgrade', `Sec-WebSocket-Accept: ${accept}`, `X-Mark: ${mark}`]
+  const fields = ['Upgrade: websocket', 'Connection: Upgrade', `Sec-WebSocket-Accept: ${accept}`, `X-Mark: ${mark}`]
   const frame = `\x81${String.fromCharCode(mark.length)}${mark}`
-  return { text: `HTTP/1.1 101 Switching Protocols\r\n${head.join('\r\n')}\r\n\r\n${frame}`, closes: false }
+  return { text: `HTTP/1.1 101 Switching Protocols\r\n${fields.join('\r\n')}\r\n\r\n${frame}`, closes: false }
 }
 
 const lines = [
@@ -112,7 +112,7 @@ const lines = [
   'Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked', 'X-Request-Id: a\x00b', 'Via: \xff', 'Proxy-Status: x', 'Retry-After: 999999999'
 ] // biome-ignore format: a list
 
-const faults: ((plan: Plan, random: Random, asked: Asked) => void)[] = [
+const faults: ((plan: Plan, random: Random, received: Received) => void)[] = [
   (plan, random) => {
     plan.bytes = mutate(plan.bytes, random, lines)
     if (random.chance(0.5)) plan.after = 'end'
@@ -153,7 +153,7 @@ const faults: ((plan: Plan, random: Random, asked: Asked) => void)[] = [
   },
   (plan, random) => {
     if (random.chance(0.8)) return
-    plan.cuts.push({ at: random.int(0, Math.max(0, plan.bytes.length - 1)), pauseMs: tooLongMs })
+    plan.splits.push({ at: random.int(0, Math.max(0, plan.bytes.length - 1)), pauseMs: tooLongMs })
   },
   (plan) => {
     plan.after = 'reset'
@@ -164,9 +164,9 @@ const faults: ((plan: Plan, random: Random, asked: Asked) => void)[] = [
   }
 ]
 
-function spoil(plan: Plan, random: Random, asked: Asked): void {
+function spoil(plan: Plan, random: Random, received: Received): void {
   plan.sound = false
-  for (let count = random.chance(0.8) ? 1 : 2; count > 0; count--) random.pick(faults)(plan, random, asked)
+  for (let count = random.chance(0.8) ? 1 : 2; count > 0; count--) random.pick(faults)(plan, random, received)
 }
 
 /** Returns the final response of a plan as a strict reader understands it, or null if it has none. */

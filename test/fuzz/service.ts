@@ -10,7 +10,7 @@ import { tokens } from './requests.ts'
 import type { Plan } from './responses.ts'
 import { planFor, readPlan } from './responses.ts'
 
-/** A connection in progress: its requests, and those that have arrived. */
+/** A client connection in progress: the requests that it sent, and those that services received. */
 export interface Run {
   case: Case
   reading: Reading
@@ -26,15 +26,15 @@ export interface Run {
 export interface Exchange {
   mark: string
   run: Run
-  /** Its number among the connection's requests. */
+  /** Index of the request on the connection. */
   index: number
   request: Request
   plan: Plan
-  /** The plan as a strict reader understands it. */
-  answer: Response | null
-  /** All of the plan was written before the gateway closed the connection. */
+  /** Final response of the plan as a strict parser reads it; null if it has none. */
+  expected: Response | null
+  /** True if all of the plan was written before the gateway closed the connection. */
   written: boolean
-  /** An earlier response on the connection was malformed. */
+  /** True if an earlier response on the connection was malformed. */
   tainted: boolean
 }
 
@@ -48,7 +48,7 @@ export interface World {
 
 export const marks = /m(\d+)c([0-9a-f]{8})/g
 const check = (number: string | number) => hash(`mark ${number}`).toString(16).padStart(8, '0')
-/** Ignores marks that a mutation made. */
+/** Verifies the checksum of a mark, since mutations may produce text that looks like one. */
 export const isMark = (number: string, sum: string): boolean => check(number) === sum
 
 export interface ServiceOptions {
@@ -67,7 +67,7 @@ class Connection {
   readonly #options: ServiceOptions
   #text = ''
   #exchange: Exchange | null = null
-  #answered = false
+  #responded = false
   /** The marks from the first malformed response on. */
   readonly #leftovers: string[] = []
   #over = false
@@ -99,13 +99,13 @@ class Connection {
     this.#exchange = exchange
     if (exchange === null || this.#over) return
     if (!request.complete) {
-      if (exchange.plan.early && !this.#answered) void this.#answer(exchange)
+      if (exchange.plan.early && !this.#responded) void this.#respond(exchange)
       return
     }
     this.#settle(exchange, request)
     const more = this.#text.length > request.end && headerValue(request, 'upgrade') === undefined
-    if (more && !this.#answered) this.#fail('a service got another request before its response')
-    else if (!this.#answered) void this.#answer(exchange)
+    if (more && !this.#responded) this.#fail('a service got another request before its response')
+    else if (!this.#responded) void this.#respond(exchange)
   }
 
   #mayMisread(run: Run | undefined): void {
@@ -144,16 +144,16 @@ class Connection {
     for (const name of nominated)
       if (headerValue(request, name) !== undefined) this.#fail(`a service got ${name}, which Connection names`, run)
     const mark = `m${number}c${check(number)}`
-    const asked = {
+    const received = {
       method: request.method,
       token: key,
       mark,
       websocketKey: headerValue(request, 'upgrade') && headerValue(request, 'sec-websocket-key')
     }
     const times = run.exchanges.filter((exchange) => exchange.index === index).length
-    const plan = planFor(new Random(seed, 'plan', request.target, index, times), asked, this.#options.wild)
-    const answer = readPlan(plan, request.method)
-    const exchange = { mark, run, index, request, plan, answer, written: false, tainted: this.#leftovers.length > 0 }
+    const plan = planFor(new Random(seed, 'plan', request.target, index, times), received, this.#options.wild)
+    const expected = readPlan(plan, request.method)
+    const exchange = { mark, run, index, request, plan, expected, written: false, tainted: this.#leftovers.length > 0 }
     if (exchange.tainted || !plan.sound) this.#leftovers.push(mark)
     run.exchanges.push(exchange)
     exchanges.set(mark, exchange)
@@ -169,11 +169,11 @@ class Connection {
     else if (trailersOf(sent) !== trailersOf(request)) this.#fail('a service got other trailers', exchange.run)
   }
 
-  async #answer(exchange: Exchange): Promise<void> {
-    this.#answered = true
-    const { bytes, cuts, after } = exchange.plan
+  async #respond(exchange: Exchange): Promise<void> {
+    this.#responded = true
+    const { bytes, splits, after } = exchange.plan
     let from = 0
-    for (const { at, pauseMs } of [...cuts, { at: bytes.length, pauseMs: 0 }]) {
+    for (const { at, pauseMs } of [...splits, { at: bytes.length, pauseMs: 0 }]) {
       if (this.#socket.destroyed) return
       if (at > from) this.#socket.write(bytes.slice(from, at), 'latin1')
       from = Math.max(from, at)
@@ -183,13 +183,13 @@ class Connection {
     exchange.written = true
     if (after === 'end') this.#socket.end()
     else if (after === 'reset') this.#socket.resetAndDestroy()
-    if (after !== 'keep' || !exchange.request.complete || exchange.answer?.status === 101) {
+    if (after !== 'keep' || !exchange.request.complete || exchange.expected?.status === 101) {
       this.#over = true
       return
     }
     this.#text = this.#text.slice(exchange.request.end)
     this.#exchange = null
-    this.#answered = false
+    this.#responded = false
     if (this.#text !== '') this.#read()
   }
 
@@ -200,12 +200,12 @@ class Connection {
   }
 }
 
-/** Without any token left, the only connection that sent such a request. */
+/** Returns the connection that sent a request whose tokens a mutation has removed. */
 function soleCandidate(runs: Map<string, Run>, request: Request): Run | undefined {
   return [...runs.values()].find(({ reading }) => reading.requests.some((sent) => isSame(sent, request)))
 }
 
-/** Method and target as they must arrive; the stripped prefix may have been written in any way. */
+/** Compares method and target. The stripped prefix may have been encoded in any way. */
 function isSame(sent: Request, got: Request): boolean {
   if (sent.method !== got.method) return false
   const target = sent.target.replace(/^https?:\/\/[^/?#]*(?=(\/?))/i, (_all, slash) => (slash ? '' : '/'))
@@ -247,8 +247,8 @@ function trailersOf(request: Request): string {
 /** Returns the reason why a gateway must not send a request that can be read, or null. */
 function malformed(request: Request): string | null {
   const { headers, version, target } = request
-  if (version !== '1.1') return `a service was asked in HTTP/${version}`
-  if (!target.startsWith('/')) return 'a service got a target that is no path'
+  if (version !== '1.1') return `a service got a request in HTTP/${version}`
+  if (!target.startsWith('/')) return 'a service got a target that is not a path'
   if (headerValues(request, 'host').length !== 1) return 'a service got not exactly one Host'
   const hop = headers.find(([name]) => never.test(name.toLowerCase()))
   if (hop !== undefined) return `a service got the hop-by-hop header ${hop[0]}`

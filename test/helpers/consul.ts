@@ -124,9 +124,9 @@ async function startOnce(options: ConsulOptions): Promise<Consul> {
   }
 
   const expectOk = async (...args: Parameters<Consul['api']>) => {
-    const answer = await api(...args)
-    if (answer.status !== 200) throw new Error(`Consul: ${args[0]} ${args[1]}: ${answer.status} ${answer.body}`)
-    return answer.body
+    const response = await api(...args)
+    if (response.status !== 200) throw new Error(`Consul: ${args[0]} ${args[1]}: ${response.status} ${response.body}`)
+    return response.body
   }
   const inCatalog = async (id: string) => {
     const node = (await expectOk('GET', `/v1/catalog/node/${nodeName}`)) as { Services: Record<string, unknown> }

@@ -108,26 +108,26 @@ export async function startRawService(handler: (socket: Socket) => void): Promis
 }
 
 /** Responds with these bytes, in order, each after a whole header section; the last ones repeat. */
-export function answering(...responses: string[]): (socket: Socket) => void {
-  let answered = 0
+export function responding(...responses: string[]): (socket: Socket) => void {
+  let sent = 0
   return (socket) => {
     let seen = ''
     socket.on('data', (chunk: Buffer) => {
       seen += chunk.toString('latin1')
       if (!seen.includes('\r\n\r\n')) return
       seen = ''
-      socket.write(responses[Math.min(answered++, responses.length - 1)] ?? '', 'latin1')
+      socket.write(responses[Math.min(sent++, responses.length - 1)] ?? '', 'latin1')
     })
   }
 }
 
-async function listening(server: net.Server, cut: () => void): Promise<RunningService> {
+async function listening(server: net.Server, closeConnections: () => void): Promise<RunningService> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   const close = () =>
     new Promise<void>((resolve) => {
       server.close(() => resolve())
-      cut()
+      closeConnections()
     })
   return { url: `http://127.0.0.1:${port}`, port, close }
 }
@@ -213,7 +213,7 @@ export async function ask(port: number, target: string, headers: string[] = [], 
   return JSON.parse(Buffer.from(body, 'latin1').toString()) as Seen
 }
 
-export interface Answer {
+export interface ParsedResponse {
   status: number
   /** Names in lower case; several of a name joined by a line feed. */
   headers: Record<string, string>
@@ -221,7 +221,7 @@ export interface Answer {
   body: string
 }
 
-export function parse(text: string): Answer {
+export function parse(text: string): ParsedResponse {
   const end = text.indexOf('\r\n\r\n')
   const [start = '', ...lines] = text.slice(0, end).split('\r\n')
   const headers: Record<string, string> = {}

@@ -28,7 +28,7 @@ export async function service(t: Test): Promise<string> {
 }
 
 /** A plugin that reports the listener and Fastify's view of the client in a response header. */
-const teller = `
+const viewPlugin = `
 export default async (fastify) => {
   fastify.addHook('onRequest', async (request, reply) => {
     const { listener, ip, ips, host, protocol, trusted } = request
@@ -46,7 +46,7 @@ export interface Options {
 
 export async function running(t: Test, folder: string, sections: Options) {
   const file = join(folder, 'gateway.yaml')
-  writeFileSync(join(folder, 'teller.mjs'), teller)
+  writeFileSync(join(folder, 'client-view.mjs'), viewPlugin)
   const write = (sections: Options) => writeFileSync(file, JSON.stringify({ admin: { port: 0 }, ...sections }))
   write(sections)
   const runtime = await start(await loadConfig(file))
@@ -68,29 +68,32 @@ export const drain = { delay: 0, timeout: '1s' }
 export const routesTo = (url: string) => ({
   services: { any: { instances: [url] } },
   routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
-  plugins: [{ path: './teller.mjs' }]
+  plugins: [{ path: './client-view.mjs' }]
 })
 
-export interface Answer {
+export interface ReceivedResponse {
   readonly status: number
   readonly headers: http.IncomingHttpHeaders
   readonly text: string
 }
 
-export async function ask(options: https.RequestOptions, module: typeof http | typeof https = http): Promise<Answer> {
+export async function ask(
+  options: https.RequestOptions,
+  module: typeof http | typeof https = http
+): Promise<ReceivedResponse> {
   const request = module.request({ host: '127.0.0.1', agent: false, ...options } as http.RequestOptions).end()
   const [response] = (await once(request, 'response')) as [http.IncomingMessage]
   const text = Buffer.concat(await response.toArray()).toString()
   return { status: response.statusCode!, headers: response.headers, text }
 }
 
-export async function ask2(port: number, ca: string, headers: http2.OutgoingHttpHeaders): Promise<Answer> {
+export async function ask2(port: number, ca: string, headers: http2.OutgoingHttpHeaders): Promise<ReceivedResponse> {
   const session = http2.connect(`https://localhost:${port}`, { ca })
   try {
     const stream = session.request({ ':path': '/', ...headers })
-    const [head] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
+    const [fields] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
     const text = Buffer.concat(await stream.toArray()).toString()
-    return { status: head[':status'] as unknown as number, headers: head as http.IncomingHttpHeaders, text }
+    return { status: fields[':status'] as unknown as number, headers: fields as http.IncomingHttpHeaders, text }
   } finally {
     session.close()
   }
@@ -116,6 +119,6 @@ export async function shake(port: number, headers: Record<string, string>): Prom
   return response.headers
 }
 
-export const clientView = ({ headers }: Answer) =>
+export const clientView = ({ headers }: ReceivedResponse) =>
   JSON.parse(headers['x-client-view'] as string) as Record<string, unknown>
-export const seen = ({ text }: Answer) => JSON.parse(text) as http.IncomingHttpHeaders
+export const seen = ({ text }: ReceivedResponse) => JSON.parse(text) as http.IncomingHttpHeaders

@@ -138,12 +138,12 @@ export async function waitFor(
 export function isListening(port: number): Promise<boolean> {
   return new Promise((resolve) => {
     const socket = connect(port, '127.0.0.1')
-    const answer = (open: boolean) => {
+    const settle = (open: boolean) => {
       socket.destroy()
       resolve(open)
     }
-    socket.once('connect', () => answer(true))
-    socket.once('error', () => answer(false))
+    socket.once('connect', () => settle(true))
+    socket.once('error', () => settle(false))
   })
 }
 

@@ -53,9 +53,9 @@ export async function startPrometheus(options: PrometheusOptions = {}): Promise<
     port,
     async query(promql) {
       const response = await fetch(`${url}/api/v1/query?${new URLSearchParams({ query: promql })}`)
-      const answer = (await response.json()) as { data?: { result: Sample[] }; error?: string }
-      if (!answer.data) throw new Error(`Prometheus: ${answer.error}`)
-      return answer.data.result
+      const result = (await response.json()) as { data?: { result: Sample[] }; error?: string }
+      if (!result.data) throw new Error(`Prometheus: ${result.error}`)
+      return result.data.result
     },
     async stop() {
       await running.stop()

@@ -103,11 +103,11 @@ const noise = new Set(['args', 'command', 'cwd', 'externalID', 'jobId', 'stdio',
 
 function describe(diagnostics: unknown): string {
   if (typeof diagnostics !== 'object' || diagnostics === null) return ''
-  const told = Object.entries(diagnostics).flatMap(([key, value]) => {
+  const shown = Object.entries(diagnostics).flatMap(([key, value]) => {
     if (noise.has(key) || value === null) return []
     return [[key, key === 'at' ? `${value.fileName}:${value.lineNumber}:${value.columnNumber}` : value]]
   })
-  return told.length === 0 ? '' : indent(dump(Object.fromEntries(told), { lineWidth: -1, skipInvalid: true }))
+  return shown.length === 0 ? '' : indent(dump(Object.fromEntries(shown), { lineWidth: -1, skipInvalid: true }))
 }
 
 function indent(text: string): string {

@@ -72,12 +72,12 @@ const cache = resolve(import.meta.dirname, '../../.cache/tools')
 const found = new Map<ToolName, Promise<Tool>>()
 
 export function tool(name: ToolName): Promise<Tool> {
-  let answer = found.get(name)
-  if (!answer) {
-    answer = find(name)
-    found.set(name, answer)
+  let tool = found.get(name)
+  if (!tool) {
+    tool = find(name)
+    found.set(name, tool)
   }
-  return answer
+  return tool
 }
 
 async function find(name: ToolName): Promise<Tool> {

@@ -100,10 +100,10 @@ function misbehaving(random: () => number) {
     request.on('error', () => {}).on('data', (chunk: Buffer) => chunks.push(chunk))
     if (request.url === '/health') response.writeHead(random() < 0.9 ? 200 : 500).end()
     else if (random() < 0.05) response.writeHead(413).end('early')
-    else request.on('end', () => answer(response, Buffer.concat(chunks).toString()))
+    else request.on('end', () => respond(response, Buffer.concat(chunks).toString()))
   }
 
-  function answer(response: ServerResponse, echo: string): void {
+  function respond(response: ServerResponse, echo: string): void {
     const draw = random()
     const text = echo || 'x'.repeat([0, 10, 20_000, 200_000][Math.floor(random() * 4)]!)
     const well = () => {

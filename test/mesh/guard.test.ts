@@ -430,16 +430,16 @@ t.test('an exception of a caller’s handler at the end is reported to it; a sec
   for (const path of ['/', '/silent', '/reset']) {
     const policy = path === '/silent' && { mesh: shortest }
     const recorder = new Recorder()
-    let told = 0
+    let reports = 0
     recorder.onResponseEnd = () => {
       throw new Error('at the end')
     }
     recorder.onResponseError = () => {
-      told++
+      reports++
       throw new Error('at the error')
     }
     mesh.dispatch({ origin, path, method: 'POST', body: 'x', ...policy } as DispatchOptions, recorder)
-    await eventually(() => told === 1, 'the report to the caller')
+    await eventually(() => reports === 1, 'the report to the caller')
   }
   await eventually(() => lines.length === 3, 'each is logged')
   t.match(lines[0], { fields: { service: 'orders', err: { message: 'at the error' } } })

@@ -42,8 +42,8 @@ t.test("undici's API works: request, stream, pipeline, upgrade, fetch", async (t
   const mesh = meshOf(t, [service('echo', [url])])
   const origin = 'http://echo.mesh'
 
-  const asked = await request('http://echo.mesh/a?b=c', { dispatcher: mesh, method: 'POST', body: 'over request' })
-  t.equal(await asked.body.text(), 'over request')
+  const response = await request('http://echo.mesh/a?b=c', { dispatcher: mesh, method: 'POST', body: 'over request' })
+  t.equal(await response.body.text(), 'over request')
 
   const sink = new PassThrough()
   const read = text(sink)
@@ -56,9 +56,9 @@ t.test("undici's API works: request, stream, pipeline, upgrade, fetch", async (t
 
   const { socket, headers } = await upgrade(origin, { dispatcher: mesh, protocol: 'echo' })
   t.equal(headers.upgrade, 'echo')
-  const answered = text(socket)
+  const received = text(socket)
   socket.end('over upgrade')
-  t.equal(await answered, 'over upgrade')
+  t.equal(await received, 'over upgrade')
 
   const fetched = await fetch('http://echo.mesh/', { dispatcher: mesh, method: 'POST', body: 'over fetch' })
   t.equal(await fetched.text(), 'over fetch')
@@ -109,13 +109,13 @@ t.test('a route overrides the policy of its service', async (t) => {
   const mesh = meshOf(t, [service('orders', [gone, good.url], { retry: retryOptions })])
   const origin = 'http://orders.mesh'
   const off = Object.freeze({ retry: false as const })
-  const asked = await mesh.request({ ...get, origin })
-  t.equal(await asked.body.text(), 'good')
+  const response = await mesh.request({ ...get, origin })
+  t.equal(await response.body.text(), 'good')
   let refusals = 0
   for (let i = 0; i < 4; i++) {
-    const answer = await mesh.request({ ...get, origin, mesh: off }).catch((error: Error) => error)
-    if (answer instanceof Error) refusals++
-    else await answer.body.dump()
+    const response = await mesh.request({ ...get, origin, mesh: off }).catch((error: Error) => error)
+    if (response instanceof Error) refusals++
+    else await response.body.dump()
   }
   t.equal(refusals, 2, 'round robin meets the dead one every other time')
 })

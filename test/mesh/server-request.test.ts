@@ -50,7 +50,7 @@ async function overHttp1(socket: net.Socket): Promise<string> {
   return text
 }
 
-for (const [name, answer, kept] of [
+for (const [name, response, kept] of [
   ['kept', early(), true],
   ['closed', early('Connection: close'), false]
 ] as const) {
@@ -59,7 +59,7 @@ for (const [name, answer, kept] of [
       `an early 413 arrives; the service's connection is ${name}${retried ? '; the body is kept for a retry' : ''}`,
       async (t) => {
         const { url } = await raw(t, (socket) =>
-          socket.once('data', () => void (kept ? socket.write(answer) : socket.end(answer)))
+          socket.once('data', () => void (kept ? socket.write(response) : socket.end(response)))
         )
         const retry = retried ? { ...retryOptions, methods: ['POST' as const] } : (false as const)
         const mesh = meshOf(t, [service('orders', [url], { retry })])

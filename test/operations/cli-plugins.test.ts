@@ -91,9 +91,9 @@ t.test('an onClose hook that never ends is reported, and does not delay the exit
 t.test('check reports every failing onReady hook of a plugin, and starts nothing else', async (t) => {
   const service = createServer((_request, response) => void response.end('ok'))
   const registry = createServer((_request, response) => void response.end('[]'))
-  const asked: string[] = []
+  const requests: string[] = []
   for (const server of [service, registry]) {
-    server.on('request', ({ url }) => asked.push(String(url)))
+    server.on('request', ({ url }) => requests.push(String(url)))
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
     t.teardown(() => server.close().closeAllConnections())
   }
@@ -153,7 +153,7 @@ gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here (b.mjs:3:54)
     0,
     'warning: gateway.yaml:10:5: plugins[1]: its onReady hook was not checked: it calls a service, and check sends no calls\n'
   ])
-  t.strictSame(asked, [], 'no service, registry or key set was asked')
+  t.strictSame(requests, [], 'no service, registry or key set was asked')
 })
 
 const shown = {
@@ -213,7 +213,7 @@ t.test('routes shows the hooks of plugins on each route, and the routes of plugi
 })
 
 t.test('explain finds the hooks of plugins, and their routes', async (t) => {
-  const explain = async (...asked: string[]) => (await run(t, ['explain', 'FILE', ...asked], shown)).stdout
+  const explain = async (...args: string[]) => (await run(t, ['explain', 'FILE', ...args], shown)).stdout
   t.match(
     await explain('GET', '/orders/7'),
     / {2}plugins {3}audit \(onRequest, onResponse\), auth \(onRequest after cors\)\n/

@@ -48,17 +48,17 @@ t.test('on the admin port', async (t) => {
   const ask = async (query: string) => (await gateway.server.admin!.inject(`/admin/explain?${query}`)).json()
 
   for (let i = 0; i < 5; i++) {
-    const told = await ask('path=/api/orders/7%3Fx=1&header=x-user:bob')
-    t.match(told, { route: 'orders', refused: null, target: '/orders/7?x=1', responsePath: 'raw' })
-    t.ok(told.edge.indexOf('rate-limit') > told.edge.indexOf('request-id'))
+    const explained = await ask('path=/api/orders/7%3Fx=1&header=x-user:bob')
+    t.match(explained, { route: 'orders', refused: null, target: '/orders/7?x=1', responsePath: 'raw' })
+    t.ok(explained.edge.indexOf('rate-limit') > explained.edge.indexOf('request-id'))
     t.strictSame(
-      told.mesh.map(({ service, share }: { service: string; share: object }) => [service, share]),
+      explained.mesh.map(({ service, share }: { service: string; share: object }) => [service, share]),
       [
         ['orders', { weight: 95, matched: false }],
         ['canary', { weight: 5, matched: false }]
       ]
     )
-    const [orders] = told.mesh
+    const [orders] = explained.mesh
     t.ok(orders.chain.includes('hash') && orders.chain.includes('retry'))
     t.equal(orders.status.instances.length, 2)
     t.ok(orders.status.instances.some(({ id }: { id: string }) => id === orders.hashed))

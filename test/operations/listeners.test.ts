@@ -12,7 +12,7 @@ import { loadConfig } from '../../plugins/config.ts'
 import { Listener } from '../../plugins/operations/listener.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { startService } from '../helpers/gateway.ts'
-import type { Answer } from '../helpers/listeners.ts'
+import type { ReceivedResponse } from '../helpers/listeners.ts'
 import { ask, ask2, clientView, drain, routesTo, running, seen, service, shake } from '../helpers/listeners.ts'
 
 t.setTimeout(60_000)
@@ -44,22 +44,22 @@ t.test('trusted peers of one listener are not trusted on another', async (t) => 
   const forwarded = {
     'x-forwarded-for': '203.0.113.9, 192.168.0.5, 10.0.0.7',
     'x-forwarded-proto': 'https',
-    'x-forwarded-host': 'told.example'
+    'x-forwarded-host': 'forwarded.example'
   }
   const { portOf } = gateway
 
-  const distrusts = (answer: Answer, listener: string, scheme: string) => {
-    const { host: _host, ...rest } = clientView(answer)
+  const distrusts = (response: ReceivedResponse, listener: string, scheme: string) => {
+    const { host: _host, ...rest } = clientView(response)
     t.same(rest, { listener, ip: '127.0.0.1', ips: ['127.0.0.1'], protocol: scheme, trusted: false }, listener)
-    t.notMatch(clientView(answer).host, 'told.example')
-    t.equal(seen(answer)['x-forwarded-for'], '127.0.0.1')
-    t.equal(seen(answer)['x-forwarded-proto'], scheme)
-    t.notMatch(seen(answer)['x-forwarded-host'], 'told.example')
+    t.notMatch(clientView(response).host, 'forwarded.example')
+    t.equal(seen(response)['x-forwarded-for'], '127.0.0.1')
+    t.equal(seen(response)['x-forwarded-proto'], scheme)
+    t.notMatch(seen(response)['x-forwarded-host'], 'forwarded.example')
   }
-  const trusts = (answer: Answer, listener: string, ip: string) => {
-    t.match(clientView(answer), { listener, ip, host: 'told.example', protocol: 'https', trusted: true })
-    t.equal(seen(answer)['x-forwarded-for'], `${forwarded['x-forwarded-for']}, 127.0.0.1`)
-    t.equal(seen(answer)['x-forwarded-host'], 'told.example')
+  const trusts = (response: ReceivedResponse, listener: string, ip: string) => {
+    t.match(clientView(response), { listener, ip, host: 'forwarded.example', protocol: 'https', trusted: true })
+    t.equal(seen(response)['x-forwarded-for'], `${forwarded['x-forwarded-for']}, 127.0.0.1`)
+    t.equal(seen(response)['x-forwarded-host'], 'forwarded.example')
   }
 
   await t.test('HTTP/1.1', async (t) => {
@@ -71,7 +71,7 @@ t.test('trusted peers of one listener are not trusted on another', async (t) => 
     t.equal(clientView(await ask({ port: portOf('other'), headers: gap })).ip, '10.0.0.7')
     const partly = await ask({ port: portOf('partly'), headers: forwarded })
     t.match(clientView(partly), { ip: '127.0.0.1', protocol: 'https', trusted: true })
-    t.notMatch(clientView(partly).host, 'told.example')
+    t.notMatch(clientView(partly).host, 'forwarded.example')
     t.equal(seen(partly)['x-forwarded-for'], '127.0.0.1')
     t.end()
   })
@@ -163,9 +163,9 @@ t.test('a Unix socket', async (t) => {
   const gateway = await running(t, folder, { listen, ...routesTo(url) })
   t.equal(statSync(socketPath).mode & 0o777, 0o600)
   const headers = { 'x-forwarded-for': '203.0.113.9' }
-  const answer = await ask({ socketPath, headers })
-  t.match(clientView(answer), { listener: 'local', ip: '203.0.113.9', trusted: true })
-  t.equal(seen(answer)['x-forwarded-for'], '203.0.113.9, unknown')
+  const response = await ask({ socketPath, headers })
+  t.match(clientView(response), { listener: 'local', ip: '203.0.113.9', trusted: true })
+  t.equal(seen(response)['x-forwarded-for'], '203.0.113.9, unknown')
   t.match(clientView(await ask({ port: gateway.portOf('public'), headers })), { ip: '127.0.0.1', trusted: false })
 
   const second = { listen: { path: 'gateway.sock' }, admin: false, ...routesTo(url) }
@@ -233,9 +233,9 @@ t.test('without trust, the peers of a Unix socket are one client', async (t) => 
   const gateway = await running(t, folder, { listen, edge, ...routesTo(url), services })
   const socketPath = join(folder, 'gateway.sock')
   const headers = (entry: number) => ({ 'x-forwarded-for': `203.0.113.${entry}` })
-  const answer = await ask({ socketPath, headers: headers(1) })
-  t.match(clientView(answer), { listener: 'default', trusted: false })
-  t.equal(seen(answer)['x-forwarded-for'], 'unknown')
+  const response = await ask({ socketPath, headers: headers(1) })
+  t.match(clientView(response), { listener: 'default', trusted: false })
+  t.equal(seen(response)['x-forwarded-for'], 'unknown')
   t.equal((await ask({ socketPath, headers: headers(2) })).status, 200)
   t.equal((await ask({ socketPath, headers: headers(3) })).status, 429)
   t.match(

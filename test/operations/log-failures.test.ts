@@ -155,16 +155,16 @@ t.test('a disk that is full for a while: the log continues, and reports the numb
   await waitFor('the loss is reported', () => readFileSync(path, 'utf8').includes('were dropped'))
   await request(gateway, 1)
   await waitFor('the log goes on', () => linesOf(readFileSync(path, 'utf8')).at(-1)!.includes('"msg":"request"'))
-  const told = linesOf(readFileSync(path, 'utf8')).flatMap((line) => {
+  const written = linesOf(readFileSync(path, 'utf8')).flatMap((line) => {
     try {
       return [JSON.parse(line) as Line]
     } catch {
       return []
     }
   })
-  const report = told.find(({ msg }) => String(msg).includes('were dropped'))
+  const report = written.find(({ msg }) => String(msg).includes('were dropped'))
   t.match(report, { level: 'error', lines: await droppedBy(gateway), reason: 'EFBIG' })
-  t.equal(linesOf(readFileSync(path, 'utf8')).length - told.length, 1, 'of the line that was cut, its beginning')
+  t.equal(linesOf(readFileSync(path, 'utf8')).length - written.length, 1, 'of the line that was cut, its beginning')
   gateway.child.kill('SIGTERM')
   t.strictSame(await gateway.exited, [0, null])
 })

@@ -83,17 +83,17 @@ t.test('with too many draining configurations, the oldest is closed, with its st
       fastify.addHook('onClose', async () => { globalThis.closedConfigurations.push(i) })
     }`
   })
-  const cut: number[] = []
+  const aborted: number[] = []
   for (let i = 1; i <= 52; i++) {
     const response = (await gateway.get('/stream')).resume()
-    response.once('error', () => cut.push(i - 1))
+    response.once('error', () => aborted.push(i - 1))
     t.teardown(() => response.destroy())
     t.ok((await gateway.reload(sections(i))).applied)
   }
   await eventually(() => closed.length >= 2, 'the end of two configurations')
   await sleep(200)
   t.same(closed, [0, 1])
-  t.same(cut, [0, 1])
+  t.same(aborted, [0, 1])
   for (const stream of streams) stream.end()
 })
 

@@ -38,8 +38,8 @@ t.test('lines carry the request id, and children and levels are pino’s', async
   await server.inject('/quiet')
   t.equal(children, 0)
   await server.inject('/loud')
-  const told = lines.map(({ level, msg, requestId, a, b }) => ({ level, msg, requestId, a, b }))
-  t.strictSame(told, [
+  const logged = lines.map(({ level, msg, requestId, a, b }) => ({ level, msg, requestId, a, b }))
+  t.strictSame(logged, [
     { level: 30, msg: 'hello you', requestId: 'r1', a: 1, b: undefined },
     { level: 40, msg: 'from a child', requestId: 'r1', a: undefined, b: 2 },
     { level: 20, msg: 'now this', requestId: 'r1', a: undefined, b: undefined },

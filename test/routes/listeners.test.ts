@@ -4,7 +4,7 @@ import type { AddressInfo } from 'node:net'
 import t from 'tap'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { configOf } from '../helpers/gateway.ts'
-import type { Answer } from '../helpers/listeners.ts'
+import type { ReceivedResponse } from '../helpers/listeners.ts'
 import { ask, ask2, drain, running, service } from '../helpers/listeners.ts'
 
 t.setTimeout(60_000)
@@ -35,9 +35,9 @@ t.test('routes of one listener are 404 on others, over HTTP/1.1, TLS and HTTP/2'
     route('cased', '/INNER', ['public'])
   ]
   const { portOf, reload, metrics, runtime } = await running(t, folder, { listen, services, routes })
-  const statuses = async (answer: (path: string) => Promise<Answer>) => {
+  const statuses = async (get: (path: string) => Promise<ReceivedResponse>) => {
     const found: Record<string, number> = {}
-    for (const path of ['/all', '/inner', '/both', '/same']) found[path] = (await answer(path)).status
+    for (const path of ['/all', '/inner', '/both', '/same']) found[path] = (await get(path)).status
     return found
   }
   const ca = ours.cert
@@ -50,7 +50,7 @@ t.test('routes of one listener are 404 on others, over HTTP/1.1, TLS and HTTP/2'
   t.equal(
     (await ask({ port: portOf('public'), path: '/both', method: 'PROPFIND' })).status,
     404,
-    'nor for other methods'
+    '404 for other methods, too'
   )
   t.equal((await ask({ port: portOf('internal'), path: '/both', method: 'PROPFIND' })).status, 405)
   t.match(
@@ -83,7 +83,7 @@ t.test('routes of one listener are 404 on others, over HTTP/1.1, TLS and HTTP/2'
 })
 
 t.test('faults', async (t) => {
-  const told = (routes: object[]) => {
+  const faultsOf = (routes: object[]) => {
     const listen = [{ name: 'public', port: 1 }, { name: 'internal', port: 2 }] // biome-ignore format: a list
     try {
       configOf({ listen, services: { any: { instances: ['http://a'] } }, routes })
@@ -94,12 +94,12 @@ t.test('faults', async (t) => {
     }
     return []
   }
-  t.same(told([route('a', '/', ['interna'])]), [
+  t.same(faultsOf([route('a', '/', ['interna'])]), [
     'routes[0].match.listeners[0]: no listener is named "interna"; did you mean "internal"?'
   ])
-  t.same(told([route('a', '/', ['public']), route('b', '/', ['internal'])]), [])
-  t.match(told([route('a', '/', ['public']), route('b', '/', ['internal', 'public'])]), [
+  t.same(faultsOf([route('a', '/', ['public']), route('b', '/', ['internal'])]), [])
+  t.match(faultsOf([route('a', '/', ['public']), route('b', '/', ['internal', 'public'])]), [
     /^routes\[1\]\.match: routes "a" \(on line 1\) and "b" match the same requests/
   ])
-  t.match(told([route('a', '/'), route('b', '/', ['internal'])]), [/^routes\[1\]\.match: routes "a" .* and "b"/])
+  t.match(faultsOf([route('a', '/'), route('b', '/', ['internal'])]), [/^routes\[1\]\.match: routes "a" .* and "b"/])
 })

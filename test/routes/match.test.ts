@@ -226,9 +226,9 @@ t.test('a host that no route can match is 404, or 421 if configured', async (t) 
       ['b.example.com', '/a', expected],
       ['[::1]', '/a', expected]
     ] as const) {
-      const answer = await get(gateway.port, path, [`Host: ${host}`])
-      t.equal(answer.status, status, `${host} ${path}`)
-      if (status === 421) t.match(JSON.parse(answer.body), { code: 'JW_UNKNOWN_HOST' })
+      const response = await get(gateway.port, path, [`Host: ${host}`])
+      t.equal(response.status, status, `${host} ${path}`)
+      if (status === 421) t.match(JSON.parse(response.body), { code: 'JW_UNKNOWN_HOST' })
     }
   }
 })

@@ -62,8 +62,8 @@ t.test('a preflight, which has no other headers, gets the CORS of a route that c
     ['/beta', 'PUT'],
     ['/get', 'GET']
   ] as const) {
-    const asked = [...asks(method), 'Access-Control-Request-Headers: x-beta']
-    const { status, headers } = await get(gateway.port, path, asked, 'OPTIONS')
+    const requestHeaders = [...asks(method), 'Access-Control-Request-Headers: x-beta']
+    const { status, headers } = await get(gateway.port, path, requestHeaders, 'OPTIONS')
     t.equal(status, 204, path)
     t.equal(headers['access-control-allow-origin'], origin)
     t.equal(headers['access-control-allow-headers'], 'x-beta')

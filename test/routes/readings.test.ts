@@ -133,11 +133,11 @@ t.test('an encoded slash that a route allows does not bypass a protected route',
 
 t.test('readings that services do not have can be switched off, those that all have matched alike', async (t) => {
   const distinct = { paths: { case: 'distinct', trailingSlash: 'distinct', trailingDot: 'distinct' } }
-  const told = await routed(t, protectedRoutes, distinct)
+  const lenient = await routed(t, protectedRoutes, distinct)
   const ignore = { paths: { case: 'ignore', trailingSlash: 'ignore', trailingDot: 'ignore' } }
   const alike = await routed(t, protectedRoutes, ignore)
   for (const target of ['/API/users', '/api/users.', '/admin/', '/p/1/secret/']) {
-    t.match(await get(told.port, target), { status: 200, body: target }, target)
+    t.match(await get(lenient.port, target), { status: 200, body: target }, target)
     t.equal((await get(alike.port, target)).status, 401, target)
   }
 })

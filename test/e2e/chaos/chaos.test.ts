@@ -103,13 +103,13 @@ t.test('the zone that has all of the traffic is killed', (t) => {
 t.test('all but one are killed', (t) => run(t, { gateway, service: 'last', victims: fleet.slice(1), ...dead }))
 
 /** Restarts every instance in sequence, under load. */
-async function rolling(t: Test, restart: (member: Member, turn: number) => Promise<void>): Promise<Steady> {
+async function rolling(t: Test, restart: (member: Member, index: number) => Promise<void>): Promise<Steady> {
   const before = await gateway.cost(service)
   const load = new Steady(`${gateway.url}/${service}`, { rate, postEvery: 20 })
   t.teardown(() => load.destroy())
   const from = performance.now()
-  for (const [turn, member] of fleet.entries()) {
-    await restart(member, turn)
+  for (const [index, member] of fleet.entries()) {
+    await restart(member, index)
     await whole(gateway, service)
   }
   await load.stop()
@@ -121,15 +121,15 @@ async function rolling(t: Test, restart: (member: Member, turn: number) => Promi
 }
 
 t.test('rolling restart in order: maintenance or deregistration, then SIGTERM', async (t) => {
-  const load = await rolling(t, async (member, turn) => {
-    if (turn % 2 === 0) await member.maintenance(true)
+  const load = await rolling(t, async (member, index) => {
+    if (index % 2 === 0) await member.maintenance(true)
     else await member.deregister()
     const listed = async () => (await gateway.instances(service)).some(({ name }) => name === member.name)
     await waitFor('the gateway no longer lists it', async () => !(await listed()))
     await sleep(100) // requests in flight end
     await member.end('SIGTERM')
     await member.start()
-    if (turn % 2 === 0) await member.maintenance(false)
+    if (index % 2 === 0) await member.maintenance(false)
   })
   // The attempt timeout is short for a machine that stands still.
   const posts = load.failures('POST').filter(({ failure }) => !failure!.startsWith('504'))

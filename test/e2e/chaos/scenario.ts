@@ -44,7 +44,7 @@ export async function run(t: Test, scenario: Scenario): Promise<void> {
   const load = new Steady(`${gateway.url}/${service}`, { rate, postEvery: 20 })
   t.teardown(() => load.destroy())
   await waitFor('calm', () => load.gets().filter(({ ms }) => ms !== null).length >= stretch + 50)
-  await answering(load, 0, victims)
+  await allRespond(load, 0, victims)
   const calm = percentile(load.gets().slice(50), 99)
   const bound = Math.max(3 * calm, normalMs)
 
@@ -66,7 +66,7 @@ export async function run(t: Test, scenario: Scenario): Promise<void> {
     await Promise.all(victims.map(heal))
   }
   await whole(gateway, service)
-  await answering(load, healedAt, victims)
+  await allRespond(load, healedAt, victims)
   const backMs = Math.round(performance.now() - healedAt)
   await untilNormal(load, performance.now(), bound, percent)
   await load.stop()
@@ -81,10 +81,10 @@ export async function run(t: Test, scenario: Scenario): Promise<void> {
 }
 
 /** Resolves when each instance has served a GET that was sent after `from`. */
-async function answering(load: Steady, from: number, members: readonly Member[]): Promise<void> {
+async function allRespond(load: Steady, from: number, members: readonly Member[]): Promise<void> {
   const names = new Set(members.map(({ name }) => name))
-  const answered = () => new Set(load.gets(from).map(({ instance }) => instance))
-  await waitFor(`${[...names]} respond`, () => names.isSubsetOf(answered()))
+  const responded = () => new Set(load.gets(from).map(({ instance }) => instance))
+  await waitFor(`${[...names]} respond`, () => names.isSubsetOf(responded()))
 }
 
 /** Resolves when all instances are available at the gateway. */

@@ -48,19 +48,19 @@ export class Steady {
   }
 
   async #send(): Promise<void> {
-    const turn = this.sent.length
-    const method = turn % this.#postEvery === this.#postEvery - 1 ? 'POST' : 'GET'
-    const url = new URL(`${this.#url}/${turn}`)
-    const body = method === 'POST' ? `order ${turn}` : null
+    const index = this.sent.length
+    const method = index % this.#postEvery === this.#postEvery - 1 ? 'POST' : 'GET'
+    const url = new URL(`${this.#url}/${index}`)
+    const body = method === 'POST' ? `order ${index}` : null
     const sent: Sent = { method, at: performance.now(), ms: null, instance: '', failure: null }
     this.sent.push(sent)
     this.#pending++
     try {
-      const answer = await request(url, { dispatcher: this.#agent, method, body })
-      const text = await answer.body.text()
+      const response = await request(url, { dispatcher: this.#agent, method, body })
+      const text = await response.body.text()
       const whole = text === `${method} ${url.pathname} ${body ?? ''}`
-      if (answer.statusCode === 200 && whole) sent.instance = String(answer.headers['x-instance'])
-      else sent.failure = `${answer.statusCode} ${text}`
+      if (response.statusCode === 200 && whole) sent.instance = String(response.headers['x-instance'])
+      else sent.failure = `${response.statusCode} ${text}`
     } catch (error) {
       sent.failure = String(error)
     }

@@ -4,7 +4,7 @@ import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { parse } from '../../helpers/gateway.ts'
-import { gatewayOf, head, instances } from './support.ts'
+import { gatewayOf, headerSection, instances } from './support.ts'
 
 const collapsed = 'jingwei_mesh_collapsed_total{service="orders"}'
 const fallbacks = (kind: string, service = 'orders') =>
@@ -46,22 +46,22 @@ t.test('collapse: identical GETs share a response; other users, methods and rout
     await new Promise((resolve) => setTimeout(resolve, 50))
     t.equal(orders.seen.length - before, sent)
     for (const response of orders.held.splice(0)) response.setHeader('content-length', 4).end('done')
-    const answers = await Promise.all(clients.map(async ({ closed }) => parse((await closed).text)))
-    t.ok(answers.every(({ status }) => status === 200))
-    return answers
+    const responses = await Promise.all(clients.map(async ({ closed }) => parse((await closed).text)))
+    t.ok(responses.every(({ status }) => status === 200))
+    return responses
   }
-  const get = (target: string, ...headers: string[]) => head(target, headers)
-  const answers = await together([get('/?hold'), get('/?hold'), get('/?hold', 'Traceparent: 2'), get('/?hold&2')], 2)
-  t.ok(answers.every(({ body }) => body === 'done'))
+  const get = (target: string, ...headers: string[]) => headerSection(target, headers)
+  const responses = await together([get('/?hold'), get('/?hold'), get('/?hold', 'Traceparent: 2'), get('/?hold&2')], 2)
+  t.ok(responses.every(({ body }) => body === 'done'))
   t.equal(await world.metric(collapsed), 2)
   t.equal(
-    new Set(answers.map(({ headers }) => headers['x-request-id'])).size,
+    new Set(responses.map(({ headers }) => headers['x-request-id'])).size,
     4,
     'each response has its own request id'
   )
-  const other = [get('/?hold', 'Cookie: sid=2'), get('/?hold', 'Authorization: x'), head('/?hold', [], 'HEAD')]
+  const other = [get('/?hold', 'Cookie: sid=2'), get('/?hold', 'Authorization: x'), headerSection('/?hold', [], 'HEAD')]
   await together([get('/?hold', 'Cookie: sid=1'), ...other], 4)
-  await together([head('/?hold', [], 'POST'), head('/?hold', [], 'POST')], 2)
+  await together([headerSection('/?hold', [], 'POST'), headerSection('/?hold', [], 'POST')], 2)
   await together([get('/apart?hold'), get('/apart?hold')], 2)
   await together([get('/named?hold', 'Cookie: sid=1'), get('/named?hold', 'Cookie: sid=2')], 2)
   await together([get('/named?hold', 'Traceparent: 1'), get('/named?hold', 'Traceparent: 2')], 2)
@@ -84,11 +84,11 @@ t.test('collapse: after a response that may not be shared, each caller sends its
   ]) {
     const before = world.orders.seen.length
     const vary = header.startsWith('vary') ? (i: number) => [`x-any: ${i}`] : () => []
-    const clients = [0, 1, 2].map((i) => world.begin('', head(`/?delay=100&header=${header}`, vary(i))))
+    const clients = [0, 1, 2].map((i) => world.begin('', headerSection(`/?delay=100&header=${header}`, vary(i))))
     for (const { closed } of clients) t.match((await closed).text, /^HTTP\/1\.1 200/)
     t.equal(world.orders.seen.length - before, 3, header)
   }
-  world.orders.answer = (_request, response) => {
+  world.orders.respond = (_request, response) => {
     setTimeout(() => response.end('x'.repeat(2000)), 100)
     return true
   }
@@ -138,12 +138,12 @@ t.test('fallback to another service, with its own policy; POST only if no byte o
     '  backup: { instances: [SPARE], mesh: { circuitBreaker: { minRequests: 2, openFor: 1h } } }'
   )
   const { orders, spare } = world
-  const post = (target: string) => world.begin('', `${head(target, ['Content-Length: 5'], 'POST')}hello`)
+  const post = (target: string) => world.begin('', `${headerSection(target, ['Content-Length: 5'], 'POST')}hello`)
   const once = parse((await post('/?status=500').closed).text)
   t.equal(once.status, 500, 'no fallback: the first service may have processed the POST')
   t.equal(spare.seen.length, 0)
-  const answer = await world.send('/?status=500&at=orders')
-  t.match(answer, { status: 200, instance: 'spare', headers: { 'x-jingwei-fallback': 'service:backup' } })
+  const response = await world.send('/?status=500&at=orders')
+  t.match(response, { status: 200, instance: 'spare', headers: { 'x-jingwei-fallback': 'service:backup' } })
   t.equal(await world.metric('jingwei_mesh_circuit_state{service="orders"}'), 2)
   const unsent = parse((await post('/').closed).text)
   t.match(unsent, { status: 200, headers: { 'x-instance': 'spare', 'x-jingwei-fallback': 'service:backup' } })
@@ -172,7 +172,7 @@ t.test(
     await world.send('/mine', ['Cookie: sid=1'])
     const stale = () => world.send('/?header=etag:"1"')
     t.equal((await world.send('/?status=500')).status, 500)
-    world.orders.answer = (_request, response) => Boolean(response.writeHead(500).end('broken'))
+    world.orders.respond = (_request, response) => Boolean(response.writeHead(500).end('broken'))
     const again = await stale()
     t.match(again, { status: 200, body: first.body, headers: { 'x-jingwei-fallback': 'stale', etag: '"1"' } })
     t.match(again.headers, { age: /^\d+$/, 'cache-status': 'jingwei; hit; detail=stale-if-error' })

@@ -68,7 +68,7 @@ t.test('least-request, the default: an instance with many active requests gets n
 
 for (const policy of ['ring-hash, ringSize: 512', 'maglev, tableSize: 1021']) {
   t.test(`hashOn header, query, ip, consumer, cookie: ${policy}`, async (t) => {
-    const asked: [string, (who: string) => [target: string, headers: string[]]][] = [
+    const sources: [string, (who: string) => [target: string, headers: string[]]][] = [
       ['header:X-User', (who) => ['/', [`x-user: ${who}`]]],
       ['query:user', (who) => [`/?user=${who}`, []]],
       ['ip', (who) => ['/', [`X-Forwarded-For: 10.0.0.${Number.parseInt(who, 36) % 250}`]]],
@@ -82,12 +82,12 @@ for (const policy of ['ring-hash, ringSize: 512', 'maglev, tableSize: 1021']) {
       `
 listen: { trustProxy: [127.0.0.1] }
 services:
-${asked.map(([source]) => `  ${name(source)}: { instances: ${urls(some)}, mesh: { balance: { policy: ${policy}, hashOn: "${source}" } } }`).join('\n')}
+${sources.map(([source]) => `  ${name(source)}: { instances: ${urls(some)}, mesh: { balance: { policy: ${policy}, hashOn: "${source}" } } }`).join('\n')}
 routes:
-${asked.map(([source]) => `  - { name: ${name(source)}, match: { path: /, hosts: [${name(source)}] }, service: ${name(source)}${source === 'consumer' ? `, edge: { jwt: { secret: ${secret} } }` : ''} }`).join('\n')}
+${sources.map(([source]) => `  - { name: ${name(source)}, match: { path: /, hosts: [${name(source)}] }, service: ${name(source)}${source === 'consumer' ? `, edge: { jwt: { secret: ${secret} } }` : ''} }`).join('\n')}
 `
     )
-    for (const [source, request] of asked) {
+    for (const [source, request] of sources) {
       const met = new Set<string>()
       for (const who of ['ann', 'bob', 'eve', 'joe', 'kim', 'lea', 'max', 'ned', 'ora', 'pam', 'sid', 'tim']) {
         const [target, headers] = request(who)
@@ -147,7 +147,7 @@ t.test(
     const check = ', healthCheck: { interval: 50ms, healthyThreshold: 1 }, retry: false'
     const down = (some: Instance[]) => {
       for (const one of some) {
-        one.answer = ({ url }, response) => {
+        one.respond = ({ url }, response) => {
           if (url !== '/health') return false
           response.writeHead(500).end()
           return true
@@ -167,7 +167,7 @@ t.test(
     const refused = await never.send('/')
     t.match(refused, { status: 503, code: 'JW_NO_INSTANCE', headers: { 'retry-after': '1' } })
     t.equal(await never.metric('jingwei_mesh_panic{service="orders"}'), 0)
-    never.some[0]!.answer = () => false
+    never.some[0]!.respond = () => false
     await never.until('jingwei_mesh_instances{service="orders",state="available"}', 1)
     t.strictSame(await never.spread(3, '/'), { a: 3 })
   }
@@ -177,9 +177,9 @@ t.test('slowStart: the weight of a recovered instance grows gradually', async (t
   const check = ', healthCheck: { interval: 50ms, healthyThreshold: 1, unhealthyThreshold: 1 }'
   const { some, spread, until } = await balanced(t, '{ policy: round-robin, slowStart: 1h }', ['a', 'b'], check)
   t.strictSame(await spread(10, '/'), { a: 5, b: 5 }, 'no slow start for instances that exist at startup')
-  some[1]!.answer = (_request, response) => Boolean(response.writeHead(500).end())
+  some[1]!.respond = (_request, response) => Boolean(response.writeHead(500).end())
   await until('jingwei_mesh_instances{service="orders",state="unavailable"}', 1)
-  some[1]!.answer = () => false
+  some[1]!.respond = () => false
   await until('jingwei_mesh_instances{service="orders",state="available"}', 2)
   const tally = await spread(33, '/')
   t.ok(tally.a! >= 28 && (tally.b ?? 0) >= 1, JSON.stringify(tally))

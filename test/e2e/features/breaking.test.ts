@@ -59,7 +59,7 @@ t.test(
   async (t) => {
     const options = 'errorRatio: false, slowRatio: 60%, slowAfter: 300ms, minRequests: 3, openFor: 1h'
     const world = await gatewayTo(t, `circuitBreaker: { ${options} }, retry: false`)
-    world.some[0]!.answer = ({ url }, response) => {
+    world.some[0]!.respond = ({ url }, response) => {
       if (url !== '/stream') return false
       response.write('head')
       setTimeout(() => response.end(), 400)
@@ -138,8 +138,8 @@ t.test('maxRetries: limit of concurrent retries', async (t) => {
   const mesh = 'circuitBreaker: { maxRetries: 1, errorRatio: false }, retry: { on: [503], budget: 100%, attempts: 1 }'
   const world = await gatewayTo(t, mesh, ['a', 'b'])
   const [a, b] = world.some
-  a!.answer = (_request, response) => Boolean(response.writeHead(503).end())
-  b!.answer = (_request, response) => b!.held.push(response) > 0
+  a!.respond = (_request, response) => Boolean(response.writeHead(503).end())
+  b!.respond = (_request, response) => b!.held.push(response) > 0
   const clients: Client[] = []
   while (a!.seen.length < 3) {
     clients.push(world.begin('/'))

@@ -25,9 +25,9 @@ routes: [{ name: orders, match: { path: / }, service: orders }]
   return { some, view, ...world }
 }
 
-const answering = (some: Instance[], path: string, statusOf: (each: Instance) => number) => {
+const respondTo = (some: Instance[], path: string, statusOf: (each: Instance) => number) => {
   for (const each of some) {
-    each.answer = ({ url }, response) => url === path && Boolean(response.writeHead(statusOf(each)).end())
+    each.respond = ({ url }, response) => url === path && Boolean(response.writeHead(statusOf(each)).end())
   }
 }
 
@@ -39,7 +39,7 @@ t.test(
     path: /up, host: orders.internal, statuses: [204, 300-399], interval: 50ms, jitter: 0%, timeout: 500ms,
     unhealthyThreshold: 2, healthyThreshold: 3 }`
     const { some, view, ...world } = await gatewayTo(t, options)
-    answering(some, '/up', ({ name }) => (name === 'b' && ill ? 200 : name === 'c' ? 301 : 204))
+    respondTo(some, '/up', ({ name }) => (name === 'b' && ill ? 200 : name === 'c' ? 301 : 204))
     const checks = 'jingwei_mesh_health_checks_total{service="orders",outcome="success"}'
     while ((await world.metric(checks))! < 6) await sleep(10)
     t.strictSame(await world.spread(6, '/'), { a: 2, b: 2, c: 2 })
@@ -64,7 +64,7 @@ t.test(
 
 t.test('healthCheck type tcp, timeout; false for one service', async (t) => {
   const [a, b] = await instances(t, 'a', 'b')
-  a!.answer = ({ url }) => url === '/health' // never responds to it
+  a!.respond = ({ url }) => url === '/health' // never responds to it
   const world = await gatewayOf(
     t,
     `
@@ -78,7 +78,7 @@ routes:
   - { name: http, match: { path: /http }, service: http }
 `
   )
-  b!.answer = () => false
+  b!.respond = () => false
   await world.until('jingwei_mesh_instances{service="tcp",state="unavailable"}', 1)
   await world.until('jingwei_mesh_instances{service="http",state="unavailable"}', 1)
   t.strictSame(await world.spread(4, '/tcp'), { a: 4 })
@@ -146,7 +146,7 @@ t.test('a passing health check ends an ejection by outlier detection early', asy
   const options = `outlierDetection: { consecutive5xx: 1, interval: 100ms, baseEjection: 1h, maxEjection: 1h },
     healthCheck: { interval: 50ms, healthyThreshold: 1 }`
   const { some, ...world } = await gatewayTo(t, options, ['a', 'b'])
-  answering(some, '/health', () => 200)
+  respondTo(some, '/health', () => 200)
   const checks = 'jingwei_mesh_health_checks_total{service="orders",outcome="success"}'
   while ((await world.metric(checks))! < 4) await sleep(10)
   await world.until(state('available'), 2)

@@ -5,7 +5,7 @@ import t from 'tap'
 import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Instance, World } from './support.ts'
-import { gatewayOf, head, instances, urls } from './support.ts'
+import { gatewayOf, headerSection, instances, urls } from './support.ts'
 
 const gone = (method = 'GET') =>
   `jingwei_edge_requests_total{route="orders",method="${method}",status="499",direction="north-south"}`
@@ -126,7 +126,7 @@ for (const [name, { mesh, target = '/', blames, before, there }] of Object.entri
 t.test('a client disconnects within a response whose bandwidth is limited', async (t) => {
   const world = await gatewayTo(t, 'fault: { bandwidth: { limit: 1kb } }')
   for (const each of world.some) {
-    each.answer = (_request, response) => {
+    each.respond = (_request, response) => {
       response.setHeader('content-length', 100_000)
       response.write('x'.repeat(50_000))
       return true
@@ -137,13 +137,13 @@ t.test('a client disconnects within a response whose bandwidth is limited', asyn
   t.match((await world.service('orders')).concerns, { fault: { active: 1 } })
   client.socket.destroy()
   await world.idle()
-  await eventually(() => world.some.some(({ cut }) => cut === 1))
+  await eventually(() => world.some.some(({ aborted }) => aborted === 1))
   await world.until('jingwei_mesh_attempts_total{service="orders",outcome="aborted"}', 1)
 })
 
 t.test('a client disconnects within its request body, which is buffered for a retry', async (t) => {
   const world = await gatewayTo(t, 'retry: { methods: [PUT] }, hedge: { after: 10ms }')
-  const client = world.begin('', `${head('/', ['Content-Length: 1000'], 'PUT')}begin`)
+  const client = world.begin('', `${headerSection('/', ['Content-Length: 1000'], 'PUT')}begin`)
   await eventually(async () => (await world.service('orders')).active === 1)
   client.socket.destroy()
   await world.until(gone('PUT'), 1)

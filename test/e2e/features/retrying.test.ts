@@ -3,7 +3,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
-import { gatewayOf, head, instances, urls } from './support.ts'
+import { gatewayOf, headerSection, instances, urls } from './support.ts'
 
 const series = (name: string, ...labels: string[]) => `jingwei_mesh_${name}{service="orders"${labels.join('')}}`
 const retries = (reason: string) => series('retries_total', `,reason="${reason}"`)
@@ -23,7 +23,7 @@ ${routes}
   return { some, ...world }
 }
 const post = (target: string, body: string, ...headers: string[]) =>
-  head(target, [...headers, `Content-Length: ${body.length}`], 'POST') + body
+  headerSection(target, [...headers, `Content-Length: ${body.length}`], 'POST') + body
 
 t.test('retry, by default: a reset and a refused connection, but no status; false on a route', async (t) => {
   const gone = await instances(t, 'gone')
@@ -55,7 +55,7 @@ t.test('retry.on: statuses, gateway-error, 5xx, a header; the last response is f
   t.strictSame(await world.spread(4, '/gateway?status=500&at=a'), { b: 2, 500: 2 })
   t.strictSame(await world.spread(4, '/gateway?reset&at=a'), { b: 4 }, 'a missing response is a gateway-error')
   t.strictSame(await world.spread(4, '/any?status=500&at=a'), { b: 4 })
-  world.some[0]!.answer = ({ url }, response) =>
+  world.some[0]!.respond = ({ url }, response) =>
     url === '/header' && Boolean(response.writeHead(200, { 'x-again': '1', 'x-instance': 'a' }).end())
   t.strictSame(await world.spread(4, '/header'), { b: 4 })
   t.ok((await world.metric(retries('retriable-header')))! >= 2)
@@ -96,8 +96,8 @@ t.test('retry.methods, idempotencyKey, maxBody: requests that may be sent twice'
     '  - { name: strict, match: { path: /strict }, service: orders, mesh: { retry: { on: [503], idempotencyKey: false } } }'
   )
   const statuses = async (request: string) => {
-    const answers = [await raw(world.port, request), await raw(world.port, request)]
-    return answers.map((text) => parse(text).status).sort()
+    const responses = [await raw(world.port, request), await raw(world.port, request)]
+    return responses.map((text) => parse(text).status).sort()
   }
   const bad = '/?status=503&at=a'
   t.strictSame(await statuses(post(bad, 'order')), [200, 503])
@@ -105,7 +105,7 @@ t.test('retry.methods, idempotencyKey, maxBody: requests that may be sent twice'
   t.strictSame(await statuses(post(`/strict${bad}`, 'order', 'Idempotency-Key: "k1"')), [200, 503])
   t.strictSame(await statuses(post(bad, 'order').replace('POST', 'PATCH')), [200, 200])
   t.strictSame(await statuses(post(bad, 'order').replace('POST', 'PUT')), [200, 503])
-  t.strictSame(await statuses(head(bad, [], 'HEAD')), [200, 503])
+  t.strictSame(await statuses(headerSection(bad, [], 'HEAD')), [200, 503])
   const bodies = world.some[1]!.seen.filter(({ method }) => method === 'PATCH').map(({ body }) => String(body))
   t.ok(bodies.every((body) => body === 'order'))
   const large = 'x'.repeat(2000)
@@ -143,17 +143,17 @@ t.test('timeout, attemptTimeout, idleTimeout, responseTimeout', async (t) => {
   t.match(await world.send('/short?delay=400'), { status: 504, code: 'JW_CALL_TIMEOUT' })
   t.equal((await world.send('/patient?delay=500')).status, 200)
   for (const each of world.some) {
-    each.answer = (_request, response) => {
+    each.respond = (_request, response) => {
       response.write('begin ')
       setTimeout(() => response.end('end'), 2500).unref()
       return true
     }
   }
-  const cut = await raw(world.port, head('/'))
-  t.match(cut, /begin/)
-  t.notMatch(cut, /end\r\n0/, 'reset, not ended')
+  const aborted = await raw(world.port, headerSection('/'))
+  t.match(aborted, /begin/)
+  t.notMatch(aborted, /end\r\n0/, 'the response is reset, not ended')
   t.equal((await world.send('/patient')).body, 'begin end')
-  const late = await raw(world.port, head('/whole'))
+  const late = await raw(world.port, headerSection('/whole'))
   t.match(late, /begin/)
   t.notMatch(late, /end\r\n0/, 'reset, not ended')
   await world.idle()
@@ -170,12 +170,15 @@ t.test('hedge.after: the fast attempt wins, the slow one is aborted; methods; me
   t.strictSame(await world.spread(4, `/${slow}`), { b: 4 })
   const won = (await world.metric(series('hedges_total', ',outcome="won"')))!
   t.ok(won >= 2)
-  await eventually(() => world.some[0]!.cut >= won)
+  await eventually(() => world.some[0]!.aborted >= won)
   t.ok((await world.metric(series('attempts_total', ',outcome="hedged"')))! >= won)
   t.equal((await world.service('orders')).instances[0]!.available, true, 'the attempt that lost counts as no failure')
-  const answers = [await raw(world.port, post(`/posts${slow}`, 'x')), await raw(world.port, post(`/posts${slow}`, 'x'))]
+  const responses = [
+    await raw(world.port, post(`/posts${slow}`, 'x')),
+    await raw(world.port, post(`/posts${slow}`, 'x'))
+  ]
   t.strictSame(
-    answers.map((text) => parse(text).headers['x-instance']),
+    responses.map((text) => parse(text).headers['x-instance']),
     ['b', 'b']
   )
   t.ok(world.some[1]!.seen.filter(({ method }) => method === 'POST').every(({ body }) => String(body) === 'x'))
@@ -189,8 +192,8 @@ t.test('hedge.percentile, once 50 latencies are known; hedge.attempts', async (t
   const names = ['a', 'b', 'c']
   const world = await gatewayTo(t, 'hedge: { percentile: 90, attempts: 2 }, retry: { budget: 100% }', '', names)
   await world.spread(60, '/')
-  world.some[0]!.answer = () => true
-  world.some[1]!.answer = () => true
+  world.some[0]!.respond = () => true
+  world.some[1]!.respond = () => true
   // Two hedges: the first may select the other instance that never responds.
   t.strictSame(await world.spread(9, '/'), { c: 9 })
   t.ok((await world.metric(series('hedges_total', ',outcome="won"')))! >= 1)

@@ -3,7 +3,7 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
-import type { Answer, Client } from '../../helpers/gateway.ts'
+import type { Client, ParsedResponse } from '../../helpers/gateway.ts'
 import { connect, get, startGateway, startService } from '../../helpers/gateway.ts'
 
 export interface Instance {
@@ -13,10 +13,10 @@ export interface Instance {
   readonly seen: { method: string; url: string; headers: IncomingMessage['headers']; body: Buffer }[]
   /** Responses of requests with `?hold`; the test ends them. */
   readonly held: ServerResponse[]
-  /** Number of requests whose connection was closed before the response was complete. */
-  cut: number
-  /** Sends another response than the usual one, and returns true if it does. */
-  answer: (request: IncomingMessage, response: ServerResponse, body: Buffer) => boolean
+  /** Number of responses whose connection was closed before they were complete. */
+  aborted: number
+  /** Replaces the usual response; returns true if it sends one. */
+  respond: (request: IncomingMessage, response: ServerResponse, body: Buffer) => boolean
   close(): Promise<void>
 }
 
@@ -27,7 +27,7 @@ export interface Instance {
 export async function instance(t: Test, name: string): Promise<Instance> {
   const { url, close } = await startService(async (request, response) => {
     response.on('close', () => {
-      if (!response.writableFinished) self.cut++
+      if (!response.writableFinished) self.aborted++
     })
     const chunks: Buffer[] = []
     try {
@@ -38,14 +38,18 @@ export async function instance(t: Test, name: string): Promise<Instance> {
     const body = Buffer.concat(chunks)
     const { method = '', url = '', headers } = request
     self.seen.push({ method, url, headers, body })
-    if (!self.answer(request, response, body)) await usual(self, request, response)
+    if (!self.respond(request, response, body)) await respondAsRequested(self, request, response)
   })
-  const self: Instance = { url, name, seen: [], held: [], cut: 0, answer: () => false, close }
+  const self: Instance = { url, name, seen: [], held: [], aborted: 0, respond: () => false, close }
   t.teardown(close)
   return self
 }
 
-async function usual(self: Instance, { url = '', headers, method }: IncomingMessage, response: ServerResponse) {
+async function respondAsRequested(
+  self: Instance,
+  { url = '', headers, method }: IncomingMessage,
+  response: ServerResponse
+) {
   const { searchParams } = new URL(url, 'http://any')
   const isMeant = (searchParams.get('at') ?? self.name) === self.name
   const of = (name: string) => searchParams.get(`${self.name}.${name}`) ?? (isMeant ? searchParams.get(name) : null)
@@ -92,17 +96,17 @@ export interface Explained {
   mesh: { service: string; subset: string | null; share: object | null; chain: string[]; hashed: string | null }[]
 }
 
-export type Said = Answer & { instance: string; code: string | null }
+export type ServiceResponse = ParsedResponse & { instance: string; code: string | null }
 
 export interface World {
   port: number
   admin: { inject: (path: string) => Promise<{ body: string; json: <T>() => T; statusCode: number }> }
   log: Record<string, unknown>[]
-  send(target: string, headers?: string[], method?: string): Promise<Said>
+  send(target: string, headers?: string[], method?: string): Promise<ServiceResponse>
   /** Sends a request and returns its client, which may disconnect. */
-  begin(target: string, head?: string): Client
+  begin(target: string, headerSection?: string): Client
   /** Sends `count` requests in sequence. Returns the number of 200s by instance, and of other responses by status. */
-  spread(count: number, target: string, headers?: (turn: number) => string[]): Promise<Record<string, number>>
+  spread(count: number, target: string, headers?: (index: number) => string[]): Promise<Record<string, number>>
   /** The value of a series, named as it is on `/metrics`; null where there is none. */
   metric(series: string): Promise<number | null>
   service(name: string): Promise<ServiceView>
@@ -115,7 +119,7 @@ export interface World {
   until(series: string, value: number): Promise<void>
 }
 
-export const head = (target: string, headers: string[] = [], method = 'GET') =>
+export const headerSection = (target: string, headers: string[] = [], method = 'GET') =>
   `${[`${method} ${target} HTTP/1.1`, 'Host: h', ...headers, 'Connection: close'].join('\r\n')}\r\n\r\n`
 
 /** Starts a gateway with this configuration and an admin port; the test's end closes it. */
@@ -139,18 +143,18 @@ export async function gatewayOf(t: Test, yaml: string): Promise<World> {
     admin: { inject },
     log,
     async send(target, headers, method) {
-      const answer = await get(port, target, headers, method)
+      const response = await get(port, target, headers, method)
       let code: string | null = null
       try {
-        code = (JSON.parse(answer.body) as { code?: string }).code ?? null
+        code = (JSON.parse(response.body) as { code?: string }).code ?? null
       } catch {}
-      return { ...answer, instance: answer.headers['x-instance'] ?? '', code }
+      return { ...response, instance: response.headers['x-instance'] ?? '', code }
     },
-    begin: (target, text = head(target)) => connect(port, text),
+    begin: (target, text = headerSection(target)) => connect(port, text),
     async spread(count, target, headers) {
       const tally: Record<string, number> = {}
-      for (let turn = 0; turn < count; turn++) {
-        const { status, instance } = await world.send(target, headers?.(turn))
+      for (let index = 0; index < count; index++) {
+        const { status, instance } = await world.send(target, headers?.(index))
         const key = status === 200 ? instance : String(status)
         tally[key] = (tally[key] ?? 0) + 1
       }
@@ -171,10 +175,10 @@ export async function gatewayOf(t: Test, yaml: string): Promise<World> {
 }
 
 /** Keys of the counts of calls in flight, in the state of services, instances and concerns. */
-const underWay = ['active', 'pending', 'inFlight']
+const inFlightKeys = ['active', 'pending', 'inFlight']
 
 function isIdle({ active, concerns, instances }: ServiceView): boolean {
-  const kept = [...Object.values(concerns), ...instances.flatMap((each) => Object.values(each.concerns))]
-  const counts = kept.flatMap((said) => underWay.map((name) => said[name]).filter((count) => count !== undefined))
+  const states = [...Object.values(concerns), ...instances.flatMap((each) => Object.values(each.concerns))]
+  const counts = states.flatMap((state) => inFlightKeys.map((key) => state[key]).filter((count) => count !== undefined))
   return [active, ...instances.map((each) => each.active), ...counts].every((count) => count === 0)
 }

@@ -7,7 +7,7 @@ import { echo, opcodes, open, startWebSocketService } from '../../helpers/edge/w
 import { eventually } from '../../helpers/eventually.ts'
 import type { Client } from '../../helpers/gateway.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
-import { gatewayOf, head, instances, urls } from './support.ts'
+import { gatewayOf, headerSection, instances, urls } from './support.ts'
 
 /** Configuration with all of these concerns at once. */
 const everything = (shadow: string) => `
@@ -66,7 +66,7 @@ t.test('all concerns: a response is unchanged; a failed call is retried, hedged 
   t.strictSame(await world.spread(2, '/?a.delay=6000'), { b: 2 }, 'hedged')
   t.strictSame(await world.spread(4, '/?a.reset'), { b: 4 })
 
-  for (const each of world.some) each.answer = (_request, response) => Boolean(response.destroy())
+  for (const each of world.some) each.respond = (_request, response) => Boolean(response.destroy())
   const stale = await world.send(cached)
   t.match(stale, { status: 200, body: first.body, headers: { 'x-jingwei-fallback': 'stale', etag: '"v1"' } })
   t.ok(Number(stale.headers.age) >= 7, 'Age goes on from the value of the service')
@@ -78,12 +78,12 @@ t.test('all concerns: a response is unchanged; a failed call is retried, hedged 
     'telemetry', 'deadline', 'call', 'circuit-breaker', 'adaptive-concurrency', 'caps', 'rate-limit', 'select',
     'attempt-telemetry', 'outlier-detection', 'attempt-timeout'
   ]) // biome-ignore format: in order
-  for (const each of world.some) each.answer = () => false
+  for (const each of world.some) each.respond = () => false
 
   const before = a.seen.length + b.seen.length
   const clients = [1, 2, 3].map(() => world.begin('/?delay=100&a.status=500&shared'))
-  const answers = await Promise.all(clients.map(async ({ closed }) => parse((await closed).text)))
-  t.ok(answers.every(({ status, headers }) => status === 200 && headers['x-instance'] === 'b'))
+  const responses = await Promise.all(clients.map(async ({ closed }) => parse((await closed).text)))
+  t.ok(responses.every(({ status, headers }) => status === 200 && headers['x-instance'] === 'b'))
   t.ok(a.seen.length + b.seen.length - before <= 3, 'shared, and retried at most once')
   await world.idle()
   t.equal(await world.metric('jingwei_mesh_circuit_state{service="orders"}'), 0)
@@ -93,7 +93,7 @@ t.test('server-sent events: each is forwarded at once, with all concerns', async
   const world = await gatewayWithAll(t)
   const streams: ServerResponse[] = []
   for (const each of world.some) {
-    each.answer = (_request, response) => {
+    each.respond = (_request, response) => {
       response.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' }).flushHeaders()
       return streams.push(response) > 0
     }
@@ -113,7 +113,7 @@ t.test('server-sent events: each is forwarded at once, with all concerns', async
     3
   )
   clients[0]!.socket.destroy()
-  await eventually(() => world.some.some(({ cut }) => cut === 1))
+  await eventually(() => world.some.some(({ aborted }) => aborted === 1))
   for (const stream of streams) stream.end()
   for (const client of clients.slice(1)) t.match((await client.closed).text, /0\r\n\r\n$/)
   await world.idle()
@@ -136,13 +136,13 @@ t.test(
     for (const [method, headers, bytes] of requests) {
       const what = `${method} ${headers.join()}`
       const before = world.some.map(({ seen }) => seen.length)
-      const text = await raw(world.port, Buffer.concat([Buffer.from(head('/upload', headers, method)), bytes]))
+      const text = await raw(world.port, Buffer.concat([Buffer.from(headerSection('/upload', headers, method)), bytes]))
       t.equal(parse(text).status, 200, what)
       const got = world.some.flatMap(({ seen }, i) => seen.slice(before[i]))
       t.equal(got.length, 1)
       t.equal(createHash('sha256').update(got[0]!.body).digest('hex'), digest, what)
     }
-    const put = Buffer.concat([Buffer.from(head('/?status=503&header=x-why:full', sized, 'PUT')), body])
+    const put = Buffer.concat([Buffer.from(headerSection('/?status=503&header=x-why:full', sized, 'PUT')), body])
     const failed = parse(await raw(world.port, put))
     t.match(failed, { status: 200, body: 'sorry' }, 'not retried: only part of the body was buffered')
     t.equal(world.some.flatMap(({ seen }) => seen.filter(({ url }) => url.includes('full'))).length, 1)
@@ -155,7 +155,7 @@ t.test(
 t.test('a buffered body is retried and mirrored whole', async (t) => {
   const world = await gatewayWithAll(t)
   const text = 'x'.repeat(50_000)
-  const request = head('/?a.status=500', [`Content-Length: ${text.length}`], 'PUT') + text
+  const request = headerSection('/?a.status=500', [`Content-Length: ${text.length}`], 'PUT') + text
   for (let i = 0; i < 3; i++)
     t.match(parse(await raw(world.port, request)), { status: 200, headers: { 'x-instance': 'b' } })
   await eventually(() => world.shadow.seen.length === 3)
@@ -168,7 +168,7 @@ t.test('a buffered body is retried and mirrored whole', async (t) => {
 t.test('early hints, Expect: 100-continue and trailers pass through all concerns', async (t) => {
   const world = await gatewayWithAll(t)
   for (const each of world.some) {
-    each.answer = (request, response) => {
+    each.respond = (request, response) => {
       if (request.method === 'GET') response.writeEarlyHints({ link: '</style.css>; rel=preload' })
       response.writeHead(200, { trailer: 'x-sum' })
       response.write('body')
@@ -177,10 +177,10 @@ t.test('early hints, Expect: 100-continue and trailers pass through all concerns
       return true
     }
   }
-  const text = await raw(world.port, head('/', ['TE: trailers']))
+  const text = await raw(world.port, headerSection('/', ['TE: trailers']))
   t.match(text, /^HTTP\/1\.1 103 Early Hints\r\nlink: <\/style.css>; rel=preload\r\n\r\nHTTP\/1\.1 200/i)
   t.match(text, /x-sum: 42\r\n\r\n$/)
-  const client = world.begin('', head('/', ['Expect: 100-continue', 'Content-Length: 5'], 'PUT'))
+  const client = world.begin('', headerSection('/', ['Expect: 100-continue', 'Content-Length: 5'], 'PUT'))
   await client.until('HTTP/1.1 100 Continue\r\n\r\n')
   client.send('hello')
   t.match((await client.closed).text, /HTTP\/1\.1 200/)

@@ -4,7 +4,7 @@ import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { parse, raw } from '../../helpers/gateway.ts'
-import { gatewayOf, head, instances } from './support.ts'
+import { gatewayOf, headerSection, instances } from './support.ts'
 
 t.test('split: by weight; a match by header, cookie or consumer goes before it', async (t) => {
   const [main, next] = await instances(t, 'main', 'next')
@@ -109,8 +109,8 @@ routes:
 })
 
 const xs = 'x'.repeat(3000)
-const sized = head('/orders?n=1', ['X-Forwarded-For: 9.9.9.9', `Content-Length: ${xs.length}`], 'POST') + xs
-const chunked = `${head('/orders?n=2', ['Transfer-Encoding: chunked'], 'POST')}5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n`
+const sized = headerSection('/orders?n=1', ['X-Forwarded-For: 9.9.9.9', `Content-Length: ${xs.length}`], 'POST') + xs
+const chunked = `${headerSection('/orders?n=2', ['Transfer-Encoding: chunked'], 'POST')}5\r\nhello\r\n6\r\n world\r\n0\r\n\r\n`
 
 t.test('mirror: a copy with the body and the forwarding headers; false on a route', async (t) => {
   const [orders, shadow] = await instances(t, 'orders', 'shadow')
@@ -143,8 +143,8 @@ routes:
   t.equal((await world.send('/orders', [], 'OPTIONS')).status, 200)
   await eventually(() => shadow!.seen.length === 4)
   const large = 'x'.repeat(5000)
-  const answer = await raw(world.port, head('/orders', ['Content-Length: 5000'], 'POST') + large)
-  t.equal(parse(answer).status, 200)
+  const response = await raw(world.port, headerSection('/orders', ['Content-Length: 5000'], 'POST') + large)
+  t.equal(parse(response).status, 200)
   t.equal(String(orders!.seen.at(-1)!.body), large)
   await world.send('/plain')
   await world.send('/seldom')
@@ -166,7 +166,7 @@ routes:
 
 t.test('mirror: at most maxActive copies in flight; no response waits for them', async (t) => {
   const [orders, shadow] = await instances(t, 'orders', 'shadow')
-  shadow!.answer = (_request, response) => shadow!.held.push(response) > 0
+  shadow!.respond = (_request, response) => shadow!.held.push(response) > 0
   const world = await gatewayOf(
     t,
     `
@@ -213,10 +213,10 @@ routes:
   t.equal(orders!.seen.length, 0)
   const delayed = await timed('/delay')
   t.ok(delayed.status === 200 && delayed.ms >= 190, `${delayed.ms} ms`)
-  orders!.answer = (_request, response) => Boolean(response.end('x'.repeat(1024)))
+  orders!.respond = (_request, response) => Boolean(response.end('x'.repeat(1024)))
   const slow = await timed('/slow')
   t.ok(slow.status === 200 && slow.ms >= 400, `${slow.ms} ms for 1 kb at 2 kb/s`)
-  orders!.answer = () => false
+  orders!.respond = () => false
   const some = await world.spread(60, '/some')
   t.ok(some.orders! > 10 && some['503']! > 10, JSON.stringify(some))
   t.equal((await world.send('/none')).status, 200)
@@ -237,20 +237,20 @@ services: { orders: { instances: [${orders!.url}], mesh: { fault: { header: true
 routes: [{ name: orders, match: { path: / }, service: orders }]
 `
   const inner = await gatewayOf(t, yaml('127.0.0.1'))
-  const asked = ['X-Jingwei-Fault-Abort: 418']
-  t.equal((await inner.send('/', asked)).status, 418)
+  const faultHeader = ['X-Jingwei-Fault-Abort: 418']
+  t.equal((await inner.send('/', faultHeader)).status, 418)
   const begun = performance.now()
   t.equal((await inner.send('/', ['x-jingwei-fault-delay: 150'])).status, 200)
   t.ok(performance.now() - begun >= 140)
   t.equal((await inner.send('/', ['x-jingwei-fault-abort: nonsense'])).status, 200)
 
   const stranger = await gatewayOf(t, yaml('10.0.0.0/8'))
-  t.equal((await stranger.send('/', asked)).status, 200)
+  t.equal((await stranger.send('/', faultHeader)).status, 200)
 
   const none = await gatewayOf(t, yaml('127.0.0.1', 1))
-  const slow = none.begin('/', head('/', ['x-jingwei-fault-delay: 1000']))
+  const slow = none.begin('/', headerSection('/', ['x-jingwei-fault-delay: 1000']))
   while ((await none.service('orders')).concerns.fault!.active !== 1) await sleep(5)
-  t.equal((await none.send('/', asked)).status, 200, 'maxActive faults are active already')
+  t.equal((await none.send('/', faultHeader)).status, 200, 'maxActive faults are active already')
   t.equal(await none.metric('jingwei_mesh_fault_overflows_total{service="orders"}'), 1)
   t.match((await slow.closed).text, /^HTTP\/1\.1 200/)
 
@@ -262,5 +262,5 @@ services: { inner: { instances: ["http://127.0.0.1:${inner.port}"] } }
 routes: [{ name: inner, match: { path: / }, service: inner }]
 `
   )
-  t.equal((await outer.send('/', asked)).status, 200, 'the outer gateway removes the header')
+  t.equal((await outer.send('/', faultHeader)).status, 200, 'the outer gateway removes the header')
 })

@@ -13,7 +13,7 @@ import type { Seen } from './probe.ts'
 /** Configuration without the ports of the gateway, which stay the same over all reloads. */
 export type Changing = Record<string, unknown> & { listen?: object; plugins?: object[] }
 
-export interface Answer {
+export interface TextResponse {
   status: number
   text: string
 }
@@ -30,10 +30,10 @@ export interface ReloadingGateway {
   /** Writes a configuration and applies it; throws unless it is in force afterwards. */
   reload(config: Changing): Promise<void>
   /** `POST /admin/reload`. */
-  post(): Promise<Answer>
+  post(): Promise<TextResponse>
   /** Sends a GET on a keep-alive connection. */
-  get(path: string): Promise<Answer>
-  getAdmin(path: string): Promise<Answer>
+  get(path: string): Promise<TextResponse>
+  getAdmin(path: string): Promise<TextResponse>
   /** Returns the value of a metric: the series whose labels contain this text. */
   metric(name: string, labels?: string): Promise<number | null>
   /** The hash of the configuration in force. */
@@ -73,7 +73,7 @@ export async function startReloading(t: Test, first: Changing): Promise<Reloadin
   const [, admin] = /health +(http:\/\/[^/]+)/.exec(running.output())!
   const agent = new Agent({ connections: 4, connect: { rejectUnauthorized: false }, bodyTimeout: 30_000, ...lasting })
   t.teardown(() => agent.destroy())
-  const ask = async (to: string, method: 'GET' | 'POST'): Promise<Answer> => {
+  const ask = async (to: string, method: 'GET' | 'POST'): Promise<TextResponse> => {
     const { statusCode, body } = await request(to, { dispatcher: agent, method })
     return { status: statusCode, text: await body.text() }
   }

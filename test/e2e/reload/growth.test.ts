@@ -39,10 +39,10 @@ async function settled(gateway: ReloadingGateway, wanted?: object) {
   return { ...seen, series: lines.map((line) => line.slice(0, line.lastIndexOf(' '))) }
 }
 
-t.test(`${reloads} reloads`, async (t) => {
+t.test(`${reloads} reloads leave no additional resources`, async (t) => {
   const service = await startCounting(t)
   const tls = selfSigned(t)
-  const configOf = (turn: number): Changing => ({
+  const configOf = (number: number): Changing => ({
     listen: { tls, http2: true },
     mesh: {
       // Longer than the test: no connection reaches its idle timeout.
@@ -54,7 +54,7 @@ t.test(`${reloads} reloads`, async (t) => {
     },
     services: {
       steady: { instances: [service.url] },
-      changing: { instances: [service.url], mesh: { timeout: `${5000 + turn}ms` } }
+      changing: { instances: [service.url], mesh: { timeout: `${5000 + number}ms` } }
     },
     routes: [
       {
@@ -64,17 +64,21 @@ t.test(`${reloads} reloads`, async (t) => {
         edge: { rateLimit: { max: 1e6, window: '1h' } }
       },
       { name: 'changing', match: { path: '/changing' }, service: 'changing', edge: { cors: { origin: '*' } } },
-      { name: 'by-turn', match: { path: `/turn/${turn}` }, service: 'steady' },
-      ...Array.from({ length: turn % 5 }, (_, n) => ({ name: `r-${n}`, match: { path: `/r/${n}` }, service: 'steady' }))
+      { name: 'by-number', match: { path: `/number/${number}` }, service: 'steady' },
+      ...Array.from({ length: number % 5 }, (_, n) => ({
+        name: `r-${n}`,
+        match: { path: `/r/${n}` },
+        service: 'steady'
+      }))
     ]
   })
   const gateway = await startReloading(t, configOf(0))
   const run = async (from: number, to: number) => {
-    for (let turn = from; turn <= to; turn++) {
-      await gateway.reload(configOf(turn))
-      for (const path of ['/steady', '/changing', `/turn/${turn}`]) {
+    for (let number = from; number <= to; number++) {
+      await gateway.reload(configOf(number))
+      for (const path of ['/steady', '/changing', `/number/${number}`]) {
         const { status } = await gateway.get(path)
-        if (status !== 200) t.fail(`turn ${turn}: ${status} of ${path}`)
+        if (status !== 200) t.fail(`configuration ${number}: ${status} of ${path}`)
       }
     }
   }
@@ -88,7 +92,7 @@ t.test(`${reloads} reloads`, async (t) => {
   t.strictSame(
     after.series.filter((name) => !before.series.includes(name)),
     [],
-    'no additional series'
+    'no additional metric series'
   )
   const grown = after.heapUsed - before.heapUsed
   t.comment(

@@ -4,7 +4,7 @@ import t from 'tap'
 import { selfSigned } from '../../helpers/self-signed.ts'
 import { startTraffic, warmUpMs } from './traffic.ts'
 
-t.test('a restart is noticed by every kind of client', async (t) => {
+t.test('a restart causes failures of every kind of client', async (t) => {
   const { gateway, load } = await startTraffic(t, selfSigned(t))
   await sleep(warmUpMs)
   t.strictSame(load.summary(), {}, 'no failure without a restart')

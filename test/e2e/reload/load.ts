@@ -56,7 +56,7 @@ export class Load {
   readonly #timer: NodeJS.Timeout
   readonly #lasting: Promise<void>[] = []
   #pending = 0
-  #turn = 0
+  #started = 0
   #going = true
 
   private constructor(url: string, { rate, paths }: LoadOptions, sessions: ClientHttp2Session[]) {
@@ -152,7 +152,7 @@ export class Load {
   }
 
   async #short(): Promise<void> {
-    const n = this.#turn++
+    const n = this.#started++
     const path = `${this.#paths[n % this.#paths.length]}?n=${n}`
     this.#pending++
     if (n % 20 === 19) await this.#count('post', () => this.#post(path, n))
@@ -188,7 +188,7 @@ export class Load {
 
   /** Returns an HTTP/2 stream and its response. */
   #http2(path: string, method: string) {
-    const session = this.#sessions[this.#turn % this.#sessions.length]!
+    const session = this.#sessions[this.#started % this.#sessions.length]!
     const stream = session.request({ ':path': path, ':method': method }, { endStream: method === 'GET' })
     stream.setTimeout(limitMs, () => stream.destroy(new Error('timed out')))
     const { promise: status, resolve, reject } = Promise.withResolvers<number>()

@@ -3,7 +3,7 @@ import { createHook } from 'node:async_hooks'
 import { readdirSync } from 'node:fs'
 import type { IncomingMessage } from 'node:http'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextIteration } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
 
 export interface Seen {
@@ -50,7 +50,7 @@ async function seenFrom(request: IncomingMessage): Promise<Seen> {
   // Memory of a finished exchange is released after some event-loop iterations.
   for (let n = 0; n < 5; n++) {
     collect?.()
-    await turn()
+    await nextIteration()
   }
   const resources: Record<string, number> = {}
   for (const type of process.getActiveResourcesInfo()) resources[type] = (resources[type] ?? 0) + 1

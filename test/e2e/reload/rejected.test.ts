@@ -9,7 +9,7 @@ import { startCounting } from './service.ts'
 const success = 'jingwei_config_last_reload_success'
 const time = 'jingwei_config_last_reload_timestamp_seconds'
 
-t.test('nothing changes', async (t) => {
+t.test('a rejected configuration changes nothing', async (t) => {
   const service = await startCounting(t)
   const good: Changing = {
     services: { orders: { instances: [service.url] } },
@@ -26,7 +26,7 @@ t.test('nothing changes', async (t) => {
   const began = await gateway.metric(time)
 
   const cases: [name: string, config: Changing | string, fault: RegExp, positioned: boolean][] = [
-    ['no YAML', 'listen: {\nroutes: [', /./, true],
+    ['malformed YAML', 'listen: {\nroutes: [', /./, true],
     ['an unknown key', { ...next, lisen: {} }, /lisen/, true],
     ['an unknown service', { ...next, routes: [{ ...route, service: 'odrers' }] }, /odrers.*orders/, true],
     ['two faults', { ...next, lisen: {}, mesh: { timeout: 'soon' } }, /lisen[\s\S]*timeout|timeout[\s\S]*lisen/, true],
@@ -64,13 +64,13 @@ t.test('nothing changes', async (t) => {
           .log()
           .slice(lines)
           .filter(({ level }) => level === 'error')
-      await waitFor('a line', () => fault.test(JSON.stringify(errors())))
+      await waitFor('the log line of the fault', () => fault.test(JSON.stringify(errors())))
       for (const line of positioned ? errors() : []) t.match(line, { file: gateway.file, line: Number, column: Number })
       t.equal(JSON.parse(text).faults.length, errors().length, 'each fault has a log line')
     })
   }
 
-  await t.test('a valid configuration after them', async (t) => {
+  await t.test('a valid configuration is applied afterwards', async (t) => {
     await gateway.reload(next)
     t.equal((await gateway.get('/new')).status, 200)
     t.equal(await gateway.metric(success), 1)
@@ -80,7 +80,7 @@ t.test('nothing changes', async (t) => {
   })
 })
 
-t.test('a configuration file that does not exist', async (t) => {
+t.test('a reload with a missing configuration file is rejected', async (t) => {
   const service = await startCounting(t)
   const config = {
     services: { orders: { instances: [service.url] } },

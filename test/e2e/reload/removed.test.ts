@@ -22,7 +22,7 @@ async function scene(t: Test, listen: object = {}) {
   return { gateway, service, configOf }
 }
 
-t.test('HTTP/1.1 and WebSockets', async (t) => {
+t.test('a removed route over HTTP/1.1 and WebSocket', async (t) => {
   const { gateway, service, configOf } = await scene(t)
   const port = Number(new URL(gateway.url).port)
   const { peer } = await open(port, '/removed')
@@ -33,13 +33,13 @@ t.test('HTTP/1.1 and WebSockets', async (t) => {
   t.equal((await gateway.get('/stays?n=2')).text, bodyOf(2).toString())
 
   await gateway.reload(configOf('stays'))
-  t.equal((await gateway.get('/removed')).status, 404, 'on an existing connection')
-  t.equal((await fetch(`${gateway.url}/removed`)).status, 404, 'on a new connection')
-  await t.rejects(open(port, '/removed'), /^HTTP\/1\.1 404 /, 'a handshake')
+  t.equal((await gateway.get('/removed')).status, 404, 'a request on an existing connection gets 404')
+  t.equal((await fetch(`${gateway.url}/removed`)).status, 404, 'a request on a new connection gets 404')
+  await t.rejects(open(port, '/removed'), /^HTTP\/1\.1 404 /, 'a handshake gets 404')
   t.equal((await gateway.get('/stays')).status, 200)
   peer.send(opcodes.text, 'still there')
-  t.equal((await peer.frame(0)).payload.toString(), 'still there', 'the WebSocket goes on')
-  t.equal((await stream).text, eventsOf(40), 'the stream ends whole')
+  t.equal((await peer.frame(0)).payload.toString(), 'still there', 'the WebSocket stays open')
+  t.equal((await stream).text, eventsOf(40), 'the stream is complete')
 
   await gateway.reload(configOf('stays', 'removed'))
   t.equal((await gateway.get('/removed')).status, 200)
@@ -47,7 +47,7 @@ t.test('HTTP/1.1 and WebSockets', async (t) => {
   t.equal((await peer.frame(1)).payload.toString(), 'and after another one')
 })
 
-t.test('HTTP/2', async (t) => {
+t.test('a removed route over HTTP/2', async (t) => {
   const { gateway, service, configOf } = await scene(t, { tls: selfSigned(t), http2: true })
   const session = connectHttp2(gateway.url, { rejectUnauthorized: false })
   t.teardown(() => session.destroy())

@@ -17,21 +17,25 @@ const statuses = async (gateway: ReloadingGateway, path: string, count: number):
 }
 
 /** Returns the configuration with one more route, so that it is a different configuration. */
-const withRoute = (config: Changing, turn: number): Changing => ({
+const withRoute = (config: Changing, number: number): Changing => ({
   ...config,
   routes: [
     ...(config.routes as object[]),
-    { name: `turn-${turn}`, match: { path: `/turn/${turn}` }, service: Object.keys(config.services as object)[0] }
+    {
+      name: `number-${number}`,
+      match: { path: `/number/${number}` },
+      service: Object.keys(config.services as object)[0]
+    }
   ]
 })
 
 async function reloadSome(gateway: ReloadingGateway, config: Changing, times = 3): Promise<void> {
-  for (let turn = 1; turn <= times; turn++) await gateway.reload(withRoute(config, turn))
+  for (let number = 1; number <= times; number++) await gateway.reload(withRoute(config, number))
 }
 
 const route = (name: string, more: object = {}) => ({ name, match: { path: `/${name}` }, service: name, ...more })
 
-t.test('a circuit that is open stays open', async (t) => {
+t.test('an open circuit stays open', async (t) => {
   const service = await startCounting(t)
   const circuitBreaker = { minRequests: 5, errorRatio: '50%', openFor: '1h' }
   const config = {
@@ -48,7 +52,7 @@ t.test('a circuit that is open stays open', async (t) => {
   t.equal(service.hits(), hits, 'no call reached the service')
 })
 
-t.test('an instance that is ejected stays ejected', async (t) => {
+t.test('an ejected instance stays ejected', async (t) => {
   const good = await startCounting(t)
   const bad = await startCounting(t)
   const outlierDetection = {
@@ -75,7 +79,7 @@ t.test('an instance that is ejected stays ejected', async (t) => {
   t.equal(bad.hits(), hits)
 })
 
-t.test('rate limits go on counting, also with another maximum', async (t) => {
+t.test('rate limits keep their counts, also with another maximum', async (t) => {
   const service = await startCounting(t)
   const configOf = (max: number) => ({
     services: { orders: { instances: [service.url] } },
@@ -86,29 +90,29 @@ t.test('rate limits go on counting, also with another maximum', async (t) => {
   await reloadSome(gateway, configOf(6))
   t.strictSame(await statuses(gateway, '/orders', 4), [200, 200, 429, 429])
   await gateway.reload(configOf(20))
-  t.strictSame(await statuses(gateway, '/orders', 1), [200], 'a higher limit')
+  t.strictSame(await statuses(gateway, '/orders', 1), [200], 'a higher limit counts from the same count')
 })
 
-t.test('an unchanged service keeps its connections, one that changed gets new ones', async (t) => {
+t.test('an unchanged service keeps its connections, a changed service opens new ones', async (t) => {
   const steady = await startCounting(t)
   const changing = await startCounting(t)
-  const configOf = (turn: number) => ({
+  const configOf = (number: number) => ({
     services: {
       steady: { instances: [steady.url] },
-      changing: { instances: [changing.url], mesh: { timeout: `${5000 + turn}ms` } }
+      changing: { instances: [changing.url], mesh: { timeout: `${5000 + number}ms` } }
     },
     routes: [
       route('steady'),
       route('changing'),
-      route('other', { service: 'steady', match: { path: `/other/${turn}` } })
+      route('other', { service: 'steady', match: { path: `/other/${number}` } })
     ]
   })
   const gateway = await startReloading(t, configOf(0))
-  for (let turn = 1; turn <= 10; turn++) {
+  for (let number = 1; number <= 10; number++) {
     for (const path of ['/steady', '/changing']) t.equal((await gateway.get(path)).status, 200)
-    await gateway.reload(configOf(turn))
-    t.equal((await gateway.get(`/other/${turn}`)).status, 200)
-    t.equal((await gateway.get(`/other/${turn - 1}`)).status, 404)
+    await gateway.reload(configOf(number))
+    t.equal((await gateway.get(`/other/${number}`)).status, 200)
+    t.equal((await gateway.get(`/other/${number - 1}`)).status, 404)
   }
   t.equal(steady.dials(), 1)
   t.equal(changing.dials(), 10)
@@ -126,11 +130,11 @@ t.test('a concurrency limit includes requests of the previous configuration', as
   await gateway.reload(withRoute(config, 1))
   t.equal((await gateway.get('/orders')).status, 503, 'the limit of two is reached')
   for (const { text } of await Promise.all(held))
-    t.equal(text, eventsOf(40), 'streams from before the reload end whole')
+    t.equal(text, eventsOf(40), 'streams that began before the reload are complete')
   t.equal((await gateway.get('/orders')).status, 200)
 })
 
-t.test('state of plugins: kept in stores, lost elsewhere', async (t) => {
+t.test('state of plugins is kept in stores, and lost elsewhere', async (t) => {
   const service = await startCounting(t)
   const config = { services: { orders: { instances: [service.url] } }, routes: [route('orders')] }
   const gateway = await startReloading(t, config)
@@ -141,7 +145,7 @@ t.test('state of plugins: kept in stores, lost elsewhere', async (t) => {
   t.strictSame(await kept(), { kept: 3, own: 1 })
 })
 
-t.test('a key set is fetched once', async (t) => {
+t.test('a JWT key set is fetched once for several configurations', async (t) => {
   const service = await startCounting(t)
   const jwks = { keys: [{ ...keys.rsa.publicKey.export({ format: 'jwk' }), kid: 'one', alg: 'RS256', use: 'sig' }] }
   const bearer = token(claims(), keys.rsa, { alg: 'RS256', kid: 'one' })

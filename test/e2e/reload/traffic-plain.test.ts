@@ -2,4 +2,4 @@
 import t from 'tap'
 import { reloadsUnderLoad } from './traffic.ts'
 
-t.test('50 reloads', (t) => reloadsUnderLoad(t, 50))
+t.test('50 reloads over HTTP/1.1 fail no request and close no connection', (t) => reloadsUnderLoad(t, 50))

@@ -3,4 +3,6 @@ import t from 'tap'
 import { selfSigned } from '../../helpers/self-signed.ts'
 import { reloadsUnderLoad } from './traffic.ts'
 
-t.test('50 reloads', (t) => reloadsUnderLoad(t, 50, selfSigned(t)))
+t.test('50 reloads over TLS and HTTP/2 fail no request and close no connection', (t) =>
+  reloadsUnderLoad(t, 50, selfSigned(t))
+)

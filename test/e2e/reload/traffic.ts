@@ -1,4 +1,4 @@
-// A gateway under mixed load whose configuration changes again and again.
+// A gateway under mixed load whose configuration changes repeatedly.
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import type { Changing, ReloadingGateway } from './gateway.ts'
@@ -15,19 +15,19 @@ export interface Traffic {
   steady: CountingService
   load: Load
   /** Returns a configuration by number: every second one has another route; a service and a route change each time. */
-  configOf(turn: number): Changing
+  configOf(number: number): Changing
 }
 
 export async function startTraffic(t: Test, tls?: { cert: string; key: string }): Promise<Traffic> {
   const steady = await startCounting(t)
   const changing = await startCounting(t)
-  const configOf = (turn: number): Changing => ({
+  const configOf = (number: number): Changing => ({
     ...(tls && { listen: { tls, http2: true } }),
     // Longer than the test: no connection reaches its idle timeout.
     mesh: { connections: { idle: '10m' } },
     services: {
       steady: { instances: [steady.url] },
-      changing: { instances: [changing.url], mesh: { timeout: `${10_000 + turn}ms` } }
+      changing: { instances: [changing.url], mesh: { timeout: `${10_000 + number}ms` } }
     },
     routes: [
       { name: 'steady', match: { path: '/steady' }, service: 'steady' },
@@ -35,9 +35,9 @@ export async function startTraffic(t: Test, tls?: { cert: string; key: string })
         name: 'changing',
         match: { path: '/changing' },
         service: 'changing',
-        path: { rewrite: { prefix: `/${turn}` } }
+        path: { rewrite: { prefix: `/${number}` } }
       },
-      ...(turn % 2 === 0 ? [{ name: 'sometimes', match: { path: '/sometimes' }, service: 'steady' }] : [])
+      ...(number % 2 === 0 ? [{ name: 'sometimes', match: { path: '/sometimes' }, service: 'steady' }] : [])
     ]
   })
   const gateway = await startReloading(t, configOf(0))
@@ -59,13 +59,13 @@ export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: s
   const closes = steady.closes()
   const began = performance.now()
   const times: number[] = []
-  for (let turn = 1; turn <= reloads; turn++) {
+  for (let number = 1; number <= reloads; number++) {
     const at = performance.now()
-    await gateway.reload(configOf(turn))
+    await gateway.reload(configOf(number))
     times.push(performance.now() - at)
     const { status } = await gateway.get('/sometimes')
-    if (status !== (turn % 2 === 0 ? 200 : 404))
-      t.fail(`configuration ${turn}: ${status} of the route that only every second one has`)
+    if (status !== (number % 2 === 0 ? 200 : 404))
+      t.fail(`configuration ${number}: ${status} of the route that only every second one has`)
     await sleep(pauseMs)
   }
   const seconds = (performance.now() - began) / 1000

@@ -2,42 +2,42 @@
 import { writeFileSync } from 'node:fs'
 import t from 'tap'
 import { waitFor } from '../../helpers/processes.ts'
-import { startTurns } from './turns.ts'
+import { startNumbered } from './numbered.ts'
 
-t.test('SIGHUP', async (t) => {
-  const { gateway, configOf, applied } = await startTurns(t)
+t.test('SIGHUP triggers a reload', async (t) => {
+  const { gateway, configOf, applied } = await startNumbered(t)
   const hash = gateway.write(configOf(1))
   gateway.running().kill('SIGHUP')
   await applied(hash, 1)
 })
 
-t.test('several at a time: in the end the configuration of the file is in force', async (t) => {
-  const { gateway, configOf, applied } = await startTurns(t)
-  for (let turn = 1; turn <= 5; turn++) {
-    const hash = gateway.write(configOf(turn))
+t.test('after concurrent reloads, the configuration of the file is in force', async (t) => {
+  const { gateway, configOf, applied } = await startNumbered(t)
+  for (let number = 1; number <= 5; number++) {
+    const hash = gateway.write(configOf(number))
     gateway.running().kill('SIGHUP')
-    const answers = await Promise.all([gateway.post(), gateway.post(), gateway.post()])
+    const responses = await Promise.all([gateway.post(), gateway.post(), gateway.post()])
     t.strictSame(
-      answers.map(({ status }) => status),
+      responses.map(({ status }) => status),
       [200, 200, 200]
     )
-    await applied(hash, turn)
+    await applied(hash, number)
   }
   await waitFor('the earlier configurations have ended', async () => (await gateway.probe()).generations === 1)
 })
 
 t.test('while the gateway drains, a reload neither fails nor delays its end', async (t) => {
-  const { gateway, configOf } = await startTurns(t)
+  const { gateway, configOf } = await startNumbered(t)
   gateway.write(configOf(1))
-  const asked = gateway.post().catch(() => {})
+  const reloaded = gateway.post().catch(() => {})
   gateway.running().kill('SIGTERM')
   gateway.running().kill('SIGHUP')
   t.strictSame(await gateway.running().exited, { code: 0, signal: null })
-  await asked
+  await reloaded
 })
 
 t.test('the admin port accepts a reload only by POST', async (t) => {
-  const { gateway, configOf } = await startTurns(t)
+  const { gateway, configOf } = await startNumbered(t)
   gateway.write(configOf(1))
   t.equal((await gateway.getAdmin('/admin/reload')).status, 404)
   t.equal((await gateway.get('/0')).status, 200)

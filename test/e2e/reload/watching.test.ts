@@ -4,13 +4,13 @@ import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { waitFor } from '../../helpers/processes.ts'
-import { startTurns } from './turns.ts'
+import { startNumbered } from './numbered.ts'
 
 // Each test has its own gateway, and mostly waits for the file to be polled.
 t.jobs = 3
 
 t.test('with watch: true, a change of the file triggers a reload', async (t) => {
-  const { gateway, configOf, applied } = await startTurns(t, { watch: true })
+  const { gateway, configOf, applied } = await startNumbered(t, { watch: true })
   await applied(gateway.write(configOf(1)), 1)
 
   const before = await gateway.metric('jingwei_config_last_reload_timestamp_seconds')
@@ -39,14 +39,14 @@ t.test('with watch: true, a change of the file triggers a reload', async (t) => 
 })
 
 t.test('without watch, a change of the file has no effect until a reload is requested', async (t) => {
-  const { gateway, configOf } = await startTurns(t)
+  const { gateway, configOf } = await startNumbered(t)
   gateway.write(configOf(1))
   await sleep(5000)
   t.equal((await gateway.get('/0')).status, 200)
 })
 
 t.test('watch itself can be switched on and off', async (t) => {
-  const { gateway, configOf, applied } = await startTurns(t)
+  const { gateway, configOf, applied } = await startNumbered(t)
   await gateway.reload({ ...configOf(1), watch: true })
   await applied(gateway.write(configOf(2)), 2)
   gateway.write(configOf(3))

@@ -52,7 +52,7 @@ async function gateway(t: Test, options: object = {}) {
 }
 
 /** Returns the responses to requests that are sent at once; with `slow`, they are read late. */
-async function answers(port: number, paths: readonly string[], slow: boolean): Promise<string[]> {
+async function digestsOf(port: number, paths: readonly string[], slow: boolean): Promise<string[]> {
   const socket: Socket = connect(port, '127.0.0.1')
   const requests = paths.map((path, i) => {
     const last = i === paths.length - 1 ? 'Connection: close\r\n' : ''
@@ -91,14 +91,14 @@ function bodies(bytes: Buffer): Buffer[] {
 
 t.test('slow and fast clients concurrently, and several responses on one connection', async (t) => {
   const { port } = await gateway(t)
-  const asked = Array.from({ length: 6 }, (_, i) => {
+  const pathLists = Array.from({ length: 6 }, (_, i) => {
     const kind = ['sized', 'chunked', 'sized-close'][i % 3]
     return Array.from({ length: 1 + (i % 2) }, (_, k) => `/${kind}/${i}/${k}`)
   })
-  const got = await Promise.all(asked.map((paths, i) => answers(port, paths, i % 2 === 0)))
+  const got = await Promise.all(pathLists.map((paths, i) => digestsOf(port, paths, i % 2 === 0)))
   t.strictSame(
     got,
-    asked.map((paths) => paths.map((path) => digest(bodyOf(path))))
+    pathLists.map((paths) => paths.map((path) => digest(bodyOf(path))))
   )
 })
 
@@ -113,7 +113,7 @@ t.test('clients that leave within a response do not affect others', async (t) =>
     socket.resetAndDestroy()
   })
   const paths = Array.from({ length: 4 }, (_, i) => `/sized/stays/${i}`)
-  const got = await Promise.all(paths.map((path, i) => answers(port, [path], i % 2 === 0)))
+  const got = await Promise.all(paths.map((path, i) => digestsOf(port, [path], i % 2 === 0)))
   await Promise.all(leaving)
   t.strictSame(got, paths.map((path) => [digest(bodyOf(path))])) // biome-ignore format: short
 })

@@ -30,13 +30,13 @@ interface Echo extends RunningService {
 
 /** Responds with the request's body; with `breaks`, closes the connection within the first attempts of some. */
 async function echoing(t: Test, breaks = false): Promise<Echo> {
-  const asked = new Map<number, number>()
+  const attemptsById = new Map<number, number>()
   const service = await startService(async (request, response) => {
     const id = Number(request.url!.slice(1))
     // Larger bodies are not buffered for another attempt.
     const size = sizes[id % sizes.length]!
-    const before = asked.get(id) ?? 0
-    asked.set(id, before + 1)
+    const before = attemptsById.get(id) ?? 0
+    attemptsById.set(id, before + 1)
     if (breaks && size < 20_000 && before < id % 3) {
       if (size === 0) request.socket.destroy()
       else request.once('data', () => request.socket.destroy())
@@ -46,10 +46,10 @@ async function echoing(t: Test, breaks = false): Promise<Echo> {
     if (body === null) return
     echo.served++
     if (!body.equals(request.method === 'GET' ? Buffer.alloc(0) : bodyOf(id))) echo.wrong.push(request.url!)
-    const answer = bodyOf(id)
+    const sent = bodyOf(id)
     response.setHeader('cache-control', 'public, max-age=60')
     // Written in pieces, so that a part of the response waits while the client reads.
-    for (let at = 0; at < answer.length; at += 30_000) response.write(answer.subarray(at, at + 30_000))
+    for (let at = 0; at < sent.length; at += 30_000) response.write(sent.subarray(at, at + 30_000))
     response.end()
   })
   t.teardown(service.close)

@@ -40,12 +40,12 @@ function inPieces(socket: Socket): void {
       const head = seen.slice(0, end)
       seen = seen.slice(end + 4)
       const id = Number(/\/(\d+)/.exec(head)?.[1])
-      queue = queue.then(() => answer(socket, id))
+      queue = queue.then(() => respond(socket, id))
     }
   })
 }
 
-async function answer(socket: Socket, id: number): Promise<void> {
+async function respond(socket: Socket, id: number): Promise<void> {
   const sizes = shapes[id % shapes.length]!
   const body = bodyOf(
     id,

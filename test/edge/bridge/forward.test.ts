@@ -4,11 +4,11 @@ import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import type { ask, GatewayOptions, RunningGateway } from '../../helpers/gateway.ts'
 import {
-  answering,
   connect,
   get,
   parse,
   raw,
+  responding,
   startEcho,
   startGateway,
   startRawService,
@@ -93,9 +93,9 @@ t.test('binary data is forwarded unchanged both ways, with any type, to a slow r
     most = Math.max(most, process.memoryUsage().external)
     setTimeout(() => client.socket.resume(), 1)
   })
-  const answer = parse((await client.closed).text)
-  t.equal(answer.headers['x-sum'], sum(bytes))
-  t.equal(sum(Buffer.from(answer.body, 'latin1')), sum(bytes))
+  const response = parse((await client.closed).text)
+  t.equal(response.headers['x-sum'], sum(bytes))
+  t.equal(sum(Buffer.from(response.body, 'latin1')), sum(bytes))
 })
 
 t.test('backpressure: a side that does not read pauses the other', async (t) => {
@@ -141,7 +141,7 @@ t.test('backpressure: a side that does not read pauses the other', async (t) => 
 
 t.test('HEAD, 204 and 304 have no body, and the connection is kept', async (t) => {
   const service = await startRawService(
-    answering(
+    responding(
       'HTTP/1.1 200 OK\r\nContent-Length: 7\r\nETag: "a"\r\n\r\n',
       'HTTP/1.1 204 No Content\r\n\r\n',
       'HTTP/1.1 304 Not Modified\r\nETag: "a"\r\n\r\n',
@@ -174,7 +174,7 @@ t.test('pipelined requests get responses in order', async (t) => {
 
 t.test('trailers, early hints and 100-continue', async (t) => {
   const service = await startRawService(
-    answering(
+    responding(
       'HTTP/1.1 102 Processing\r\n\r\n' +
         'HTTP/1.1 103 Early Hints\r\nLink: </a.css>; rel=preload\r\nX-Hint: 1\r\nKeep-Alive: x\r\n\r\n' +
         'HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Offset: 7\r\nX-Two: a\r\nX-Two: \xe9\r\n\r\n' +
@@ -297,8 +297,8 @@ t.test('if the service fails after the header section, the client connection is 
 
 t.test('an unrequested switch of protocols is a failure of the instance, and another one is tried', async (t) => {
   const unasked = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
-  const odd = await startRawService(answering(unasked))
-  const good = await startRawService(answering('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood'))
+  const odd = await startRawService(responding(unasked))
+  const good = await startRawService(responding('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood'))
   const gateway = await startGateway({
     mesh: { balance: 'round-robin', outlierDetection: { consecutive5xx: 2 } },
     services: { any: { instances: [odd.url, good.url] } },
@@ -316,7 +316,7 @@ t.test('an unrequested switch of protocols is a failure of the instance, and ano
 })
 
 t.test('a 101 without Upgrade is 502 at once', async (t) => {
-  const service = await startRawService(answering('HTTP/1.1 101 Switching Protocols\r\nX-Odd: 1\r\n\r\n'))
+  const service = await startRawService(responding('HTTP/1.1 101 Switching Protocols\r\nX-Odd: 1\r\n\r\n'))
   t.teardown(service.close)
   const { port } = await before(t, service.url)
   const handshake = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x', 'Sec-WebSocket-Version: 13']

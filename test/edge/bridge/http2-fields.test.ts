@@ -23,7 +23,7 @@ const names = Object.entries(http2.constants)
 const framing = new Set(['content-length', 'transfer-encoding'])
 
 /** Responds to `/N` with the response of that index. */
-function answering(responses: readonly string[]) {
+function respondByIndex(responses: readonly string[]) {
   return (socket: Socket) => {
     socket.on('data', (chunk: Buffer) => {
       const place = Number(/^GET \/(\d+)/.exec(chunk.toString('latin1'))?.[1])
@@ -42,7 +42,7 @@ interface Got {
 }
 
 async function http2Client(t: Test, responses: readonly string[], options: GatewayOptions = {}) {
-  const service = await startRawService(answering(responses))
+  const service = await startRawService(respondByIndex(responses))
   t.teardown(service.close)
   const { port, log } = await gatewayBefore(
     t,
@@ -152,7 +152,7 @@ const protocols = [
 for (const [protocol, listen] of protocols) {
   t.test(`${protocol}: an invalid header of a plugin fails only its own response`, async (t) => {
     const service = await startRawService(
-      answering([
+      respondByIndex([
         `HTTP/1.1 200 OK\r\netag: "a"\r\ncontent-length: 600\r\n\r\n${'x'.repeat(600)}`,
         'HTTP/1.1 304 Not Modified\r\netag: "a"\r\n\r\n',
         'HTTP/1.1 204 No Content\r\n\r\n',

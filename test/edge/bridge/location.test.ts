@@ -66,8 +66,8 @@ t.test('with the X-Forwarded-Host of a trusted proxy, and a default port', async
   const open = await startGateway(config)
   t.teardown(open.close)
   const locate = async (port: number, to: string, host = 'gate') => {
-    const asked = [`Host: ${host}`, 'X-Forwarded-Host: Shop.example.com']
-    return (await get(port, `/api/a?to=${encodeURIComponent(to)}`, asked)).headers.location
+    const headers = [`Host: ${host}`, 'X-Forwarded-Host: Shop.example.com']
+    return (await get(port, `/api/a?to=${encodeURIComponent(to)}`, headers)).headers.location
   }
   t.equal(await locate(behind.port, 'https://shop.example.com/7'), 'https://shop.example.com/api/7')
   t.equal(await locate(behind.port, 'https://shop.example.com:443/7'), 'https://shop.example.com:443/api/7')

@@ -19,12 +19,12 @@ async function gatewayWith(t: Test, more: object): Promise<RunningGateway> {
 }
 
 /** A service that responds with its name, and counts requests. */
-async function named(t: Test, name: string, answer?: (response: ServerResponse, request: IncomingMessage) => void) {
+async function named(t: Test, name: string, respond?: (response: ServerResponse, request: IncomingMessage) => void) {
   const state = { count: 0 }
   const service = await startService((request, response) => {
     state.count++
-    if (answer === undefined) response.end(name)
-    else answer(response, request)
+    if (respond === undefined) response.end(name)
+    else respond(response, request)
   })
   t.teardown(service.close)
   return { url: service.url, port: service.port, state, close: service.close }
@@ -36,8 +36,8 @@ async function consul(t: Test) {
   let ports: number[] = []
   const waiting = new Set<() => void>()
   const server = http.createServer(({ url = '' }, response) => {
-    const asked = new URL(url, 'http://x').searchParams.get('index')
-    const answer = () => {
+    const knownIndex = new URL(url, 'http://x').searchParams.get('index')
+    const respond = () => {
       const entries = ports.map((port) => ({
         Node: { Node: 'n1', Address: '127.0.0.1' },
         Service: { ID: `orders-${port}`, Port: port, Weights: { Passing: 1, Warning: 1 } },
@@ -46,8 +46,8 @@ async function consul(t: Test) {
       const headers = { 'x-consul-index': index, 'x-consul-knownleader': 'true', 'x-consul-lastcontact': '0' }
       response.writeHead(200, { 'content-type': 'application/json', ...headers }).end(JSON.stringify(entries))
     }
-    if (asked === String(index)) waiting.add(answer)
-    else answer()
+    if (knownIndex === String(index)) waiting.add(respond)
+    else respond()
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => void server.close().closeAllConnections())
@@ -56,7 +56,7 @@ async function consul(t: Test) {
     publish(now: number[]) {
       ports = now
       index++
-      for (const answer of waiting) answer()
+      for (const respond of waiting) respond()
       waiting.clear()
     }
   }
@@ -193,14 +193,14 @@ t.test('failures are those of the error table, before the header section', async
   await eventually(() => gateway.server.mesh.discovery().every(({ source }) => source.confirmedAt !== null))
   for (const [what, name, status, code, type] of rows) {
     for (const path of name === 'unknown' ? [`/${name}`] : [`/${name}`, `/via-${name}`]) {
-      const answer = await get(gateway.port, path)
+      const response = await get(gateway.port, path)
       t.match(
-        { status: answer.status, body: answer.body },
+        { status: response.status, body: response.body },
         { status, body: new RegExp(`"${code}"`) },
         `${what}, ${path}`
       )
-      t.equal(answer.headers['proxy-status'], `jingwei; error=${type}`)
-      t.notMatch(answer.body, /FST_|reply-from|ECONN|stack/i)
+      t.equal(response.headers['proxy-status'], `jingwei; error=${type}`)
+      t.notMatch(response.body, /FST_|reply-from|ECONN|stack/i)
     }
   }
   const lines = gateway.log.filter(({ msg, route }) => msg === 'request' && route === 'resets')
@@ -223,8 +223,8 @@ for (const protocol of protocols) {
       services: { orders: { instances: [service.url] } }
     })
     for (const path of ['/via/length', '/via/chunked']) {
-      const answer = await anyClient(t, protocol, gateway.port).ask(path)
-      t.match({ ...answer, body: answer.body.toString() }, { status: 200, body: 'begun', isWhole: false }, path)
+      const response = await anyClient(t, protocol, gateway.port).ask(path)
+      t.match({ ...response, body: response.body.toString() }, { status: 200, body: 'begun', isWhole: false }, path)
     }
     const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
     await eventually(() => lines().length === 2)

@@ -208,10 +208,10 @@ for (const protocol of protocols) {
     const { port } = await gatewayWith(t, service.url, more)
     const body = randomBytes(3_000_000)
     const { ask } = anyClient(t, protocol, port)
-    const { status, isWhole, body: answered } = await ask('/orders/7', { method: 'POST', body })
+    const { status, isWhole, body: echoed } = await ask('/orders/7', { method: 'POST', body })
     t.match({ status, isWhole }, { status: 200, isWhole: true })
     const sum = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
-    t.equal(sum(answered), sum(body))
+    t.equal(sum(echoed), sum(body))
     const json = await ask('/orders/7', {
       method: 'PUT',
       headers: { 'content-type': 'application/json' },
@@ -282,8 +282,8 @@ t.test('a looping request is refused', async (t) => {
   let port = 0
   const service = await startService(async (request, response) => {
     const { via = '' } = request.headers
-    const answer = await get(port, '/orders/7', [`Via: ${via}`])
-    response.writeHead(answer.status).end(answer.body)
+    const looped = await get(port, '/orders/7', [`Via: ${via}`])
+    response.writeHead(looped.status).end(looped.body)
   })
   t.teardown(service.close)
   port = (await gatewayWith(t, service.url, { plugins: byName })).port
@@ -389,12 +389,12 @@ t.test("hooks run in their own request's async context, also with shared calls",
     }
   )
   const ids = ['a', 'b', 'c', 'd']
-  const answers = ids.map((id) => get(port, '/via/7', [`X-Id: ${id}`]))
+  const responses = ids.map((id) => get(port, '/via/7', [`X-Id: ${id}`]))
   await eventually(() => waiting.length > 0)
   const timer = setInterval(() => {
-    for (const answer of waiting.splice(0)) answer()
+    for (const respond of waiting.splice(0)) respond()
   }, 50)
-  for (const { body } of await Promise.all(answers)) t.equal(body, 'ok')
+  for (const { body } of await Promise.all(responses)) t.equal(body, 'ok')
   clearInterval(timer)
   await eventually(() => seen.length === 8)
   t.strictSame(seen.sort(), ids.flatMap((id) => [`onResponse ${id} ${id}`, `onSend ${id} ${id}`]).sort())

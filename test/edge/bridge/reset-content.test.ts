@@ -8,12 +8,12 @@ import { connect, gatewayBefore, startRawService } from '../../helpers/gateway.t
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 async function serving(t: Test, listen: object) {
-  const seen = { open: 0, asked: 0 }
+  const seen = { open: 0, requests: 0 }
   const service = await startRawService((socket) => {
     seen.open++
     socket.once('close', () => seen.open--)
     socket.on('data', (data: Buffer) => {
-      seen.asked++
+      seen.requests++
       const [, path = ''] = data.toString('latin1').split(' ')
       socket.write('HTTP/1.1 205 Reset Content\r\nX-Own: 1\r\n')
       if (path === '/none') socket.write('Content-Length: 0\r\n\r\n')

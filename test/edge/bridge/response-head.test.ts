@@ -5,10 +5,10 @@ import { handshake } from '../../helpers/edge/websocket.ts'
 import { connect, gatewayBefore, get, startGateway, startRawService } from '../../helpers/gateway.ts'
 
 /** Responds with these bytes, with a pause at each `|`. */
-async function answering(t: Test, answer: string, config: object = {}, log = false) {
+async function gatewayFor(t: Test, response: string, config: object = {}, log = false) {
   const service = await startRawService((socket) => {
     socket.once('data', async () => {
-      for (const part of answer.split('|')) {
+      for (const part of response.split('|')) {
         socket.write(part, 'latin1')
         await new Promise((resolve) => setTimeout(resolve, 30))
       }
@@ -31,10 +31,10 @@ async function answering(t: Test, answer: string, config: object = {}, log = fal
 }
 
 t.test('a header section sent before its body, or of a 101, keeps its bytes', async (t) => {
-  const late = await answering(t, 'HTTP/1.1 200 OK\r\nX-Latin: \xe9\xff\r\nContent-Length: 2\r\n\r\n|ok')
+  const late = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nX-Latin: \xe9\xff\r\nContent-Length: 2\r\n\r\n|ok')
   t.match(await get(late.port, '/'), { headers: { 'x-latin': '\xe9\xff' }, body: 'ok' })
 
-  const upgraded = await answering(
+  const upgraded = await gatewayFor(
     t,
     'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nX-Latin: \xe9\xff\r\n\r\n'
   )
@@ -42,7 +42,7 @@ t.test('a header section sent before its body, or of a 101, keeps its bytes', as
 })
 
 t.test('204 and 103 have no Content-Length', async (t) => {
-  const { port } = await answering(
+  const { port } = await gatewayFor(
     t,
     'HTTP/1.1 103 Early Hints\r\nLink: </a>\r\nContent-Length: 3\r\n\r\nHTTP/1.1 204 No Content\r\nContent-Length: 3\r\n\r\n'
   )
@@ -74,19 +74,19 @@ t.test('endless early hints are not queued for a client that does not read', asy
 
 t.test('an unrequested 101, and one without Upgrade, are 502', async (t) => {
   for (const lines of ['', 'Upgrade: websocket\r\nConnection: Upgrade\r\n', 'Connection: Upgrade\r\n']) {
-    const { port } = await answering(t, `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\nx`)
+    const { port } = await gatewayFor(t, `HTTP/1.1 101 Switching Protocols\r\n${lines}\r\nx`)
     t.equal((await get(port, '/')).status, 502, lines)
   }
 })
 
 t.test('a request that is refused for its framing is no failure of the gateway', async (t) => {
-  const { port, log } = await answering(t, '', {}, true)
+  const { port, log } = await gatewayFor(t, '', {}, true)
   t.equal((await get(port, '/', ['Transfer-Encoding: gzip, chunked'], 'POST')).status, 501)
   t.notOk(log.some(({ level }) => Number(level) >= 50))
 })
 
 t.test('after a response without reading the request body, the idle connection is closed', async (t) => {
-  const { port } = await answering(t, '', {
+  const { port } = await gatewayFor(t, '', {
     listen: { timeouts: { keepAlive: '100ms', bodyIdle: '60s' } },
     routes: []
   })

@@ -31,9 +31,9 @@ const marking = (fastify: FastifyInstance) =>
   fastify.addHook('onSend', async (_request, reply) => void reply.header('x-seen', 'yes'))
 
 async function seen(port: number, count: number): Promise<(string | undefined)[]> {
-  const answers = []
-  for (let i = 0; i < count; i++) answers.push((await get(port, `/r${i}`)).headers['x-seen'])
-  return answers
+  const seen = []
+  for (let i = 0; i < count; i++) seen.push((await get(port, `/r${i}`)).headers['x-seen'])
+  return seen
 }
 
 t.test('without hooks: raw, unless reply is forced', async (t) => {

@@ -41,10 +41,10 @@ async function restarting(t: Test, end: (socket: Socket) => void) {
   const { port } = await gatewayBefore(t, service.url)
   /** Opens so many idle connections, all of which the service loses. */
   const idle = async (count: number) => {
-    const answers = Array.from({ length: count }, () => get(port, '/'))
+    const responses = Array.from({ length: count }, () => get(port, '/'))
     await eventually(() => waiting.length === count)
     for (const socket of waiting) socket.write(ok)
-    await Promise.all(answers)
+    await Promise.all(responses)
     known = connections
     seen.length = 0
   }

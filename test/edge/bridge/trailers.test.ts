@@ -1,30 +1,30 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
-import { answering, connect, gatewayBefore, get, parse, raw, startRawService } from '../../helpers/gateway.ts'
+import { connect, gatewayBefore, get, parse, raw, responding, startRawService } from '../../helpers/gateway.ts'
 
 const chunked = (...lines: string[]) =>
   `${['HTTP/1.1 200 OK', 'Transfer-Encoding: chunked', ...lines].join('\r\n')}\r\n\r\n2\r\nok\r\n0\r\n`
 
-async function saying(t: Test, ...responses: string[]) {
-  let asked = ''
-  const answer = answering(...responses)
+async function gatewayFor(t: Test, ...responses: string[]) {
+  let received = ''
+  const respond = responding(...responses)
   const service = await startRawService((socket) => {
     socket.on('data', (chunk: Buffer) => {
-      asked += chunk.toString('latin1')
+      received += chunk.toString('latin1')
     })
-    answer(socket)
+    respond(socket)
   })
   t.teardown(service.close)
   const gateway = await gatewayBefore(t, service.url)
-  return { port: gateway.port, asked: () => asked }
+  return { port: gateway.port, received: () => received }
 }
 
 const ask = (method: string, version = '1.1', ...lines: string[]) =>
   `${[`${method} / HTTP/${version}`, 'Host: h', ...lines, 'Connection: close'].join('\r\n')}\r\n\r\n`
 
 t.test('the service announces and sends trailers: the client gets both', async (t) => {
-  const { port } = await saying(
+  const { port } = await gatewayFor(
     t,
     `${chunked('Trailer: X-Sum, X-Two', 'Trailer: X-Three')}X-Sum: 7\r\nX-Two: b\r\n\r\n`
   )
@@ -44,7 +44,7 @@ t.test('trailers that cannot follow are not announced', async (t) => {
     ['304', ask('GET'), `HTTP/1.1 304 Not Modified\r\n${announced}\r\n`],
     ['named in Connection', ask('GET'), `${chunked('Trailer: X-Sum', 'Connection: trailer')}\r\n`]
   ] as const) {
-    const { port } = await saying(t, response)
+    const { port } = await gatewayFor(t, response)
     const text = await raw(port, request)
     t.match(text, /^HTTP\/1\.1 (200|204|304) /, what)
     t.notMatch(text, /trailer:/i, what)
@@ -67,7 +67,7 @@ t.test('fields of the header section are removed from trailers', async (t) => {
     'ETag: "a"'
   ]
   const names = fields.map((field) => field.replace(/:.*/, '')).join(', ')
-  const { port } = await saying(t, `${chunked(`Trailer: ${names}`, 'Trailer: Date')}${fields.join('\r\n')}\r\n\r\n`)
+  const { port } = await gatewayFor(t, `${chunked(`Trailer: ${names}`, 'Trailer: Date')}${fields.join('\r\n')}\r\n\r\n`)
   const text = await raw(port, ask('GET'))
   t.match(text, /\r\n0\r\nx-sum: 7\r\netag: "a"\r\n\r\n$/)
   t.equal(parse(text).headers.trailer, 'X-Sum, X-Hop, ETag', 'nor is it announced')
@@ -76,28 +76,28 @@ t.test('fields of the header section are removed from trailers', async (t) => {
 const [announcing, behind] = ['Trailer: X-Sum', 'X-Sum: 7\r\nx-latin: caf\xe9\r\n']
 
 t.test('trailers of a request are forwarded, with their announcement', async (t) => {
-  const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+  const { port, received } = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(
     port,
     `${ask('POST', '1.1', 'Transfer-Encoding: chunked', `${announcing}, Cookie, X_Forwarded_For`, 'TE: trailers')}2\r\nab\r\n0\r\n${behind}\r\n`
   )
   t.match((await client.closed).text, /200 OK[\s\S]+ok$/)
-  t.match(asked(), /\r\ntrailer: X-Sum\r\n/)
-  t.match(asked(), /\r\nte: trailers\r\n/)
-  t.match(asked(), /\r\n2\r\nab\r\n0\r\nx-sum: 7\r\nx-latin: caf\xe9\r\n\r\n$/)
+  t.match(received(), /\r\ntrailer: X-Sum\r\n/)
+  t.match(received(), /\r\nte: trailers\r\n/)
+  t.match(received(), /\r\n2\r\nab\r\n0\r\nx-sum: 7\r\nx-latin: caf\xe9\r\n\r\n$/)
   t.equal((await get(port, '/', ['TE: gzip'])).status, 200)
-  t.notMatch(asked(), /gzip/)
+  t.notMatch(received(), /gzip/)
 })
 
 t.test('after an empty body, too', async (t) => {
-  const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+  const { port, received } = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(port, `${ask('POST', '1.1', 'Transfer-Encoding: chunked')}0\r\n${behind}\r\n`)
   t.match((await client.closed).text, /200 OK/)
-  t.match(asked(), /\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-sum: 7\r\n/)
+  t.match(received(), /\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx-sum: 7\r\n/)
 })
 
 t.test('fields that a client may not send as headers are removed from its trailers', async (t) => {
-  const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+  const { port, received } = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const fields = [
     'X-Forwarded-For: 6.6.6.6',
     'X_Forwarded_For: 6.6.6.6',
@@ -116,16 +116,16 @@ t.test('fields that a client may not send as headers are removed from its traile
   const request = ask('POST', '1.1', 'Transfer-Encoding: chunked', 'Connection: x-hop, trailer', announcing)
   const client = connect(port, `${request}2\r\nab\r\n0\r\n${fields.join('\r\n')}\r\n\r\n`)
   t.match((await client.closed).text, /200 OK/)
-  t.match(asked(), /\r\n2\r\nab\r\n0\r\n\r\n$/)
-  t.notMatch(asked(), /\r\ntrailer:/)
+  t.match(received(), /\r\n2\r\nab\r\n0\r\n\r\n$/)
+  t.notMatch(received(), /\r\ntrailer:/)
 })
 
 t.test('fields that are dropped as headers are dropped as trailers', async (t) => {
-  let asked = ''
+  let received = ''
   const service = await startRawService((socket) => {
     socket.on('data', (chunk: Buffer) => {
-      asked += chunk.toString('latin1')
-      if (asked.endsWith('\r\n\r\n') && asked.includes('0\r\n')) socket.write('HTTP/1.1 204 No Content\r\n\r\n')
+      received += chunk.toString('latin1')
+      if (received.endsWith('\r\n\r\n') && received.includes('0\r\n')) socket.write('HTTP/1.1 204 No Content\r\n\r\n')
     })
   })
   t.teardown(service.close)
@@ -139,13 +139,13 @@ t.test('fields that are dropped as headers are dropped as trailers', async (t) =
     `Authorization: Bearer ${token(claims({ sub: 'ann' }))}`
   )
   await connect(gateway.port, `${request}0\r\nX-User-Id: root\r\nX-Sum: 7\r\n\r\n`).closed
-  t.match(asked, /\r\nx-user-id: ann\r\n/)
-  t.match(asked, /\r\n0\r\nx-sum: 7\r\n\r\n$/)
+  t.match(received, /\r\nx-user-id: ann\r\n/)
+  t.match(received, /\r\n0\r\nx-sum: 7\r\n\r\n$/)
 })
 
 t.test('no trailers after a body with Content-Length', async (t) => {
-  const { port, asked } = await saying(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
+  const { port, received } = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(port, `${ask('POST', '1.1', 'Content-Length: 2', announcing)}ab`)
   t.match((await client.closed).text, /200 OK/)
-  t.notMatch(asked(), /trailer/i)
+  t.notMatch(received(), /trailer/i)
 })

@@ -61,10 +61,10 @@ t.test('an origin that is not on the list gets no CORS header, only Vary', async
     'null'
   ]
   for (const stranger of strangers) {
-    const asked = await app.inject({ url: '/orders', ...preflight(stranger) })
-    t.equal(asked.statusCode, 204, `preflight of ${stranger} ends at the gateway`)
-    t.same(corsHeaders(asked.headers), [])
-    t.equal(asked.headers.vary, 'Origin')
+    const preflighted = await app.inject({ url: '/orders', ...preflight(stranger) })
+    t.equal(preflighted.statusCode, 204, `preflight of ${stranger} ends at the gateway`)
+    t.same(corsHeaders(preflighted.headers), [])
+    t.equal(preflighted.headers.vary, 'Origin')
     const sent = await app.inject({ url: '/orders', headers: { origin: stranger } })
     t.same(corsHeaders(sent.headers), [])
     t.equal(sent.headers.vary, 'Origin')
@@ -152,8 +152,8 @@ t.test('wildcards and regular expressions', async (t) => {
   t.teardown(() => app.close())
   const allowed = async (from: string) => {
     const sent = await app.inject({ url: '/orders', headers: { origin: from } })
-    const asked = await app.inject({ url: '/orders', ...preflight(from) })
-    const [one, other] = [sent, asked].map(({ headers }) => headers['access-control-allow-origin'])
+    const preflighted = await app.inject({ url: '/orders', ...preflight(from) })
+    const [one, other] = [sent, preflighted].map(({ headers }) => headers['access-control-allow-origin'])
     t.equal(one, other, `${from}: the preflight and the request`)
     t.equal(sent.headers.vary, 'Origin')
     return one

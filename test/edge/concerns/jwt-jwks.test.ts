@@ -17,23 +17,23 @@ import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 
 const edgeApp = edgeAppWith(jwt)
 
-type Answer = (request: IncomingMessage, response: ServerResponse) => void
+type Respond = (request: IncomingMessage, response: ServerResponse) => void
 
 const jwk = (pair: { publicKey: KeyObject }, more: object = {}) => ({
   ...pair.publicKey.export({ format: 'jwk' }),
   ...more
 })
 const set =
-  (...list: unknown[]): Answer =>
+  (...list: unknown[]): Respond =>
   (_request, response) =>
     response.end(JSON.stringify({ keys: list }))
 
 /** An identity provider with a changeable response and a count of requests. */
-async function provider(t: Test, answer: Answer) {
-  const state = { answer, fetches: 0, url: '' }
+async function provider(t: Test, respond: Respond) {
+  const state = { respond, fetches: 0, url: '' }
   const server = createServer((request, response) => {
     state.fetches++
-    state.answer(request, response)
+    state.respond(request, response)
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')
@@ -139,7 +139,7 @@ t.test('a token that names a key, and keys that have no name', async (t) => {
       (error: { code: string }) => error.code
     )
   t.equal(await code(signed(keys.otherRsa, { alg: 'RS256', kid: 'x' })), 'JW_TOKEN_INVALID', 'that is named otherwise')
-  idp.answer = set(jwk(keys.p256))
+  idp.respond = set(jwk(keys.p256))
   clock.ms += 10_000
   t.equal(await keySetOf.key(signed(keys.p256, { alg: 'ES256' })), pem(keys.p256), 'rotated without names')
   t.equal(idp.fetches, 2)
@@ -150,7 +150,7 @@ t.test('at most ten keys without ids are tried', async (t) => {
   const idp = await provider(t, set(...many.slice(1), jwk(keys.rsa)))
   const { set: keySetOf, clock } = keySet(t, idp.url)
   t.equal(await keySetOf.key(signed(keys.rsa, { alg: 'RS256' })), pem(keys.rsa))
-  idp.answer = set(...many, jwk(keys.rsa))
+  idp.respond = set(...many, jwk(keys.rsa))
   clock.ms += 60_000
   await keySetOf.refresh()
   await t.rejects(keySetOf.key(signed(keys.rsa, { alg: 'RS256' })), { code: 'JW_TOKEN_INVALID' })
@@ -198,7 +198,7 @@ t.test('rotation: an unknown key id causes a fetch, a withdrawn key is removed',
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'old' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
   t.equal(await keySetOf.key(unsigned({ kid: 'old', alg: 'RS256' })), pem(keys.rsa))
-  idp.answer = set(jwk(keys.otherRsa, { kid: 'new' }))
+  idp.respond = set(jwk(keys.otherRsa, { kid: 'new' }))
   t.equal(await refused(keySetOf, { kid: 'new', alg: 'RS256' }), 'JW_TOKEN_INVALID', 'not within the cooldown')
   clock.ms += 10_000
   const all = await Promise.all(Array.from({ length: 20 }, () => keySetOf.key(unsigned({ kid: 'new', alg: 'RS256' }))))
@@ -225,7 +225,7 @@ t.test('an old set is fetched again in the background and serves meanwhile', asy
   const { set: keySetOf, clock } = keySet(t, idp.url)
   await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
   let release = () => {}
-  idp.answer = (_request, response) => {
+  idp.respond = (_request, response) => {
     release = () => response.end(JSON.stringify({ keys: [jwk(keys.otherRsa, { kid: 'a' })] }))
   }
   clock.ms += 60_000
@@ -243,7 +243,7 @@ t.test('an outage: the last valid set stays in use, and the outage is logged onc
   const { set: keySetOf, clock, logged } = keySet(t, idp.url, { timeoutMs: 100 })
   await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
   const forged = JSON.stringify({ keys: [jwk(keys.otherRsa, { kid: 'a' })] })
-  const bad: [string, Answer][] = [
+  const bad: [string, Respond][] = [
     ['status 500', (_request, response) => response.writeHead(500).end(forged)],
     ['a redirect', (_request, response) => response.writeHead(302, { location: '/other' }).end()],
     ['not JSON', (_request, response) => response.end('<html>')],
@@ -254,8 +254,8 @@ t.test('an outage: the last valid set stays in use, and the outage is logged onc
     ['silence', () => {}],
     ['a body without end', (_request, response) => response.write('{"keys":[')]
   ]
-  for (const [name, answer] of bad) {
-    idp.answer = answer
+  for (const [name, respond] of bad) {
+    idp.respond = respond
     clock.ms += 3_600_000
     const before = idp.fetches
     t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), name)
@@ -265,7 +265,7 @@ t.test('an outage: the last valid set stays in use, and the outage is logged onc
   }
   t.same(logged, ['cannot fetch the key set: the previous one stays in use; retrying every second'])
   t.equal(await refused(keySetOf, { kid: 'b', alg: 'RS256' }), 'JW_KEYS_UNAVAILABLE', 'it may be a new key')
-  idp.answer = set(jwk(keys.rsa, { kid: 'b' }))
+  idp.respond = set(jwk(keys.rsa, { kid: 'b' }))
   await keySetOf.refresh()
   t.equal(await keySetOf.key(unsigned({ kid: 'b', alg: 'RS256' })), pem(keys.rsa))
   t.equal(logged.length, 2, 'its end is logged once')
@@ -289,7 +289,7 @@ t.test('the recovery of a server is detected without a request', async (t) => {
   t.equal(keySetOf.isUp(), false)
   t.equal(keySetOf.age(), null)
   await eventually(() => idp.fetches > 3)
-  idp.answer = set(jwk(keys.rsa, { kid: 'a' }))
+  idp.respond = set(jwk(keys.rsa, { kid: 'a' }))
   await eventually(() => keySetOf.age() !== null)
   t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa))
   t.equal(keySetOf.isUp(), true)
@@ -303,9 +303,9 @@ t.test('the recovery of a server is detected without a request', async (t) => {
 })
 
 t.test('credentials in the URL are used, and not logged', async (t) => {
-  const asked: (string | undefined)[] = []
+  const credentials: (string | undefined)[] = []
   const idp = await provider(t, (request, response) => {
-    asked.push(request.headers.authorization)
+    credentials.push(request.headers.authorization)
     response.writeHead(500).end()
   })
   const url = new URL(`${idp.url}?api_key=query-secret`)
@@ -319,8 +319,8 @@ t.test('credentials in the URL are used, and not logged', async (t) => {
   } as never)
   t.teardown(() => keySetOf.close())
   await keySetOf.refresh()
-  t.same(asked, [`Basic ${btoa('gate:p@ss word')}`])
-  idp.answer = set(jwk(keys.rsa, { kid: 'a' }))
+  t.same(credentials, [`Basic ${btoa('gate:p@ss word')}`])
+  idp.respond = set(jwk(keys.rsa, { kid: 'a' }))
   await keySetOf.refresh()
   t.equal(lines.length, 2)
   for (const line of lines) {
@@ -371,7 +371,7 @@ t.test('a gateway with a key set', async (t) => {
   t.equal(code(response), 'JW_TOKEN_EXPIRED')
   t.equal(idp.fetches, 1)
 
-  idp.answer = set(jwk(keys.otherRsa, { kid: 'n' }))
+  idp.respond = set(jwk(keys.otherRsa, { kid: 'n' }))
   t.equal(await status(token(claims({ iss: 'me' }), keys.otherRsa, { alg: 'RS256', kid: 'n' })), 200, 'rotated')
   t.equal(await status(good), 401, 'a token of a withdrawn key is refused, although it was verified before')
 })
@@ -414,7 +414,7 @@ t.test(
       t.equal(headers['retry-after'], '1')
     }
     t.equal(await metric(), '0')
-    idp.answer = set(jwk(keys.rsa, { kid: 'a' }))
+    idp.respond = set(jwk(keys.rsa, { kid: 'a' }))
     await eventually(() => gateway.log.filter(({ url }) => url === idp.url).length > 1)
     t.equal((await get(gateway.port, '/', bearer)).status, 200)
     t.equal(await metric(), '1')

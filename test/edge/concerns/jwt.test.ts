@@ -311,11 +311,11 @@ t.test('two Authorization headers are refused, as the service would see both', a
   const ask = (lines: string[]) =>
     new Promise<string>((resolve, reject) => {
       const socket = connect(Number(address.port), '127.0.0.1')
-      let answer = ''
+      let received = ''
       socket.on('data', (chunk) => {
-        answer += chunk
+        received += chunk
       })
-      socket.on('end', () => resolve(answer))
+      socket.on('end', () => resolve(received))
       socket.on('error', reject)
       socket.end(['GET /orders HTTP/1.1', 'Host: x', 'Connection: close', ...lines, '', ''].join('\r\n'))
     })

@@ -124,9 +124,9 @@ t.test('clients that stall within their bodies do not count against the service'
     const { port, log } = await limited(t, {}, { timeouts: { bodyIdle } }, { ...mesh, idleTimeout })
     const stalled = ['', 'abc'].flatMap((part) => Array.from({ length: 5 }, () => post('Content-Length: 10') + part))
     for (const { text } of await Promise.all(stalled.map((bytes) => connect(port, bytes).closed))) {
-      const answer = parse(text)
-      t.match(answer, { status: 408, headers: { connection: 'close' } })
-      t.match(JSON.parse(answer.body), { code })
+      const response = parse(text)
+      t.match(response, { status: 408, headers: { connection: 'close' } })
+      t.match(JSON.parse(response.body), { code })
     }
     const { text } = await connect(port, `${post('Content-Length: 1', 'Connection: close')}x`).closed
     t.equal(parse(text).status, 200)

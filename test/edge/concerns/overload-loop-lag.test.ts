@@ -43,15 +43,15 @@ t.test('a real loop: 503 with Retry-After while it lags', async (t) => {
     setTimeout(block, 5)
   }
   block()
-  let answer = await get(port, '/')
-  while (answer.status === 200) answer = await get(port, '/')
+  let response = await get(port, '/')
+  while (response.status === 200) response = await get(port, '/')
   blocking = false
-  t.match(answer, {
+  t.match(response, {
     status: 503,
     headers: { 'retry-after': '1', 'proxy-status': 'jingwei; error=proxy_internal_error' }
   })
-  t.match(JSON.parse(answer.body), { code: 'JW_OUT_OF_CPU' })
-  while (answer.status !== 200) answer = await get(port, '/')
-  const told = log.filter(({ msg }) => String(msg).startsWith('event loop')).map(({ level }) => level)
-  t.strictSame(told, [50, 30], 'an error, then the recovery')
+  t.match(JSON.parse(response.body), { code: 'JW_OUT_OF_CPU' })
+  while (response.status !== 200) response = await get(port, '/')
+  const levels = log.filter(({ msg }) => String(msg).startsWith('event loop')).map(({ level }) => level)
+  t.strictSame(levels, [50, 30], 'an error, then the recovery')
 })

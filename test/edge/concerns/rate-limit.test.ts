@@ -168,8 +168,8 @@ t.test('by header over HTTP/2, and in Redis', async (t) => {
     const session = http2.connect(gateway.url, { rejectUnauthorized: false })
     const ask = async (headers: http2.OutgoingHttpHeaders) => {
       const stream = session.request(headers).resume()
-      const [answer] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
-      return answer[':status' as never]
+      const [fields] = (await once(stream, 'response')) as [http2.IncomingHttpHeaders]
+      return fields[':status' as never]
     }
     t.equal(await ask({ 'x-api-key': 'a' }), 200, store)
     t.equal(await ask({ 'x-api-key': 'a' }), 429, store)

@@ -69,12 +69,12 @@ async function send(request: NodeJS.WritableStream): Promise<void> {
 async function upload(port: number, method: string, sized: boolean, client: typeof http | typeof https = http) {
   const headers = sized ? { 'content-length': size } : {}
   const request = client.request({ port, host: '127.0.0.1', method, headers, rejectUnauthorized: false } as object)
-  const answered = new Promise<http.IncomingMessage>((resolve, reject) => {
+  const responded = new Promise<http.IncomingMessage>((resolve, reject) => {
     request.once('response', resolve).once('error', reject)
   })
   await send(request)
   let text = ''
-  for await (const chunk of await answered) text += String(chunk)
+  for await (const chunk of await responded) text += String(chunk)
   return text
 }
 

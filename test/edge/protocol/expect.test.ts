@@ -62,11 +62,11 @@ t.test('a refused request gets its status without 100 Continue, and the connecti
     [502, head('/down', 'Transfer-Encoding: chunked')]
   ] as const) {
     const { text } = await connect(port, bytes).closed
-    const answer = parse(text)
-    t.equal(answer.status, status, bytes)
-    t.equal(answer.headers.connection, 'close')
+    const response = parse(text)
+    t.equal(response.status, status, bytes)
+    t.equal(response.headers.connection, 'close')
     t.equal(text.split('HTTP/1.1 ').length, 2, 'one answer')
-    t.equal((JSON.parse(answer.body) as { statusCode: number }).statusCode, status)
+    t.equal((JSON.parse(response.body) as { statusCode: number }).statusCode, status)
   }
   await eventually(() => log.filter(({ msg }) => msg === 'request').length === 11)
 })
@@ -183,10 +183,10 @@ t.test('a server of the user: its routes get 100 Continue when they read, its ow
   t.teardown(echo.close)
   for (const own of [false, true]) {
     const server = Fastify()
-    let asked = 0
+    let requests = 0
     if (own) {
       server.server.on('checkContinue', (request, response) => {
-        asked++
+        requests++
         response.writeContinue()
         server.server.emit('request', request, response)
       })
@@ -208,6 +208,6 @@ t.test('a server of the user: its routes get 100 Continue when they read, its ow
       t.equal(response.statusCode, 200, target)
       response.resume()
     }
-    t.equal(asked, own ? 2 : 0)
+    t.equal(requests, own ? 2 : 0)
   }
 })

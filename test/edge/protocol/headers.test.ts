@@ -2,7 +2,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { GatewayOptions, Seen } from '../../helpers/gateway.ts'
-import { answering, ask, get, raw, startEcho, startGateway, startRawService } from '../../helpers/gateway.ts'
+import { ask, get, raw, responding, startEcho, startGateway, startRawService } from '../../helpers/gateway.ts'
 
 async function before(t: Test, url: string, config: object = {}, route: object = {}, options: GatewayOptions = {}) {
   const services = { any: { instances: [url] } }
@@ -20,7 +20,7 @@ async function echoing(t: Test, config: object = {}, route: object = {}, options
 
 /** A gateway in front of a service that responds with these bytes. */
 async function saying(t: Test, response: string, options: GatewayOptions = {}) {
-  const service = await startRawService(answering(response))
+  const service = await startRawService(responding(response))
   t.teardown(service.close)
   return before(t, service.url, { mesh: { retry: false } }, {}, options)
 }
@@ -67,7 +67,7 @@ t.test('a looping request is refused with 508', async (t) => {
   const looping = await before(t, gateway.url)
   // Points the first at the second, once both have their ports.
   const back = await startRawService((socket) => {
-    const onward = answering('')
+    const onward = responding('')
     onward(socket)
     socket.once('data', async (chunk: Buffer) => {
       socket.end(await raw(again.port, chunk.toString('latin1').replace('\r\n', '\r\nconnection: close\r\n')), 'latin1')
@@ -126,13 +126,13 @@ const sent = [
   'X-Jingwei-Fault-Delay: 1',
   'Forwarded: for=6.6.6.6;proto=https'
 ]
-const told = ({ headers }: Seen) =>
+const forwardingHeaders = ({ headers }: Seen) =>
   Object.fromEntries(Object.entries(headers).filter(([name]) => /forwarded|real|url|jingwei/.test(name)))
 
 t.test('For, Proto, Host and Port of a trusted peer are used', async (t) => {
   const { port } = await echoing(t, { listen: { trustProxy: ['127.0.0.0/8', '::1'] } })
   t.strictSame(
-    told(await ask(port, '/', sent)),
+    forwardingHeaders(await ask(port, '/', sent)),
     {
       'x-forwarded-for': '6.6.6.6, 7.7.7.7, 127.0.0.1',
       'x-forwarded-proto': 'https',
@@ -140,8 +140,8 @@ t.test('For, Proto, Host and Port of a trusted peer are used', async (t) => {
     },
     'and no port, since ours is not that of https'
   )
-  t.match(told(await ask(port, '/', ['X-Forwarded-Port: 444', 'Host: h'])), { 'x-forwarded-port': '444' })
-  t.strictSame(told(await ask(port, '/', ['Host: h'])), {
+  t.match(forwardingHeaders(await ask(port, '/', ['X-Forwarded-Port: 444', 'Host: h'])), { 'x-forwarded-port': '444' })
+  t.strictSame(forwardingHeaders(await ask(port, '/', ['Host: h'])), {
     'x-forwarded-for': '127.0.0.1',
     'x-forwarded-proto': 'http',
     'x-forwarded-host': 'h',
@@ -154,7 +154,7 @@ t.test('of a trusted peer, only the configured headers are used', async (t) => {
   const names = [...new Set(sent.map((line) => line.split(':')[0]!.toLowerCase()))]
   for (const name of names) {
     const { port } = await echoing(t, { listen: { trustProxy, trustHeaders: [name] } })
-    const headers = told(await ask(port, '/', ['Host: h', ...sent]))
+    const headers = forwardingHeaders(await ask(port, '/', ['Host: h', ...sent]))
     t.strictSame(
       { [name]: 'believed', ...headers },
       {
@@ -187,7 +187,7 @@ t.test('Fastify’s properties of the client follow the same list', async (t) =>
 t.test('fault headers of a trusted peer are used if a fault enables them', async (t) => {
   const listen = { trustProxy: ['127.0.0.1'] }
   const { port } = await echoing(t, { listen, mesh: { fault: { header: true } } })
-  t.match(told(await ask(port, '/', sent)), { 'x-jingwei-fault-delay': '1', 'x-original-url': undefined })
+  t.match(forwardingHeaders(await ask(port, '/', sent)), { 'x-jingwei-fault-delay': '1', 'x-original-url': undefined })
 })
 
 t.test('from the service: all end-to-end headers, in order, byte for byte', async (t) => {

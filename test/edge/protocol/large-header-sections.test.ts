@@ -60,9 +60,9 @@ async function overHttp2(session: ClientHttp2Session, path: string, headers: Rec
   stream.setEncoding('utf8').on('data', (text: string) => {
     body += text
   })
-  const [answered] = (await once(stream, 'response')) as [IncomingHttpHeaders]
+  const [fields] = (await once(stream, 'response')) as [IncomingHttpHeaders]
   await once(stream, 'close')
-  return { status: Number(answered[':status']), cookies: answered['set-cookie'] ?? [], body }
+  return { status: Number(fields[':status']), cookies: fields['set-cookie'] ?? [], body }
 }
 
 async function ways(t: Test, config: object) {

@@ -9,10 +9,10 @@ import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import type { GatewayOptions, Seen } from '../../helpers/gateway.ts'
 import {
-  answering,
   connect,
   get,
   parse,
+  responding,
   startEcho,
   startGateway,
   startRawService,
@@ -143,17 +143,17 @@ t.test('HTTP/2 and HTTP/1.1 on one port, by ALPN', async (t) => {
 
 t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway', async (t) => {
   const service = await startRawService(
-    answering(
+    responding(
       'HTTP/1.1 200 Fine\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nKeep-Alive: x\r\nTransfer-Encoding: chunked\r\n\r\n' +
         '2\r\nok\r\n0\r\nX-Sum: 7\r\nX-Two: b\r\n\r\n'
     )
   )
   t.teardown(service.close)
   const { port } = await listening(t, service.url, { tls: { cert, key }, http2: true })
-  const answer = await ask(session(t, port), { ':path': '/' })
-  t.equal(answer.body, 'ok')
-  t.strictSame(answer.headers['set-cookie'], ['a=1', 'b=2'])
-  t.match(answer.trailers, { 'x-sum': '7', 'x-two': 'b' })
+  const response = await ask(session(t, port), { ':path': '/' })
+  t.equal(response.body, 'ok')
+  t.strictSame(response.headers['set-cookie'], ['a=1', 'b=2'])
+  t.match(response.trailers, { 'x-sum': '7', 'x-two': 'b' })
 
   for (const framing of ['Content-Length: 100\r\n\r\npart', 'Transfer-Encoding: chunked\r\n\r\n4\r\npart\r\n']) {
     const broken = await startRawService((socket) => {
@@ -164,19 +164,19 @@ t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway'
     })
     t.teardown(broken.close)
     const gateway = await listening(t, broken.url, { tls: { cert, key }, http2: true })
-    const cut = await ask(session(t, gateway.port), { ':path': '/' })
-    t.equal(cut.body, 'part')
-    t.equal(cut.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'not taken for a complete response')
+    const truncated = await ask(session(t, gateway.port), { ':path': '/' })
+    t.equal(truncated.body, 'part')
+    t.equal(truncated.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'not taken for a complete response')
   }
-  const nobody = await startRawService(() => {})
-  await nobody.close()
-  const gone = await listening(t, nobody.url, { tls: { cert, key }, http2: true })
+  const closedService = await startRawService(() => {})
+  await closedService.close()
+  const gone = await listening(t, closedService.url, { tls: { cert, key }, http2: true })
   t.match(await ask(session(t, gone.port), { ':path': '/' }), { status: 502, headers: { 'proxy-status': /refused/ } })
 })
 
 t.test('HTTP/2: every informational response is forwarded', async (t) => {
   const service = await startRawService(
-    answering(
+    responding(
       'HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\nLink: </b.css>\r\n\r\n' +
         'HTTP/1.1 104 Upload Resumption Supported\r\nUpload-Offset: 7\r\nContent-Length: 3\r\n\r\n' +
         'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
@@ -202,11 +202,11 @@ t.test('HTTP/2: every informational response is forwarded', async (t) => {
 t.test('HTTP/2: a stream that the client resets cancels the exchange and is logged once as 499', async (t) => {
   let arrived = 0
   let aborted = 0
-  let answer = ''
+  let response = ''
   const service = await startRawService((socket) => {
     socket.once('data', () => {
       arrived++
-      socket.write(answer)
+      socket.write(response)
     })
     socket.once('close', () => aborted++)
   })
@@ -218,7 +218,7 @@ t.test('HTTP/2: a stream that the client resets cancels the exchange and is logg
     [1, ''],
     [2, 'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\npart']
   ] as const) {
-    answer = text
+    response = text
     const stream = client.request({ ':path': '/' })
     stream.on('error', () => {})
     await eventually(() => arrived === n)
@@ -243,10 +243,10 @@ t.test('HTTP/2: the limits of body and header section apply, and a silent body t
   t.notOk('connection' in large.headers)
   const silent = client.request({ ':path': '/', ':method': 'POST' }, { endStream: false })
   silent.write('x')
-  const answer = collect(silent)
+  const response = collect(silent)
   await new Promise((resolve) => silent.once('response', resolve))
   silent.close()
-  t.equal((await answer).status, 408)
+  t.equal((await response).status, 408)
   const head = await ask(session(t, port), { ':path': '/', 'x-large': 'x'.repeat(4000) })
   t.equal(head.status, 431)
 })
@@ -258,20 +258,20 @@ t.test('HTTP/2: 100 Continue is sent when the body is wanted', async (t) => {
   const client = session(t, port)
   const expecting = { ':path': '/', ':method': 'POST', expect: '100-continue' }
   const stream = client.request(expecting)
-  const answer = collect(stream)
+  const response = collect(stream)
   await new Promise<void>((resolve) => stream.once('continue', resolve))
   stream.end('hello')
-  t.equal((JSON.parse((await answer).body) as Seen).body, 'hello')
-  let asked = false
+  t.equal((JSON.parse((await response).body) as Seen).body, 'hello')
+  let arrived = false
   const refused = client.request({ ...expecting, 'content-length': '1025' })
   refused.once('continue', () => {
-    asked = true
+    arrived = true
   })
   const refusal = collect(refused)
   await new Promise((resolve) => refused.once('response', resolve))
   refused.close()
   t.equal((await refusal).status, 413)
-  t.notOk(asked)
+  t.notOk(arrived)
   const odd = client.request({ ...expecting, expect: 'nonsense' }, { endStream: true })
   t.equal((await collect(odd)).status, 417)
   t.equal((await ask(client, { ':path': '/' })).status, 200, 'the session stays open')
@@ -287,10 +287,10 @@ t.test('no more connections than allowed', async (t) => {
   t.equal((await connect(port, request).closed).text, '')
   held[0]?.socket.destroy()
   await held[0]?.closed
-  let answer = ''
-  while (answer === '')
-    answer = (await connect(port, request.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')).closed).text
-  t.equal(parse(answer).status, 200)
+  let response = ''
+  while (response === '')
+    response = (await connect(port, request.replace('\r\n\r\n', '\r\nConnection: close\r\n\r\n')).closed).text
+  t.equal(parse(response).status, 200)
   held[1]?.socket.destroy()
 })
 

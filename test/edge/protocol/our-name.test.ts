@@ -1,6 +1,6 @@
 // A service cannot send headers that are reserved for the gateway.
 import t from 'tap'
-import { answering, connect, gatewayBefore, get, startRawService } from '../../helpers/gateway.ts'
+import { connect, gatewayBefore, get, responding, startRawService } from '../../helpers/gateway.ts'
 
 const said = [
   'X-Jingwei-Fallback: stale',
@@ -14,7 +14,7 @@ const said = [
 const response = `HTTP/1.1 200 OK\r\n${said.join('\r\n')}\r\nContent-Length: 2\r\n\r\nok`
 
 t.test('response headers that the gateway sets itself are removed', async (t) => {
-  const service = await startRawService(answering(response))
+  const service = await startRawService(responding(response))
   t.teardown(service.close)
   const { port } = await gatewayBefore(t, service.url, { edge: { rateLimit: { max: 5, window: '1m' } } })
   const { headers } = await get(port, '/')
@@ -26,7 +26,7 @@ t.test('response headers that the gateway sets itself are removed', async (t) =>
 
 t.test('the same headers are forwarded if the gateway does not set them', async (t) => {
   const own = 'HTTP/1.1 200 OK\r\nProxy-Status: cdn; error=x\r\nRateLimit-Limit: 7\r\nContent-Length: 2\r\n\r\nok'
-  const service = await startRawService(answering(own))
+  const service = await startRawService(responding(own))
   t.teardown(service.close)
   const { port } = await gatewayBefore(t, service.url)
   t.match((await get(port, '/')).headers, { 'proxy-status': 'cdn; error=x', 'ratelimit-limit': '7' })
@@ -34,7 +34,7 @@ t.test('the same headers are forwarded if the gateway does not set them', async 
 
 t.test('reserved fields are removed from a trailer section, too', async (t) => {
   const service = await startRawService(
-    answering(
+    responding(
       'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-Jingwei-Fallback: stale\r\nX-Sum: 7\r\n\r\n'
     )
   )

@@ -10,15 +10,15 @@ import { connect, gatewayBefore, startGateway, startRawService, startService } f
 const slowMs = 150
 
 /** Responds to `/slow` late, and to other paths at once with these bytes, with a pause at each `|`. */
-async function answering(t: Test, answer: string): Promise<number> {
+async function gatewayFor(t: Test, response: string): Promise<number> {
   const service = await startRawService((socket: Socket) => {
     socket.on('data', async (chunk: Buffer) => {
       const slow = chunk.toString('latin1').startsWith('GET /slow ')
-      for (const part of (slow ? '|HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow' : answer).split('|')) {
+      for (const part of (slow ? '|HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nslow' : response).split('|')) {
         if (part !== '') socket.write(part, 'latin1')
         await new Promise((resolve) => setTimeout(resolve, slow ? slowMs : slowMs / 5))
       }
-      if (!slow && answer.endsWith('|')) socket.end()
+      if (!slow && response.endsWith('|')) socket.end()
     })
   })
   t.teardown(service.close)
@@ -31,11 +31,11 @@ const get = (path: string, ...lines: string[]) =>
 const first = /^HTTP\/1\.1 200 OK\r\n[\s\S]+?\r\n\r\nslow/
 
 t.test('a response that fails while queued breaks the connection when it is its turn', async (t) => {
-  for (const answer of [
+  for (const response of [
     'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart|',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n|'
   ]) {
-    const port = await answering(t, answer)
+    const port = await gatewayFor(t, response)
     const { text } = await connect(port, get('/slow') + get('/fast')).closed
     t.match(text, first, 'earlier responses are complete')
     t.notMatch(text, /\r\n0\r\n/)
@@ -45,18 +45,21 @@ t.test('a response that fails while queued breaks the connection when it is its 
 
 t.test('1xx responses precede the header section of their final response', async (t) => {
   const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab|cd'
-  const early = await answering(t, `HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${ok}`)
+  const early = await gatewayFor(
+    t,
+    `HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n${ok}`
+  )
   const hinted = await connect(early, get('/slow') + get('/fast', 'Connection: close')).closed
   t.match(hinted.text, /slowHTTP\/1\.1 102 [\s\S]+HTTP\/1\.1 103 [\s\S]+HTTP\/1\.1 200 OK\r\n[\s\S]+\r\n\r\nabcd$/)
 
-  const port = await answering(t, ok)
+  const port = await gatewayFor(t, ok)
   const lines = ['Expect: 100-continue', 'Content-Length: 1', 'Connection: close']
   const { text } = await connect(port, `${get('/slow')}${get('/fast', ...lines)}x`).closed
   t.match(text, /slow(HTTP\/1\.1 100 Continue\r\n\r\n)?HTTP\/1\.1 200 OK\r\n[\s\S]+\r\n\r\nabcd$/)
 })
 
 t.test('CONNECT gets no response before that of an earlier request, nor after the last response', async (t) => {
-  const port = await answering(t, 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfast')
+  const port = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nfast')
   const tunnel = 'CONNECT h:80 HTTP/1.1\r\nHost: h\r\n\r\n'
   t.notMatch((await connect(port, get('/slow') + tunnel).closed).text, /^HTTP\/1\.1 501 /)
   t.notMatch((await connect(port, get('/a/../b') + tunnel).closed).text, ' 501 ')

@@ -23,7 +23,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
       route('api', { path: '/api', hosts: ['api.example.com', '*.deep.example.com'] }),
       route('proof', { path: '/.well-known/acme-challenge', hosts: ['named.example'] })
     ],
-    plugins: [{ path: './teller.mjs' }]
+    plugins: [{ path: './client-view.mjs' }]
   }
   const plain = { name: 'plain', host: '127.0.0.1', port: 0, drain, redirect: 'https' }
   const secure = { name: 'secure', host: '127.0.0.1', port: 0, tls: { cert, key }, http2: true }
@@ -86,8 +86,8 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
 
   await t.test('requests that a trusted proxy received by https are served', async (t) => {
     const headers = { host: 'named.example', 'x-forwarded-proto': 'https' }
-    const answer = await ask({ port: gateway.portOf('behind'), headers })
-    t.match([answer.status, clientView(answer).protocol], [200, 'https'])
+    const response = await ask({ port: gateway.portOf('behind'), headers })
+    t.match([response.status, clientView(response).protocol], [200, 'https'])
     t.equal((await ask({ port: gateway.portOf('behind'), headers: { host: 'named.example' } })).status, 308)
     t.equal((await ask({ port, headers })).status, 308)
     const statuses: Record<string, number> = {}

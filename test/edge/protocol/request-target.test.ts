@@ -222,10 +222,10 @@ t.test('ambiguous requests are refused before any hook runs', async (t) => {
     [401, 'JW_TOKEN_MISSING', ['Host: h', 'Transfer-Encoding: CHUNKED']]
   ] as const) {
     const bytes = `${['POST / HTTP/1.1', ...lines, 'Connection: close'].join('\r\n')}\r\n\r\n0\r\n\r\n`
-    const answer = parse(await raw(gateway.port, bytes))
-    t.equal(answer.status, status)
-    t.match(answer.body, code)
-    t.equal(answer.headers.connection, 'close')
+    const response = parse(await raw(gateway.port, bytes))
+    t.equal(response.status, status)
+    t.match(response.body, code)
+    t.equal(response.headers.connection, 'close')
   }
   t.equal(looked, 0)
 })

@@ -20,9 +20,9 @@ type Protocol = (typeof protocols)[number]
 const large = Buffer.alloc(32 * 1024 * 1024, 'x')
 
 async function serving(t: Test, protocol: Protocol, listen: object, edge: object = {}) {
-  const seen = { asked: 0, left: 0, open: 0 }
+  const seen = { requests: 0, left: 0, open: 0 }
   const service = await startService((request, response) => {
-    seen.asked++
+    seen.requests++
     seen.open++
     response.on('close', () => {
       seen.open--
@@ -207,7 +207,7 @@ t.test('HTTP/2: with a hundred unread responses, a client can send one more requ
   t.teardown(() => session.destroy())
   await once(session, 'connect')
   session.setLocalWindowSize(2 ** 28)
-  for (let asked = 0; asked < 127; asked++) {
+  for (let sent = 0; sent < 127; sent++) {
     const stream = session.request({ ':path': '/large' })
     stream.on('error', (error) => failed.push(error))
     await once(stream, 'response')

@@ -13,9 +13,9 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 const large = Buffer.alloc(32 * 1024 * 1024, 'x')
 
 async function serving(t: Test, listen: object = {}) {
-  const seen = { asked: 0, left: 0 }
+  const seen = { requests: 0, left: 0 }
   const service = await startService((request, response) => {
-    seen.asked++
+    seen.requests++
     response.on('close', () => {
       if (!response.writableFinished) seen.left++
     })
@@ -55,13 +55,13 @@ t.test('a client that leaves whole responses unread is disconnected', async (t) 
   const { port, seen } = await serving(t)
   const client = connect(port, get('/').repeat(4000))
   client.socket.pause()
-  await eventually(() => seen.asked > 100)
+  await eventually(() => seen.requests > 100)
   await sleep(1500)
-  const { asked } = seen
-  t.ok(asked < 4000)
+  const { requests } = seen
+  t.ok(requests < 4000)
   client.socket.resume()
   await client.closed
-  t.equal(seen.asked, asked)
+  t.equal(seen.requests, requests)
 })
 
 t.test('a slow client is not disconnected, nor the client of a slow service', async (t) => {

@@ -22,11 +22,11 @@ const chunksOf = (text: string) => text.slice(text.indexOf('\r\n\r\n') + 4).spli
 async function serving(t: Test, listen: object = {}) {
   let got = ''
   const service = await startRawService((socket: Socket) => {
-    let answered = false
+    let responded = false
     socket.on('data', (data: Buffer) => {
       got += data.toString('latin1')
-      if (answered || !(got.startsWith('GET') || got.endsWith('0\r\n\r\n'))) return
-      answered = true
+      if (responded || !(got.startsWith('GET') || got.endsWith('0\r\n\r\n'))) return
+      responded = true
       socket.write(
         got.startsWith('GET')
           ? `HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n${chunks}`
@@ -133,9 +133,9 @@ t.test('HTTP/2: a request in frames of a byte', async (t) => {
 
 t.test('a single small chunk is forwarded at once, both ways', async (t) => {
   let got = ''
-  let answer: Socket | undefined
+  let serviceSocket: Socket | undefined
   const service = await startRawService((socket) => {
-    answer = socket
+    serviceSocket = socket
     socket.on('data', (data: Buffer) => {
       got += data.toString('latin1')
     })
@@ -147,9 +147,9 @@ t.test('a single small chunk is forwarded at once, both ways', async (t) => {
     client.send(`${text.length}\r\n${text}\r\n`)
     await eventually(() => got.includes(`${text}\r\n`))
   }
-  answer!.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
+  serviceSocket!.write('HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n')
   for (const text of ['four', 'five', 'six']) {
-    answer!.write(`${text.length}\r\n${text}\r\n`)
+    serviceSocket!.write(`${text.length}\r\n${text}\r\n`)
     await client.until(`${text}\r\n`)
     await sleep(5)
   }

@@ -235,9 +235,9 @@ t.test('allowed requests reach the service in one canonical form', async (t) => 
     const client = connect(port, bytes)
     await client.until('"body":', '"}')
     client.send('GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-    const answers = (await client.closed).text.split(/(?=HTTP\/1\.1 200)/)
-    t.equal(answers.length, 2, `${name}: two requests, two answers`)
-    const [seen, next] = answers.map(
+    const responses = (await client.closed).text.split(/(?=HTTP\/1\.1 200)/)
+    t.equal(responses.length, 2, `${name}: two requests, two answers`)
+    const [seen, next] = responses.map(
       (text) => JSON.parse(parse(text).body) as { body: string; url: string; headers: object }
     )
     t.equal(seen!.body, body, name)
@@ -275,9 +275,9 @@ t.test('pipelined requests each get a response, in order, also before a malforme
   const paths = Array.from({ length: 20 }, (_, index) => `/${index}`)
   const bytes = paths.map((path) => get().replace('/', path)).join('')
   const { text } = await connect(port, `${bytes}GARBAGE\r\n\r\n${smuggled}`).closed
-  const answers = text.split(/(?=HTTP\/1\.1 )/).map(parse)
-  t.strictSame(answers.slice(0, -1).map(({ body }) => body), paths) // biome-ignore format: short
-  t.equal(answers.at(-1)?.status, 400)
+  const responses = text.split(/(?=HTTP\/1\.1 )/).map(parse)
+  t.strictSame(responses.slice(0, -1).map(({ body }) => body), paths) // biome-ignore format: short
+  t.equal(responses.at(-1)?.status, 400)
   t.notMatch(record.text, 'smuggled')
 })
 

@@ -10,7 +10,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 
 const { cert, key } = selfSigned(t)
 
-interface Asked {
+interface RequestOptions {
   readonly method?: string
   readonly path?: string
   readonly host?: string
@@ -22,8 +22,8 @@ interface Both {
   readonly gateway: RunningGateway
   /** Requests that reached the service. */
   readonly reached: string[]
-  readonly http1: (asked: Asked) => Promise<{ status: number; body: string }>
-  readonly http2: (asked: Asked) => Promise<{ status: number; body: string }>
+  readonly http1: (options: RequestOptions) => Promise<{ status: number; body: string }>
+  readonly http2: (options: RequestOptions) => Promise<{ status: number; body: string }>
 }
 
 /** A gateway over TLS that speaks both versions, and a client of each. */
@@ -63,12 +63,15 @@ async function both(
   return {
     gateway,
     reached,
-    http1: (asked) => askHttp1(gateway.port, asked),
-    http2: (asked) => askHttp2(session, asked)
+    http1: (options) => askHttp1(gateway.port, options),
+    http2: (options) => askHttp2(session, options)
   }
 }
 
-async function askHttp1(port: number, { method = 'GET', path = '/', host = 'h', fields = [], content = '' }: Asked) {
+async function askHttp1(
+  port: number,
+  { method = 'GET', path = '/', host = 'h', fields = [], content = '' }: RequestOptions
+) {
   const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false })
   socket.on('error', () => {})
   const lines = [`Host: ${host}`, 'Connection: close', ...fields.map(([name, value]) => `${name}: ${value}`)]
@@ -81,7 +84,7 @@ async function askHttp1(port: number, { method = 'GET', path = '/', host = 'h', 
 
 function askHttp2(
   session: ClientHttp2Session,
-  { method = 'GET', path = '/', host = 'h', fields = [], content = '' }: Asked
+  { method = 'GET', path = '/', host = 'h', fields = [], content = '' }: RequestOptions
 ) {
   const headers: OutgoingHttpHeaders = { ':method': method, ':path': path, ':authority': host }
   for (const [name, value] of fields) headers[name.toLowerCase()] = value

@@ -12,7 +12,7 @@ import { refused, upstream } from '../mesh/servers.ts'
 import type { Client } from './gateway.ts'
 import { inProcess } from './gateway.ts'
 
-const answer =
+const respondWith =
   (status: number, delayMs = 0): RequestListener =>
   (request, response) => {
     const { searchParams } = new URL(request.url!, 'http://any')
@@ -61,8 +61,12 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
   intentionTiming.every = 100
   filesTiming.interval = 100
   const serve = async (listener: RequestListener) => (await upstream(t, 'any', listener)).url
-  const [good, bad, worse] = [await serve(answer(200)), await serve(answer(503)), await serve(answer(503))]
-  const [slow, slower] = [await serve(answer(200, 400)), await serve(answer(200, 500))]
+  const [good, bad, worse] = [
+    await serve(respondWith(200)),
+    await serve(respondWith(503)),
+    await serve(respondWith(503))
+  ]
+  const [slow, slower] = [await serve(respondWith(200, 400)), await serve(respondWith(200, 500))]
   await intend(consul, 'gateway', 'orders', 'deny')
   const issuer = authority(folderFor(t), 'issuer')
   const { certFile: cert, keyFile: key } = issuer.issue('gateway', { days: 0 }) // no longer good

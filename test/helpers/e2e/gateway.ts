@@ -12,7 +12,7 @@ import { start, waitFor } from '../processes.ts'
 import type { Wanted } from './config.ts'
 import { yamlOf } from './config.ts'
 
-export interface Answer {
+export interface ReceivedResponse {
   status: number
   headers: Record<string, string | string[] | undefined>
   text: string
@@ -42,7 +42,7 @@ interface SeenService {
 export interface Client {
   url: string
   adminUrl: string
-  send(path: string, options?: { method?: 'GET' | 'POST'; body?: string }): Promise<Answer>
+  send(path: string, options?: { method?: 'GET' | 'POST'; body?: string }): Promise<ReceivedResponse>
   /** Sends `count` requests, one after another. Returns their number per instance, or per status other than 200. */
   spread(path: string, count: number): Promise<Record<string, number>>
   health(): Promise<Health>

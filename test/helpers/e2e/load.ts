@@ -1,6 +1,6 @@
 // Steady load on a gateway: workers that send requests in sequence and record failures.
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Answer, Client } from './gateway.ts'
+import type { Client, ReceivedResponse } from './gateway.ts'
 
 export interface Failure {
   method: 'GET' | 'POST'
@@ -35,18 +35,18 @@ export function steadyLoad(
   let going = true
   const worker = async () => {
     while (going) {
-      const turn = tally.sent++
-      const path = paths[turn % paths.length]!
-      const method = postEvery > 0 && turn % postEvery === 0 ? 'POST' : 'GET'
-      const body = `order ${turn}`
-      const answer = await client
+      const index = tally.sent++
+      const path = paths[index % paths.length]!
+      const method = postEvery > 0 && index % postEvery === 0 ? 'POST' : 'GET'
+      const body = `order ${index}`
+      const response = await client
         .send(path, method === 'POST' ? { method, body } : {})
-        .catch((error: Error) => ({ status: 0, instance: '', text: String(error) }) as Answer)
-      const whole = method === 'GET' || answer.text.includes(body)
-      if (answer.status === 200 && whole) tally.by[answer.instance] = (tally.by[answer.instance] ?? 0) + 1
+        .catch((error: Error) => ({ status: 0, instance: '', text: String(error) }) as ReceivedResponse)
+      const whole = method === 'GET' || response.text.includes(body)
+      if (response.status === 200 && whole) tally.by[response.instance] = (tally.by[response.instance] ?? 0) + 1
       else {
         const at = Math.round(performance.now() - started)
-        tally.failures.push({ method, path, at, what: `${answer.status} ${answer.text}` })
+        tally.failures.push({ method, path, at, what: `${response.status} ${response.text}` })
       }
       if (pauseMs > 0) await sleep(pauseMs)
     }

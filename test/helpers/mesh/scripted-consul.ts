@@ -59,7 +59,7 @@ export const entry = (port: number) => ({
   Checks: []
 })
 export const origin = (port: number) => `http://127.0.0.1:${port}`
-export const answer =
+export const respond =
   (index: number | string | null, ports: number[], headers: Record<string, string> = {}): Step =>
   (response) => {
     const own = { 'x-consul-knownleader': 'true', 'x-consul-lastcontact': '0', ...headers }

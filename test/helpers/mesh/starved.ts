@@ -54,17 +54,17 @@ const fill = () => {
     for (;;) taken.push(openSync('/dev/null', 'r'))
   } catch {}
 }
-const answers: string[] = []
-for (let i = 0; i < 50 && answers.length < 6; i++) {
+const failures: string[] = []
+for (let i = 0; i < 50 && failures.length < 6; i++) {
   // An active check may free its descriptor at any time: such a call succeeds, and does not count.
   fill()
-  const answer = await call()
-  if (answer !== '200') answers.push(answer)
+  const outcome = await call()
+  if (outcome !== '200') failures.push(outcome)
 }
 await sleep(100)
 const starved = state()
 for (const descriptor of taken) closeSync(descriptor)
 const after = await call()
 const logged = lines.filter(({ reason }) => reason === 'descriptors')
-writeSync(1, `${JSON.stringify({ answers, starved, after, logged, counts, taken: taken.length })}\n`)
+writeSync(1, `${JSON.stringify({ failures, starved, after, logged, counts, taken: taken.length })}\n`)
 process.exit(0)

@@ -45,8 +45,8 @@ t.test('round robin: many instances by weight, each at its rate', async (t) => {
     counts.every((count, i) => Math.abs(count - 10 * (1 + (i % 4))) <= 1),
     `ten rounds: ${counts}`
   )
-  const turns = picks.flatMap((pick, at) => (pick === among[3] ? [at] : []))
-  const gaps = turns.slice(1).map((at, i) => at - turns[i]!)
+  const positions = picks.flatMap((pick, at) => (pick === among[3] ? [at] : []))
+  const gaps = positions.slice(1).map((at, i) => at - positions[i]!)
   t.ok(Math.min(...gaps) > 55 && Math.max(...gaps) < 70, `one in 62.5: ${gaps}`)
   const one = new Set(among.slice(1).map(({ endpoint }) => endpoint))
   for (let i = 0; i < 10; i++) t.equal(balancer.pick(one), among[0])
@@ -206,15 +206,15 @@ t.test('the sampler stays in range at both ends', async (t) => {
 t.test('has: as pick, without a choice', async (t) => {
   for (const policy of policies) {
     const some = instances([1, 2, 1])
-    const [asked, left] = [seeded(7), seeded(7)].map((random) =>
+    const [one, other] = [seeded(7), seeded(7)].map((random) =>
       createBalancer(options({ policy }), some, { random, now: () => 0 })
     )
     for (let i = 0; i < 50; i++) {
       for (let tried = 0; tried < 8; tried++) {
         const set = new Set(some.flatMap(({ endpoint }, bit) => (tried & (1 << bit) ? endpoint : [])))
-        t.equal(asked!.has(set), set.size < 3, policy)
+        t.equal(one!.has(set), set.size < 3, policy)
       }
-      t.equal(asked!.pick(null)?.id, left!.pick(null)?.id, `${policy}: the next one is the same`)
+      t.equal(one!.pick(null)?.id, other!.pick(null)?.id, `${policy}: the next one is the same`)
     }
     t.equal(createBalancer(options({ policy }), [], { random: () => 0, now: () => 0 }).has(new Set()), false)
   }

@@ -160,7 +160,7 @@ t.test('an aborted call is no failure, but its wait counts as latency', async (t
   const hanging = await upstream(t, 'hanging', () => arrived.resolve())
   const mesh = meshOf(t, [service('hanging', [hanging.url], { balance: 'peak-ewma' })], { now: () => nowMs })
   const leave = new AbortController()
-  const asked = mesh.request({
+  const call = mesh.request({
     origin: 'http://hanging.mesh',
     path: '/',
     method: 'GET',
@@ -169,6 +169,6 @@ t.test('an aborted call is no failure, but its wait counts as latency', async (t
   await arrived.promise
   nowMs = 700
   leave.abort()
-  await t.rejects(asked)
+  await t.rejects(call)
   t.match(mesh.status()[0]!.instances[0]!.concerns.balance, { ewmaMs: 700, active: 0 })
 })

@@ -8,7 +8,7 @@ import { refused, upstream } from '../../helpers/mesh/servers.ts'
 
 type Place = Readonly<Record<string, string>>
 
-async function answers(balance: BalanceOptions, near: readonly [string, Place][], far: [string, Place]) {
+async function responsesOf(balance: BalanceOptions, near: readonly [string, Place][], far: [string, Place]) {
   const specs = [...near, far].map(([origin, meta]) => ({ id: origin, origin, weight: 1, tags: [], meta }))
   const source = {
     start: (publish: (instances: typeof specs) => void) => publish(specs),
@@ -24,8 +24,8 @@ async function answers(balance: BalanceOptions, near: readonly [string, Place][]
   )
   const seen: (number | string)[] = []
   for (let i = 0; i < 5; i++) {
-    const answer = mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
-    seen.push(await answer.then(async ({ body }) => body.text()).catch(({ code }) => code))
+    const response = mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
+    seen.push(await response.then(async ({ body }) => body.text()).catch(({ code }) => code))
   }
   await mesh.destroy()
   return seen
@@ -39,19 +39,19 @@ t.test('the whole local zone fails', async (t) => {
   for (const policy of ['round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'] as const) {
     const url = (await upstream(t, 'far')).url
     const near: [string, Place][] = [[await refused(), here], [await refused(), here]] // biome-ignore format: short
-    t.strictSame(await answers(options({ policy, locality: 'prefer' }), near, [url, there]), far, policy)
+    t.strictSame(await responsesOf(options({ policy, locality: 'prefer' }), near, [url, there]), far, policy)
   }
 })
 
 t.test('the whole local datacenter fails, before it is detected', async (t) => {
   const { url } = await upstream(t, 'far')
   const near: [string, Place][] = [[await refused(), {}], [await refused(), {}]] // biome-ignore format: short
-  t.strictSame(await answers(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }]), far)
+  t.strictSame(await responsesOf(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }]), far)
 })
 
 t.test('while a nearer instance serves, no call goes farther', async (t) => {
   const { url } = await upstream(t, 'far')
   const near: [string, Place][] = [[await refused(), {}], [(await upstream(t, 'near')).url, {}]] // biome-ignore format: short
-  const seen = await answers(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }])
+  const seen = await responsesOf(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }])
   t.strictSame(seen, new Array(5).fill('near'))
 })

@@ -9,8 +9,8 @@ function limitOf(options: Partial<GradientOptions> = {}) {
   const gradient = new GradientLimit({ ...defaults, ...options })
   let now = 0
   /** A window of 20 responses; the last one ends it. */
-  const window = (latencyMs: number, inFlight = gradient.limit, answers = 20) => {
-    for (let i = 0; i < answers; i++) gradient.sample(now + (i === answers - 1 ? 1000 : 0), latencyMs, inFlight)
+  const window = (latencyMs: number, inFlight = gradient.limit, responses = 20) => {
+    for (let i = 0; i < responses; i++) gradient.sample(now + (i === responses - 1 ? 1000 : 0), latencyMs, inFlight)
     now += 1000
     return gradient.limit
   }

@@ -102,10 +102,10 @@ t.test('an open circuit: 503 with the remaining seconds, and the admin port show
   const circuitBreaker = { minRequests: 3, openFor: '30s', maxRequests: 50 }
   const { port, held, shown, metrics } = await gatewayTo(t, { circuitBreaker })
   for (let i = 0; i < 3; i++) {
-    const answer = get(port, '/')
+    const response = get(port, '/')
     await eventually(() => held.length > i)
     held[i]!.writeHead(500).end()
-    t.equal((await answer).status, 500)
+    t.equal((await response).status, 500)
   }
   const refused = await get(port, '/')
   t.equal(refused.status, 503)
@@ -125,10 +125,10 @@ t.test('an open circuit: 503 with the remaining seconds, and the admin port show
 t.test('the rate limit toward a service: 503 with the seconds until the next token', async (t) => {
   const { port, held, shown, metrics } = await gatewayTo(t, { limit: { rate: 2, per: '1m', queue: 0 } })
   for (let i = 0; i < 2; i++) {
-    const answer = get(port, '/')
+    const response = get(port, '/')
     await eventually(() => held.length > i)
     held[i]!.end()
-    t.equal((await answer).status, 200)
+    t.equal((await response).status, 200)
   }
   const refused = await get(port, '/')
   t.equal(refused.status, 503)

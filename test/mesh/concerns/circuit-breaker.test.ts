@@ -257,7 +257,7 @@ t.test('slow: to the headers, from the end of the request, whatever the status',
   })
   const slowly = { ...breaker, errorRatio: false, slowAfter: '1s', window: '10m' }
   const { mesh, at } = broken(t, url, slowly)
-  const answer = async (elapsed: number, body?: PassThrough) => {
+  const respondAfter = async (elapsed: number, body?: PassThrough) => {
     const before = held.length
     const recorder = new Recorder()
     mesh.dispatch({ ...get, method: 'POST', body: body ?? 'x' }, recorder)
@@ -275,18 +275,18 @@ t.test('slow: to the headers, from the end of the request, whatever the status',
     held.at(-1)!.end()
     await recorder.done
   }
-  for (let i = 0; i < 2; i++) await answer(1_000)
-  await answer(900, new PassThrough())
-  await answer(10)
+  for (let i = 0; i < 2; i++) await respondAfter(1_000)
+  await respondAfter(900, new PassThrough())
+  await respondAfter(10)
   t.match(statusOf(mesh), { requests: 4, slowRatio: 0 }, 'neither a long upload nor a long response is slow')
   const slow = broken(t, url, slowly)
   for (let i = 0; i < 4; i++) {
     const before = held.length
-    const asked = slow.ask('/', 'POST')
+    const call = slow.ask('/', 'POST')
     await eventually(() => held.length > before, 'the request')
     slow.at.now += 1_001
     held.at(-1)!.end()
-    await asked
+    await call
   }
   t.match(statusOf(slow.mesh), { state: 'open' })
   t.equal(slow.said()[0]!.reason, '4 of 4 calls were slow in the last 600 s (slowRatio 100%)')
@@ -319,22 +319,22 @@ t.test('an interim response is not the final one', async (t) => {
 })
 
 t.test('a call counts once, with any number of attempts, and a successful retry is no failure', async (t) => {
-  let asked = 0
+  let requests = 0
   let failing = (count: number) => count % 2 === 1
   const { url } = await upstream(t, 'a', (_request, response) => {
-    response.writeHead(failing(++asked) ? 503 : 200).end()
+    response.writeHead(failing(++requests) ? 503 : 200).end()
   })
   const retry = { ...retryOptions, attempts: 2, on: [503] }
   const { mesh, ask } = broken(t, url, breaker, { retry })
   for (let i = 0; i < 6; i++) t.equal(await ask(), 200)
-  t.equal(asked, 12, 'each was tried twice')
+  t.equal(requests, 12, 'each was tried twice')
   t.match(statusOf(mesh), { state: 'closed', requests: 6, errorRatio: 0 })
   failing = () => true
   for (let i = 0; i < 6; i++) t.equal(await ask(), 503)
   t.match(statusOf(mesh), { state: 'open' })
-  const before = asked
+  const before = requests
   await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN' })
-  t.equal(asked, before, 'an open circuit ends the retries too')
+  t.equal(requests, before, 'an open circuit ends the retries too')
 })
 
 t.test('one circuit for each service, over the chains of all routes', async (t) => {

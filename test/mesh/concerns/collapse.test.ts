@@ -27,20 +27,20 @@ async function holdingService(t: Parameters<typeof upstream>[0], policy: object 
     mesh.dispatch({ ...get, ...more } as DispatchOptions, recorder)
     return recorder
   }
-  const asked = (count: number) => eventually(() => responses.length === count, `${count} requests`)
+  const arrived = (count: number) => eventually(() => responses.length === count, `${count} requests`)
   const collapsed = () => counts['jingwei_mesh_collapsed_total{orders}'] ?? 0
-  return { ...server, mesh, responses, ask, asked, collapsed }
+  return { ...server, mesh, responses, ask, arrived, collapsed }
 }
 
 t.test('calls that arrive before the headers share one response', async (t) => {
-  const { responses, ask, asked, collapsed, mesh } = await holdingService(t, { collapse: true })
+  const { responses, ask, arrived, collapsed, mesh } = await holdingService(t, { collapse: true })
   const all = Array.from({ length: 5 }, () => ask())
-  await asked(1)
+  await arrived(1)
   all.push(ask())
   responses[0]!.writeHead(200, { 'content-length': 10 }).write('hello')
   await Promise.all(all.map((each) => eventually(() => each.body === 'hello', 'the first half')))
   const late = ask()
-  await asked(2)
+  await arrived(2)
   responses[0]!.end('world')
   responses[1]!.end('later')
   await Promise.all([...all, late].map(({ done }) => done))
@@ -53,7 +53,7 @@ t.test('calls that arrive before the headers share one response', async (t) => {
   t.equal(collapsed(), 5)
   t.equal(mesh.status()[0]!.active, 0)
   const after = ask()
-  await asked(3)
+  await arrived(3)
   responses[2]!.end('new')
   await after.done
   t.equal(after.body, 'new', 'nothing is kept')
@@ -61,9 +61,9 @@ t.test('calls that arrive before the headers share one response', async (t) => {
 
 t.test('a caller that throws at the end does not affect the others', async (t) => {
   for (const end of ['the response ends', 'the connection breaks']) {
-    const { responses, ask, asked } = await holdingService(t, { collapse: true })
+    const { responses, ask, arrived } = await holdingService(t, { collapse: true })
     const all = [ask(), ask(), ask()]
-    await asked(1)
+    await arrived(1)
     for (const each of all.slice(0, 2)) {
       each.onResponseEnd = each.onResponseError = () => {
         throw new Error('at the end')
@@ -79,9 +79,9 @@ t.test('a caller that throws at the end does not affect the others', async (t) =
 })
 
 t.test('errors and HEAD are shared, the record is that of the shared call', async (t) => {
-  const { responses, ask, asked, url } = await holdingService(t)
+  const { responses, ask, arrived, url } = await holdingService(t)
   const [a, b] = [ask({ method: 'HEAD' }), ask({ method: 'HEAD' })]
-  await asked(1)
+  await arrived(1)
   responses[0]!.writeHead(200, { 'content-length': 1_000_000 }).end()
   await Promise.all([a.done, b.done])
   t.strictSame(b.events, ['start', '200', 'end'])
@@ -97,7 +97,7 @@ t.test('errors and HEAD are shared, the record is that of the shared call', asyn
   })
   const mesh = meshOf(t, [service('orders', [url], { collapse: options })])
   for (const recorder of noted) mesh.dispatch(get, recorder)
-  await asked(2)
+  await arrived(2)
   responses[1]!.socket!.resetAndDestroy()
   await Promise.all(noted.map(({ done }) => done))
   for (const recorder of noted) {
@@ -160,18 +160,18 @@ t.test('headers that the configuration excludes, or includes', async (t) => {
 })
 
 t.test('response headers that decide about sharing', async (t) => {
-  const { responses, ask, asked, collapsed } = await holdingService(t)
+  const { responses, ask, arrived, collapsed } = await holdingService(t)
   /** Returns true if the second call gets the response to the first; otherwise it sends its own request. */
   const shared = async (headers: IncomingHttpHeaders, first: object = {}, second: object = {}) => {
     responses.length = 0
     const [a, b] = [ask({ headers: first }), ask({ headers: second })]
-    await asked(1)
+    await arrived(1)
     const before = collapsed()
     responses[0]!.writeHead(200, { 'content-length': 1, ...headers }).end('1')
     await a.done
     const isShared = collapsed() > before
     if (!isShared) {
-      await asked(2)
+      await arrived(2)
       responses[1]!.end('2')
     }
     await b.done
@@ -195,18 +195,18 @@ t.test('response headers that decide about sharing', async (t) => {
 })
 
 t.test('statuses about a single request go to no other caller', async (t) => {
-  const { responses, ask, asked, collapsed } = await holdingService(t)
+  const { responses, ask, arrived, collapsed } = await holdingService(t)
   const shared = [200, 204, 301, 304, 404, 410, 500, 503]
   const own = [400, 401, 403, 405, 407, 408, 409, 412, 413, 414, 416, 417, 421, 425, 426, 429, 431, 451]
   for (const status of [...shared, ...own]) {
     responses.length = 0
     const before = collapsed()
     const [a, b] = [ask(), ask()]
-    await asked(1)
+    await arrived(1)
     responses[0]!.writeHead(status).end()
     await a.done
     if (own.includes(status)) {
-      await asked(2)
+      await arrived(2)
       responses[1]!.writeHead(200).end()
     }
     await b.done
@@ -235,8 +235,8 @@ t.test('through the gateway: callers that differ get responses of their own', as
   ] // biome-ignore format: a list
   for (const path of ['/', '/named']) {
     for (const name of identifying) {
-      const answers = await Promise.all(['ann', 'bob'].map((who) => askFor(gateway.port, path, [`${name}: ${who}`])))
-      answers.forEach(({ body }, index) => {
+      const responses = await Promise.all(['ann', 'bob'].map((who) => askFor(gateway.port, path, [`${name}: ${who}`])))
+      responses.forEach(({ body }, index) => {
         t.match(body, index === 0 ? '"ann' : '"bob', `${path} ${name}`)
       })
     }
@@ -286,9 +286,9 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
 })
 
 t.test('the first caller may leave: the others get the response, each may leave at any time', async (t) => {
-  const { responses, ask, asked, mesh } = await holdingService(t)
+  const { responses, ask, arrived, mesh } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
-  await asked(1)
+  await arrived(1)
   a.controller.abort(new Error('left'))
   t.strictSame(a.events, ['start', 'error'])
   t.equal(a.error?.message, 'left')
@@ -301,7 +301,7 @@ t.test('the first caller may leave: the others get the response, each may leave 
   t.strictSame(b.events, ['start', '200', 'data', 'error'])
 
   const [d, e] = [ask(), ask()]
-  await asked(2)
+  await arrived(2)
   d.controller.abort(new Error('left'))
   const { socket } = responses[1]!
   await sleep(20)
@@ -310,19 +310,19 @@ t.test('the first caller may leave: the others get the response, each may leave 
   await eventually(() => socket!.destroyed, 'the end of the call that nobody waits for')
   t.equal(mesh.status()[0]!.active, 0)
   const f = ask()
-  await asked(3)
+  await arrived(3)
   responses[2]!.end('f')
   await f.done
   t.equal(f.body, 'f', 'not joined to the aborted call')
 })
 
 t.test('a slow client stalls no other, and gets the whole response', async (t) => {
-  const { responses, ask, asked } = await holdingService(t)
+  const { responses, ask, arrived } = await holdingService(t)
   const text = 'x'.repeat(100_000)
   for (const slow of [0, 1]) {
     responses.length = 0
     const both = [ask(), ask()]
-    await asked(1)
+    await arrived(1)
     both[slow]!.controller.pause()
     responses[0]!.writeHead(200, { 'content-length': text.length }).end(text)
     await both[1 - slow]!.done
@@ -369,11 +369,11 @@ t.test('a single caller applies backpressure, as without collapsing', async (t) 
 })
 
 t.test('a large response is not shared: the others send their own requests', async (t) => {
-  const { responses, ask, asked, collapsed } = await holdingService(t)
+  const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
-  await asked(1)
+  await arrived(1)
   responses[0]!.writeHead(200, { 'content-length': 100_001 }).end('x'.repeat(100_001))
-  await asked(2)
+  await arrived(2)
   b.controller.pause()
   responses[1]!.end('its own')
   await a.done
@@ -386,9 +386,9 @@ t.test('a large response is not shared: the others send their own requests', asy
 })
 
 t.test('length unknown: the others get it once it is complete', async (t) => {
-  const { responses, ask, asked, collapsed } = await holdingService(t)
+  const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
-  await asked(1)
+  await arrived(1)
   responses[0]!.write('one ')
   await eventually(() => a.body === 'one ', 'the first part')
   t.strictSame(b.events, ['start'])
@@ -404,11 +404,11 @@ t.test('length unknown: the others get it once it is complete', async (t) => {
 })
 
 t.test('length unknown: too large, or too slow, and the others send their own requests', async (t) => {
-  const { responses, ask, asked, collapsed } = await holdingService(t)
+  const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
-  await asked(1)
+  await arrived(1)
   responses[0]!.write('x'.repeat(100_001))
-  await asked(2)
+  await arrived(2)
   responses[0]!.end()
   responses[1]!.end('b')
   await Promise.all([a.done, b.done])
@@ -416,11 +416,11 @@ t.test('length unknown: too large, or too slow, and the others send their own re
   t.equal(b.body, 'b')
 
   const [c, d, e] = [ask(), ask(), ask()]
-  await asked(3)
+  await arrived(3)
   responses[2]!.write('a stream')
   await eventually(() => c.body === 'a stream', 'the stream')
   c.controller.pause()
-  await asked(5)
+  await arrived(5)
   responses[3]!.end('own')
   responses[4]!.end('own')
   await Promise.all([d.done, e.done])
@@ -435,9 +435,9 @@ t.test('length unknown: too large, or too slow, and the others send their own re
 })
 
 t.test('length unknown: the caller that reads leaves, another takes over', async (t) => {
-  const { responses, ask, asked, collapsed } = await holdingService(t)
+  const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
-  await asked(1)
+  await arrived(1)
   responses[0]!.write('one ')
   await eventually(() => a.body === 'one ', 'the first part')
   a.controller.abort(new Error('left'))
@@ -451,7 +451,7 @@ t.test('length unknown: the caller that reads leaves, another takes over', async
   t.equal(collapsed(), 1)
 
   const [d, e] = [ask(), ask()]
-  await asked(2)
+  await arrived(2)
   responses[1]!.write('one ')
   await eventually(() => d.body === 'one ', 'the first part')
   // While the chunk is being distributed.
@@ -464,7 +464,7 @@ t.test('length unknown: the caller that reads leaves, another takes over', async
 })
 
 t.test('a handler that throws does not affect the others', async (t) => {
-  const { responses, ask, asked } = await holdingService(t)
+  const { responses, ask, arrived } = await holdingService(t)
   const [bad, good, worse] = [ask(), ask(), ask()]
   bad.onResponseStart = () => {
     throw new Error('cannot be written')
@@ -472,7 +472,7 @@ t.test('a handler that throws does not affect the others', async (t) => {
   worse.onResponseEnd = () => {
     throw new Error('in the end')
   }
-  await asked(1)
+  await arrived(1)
   responses[0]!.writeHead(200, { 'content-length': 2 }).end('ok')
   await Promise.all([bad.done, good.done])
   t.equal(bad.error?.message, 'cannot be written')
@@ -518,10 +518,10 @@ t.test('through the gateway: one request to the service, a response for each cli
 })
 
 t.test('a response that varies by caller goes to no other caller when its own leaves', async (t) => {
-  const answers: (() => void)[] = []
+  const responses: (() => void)[] = []
   const { url, requests } = await upstream(t, 'a', (request, response) => {
     const { traceparent } = request.headers
-    answers.push(() => response.writeHead(200, { 'cache-control': 'private' }).end(`for ${traceparent}`))
+    responses.push(() => response.writeHead(200, { 'cache-control': 'private' }).end(`for ${traceparent}`))
   })
   const mesh = meshOf(t, [service('orders', [url], { collapse: true })])
   const [a, b] = ['a', 'b'].map((traceparent) => {
@@ -531,9 +531,9 @@ t.test('a response that varies by caller goes to no other caller when its own le
   }) as [Recorder, Recorder]
   await eventually(() => requests.length === 1, 'the shared request')
   a.controller.abort(new Error('left'))
-  answers[0]!()
+  responses[0]!()
   await eventually(() => requests.length === 2, 'a request of its own')
-  answers[1]!()
+  responses[1]!()
   await b.done
   t.equal(b.body, 'for b')
   await eventually(() => mesh.status()[0]!.active === 0, 'the end')

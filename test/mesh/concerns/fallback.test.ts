@@ -27,7 +27,7 @@ const to = (name: string, more: Partial<FallbackOptions> = {}): FallbackOptions 
 const stale = { maxAge: 60_000, maxEntries: 3, maxBody: 1000, excludeHeaders: [] as string[] }
 const kept = (more: Partial<FallbackOptions> = {}): FallbackOptions => ({ on, stale, ...more })
 
-async function answerOf(mesh: ReturnType<typeof meshOf>, more: object = {}) {
+async function responseOf(mesh: ReturnType<typeof meshOf>, more: object = {}) {
   const { statusCode, headers, body } = await mesh.request({ ...get, ...more } as never)
   return { status: statusCode, headers, text: await body.text(), mark: headers['x-jingwei-fallback'] }
 }
@@ -45,23 +45,23 @@ t.test('a static response: its headers, its length, its mark', async (t) => {
     ],
     { meter }
   )
-  const { status, headers, text, mark } = await answerOf(mesh)
+  const { status, headers, text, mark } = await responseOf(mesh)
   t.strictSame({ status, text, mark }, { status: 203, text: '{"items":[]}', mark: 'static' })
   t.match(headers, { 'x-from': 'us', 'content-type': 'application/json', 'content-length': '12' })
   t.equal(counts['jingwei_mesh_fallbacks_total{orders,static}'], 1)
-  const head = await answerOf(mesh, { method: 'HEAD' })
+  const head = await responseOf(mesh, { method: 'HEAD' })
   t.equal(head.text, '')
   t.equal(head.headers['content-length'], '12')
-  const plain = await answerOf(mesh, { origin: 'http://text.mesh' })
+  const plain = await responseOf(mesh, { origin: 'http://text.mesh' })
   t.match(plain.headers, { 'content-type': 'text/plain; charset=utf-8', 'content-length': '10' })
-  t.equal((await answerOf(mesh, { origin: 'http://typed.mesh' })).headers['content-type'], 'text/csv')
-  const empty = await answerOf(mesh, { origin: 'http://empty.mesh' })
+  t.equal((await responseOf(mesh, { origin: 'http://typed.mesh' })).headers['content-type'], 'text/csv')
+  const empty = await responseOf(mesh, { origin: 'http://empty.mesh' })
   t.match(empty, { status: 204, text: '' })
   t.equal(empty.headers['content-length'], undefined)
 })
 
 t.test('conditions', async (t) => {
-  const answering = await upstream(t, 'any', (request, response) => {
+  const responding = await upstream(t, 'any', (request, response) => {
     response.writeHead(Number(request.url!.slice(1))).end('real')
   })
   const failures = {
@@ -75,8 +75,8 @@ t.test('conditions', async (t) => {
     const condition = (name === 'attempt' ? 'timeout' : name) as FallbackOptions['on'][number]
     const mesh = meshOf(t, [config])
     const others = on.filter((item) => item !== condition)
-    t.equal((await answerOf(mesh, { mesh: { fallback: [fixed({ on: [condition] })] } })).mark, 'static', name)
-    await t.rejects(answerOf(mesh, { mesh: { fallback: [fixed({ on: others })] } }), `${name} is none of the others`)
+    t.equal((await responseOf(mesh, { mesh: { fallback: [fixed({ on: [condition] })] } })).mark, 'static', name)
+    await t.rejects(responseOf(mesh, { mesh: { fallback: [fixed({ on: others })] } }), `${name} is none of the others`)
   }
 
   const codes = {
@@ -88,7 +88,7 @@ t.test('conditions', async (t) => {
     JW_INTENTION_DENIED: null
   } as const
   let code: keyof typeof codes = 'JW_OVERLOADED'
-  const mesh = meshOf(t, [service('orders', [answering.url])])
+  const mesh = meshOf(t, [service('orders', [responding.url])])
   mesh.use(
     (dispatch) => (opts, handler) => {
       if (opts.path !== '/') return dispatch(opts, handler)
@@ -100,12 +100,12 @@ t.test('conditions', async (t) => {
   for (code of Object.keys(codes) as (keyof typeof codes)[]) {
     const condition = codes[code]
     if (condition === null) {
-      await t.rejects(answerOf(mesh, { mesh: { fallback: [fixed()] } }), { code }, 'a denied call stays denied')
+      await t.rejects(responseOf(mesh, { mesh: { fallback: [fixed()] } }), { code }, 'a denied call stays denied')
       continue
     }
-    t.equal((await answerOf(mesh, { mesh: { fallback: [fixed({ on: [condition] })] } })).mark, 'static', code)
+    t.equal((await responseOf(mesh, { mesh: { fallback: [fixed({ on: [condition] })] } })).mark, 'static', code)
     const others = on.filter((item) => item !== condition)
-    await t.rejects(answerOf(mesh, { mesh: { fallback: [fixed({ on: others })] } }), { code })
+    await t.rejects(responseOf(mesh, { mesh: { fallback: [fixed({ on: others })] } }), { code })
   }
 
   for (const [conditions, yes, no] of [
@@ -118,11 +118,11 @@ t.test('conditions', async (t) => {
   ] as const) {
     const policy = { mesh: { fallback: [fixed({ on: [...conditions] })] } }
     for (const status of yes) {
-      t.equal((await answerOf(mesh, { path: `/${status}`, ...policy })).mark, 'static', `${conditions}: ${status}`)
+      t.equal((await responseOf(mesh, { path: `/${status}`, ...policy })).mark, 'static', `${conditions}: ${status}`)
     }
     for (const status of no) {
-      const answer = await answerOf(mesh, { path: `/${status}`, ...policy })
-      t.match(answer, { mark: undefined, status, text: 'real' }, `${conditions}: not ${status}`)
+      const response = await responseOf(mesh, { path: `/${status}`, ...policy })
+      t.match(response, { mark: undefined, status, text: 'real' }, `${conditions}: not ${status}`)
     }
   }
   await eventually(() => mesh.status()[0]!.active === 0, 'what was thrown away to end')
@@ -144,9 +144,9 @@ t.test('another service, with its own policy; it gets the body, too', async (t) 
   )
   const bodies = ['in memory', Buffer.from('in memory'), Readable.from(['in ', 'memory'])]
   for (const body of bodies) {
-    const answer = await answerOf(mesh, { method: 'PUT', body, headers: { host: 'shop.example' } })
-    t.match(answer, { status: 200, text: 'in memory', mark: 'service:readonly' })
-    t.equal(answer.headers['x-host'], 'shop.example')
+    const response = await responseOf(mesh, { method: 'PUT', body, headers: { host: 'shop.example' } })
+    t.match(response, { status: 200, text: 'in memory', mark: 'service:readonly' })
+    t.equal(response.headers['x-host'], 'shop.example')
   }
   t.equal(counts['jingwei_mesh_fallbacks_total{orders,service}'], 3)
   const records: { service: string; instance: string; attempts: number; sent: boolean }[] = []
@@ -177,7 +177,7 @@ t.test('a request that may not be sent twice goes to a fallback only if nothing 
     service('good', [good.url])
   ])
   const post = (name: string, more: object = {}) =>
-    answerOf(mesh, { origin: `http://${name}.mesh`, method: 'POST', body: 'x', ...more })
+    responseOf(mesh, { origin: `http://${name}.mesh`, method: 'POST', body: 'x', ...more })
   t.match(await post('orders'), { status: 503, text: 'busy', mark: undefined })
   t.match(await post('orders', { headers: { 'idempotency-key': 'k' } }), { status: 200, text: 'x' })
   t.match(await post('dead'), { status: 200, text: 'x' })
@@ -205,7 +205,7 @@ t.test('in order; if a fallback fails, the next is tried; in the end the first f
     service('dead', [dead]),
     service('good', [good.url])
   ])
-  const by = (...fallback: FallbackOptions[]) => answerOf(mesh, { mesh: { timeout: 50, fallback } })
+  const by = (...fallback: FallbackOptions[]) => responseOf(mesh, { mesh: { timeout: 50, fallback } })
   t.equal((await by(to('busy'), to('dead'), to('good'), fixed())).mark, 'service:good')
   t.equal((await by(fixed(), to('good'))).mark, 'static')
   t.equal((await by(to('dead', { on: ['timeout'] }), fixed({ on: ['timeout'] }))).mark, 'static', 'an earlier failure')
@@ -225,23 +225,23 @@ t.test('services that are fallbacks of each other do not loop', async (t) => {
     service('b', [dead], { fallback: [to('orders'), to('c')] }),
     service('c', [dead], { fallback: [to('b'), to('orders'), fixed()] })
   ])
-  t.match(await answerOf(mesh), { status: 200, text: '{"items":[]}', mark: 'service:b' })
+  t.match(await responseOf(mesh), { status: 200, text: '{"items":[]}', mark: 'service:b' })
 })
 
 t.test('no fallback once the response has begun', async (t) => {
-  const cut = await raw(t, (socket) =>
+  const closing = await raw(t, (socket) =>
     socket.once('data', () => {
       socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart')
       setTimeout(() => socket.resetAndDestroy(), 20)
     })
   )
-  const mesh = meshOf(t, [service('orders', [cut.url], { fallback: [kept(), fixed()] })])
+  const mesh = meshOf(t, [service('orders', [closing.url], { fallback: [kept(), fixed()] })])
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
   await recorder.done
   t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
   await t.rejects(
-    answerOf(mesh).then(({ mark }) => mark),
+    responseOf(mesh).then(({ mark }) => mark),
     'the incomplete response was not stored'
   )
 })
@@ -311,7 +311,7 @@ t.test('after the retries, and at the concurrency limit', async (t) => {
   })
   const retry = { ...retryOptions, on: [503] as (typeof retryOptions)['on'] }
   const mesh = meshOf(t, [service('orders', [url], { retry, fallback: [fixed()] })])
-  t.equal((await answerOf(mesh)).mark, 'static')
+  t.equal((await responseOf(mesh)).mark, 'static')
   t.equal(count, 3)
 })
 
@@ -337,12 +337,12 @@ async function staleable(t: Parameters<typeof upstream>[0], policy: Partial<Mesh
     good: async (said: typeof headers = {}, more: object = {}) => {
       up = true
       headers = said
-      return (await answerOf(mesh, more)).text
+      return (await responseOf(mesh, more)).text
     },
     /** The response while the service is down; null: a failure. */
     down: async (more: object = {}) => {
       up = false
-      return answerOf(mesh, more).catch(() => null)
+      return responseOf(mesh, more).catch(() => null)
     }
   }
 }
@@ -353,15 +353,15 @@ t.test('stale: the last successful response, with its age', async (t) => {
   await good({ etag: '"1"' })
   const text = await good({ etag: '"2"', age: '10', 'keep-alive': 'timeout=3', 'cache-status': 'cdn; fwd=miss' })
   pass(5500)
-  const answer = await down()
-  t.match(answer, { status: 200, text, mark: 'stale' })
-  t.match(answer!.headers, {
+  const response = await down()
+  t.match(response, { status: 200, text, mark: 'stale' })
+  t.match(response!.headers, {
     etag: '"2"',
     age: '15',
     'content-length': String(text.length),
     'cache-status': 'cdn; fwd=miss, jingwei; hit; detail=stale-if-error'
   })
-  t.notHas(answer!.headers, { 'transfer-encoding': 'chunked' })
+  t.notHas(response!.headers, { 'transfer-encoding': 'chunked' })
   const head = await down({ method: 'HEAD' })
   t.match(head, { status: 200, text: '', mark: 'stale' })
   t.equal(head!.headers['content-length'], String(text.length))
@@ -475,8 +475,8 @@ t.test('stale: bounded in number and size, least recently used entries are evict
   let clock = 0
   const store = new StaleStore(stale, () => clock)
   const request = (path: string, headers = {}) => ({ ...get, path, headers }) as DispatchOptions
-  const put = (path: string, body: string, headers = {}, asked = {}) => {
-    const recording = store.record(request(path, asked), 200, headers)
+  const put = (path: string, body: string, headers = {}, requestHeaders = {}) => {
+    const recording = store.record(request(path, requestHeaders), 200, headers)
     recording?.add(Buffer.from(body))
     recording?.end()
   }
@@ -548,11 +548,11 @@ t.test('through the gateway: a client that leaves during a fallback', async (t) 
   )
   t.teardown(gateway.close)
   const leaving = new AbortController()
-  const answer = fetch(gateway.url, { signal: leaving.signal }).catch(() => 'left')
+  const response = fetch(gateway.url, { signal: leaving.signal }).catch(() => 'left')
   await eventually(() => slow.requests.length === 1, 'the fallback')
   const { socket } = slow.requests[0]!
   leaving.abort()
-  t.equal(await answer, 'left')
+  t.equal(await response, 'left')
   await eventually(() => socket.destroyed, 'the end of the attempt')
   await eventually(() => gateway.log.some(({ status }) => status === 499), 'the log')
 })
@@ -572,7 +572,7 @@ t.test('after a fallback with an unknown error, the next one is tried', async (t
 
 t.test('a fallback whose response is incomplete is not followed by another', async (t) => {
   const busy = await upstream(t, 'busy', (_request, response) => void response.writeHead(503).end())
-  const cut = await raw(t, (socket) =>
+  const closing = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
   const on = ['5xx', 'reset'] as never
@@ -580,7 +580,7 @@ t.test('a fallback whose response is incomplete is not followed by another', asy
     { on, service: 'other' },
     { on, status: 200, body: 'fixed' }
   ]
-  const mesh = meshOf(t, [service('orders', [busy.url], { fallback }), service('other', [cut.url])])
+  const mesh = meshOf(t, [service('orders', [busy.url], { fallback }), service('other', [closing.url])])
   const recorder = new Recorder()
   mesh.dispatch(get as DispatchOptions, recorder)
   await recorder.done

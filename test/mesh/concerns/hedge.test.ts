@@ -77,10 +77,10 @@ t.test('the first may still win', async (t) => {
   const slower = await holdingService(t, 'slower')
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [slow.url, slower.url], { hedge: hedged() })], { meter })
-  const answer = mesh.request(get)
+  const response = mesh.request(get)
   await eventually(() => slower.responses.length === 1, 'the hedge')
   slow.responses[0]!.end('slow')
-  t.equal(await (await answer).body.text(), 'slow')
+  t.equal(await (await response).body.text(), 'slow')
   await eventually(() => slower.sockets.size === 0, 'the end of the hedge')
   t.equal(counts['jingwei_mesh_hedges_total{orders,lost}'], 1)
   t.equal(counts['jingwei_mesh_hedges_total{orders,won}'], undefined)
@@ -98,12 +98,12 @@ t.test('no hedge: another method, a fast response, no other instance, a streamin
   ])
   const unhedged = async (options: object) => {
     const before = fast.requests.length
-    const answer = mesh.request({ ...get, ...options } as never)
+    const response = mesh.request({ ...get, ...options } as never)
     await eventually(() => slow.responses.length === 1, 'the request')
     await sleep(60)
     t.equal(fast.requests.length, before)
     slow.responses.pop()!.end('slow')
-    t.equal(await (await answer).body.text(), 'slow')
+    t.equal(await (await response).body.text(), 'slow')
   }
   await unhedged({ method: 'POST', body: 'x' })
   await unhedged({ origin: 'http://single.mesh' })
@@ -120,8 +120,8 @@ t.test('a body is sent again if it is in memory', async (t) => {
   const policy = { hedge: hedged({ methods: ['PUT'] }) }
   const mesh = meshOf(t, [service('orders', [slow.url, fast.url], policy)])
   for (const body of ['in memory', Buffer.from('in memory'), Readable.from(['in ', 'memory'])]) {
-    const answer = await mesh.request({ ...get, method: 'PUT', body })
-    t.equal(await answer.body.text(), 'in memory')
+    const response = await mesh.request({ ...get, method: 'PUT', body })
+    t.equal(await response.body.text(), 'in memory')
   }
 })
 
@@ -208,11 +208,11 @@ t.test('if both fail, the call is retried elsewhere', async (t) => {
   const good = await upstream(t, 'good')
   const retry = { ...retryOptions, attempts: 1, on: [503] as (typeof retryOptions)['on'] }
   const mesh = meshOf(t, [service('orders', [one.url, good.url, two.url], { hedge: hedged(), retry })])
-  const answer = mesh.request(get)
+  const response = mesh.request(get)
   await eventually(() => two.responses.length === 1, 'the hedge')
   one.responses[0]!.writeHead(503).end('busy')
   two.responses[0]!.writeHead(503).end('busy')
-  t.equal(await (await answer).body.text(), 'good')
+  t.equal(await (await response).body.text(), 'good')
   await eventually(() => mesh.status()[0]!.instances.every(({ active }) => active === 0), 'the end of all')
 })
 
@@ -298,11 +298,11 @@ t.test('within the retry budget and the cap on retries', async (t) => {
   const two = await holdingService(t, 'two')
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged(), circuitBreaker })], { meter })
-  const answers = [mesh.request(get), mesh.request(get)]
+  const responses = [mesh.request(get), mesh.request(get)]
   await eventually(() => counts[overflows] === 1, 'the second not to be hedged')
   await eventually(() => one.responses.length + two.responses.length === 3, 'the three')
   for (const response of [...one.responses, ...two.responses]) response.end('done')
-  for (const { body } of await Promise.all(answers)) t.equal(await body.text(), 'done')
+  for (const { body } of await Promise.all(responses)) t.equal(await body.text(), 'done')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
@@ -323,14 +323,14 @@ t.test('at a percentile of the latency, once there are enough measurements', asy
     hedge: { percentile: 95, attempts: 1, methods: ['GET'] },
     balance: 'round-robin'
   })
-  let answering = true
-  slow.server.on('request', (_request, response: ServerResponse) => answering && response.end('slow'))
+  let responds = true
+  slow.server.on('request', (_request, response: ServerResponse) => responds && response.end('slow'))
   for (let i = 0; i < 50; i++) await (await mesh.request(get)).body.dump()
   t.equal(slow.responses.length, 25, 'none was hedged')
   t.equal(fast.requests.length, 25)
-  answering = false
+  responds = false
   t.equal(await (await mesh.request(get)).body.text(), 'fast')
-  t.match(mesh.status()[0]!.concerns.hedge, { answers: 52 })
+  t.match(mesh.status()[0]!.concerns.hedge, { responses: 52 })
 })
 
 t.test('percentiles', async (t) => {

@@ -42,8 +42,8 @@ t.test('the copy equals the call; its response is ignored', async (t) => {
   const mesh = meshOf(t, [service('orders', [real.url], { mirror: options }), service('shadow', [shadow.url])], {
     meter
   })
-  const answer = await send(mesh, { headers: ['host', 'api.example.com:8080', 'x-a', '1', 'x-a', '2'] })
-  t.equal(answer.body, 'real')
+  const response = await send(mesh, { headers: ['host', 'api.example.com:8080', 'x-a', '1', 'x-a', '2'] })
+  t.equal(response.body, 'real')
   await eventually(() => shadow.got.length === 1, 'the copy')
   const { request } = shadow.got[0]!
   t.equal(request.url, '/a?b=c')

@@ -17,7 +17,7 @@ function detectorOf(t: Test, count: number, options: object = {}, timers?: Timer
   detector.update(all.map(({ instance }) => instance))
   const host = (index: number) => detector.host(all[index]!.endpoint)!
   /** Reports statuses in this order; 0: no response. */
-  const answers = (index: number, ...statuses: number[]) => {
+  const report = (index: number, ...statuses: number[]) => {
     for (const status of statuses) {
       if (status > 0 && status < 500) detector.succeeded(host(index))
       else detector.failed(host(index), status)
@@ -28,16 +28,16 @@ function detectorOf(t: Test, count: number, options: object = {}, timers?: Timer
     detector.tick()
   }
   const out = () => all.flatMap(({ health, instance }) => (health.available ? [] : [instance.id])).join('')
-  return { detector, clock, all, host, answers, tick, out, lines, counts, gauges }
+  return { detector, clock, all, host, report, tick, out, lines, counts, gauges }
 }
 
 const times = (count: number, status: number) => Array.from({ length: count }, () => status)
 
 t.test('consecutive 5xx eject at once; any other response resets the count', async (t) => {
-  const { answers, all, out, counts } = detectorOf(t, 3, { consecutive5xx: 5, consecutiveGatewayFailures: false })
-  answers(0, 500, 500, 500, 500, 404, 500, 501, 0, 503)
+  const { report, all, out, counts } = detectorOf(t, 3, { consecutive5xx: 5, consecutiveGatewayFailures: false })
+  report(0, 500, 500, 500, 500, 404, 500, 501, 0, 503)
   t.equal(out(), '', 'never five in a row')
-  answers(0, 505)
+  report(0, 505)
   t.equal(out(), 'a')
   t.strictSame(all[0]!.flips, [
     'out: outlier-detection: 5 attempts in a row failed (5xx or no response); ejected for 30000 ms'
@@ -46,23 +46,23 @@ t.test('consecutive 5xx eject at once; any other response resets the count', asy
 })
 
 t.test('gateway failures: 502, 503, 504 and no response', async (t) => {
-  const { answers, out, counts } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: 4 })
-  answers(0, 502, 503, 504, 500, 0, 0, 0)
+  const { report, out, counts } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: 4 })
+  report(0, 502, 503, 504, 500, 0, 0, 0)
   t.equal(out(), '', 'a 500 is not a gateway failure')
-  answers(0, 504)
+  report(0, 504)
   t.equal(out(), 'a')
   t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}': 1 })
 })
 
 t.test('both off', async (t) => {
-  const { answers, out } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: false })
-  answers(0, ...times(100, 0))
+  const { report, out } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: false })
+  report(0, ...times(100, 0))
   t.equal(out(), '')
 })
 
 t.test('an ejection lasts longer with each one before it, and ends with an interval', async (t) => {
-  const { answers, tick, out, detector, all, clock, host } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
-  answers(0, ...times(5, 500))
+  const { report, tick, out, detector, all, clock, host } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
+  report(0, ...times(5, 500))
   t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: true, returnsInMs: 30_000, ejections: 1 })
   tick(10_000)
   tick(10_000)
@@ -74,25 +74,25 @@ t.test('an ejection lasts longer with each one before it, and ends with an inter
   t.equal(all[0]!.health.since, clock.now)
   t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: false, ejections: 1, consecutive5xx: 0 })
 
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(host(0).returnsAt, clock.now + 60_000, 'at once again: twice as long')
   tick(60_000)
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(host(0).returnsAt, clock.now + 90_000)
   tick(90_000)
   tick(10_000)
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(host(0).returnsAt, clock.now + 90_000, 'one interval without failures reduces the multiplier by one')
   tick(90_000)
   for (let interval = 0; interval < 10; interval++) tick(10_000)
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(host(0).returnsAt, clock.now + 30_000, 'reset in the end, never below the first ejection time')
 })
 
 t.test('maxEjection bounds an ejection and its multiplier', async (t) => {
-  const { answers, tick, clock, host } = detectorOf(t, 3, { baseEjection: '30s', maxEjection: '100s' })
+  const { report, tick, clock, host } = detectorOf(t, 3, { baseEjection: '30s', maxEjection: '100s' })
   for (let round = 0; round < 10; round++) {
-    answers(0, ...times(5, 500))
+    report(0, ...times(5, 500))
     t.equal(host(0).returnsAt - clock.now, Math.min(100_000, 30_000 * (round + 1)))
     tick(100_000)
   }
@@ -113,8 +113,8 @@ t.test('maxEjectionPercent: one may always be ejected, one always stays', async 
     [20, '14%', 2]
   ]
   for (const [instances, maxEjectionPercent, most] of table) {
-    const { answers, out, counts, gauges } = detectorOf(t, instances, { maxEjectionPercent })
-    for (let index = 0; index < instances; index++) answers(index, ...times(5, 503))
+    const { report, out, counts, gauges } = detectorOf(t, instances, { maxEjectionPercent })
+    for (let index = 0; index < instances; index++) report(index, ...times(5, 503))
     const label = `${maxEjectionPercent} of ${instances}`
     t.equal(out().length, most, label)
     t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], instances - most, `${label}: the rest is counted`)
@@ -123,27 +123,27 @@ t.test('maxEjectionPercent: one may always be ejected, one always stays', async 
 })
 
 t.test('a refused ejection is tried again after as many failures more', async (t) => {
-  const { answers, out, counts, tick } = detectorOf(t, 3, { baseEjection: '30s' })
-  answers(0, ...times(5, 500))
-  answers(1, ...times(12, 500))
+  const { report, out, counts, tick } = detectorOf(t, 3, { baseEjection: '30s' })
+  report(0, ...times(5, 500))
+  report(1, ...times(12, 500))
   t.equal(out(), 'a')
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 2)
   tick(30_000)
-  answers(1, ...times(3, 500))
+  report(1, ...times(3, 500))
   t.equal(out(), 'b', 'when there is room')
 })
 
 t.test('instances that are unavailable for other reasons count as well', async (t) => {
-  const { answers, all, out, counts } = detectorOf(t, 10, { maxEjectionPercent: '20%' })
+  const { report, all, out, counts } = detectorOf(t, 10, { maxEjectionPercent: '20%' })
   all[8]!.health.obstruct('health-check', 'connection refused')
   all[9]!.health.obstruct('health-check', 'connection refused')
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(out(), 'ij')
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
   all[9]!.health.clear('health-check', 'passed')
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(out(), 'ai')
-  answers(8, ...times(5, 500))
+  report(8, ...times(5, 500))
   t.strictSame(all[8]!.health.obstacles, {
     'health-check': 'connection refused',
     'outlier-detection': '5 attempts in a row failed (5xx or no response); ejected for 30000 ms'
@@ -151,30 +151,30 @@ t.test('instances that are unavailable for other reasons count as well', async (
 })
 
 t.test('never the last available instance', async (t) => {
-  const { answers, all, out } = detectorOf(t, 3, { maxEjectionPercent: '100%' })
+  const { report, all, out } = detectorOf(t, 3, { maxEjectionPercent: '100%' })
   all[1]!.health.obstruct('health-check', 'connection refused')
   all[2]!.health.obstruct('health-check', 'connection refused')
-  answers(0, ...times(50, 0))
+  report(0, ...times(50, 0))
   t.equal(out(), 'bc')
 })
 
 t.test('responses of an ejected instance', async (t) => {
-  const { answers, all, counts, tick } = detectorOf(t, 3, { baseEjection: '10s' })
-  answers(0, ...times(30, 500))
+  const { report, all, counts, tick } = detectorOf(t, 3, { baseEjection: '10s' })
+  report(0, ...times(30, 500))
   t.equal(all[0]!.flips.length, 1, 'ejected once')
   t.equal(counts['jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}'], undefined)
   t.equal(counts['jingwei_mesh_ejections_total{orders,consecutive-5xx}'], 1)
   tick(10_000)
-  answers(0, ...times(4, 500))
+  report(0, ...times(4, 500))
   t.equal(all[0]!.flips.length, 2, 'failures before its return do not count after it')
 })
 
 t.test('success rate', async (t) => {
   const successRate = { minHosts: 5, minRequests: 100, stdevFactor: 1.9 }
   const options = { successRate, consecutive5xx: false, consecutiveGatewayFailures: false }
-  const { answers, tick, out, counts, detector, all } = detectorOf(t, 10, options)
-  for (let index = 0; index < 9; index++) answers(index, ...times(100, 200))
-  answers(9, ...times(60, 200), ...times(40, 500))
+  const { report, tick, out, counts, detector, all } = detectorOf(t, 10, options)
+  for (let index = 0; index < 9; index++) report(index, ...times(100, 200))
+  report(9, ...times(60, 200), ...times(40, 500))
   t.equal(out(), '', 'not before the end of the interval')
   tick(10_000)
   t.equal(out(), 'j')
@@ -182,7 +182,7 @@ t.test('success rate', async (t) => {
   t.match(detector.instanceStatus(all[9]!.endpoint), { ejected: true, successRate: 0.6 })
   t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: false, successRate: 1 })
   // Requests from before the ejection do not count again.
-  for (let index = 0; index < 9; index++) answers(index, ...times(100, index === 0 ? 500 : 200))
+  for (let index = 0; index < 9; index++) report(index, ...times(100, index === 0 ? 500 : 200))
   tick(10_000)
   t.equal(out(), 'j', 'at 10 % of ten, one is already ejected')
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
@@ -192,11 +192,11 @@ t.test('success rate', async (t) => {
 t.test('failure percentage: the worst are ejected first', async (t) => {
   const failurePercentage = { threshold: '85%', minHosts: 5, minRequests: 50 }
   const options = { failurePercentage, consecutive5xx: false, consecutiveGatewayFailures: false }
-  const { answers, tick, out, counts } = detectorOf(t, 5, { ...options, maxEjectionPercent: '40%' })
-  answers(0, ...times(45, 500), ...times(5, 200))
-  answers(1, ...times(50, 500))
-  answers(2, ...times(44, 500), ...times(6, 200))
-  for (const index of [3, 4]) answers(index, ...times(50, 200))
+  const { report, tick, out, counts } = detectorOf(t, 5, { ...options, maxEjectionPercent: '40%' })
+  report(0, ...times(45, 500), ...times(5, 200))
+  report(1, ...times(50, 500))
+  report(2, ...times(44, 500), ...times(6, 200))
+  for (const index of [3, 4]) report(index, ...times(50, 200))
   tick(10_000)
   t.equal(out(), 'ab')
   t.equal(counts['jingwei_mesh_ejections_total{orders,failure-percentage}'], 2)
@@ -204,18 +204,18 @@ t.test('failure percentage: the worst are ejected first', async (t) => {
 })
 
 t.test('off by default: rates eject no instance', async (t) => {
-  const { answers, tick, out } = detectorOf(t, 5)
+  const { report, tick, out } = detectorOf(t, 5)
   for (let index = 0; index < 5; index++) {
-    for (let request = 0; request < 200; request++) answers(index, index === 0 && request % 4 > 0 ? 500 : 200)
+    for (let request = 0; request < 200; request++) report(index, index === 0 && request % 4 > 0 ? 500 : 200)
   }
   tick(10_000)
   t.equal(out(), '')
 })
 
 t.test('a successful active check ends an ejection, if it began after the ejection', async (t) => {
-  const { answers, all, out, clock, host } = detectorOf(t, 3)
+  const { report, all, out, clock, host } = detectorOf(t, 3)
   clock.now = 5000
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   clock.now = 6000
   all[0]!.health.prove(4999)
   t.equal(out(), 'a')
@@ -223,14 +223,14 @@ t.test('a successful active check ends an ejection, if it began after the ejecti
   t.equal(out(), '')
   t.equal(all[0]!.flips.at(-1), 'in: outlier-detection: an active check succeeded')
   t.equal(all[0]!.health.since, 6000)
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(host(0).returnsAt, 66_000, 'the next one is longer nevertheless')
 })
 
 t.test('instances are added and removed', async (t) => {
-  const { detector, answers, all, host, clock, gauges } = detectorOf(t, 5, { maxEjectionPercent: '100%' })
-  answers(0, ...times(4, 500))
-  answers(1, ...times(5, 500))
+  const { detector, report, all, host, clock, gauges } = detectorOf(t, 5, { maxEjectionPercent: '100%' })
+  report(0, ...times(4, 500))
+  report(1, ...times(5, 500))
   const [gone, out] = [host(0), host(1)]
   detector.update(all.slice(2).map(({ instance }) => instance))
   t.equal(detector.host(all[0]!.endpoint), undefined)
@@ -247,12 +247,12 @@ t.test('instances are added and removed', async (t) => {
 })
 
 t.test('shadow: counts and logs ejections that it would make', async (t) => {
-  const { answers, tick, out, lines, counts, gauges, detector } = detectorOf(t, 3, {
+  const { report, tick, out, lines, counts, gauges, detector } = detectorOf(t, 3, {
     mode: 'shadow',
     baseEjection: '30s'
   })
-  answers(0, ...times(50, 502))
-  answers(1, ...times(5, 502))
+  report(0, ...times(50, 502))
+  report(1, ...times(5, 502))
   t.equal(out(), '')
   t.strictSame(counts, {
     'jingwei_mesh_shadowed_total{orders,outlier-detection}': 1,
@@ -263,7 +263,7 @@ t.test('shadow: counts and logs ejections that it would make', async (t) => {
   t.strictSame(gauges.jingwei_mesh_ejections_active!(), [[{ service: 'orders' }, 0]])
   t.strictSame(detector.status(), { mode: 'shadow', ejected: 1 })
   tick(30_000)
-  answers(0, ...times(5, 502))
+  report(0, ...times(5, 502))
   t.equal(counts['jingwei_mesh_shadowed_total{orders,outlier-detection}'], 2, 'again after its time')
 })
 
@@ -278,22 +278,22 @@ t.test('intervals run only while needed', async (t) => {
     },
     clearTimeout: (timer) => void (timer && cleared.push(timer))
   }
-  const { answers, tick, detector } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' }, timers)
+  const { report, tick, detector } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' }, timers)
   t.equal(set.length, 0, 'not at the start')
-  answers(0, 200, 200)
+  report(0, 200, 200)
   t.equal(set.length, 1)
   set[0]!()
   t.equal(refreshed, 1, 'one follows the other')
   t.equal(cleared.length, 0, 'there was traffic')
   tick(10_000)
   t.equal(cleared.length, 1, 'there was none')
-  answers(0, ...times(5, 500))
+  report(0, ...times(5, 500))
   t.equal(set.length, 2)
   for (let interval = 0; interval < 3; interval++) tick(10_000)
   t.equal(cleared.length, 1, 'it was ejected, and then its multiplier had to decay')
   tick(10_000)
   t.equal(cleared.length, 2)
   detector.close()
-  answers(0, 200)
+  report(0, 200)
   t.equal(set.length, 2, 'closed: no more')
 })

@@ -89,9 +89,9 @@ t.test('it is available again after its ejection time', async (t) => {
   while (!isOut()) await (await mesh.request(get)).body.dump()
   broken = false
   await eventually(() => !isOut(), 'its return')
-  const answers = new Set<string>()
-  for (let call = 0; call < 4; call++) answers.add(await (await mesh.request(get)).body.text())
-  t.strictSame([...answers].sort(), ['a', 'b'])
+  const responders = new Set<string>()
+  for (let call = 0; call < 4; call++) responders.add(await (await mesh.request(get)).body.text())
+  t.strictSame([...responders].sort(), ['a', 'b'])
 })
 
 t.test('answers', async (t) => {
@@ -119,7 +119,7 @@ t.test('answers', async (t) => {
 
 t.test('no answer', async (t) => {
   const babbling = await raw(t, (socket) => socket.once('data', () => socket.end('SSH-2.0-OpenSSH_9\r\n')))
-  const cut = await raw(t, (socket) =>
+  const closing = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
   const table: [what: string, url: string, policy: Partial<MeshPolicy>][] = [
@@ -130,7 +130,7 @@ t.test('no answer', async (t) => {
     ['attempt timeout without a connection', (await connecting(t)).url, { attemptTimeout: 20 }],
     ['connect timeout', (await connecting(t)).url, { connectTimeout: 20 }],
     ['no HTTP', babbling.url, {}],
-    ['a body that breaks off', cut.url, {}]
+    ['a body that breaks off', closing.url, {}]
   ]
   for (const [what, url, policy] of table) {
     const { mesh, counts } = meshTo(t, url, policy)
@@ -140,10 +140,10 @@ t.test('no answer', async (t) => {
 })
 
 t.test('incomplete bodies do not reset the count of failures', async (t) => {
-  const cut = await raw(t, (socket) =>
+  const closing = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
-  const { mesh, counts } = meshTo(t, cut.url)
+  const { mesh, counts } = meshTo(t, closing.url)
   for (let call = 0; call < 3; call++) await failed(mesh.request(get).then(({ body }) => body.text()))
   t.strictSame(counts(), [3, 3])
 })

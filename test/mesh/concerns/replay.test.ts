@@ -50,11 +50,11 @@ t.test('chunks that the first attempt read are sent again, then the rest, with t
   ] as const) {
     const { stream, push } = source()
     push('abcd')
-    const answer = mesh.request({ ...put, headers, body: stream })
+    const response = mesh.request({ ...put, headers, body: stream })
     await eventually(() => good.heads.length === 1, 'the second attempt, before the body has ended')
     push('efgh')
     push(null)
-    const { statusCode, body } = await answer
+    const { statusCode, body } = await response
     t.equal(statusCode, 200)
     t.equal(await body.text(), 'abcdefgh')
     t.strictSame(good.heads.splice(0), [head])
@@ -67,12 +67,12 @@ t.test('a reset in the middle: the stream is not destroyed', async (t) => {
   const mesh = meshOf(t, [service('orders', [(await resetting(t)).url, good.url], { retry })])
   const { stream, push } = source()
   push('first ')
-  const answer = mesh.request({ ...put, body: stream })
+  const response = mesh.request({ ...put, body: stream })
   await eventually(() => good.heads.length === 1, 'the second attempt')
   t.notOk(stream.destroyed)
   push('second')
   push(null)
-  t.equal(await (await answer).body.text(), 'first second')
+  t.equal(await (await response).body.text(), 'first second')
 })
 
 t.test('strings, generators and web streams', async (t) => {
@@ -139,12 +139,12 @@ t.test('a source that fails ends the call, once, and is not sent again', async (
   const mesh = meshOf(t, [service('orders', [good.url, good.url], { retry })])
   const { stream, push } = source()
   push('begun')
-  const answer = mesh.request({ ...put, body: stream })
+  const response = mesh.request({ ...put, body: stream })
   await eventually(() => good.heads.length === 1, 'the request')
   stream.destroy(Object.assign(new Error('the client is gone'), { code: 'ECONNRESET', syscall: 'read' }))
   // The echo has responded by now, so the response's body is aborted.
   await t.rejects(
-    answer.then(({ body }) => body.text()),
+    response.then(({ body }) => body.text()),
     { message: 'the client is gone' }
   )
   await sleep(50)
@@ -163,11 +163,11 @@ t.test('a source that fails between two attempts: the next gets the error', asyn
   ])
   const { stream, push } = source()
   push('begun')
-  const answer = mesh.request({ ...put, body: stream })
+  const response = mesh.request({ ...put, body: stream })
   await eventually(() => mesh.status()[0]!.instances[0]!.active === 1, 'the first attempt')
   await eventually(() => mesh.status()[0]!.instances[0]!.active === 0, 'its end')
   stream.destroy(new Error('gone meanwhile'))
-  await t.rejects(answer, { message: 'gone meanwhile' })
+  await t.rejects(response, { message: 'gone meanwhile' })
 })
 
 t.test('an abort, and a response before the end of the body, destroy the rest of the body', async (t) => {

@@ -126,14 +126,16 @@ t.test('a malformed response is a reset', async (t) => {
 })
 
 t.test('not once a part of the response has gone to the caller', async (t) => {
-  const cut = await raw(t, (socket) =>
+  const closing = await raw(t, (socket) =>
     socket.once('data', () => {
       socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart')
       setTimeout(() => socket.resetAndDestroy(), 20)
     })
   )
   const good = await upstream(t, 'good')
-  const mesh = meshOf(t, [service('orders', [cut.url, good.url], { retry: { ...retryOptions, on: ['reset', '5xx'] } })])
+  const mesh = meshOf(t, [
+    service('orders', [closing.url, good.url], { retry: { ...retryOptions, on: ['reset', '5xx'] } })
+  ])
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
   await recorder.done
@@ -194,8 +196,8 @@ t.test('conditions are statuses, gateway-error, 5xx', async (t) => {
     response.end()
   })
   const mesh = meshOf(t, [service('orders', [url])])
-  const tried = async (on: (typeof retryOptions)['on'], answer: number) => {
-    status = answer
+  const tried = async (on: (typeof retryOptions)['on'], response: number) => {
+    status = response
     count = 0
     await (await mesh.request({ ...get, mesh: { retry: { ...retryOptions, attempts: 1, on } } })).body.dump()
     return count === 2
@@ -206,8 +208,8 @@ t.test('conditions are statuses, gateway-error, 5xx', async (t) => {
     [['5xx'], [500, 502, 599], [404, 200]],
     [['connect-failure', 'reset'], [], [500, 503]]
   ] as const) {
-    for (const answer of yes) t.ok(await tried([...on], answer), `${on}: ${answer}`)
-    for (const answer of no) t.notOk(await tried([...on], answer), `${on}: not ${answer}`)
+    for (const response of yes) t.ok(await tried([...on], response), `${on}: ${response}`)
+    for (const response of no) t.notOk(await tried([...on], response), `${on}: not ${response}`)
   }
 })
 
@@ -226,8 +228,8 @@ t.test('a discarded response: a small one keeps its connection, a huge or endles
   const good = await upstream(t, 'good')
   const mesh = meshOf(t, [service('orders', [busy.url, good.url], { retry: on503 })])
   const ask = async () => {
-    const answer = await mesh.request(get)
-    t.equal(await answer.body.text(), 'good')
+    const response = await mesh.request(get)
+    t.equal(await response.body.text(), 'good')
     await (await mesh.request(get)).body.dump()
   }
   for (let i = 0; i < 3; i++) await ask()
@@ -279,22 +281,24 @@ t.test('Retry-After: longer than backoff.max, the response is passed on at once'
 })
 
 t.test('Retry-After: binds only the instance that sent it', async (t) => {
-  let asked: string[] = []
-  const answering = (name: string, answer: (times: number, response: ServerResponse) => void) => {
+  let tries: string[] = []
+  const instanceOf = (name: string, respond: (times: number, response: ServerResponse) => void) => {
     let times = 0
     return upstream(t, name, (_request, response) => {
-      asked.push(name)
-      answer(++times, response)
+      tries.push(name)
+      respond(++times, response)
     })
   }
-  const busy = await answering('busy', (_times, response) => response.writeHead(503, { 'retry-after': '999999' }).end())
-  const well = await answering('well', (_times, response) => response.end('well'))
-  const weak = await answering('weak', (times, response) => {
+  const busy = await instanceOf('busy', (_times, response) =>
+    response.writeHead(503, { 'retry-after': '999999' }).end()
+  )
+  const well = await instanceOf('well', (_times, response) => response.end('well'))
+  const weak = await instanceOf('weak', (times, response) => {
     response.statusCode = times % 3 === 0 ? 200 : 503
     response.end('weak')
   })
-  const cut = await answering('cut', (_times, response) => void response.socket!.destroy())
-  const soon = await answering('soon', (times, response) => {
+  const closing = await instanceOf('closing', (_times, response) => void response.socket!.destroy())
+  const soon = await instanceOf('soon', (times, response) => {
     response.writeHead(times === 1 ? 503 : 200, { 'retry-after': '1' }).end('soon')
   })
   const of = (name: string, urls: string[], attempts: number, max: number) =>
@@ -302,38 +306,38 @@ t.test('Retry-After: binds only the instance that sent it', async (t) => {
   const mesh = meshOf(t, [
     of('two', [busy.url, well.url], 2, 0),
     of('again', [busy.url, weak.url], 3, 0),
-    of('failing', [busy.url, cut.url], 3, 0),
+    of('failing', [busy.url, closing.url], 3, 0),
     of('all', [busy.url, soon.url], 3, 5000)
   ])
   const ask = async (name: string) => {
-    asked = []
+    tries = []
     const { statusCode, body } = await mesh.request({ ...get, origin: `http://${name}.mesh` })
     return [statusCode, await body.text()]
   }
   t.strictSame(await ask('two'), [200, 'well'])
-  t.strictSame(asked, ['busy', 'well'], 'the other one at once')
+  t.strictSame(tries, ['busy', 'well'], 'the other instance is tried at once')
   t.strictSame(await ask('again'), [200, 'weak'])
-  t.strictSame(asked, ['busy', 'weak', 'weak', 'weak'], 'not again the instance with Retry-After')
+  t.strictSame(tries, ['busy', 'weak', 'weak', 'weak'], 'the instance with Retry-After is not tried again')
   await t.rejects(ask('failing'), { code: /./ })
-  t.strictSame(asked, ['busy', 'cut', 'cut', 'cut'], 'nor after a failure of another kind')
+  t.strictSame(tries, ['busy', 'closing', 'closing', 'closing'], 'a failure of another kind does not select it either')
   const started = performance.now()
   t.strictSame(await ask('all'), [200, 'soon'])
-  t.strictSame(asked, ['busy', 'soon', 'soon'], 'if all send Retry-After, the one with the shortest')
-  t.ok(performance.now() - started >= 990, 'and not before its time')
+  t.strictSame(tries, ['busy', 'soon', 'soon'], 'if all send Retry-After, the shortest is waited for')
+  t.ok(performance.now() - started >= 990, 'the retry waits for Retry-After')
 })
 
 t.test('Retry-After: looking for another instance does not advance the rotation', async (t) => {
-  const asked: string[] = []
-  const answering = (name: string, status: number) =>
+  const tries: string[] = []
+  const instanceOf = (name: string, status: number) =>
     upstream(t, name, (_request, response) => {
-      asked.push(name)
+      tries.push(name)
       response.writeHead(status, { 'retry-after': '999999' }).end()
     })
-  const [busy, first, second] = [await answering('busy', 503), await answering('a', 200), await answering('b', 200)]
+  const [busy, first, second] = [await instanceOf('busy', 503), await instanceOf('a', 200), await instanceOf('b', 200)]
   const retry = { ...on503, attempts: 1, backoff: { base: 0, max: 0 } }
   const mesh = meshOf(t, [service('orders', [busy.url, first.url, second.url], { retry })])
   for (let i = 0; i < 4; i++) await (await mesh.request(get)).body.dump()
-  t.strictSame(asked, ['busy', 'a', 'b', 'busy', 'a', 'b'], 'in rotation, retries included')
+  t.strictSame(tries, ['busy', 'a', 'b', 'busy', 'a', 'b'], 'calls and retries rotate')
 })
 
 t.test('Retry-After: honoured as seconds and as a date, passed on if the call ends before', async (t) => {
@@ -394,9 +398,9 @@ t.test('the budget bounds the retries to a service that fails permanently', asyn
 })
 
 t.test('a call may end while it waits to retry', async (t) => {
-  let answers = 0
+  let responses = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
-    response.statusCode = ++answers % 2 === 1 ? 503 : 200
+    response.statusCode = ++responses % 2 === 1 ? 503 : 200
     response.end()
   })
   const retry = { ...on503, attempts: 1 }
@@ -408,18 +412,18 @@ t.test('a call may end while it waits to retry', async (t) => {
   }
   const late = Object.freeze({ retry: { ...retry, backoff: { base: 60_000, max: 60_000 } }, timeout: 120_000 })
   for (let i = 0; i < 5; i++) {
-    answers = 0
+    responses = 0
     const recorder = new Recorder()
     mesh.dispatch({ ...get, mesh: late }, recorder)
-    await eventually(() => answers === 1 && mesh.status()[0]!.instances[0]!.active === 0, 'the pause')
+    await eventually(() => responses === 1 && mesh.status()[0]!.instances[0]!.active === 0, 'the pause')
     recorder.controller.abort(new Error('left'))
     t.strictSame(recorder.events, ['start', 'error'], 'it was waiting to retry')
   }
   for (let i = 0; i < 5; i++) {
-    answers = 0
+    responses = 0
     await t.rejects(statusOf({ mesh: { ...late, timeout: 50 } }), { code: 'JW_CALL_TIMEOUT' })
   }
-  answers = 0
+  responses = 0
   t.equal(await statusOf(), 200)
 })
 
@@ -479,8 +483,8 @@ t.test('a stream is unread after a refused connection, and is sent completely', 
   const content = Buffer.alloc(300_000, 'abcdefg')
   for (const body of [Readable.from([content.subarray(0, 100_000), content.subarray(100_000)]), chunksOf(content)]) {
     got.length = 0
-    const answer = await mesh.request({ ...get, method: 'POST', body: body as Readable })
-    t.equal(await answer.body.text(), 'good')
+    const response = await mesh.request({ ...get, method: 'POST', body: body as Readable })
+    t.equal(await response.body.text(), 'good')
     t.equal(got.length, 1)
     t.ok(Buffer.concat(got[0]!).equals(content))
     await (await mesh.request({ ...get, method: 'PUT', body: '' })).body.dump()
@@ -670,7 +674,7 @@ t.test(
     seen.clear()
     const both = [ask('/1', 'http://lenient.mesh'), ask('/2', 'http://lenient.mesh')]
     await eventually(() => held.length === 2, 'both retries')
-    for (const answer of held.splice(0)) answer()
+    for (const response of held.splice(0)) response()
     t.strictSame(await Promise.all(both), ['second', 'second'])
     t.equal(counts['jingwei_mesh_shadowed_total{lenient,max-retries}'], 1)
     t.equal(overflows(), 1)

@@ -3,7 +3,7 @@ import { once } from 'node:events'
 import http2 from 'node:http2'
 import tls from 'node:tls'
 import t from 'tap'
-import type { Answer, RunningGateway, RunningService } from '../../helpers/gateway.ts'
+import type { ParsedResponse, RunningGateway, RunningService } from '../../helpers/gateway.ts'
 import { get, parse, startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
@@ -28,7 +28,7 @@ t.test('with the cookie, a client returns to the same instance', async (t) => {
     for (const service of services) await service.close()
   })
   for (let i = 0; i < 8; i++) {
-    const first: Answer = await get(gateway.port, '/')
+    const first: ParsedResponse = await get(gateway.port, '/')
     const [pair] = /^jw=[0-9a-f]{16}/.exec(first.headers['set-cookie'] ?? '')!
     t.match(first.headers['set-cookie'], /; Path=\/; HttpOnly; SameSite=Lax; Max-Age=3600$/)
     const again = await get(gateway.port, '/', [`Cookie: a=1; ${pair}`])

@@ -98,13 +98,13 @@ t.test('a long upload does not count as a slow response, nor a stalled caller as
   })
   const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 150, timeout: 200 })])
   const body = new PassThrough()
-  const answer = mesh.request({ ...get, method: 'POST', body })
+  const response = mesh.request({ ...get, method: 'POST', body })
   for (let i = 0; i < 8; i++) {
     body.write('x'.repeat(1000))
     await sleep(i === 3 ? 400 : 60)
   }
   body.end()
-  t.equal(await (await answer).body.text(), '8000')
+  t.equal(await (await response).body.text(), '8000')
 
   for (const begun of [false, true]) {
     const stalled = new PassThrough()
@@ -150,13 +150,13 @@ t.test('the timeout runs from the end of the body, and while the service does no
   const { url } = await silent(t)
   const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 150 })])
   const body = new PassThrough()
-  const answer = mesh.request({ ...get, method: 'POST', body })
-  answer.catch(() => {})
+  const response = mesh.request({ ...get, method: 'POST', body })
+  response.catch(() => {})
   body.write('x')
   await sleep(120)
   const from = performance.now()
   body.end()
-  await t.rejects(answer, { code: 'JW_ATTEMPT_TIMEOUT' })
+  await t.rejects(response, { code: 'JW_ATTEMPT_TIMEOUT' })
   t.ok(performance.now() - from >= 140, 'the whole timeout after the end')
 
   const deaf = await raw(t, (socket) => socket.pause())

@@ -32,14 +32,14 @@ t.test('each caller gets one end, and no state is left', async (t) => {
   function misbehave(response: ServerResponse, echo: string): void {
     const draw = random()
     const text = echo || 'x'.repeat(sizes[Math.floor(random() * sizes.length)]!)
-    const answer = () => {
+    const respond = () => {
       if (response.socket === null || response.socket.destroyed) return
       if (random() < 0.5) response.setHeader('content-length', text.length)
       response.write(text.slice(0, text.length / 2))
       response.end(text.slice(text.length / 2))
     }
-    if (draw < 0.45) answer()
-    else if (draw < 0.6) setTimeout(answer, 30)
+    if (draw < 0.45) respond()
+    else if (draw < 0.6) setTimeout(respond, 30)
     else if (draw < 0.75) response.writeHead(503).end('busy')
     else if (draw < 0.8) response.writeHead(429, { 'retry-after': '0' }).end()
     else if (draw < 0.9) response.socket?.resetAndDestroy()

@@ -10,7 +10,7 @@ const run = promisify(execFile)
 
 interface Seen {
   taken: number
-  answers: string[]
+  failures: string[]
   starved: object
   after: string
   logged: object[]
@@ -34,7 +34,7 @@ t.test('out of descriptors, under a real limit', async (t) => {
   ] as const) {
     const seen = await starve(mode, instances)
     t.ok(seen.taken < 100, `${mode}: the limit was in force`)
-    t.strictSame(seen.answers, Array(6).fill('JW_OUT_OF_DESCRIPTORS'), mode)
+    t.strictSame(seen.failures, Array(6).fill('JW_OUT_OF_DESCRIPTORS'), mode)
     t.match(seen.starved, { available: instances.map(() => true), circuit: { state: 'closed' } }, mode)
     t.equal(seen.after, '200', mode)
     t.match(seen.logged, [{ level: 'error' }], mode)

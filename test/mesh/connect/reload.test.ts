@@ -46,8 +46,8 @@ t.test('a new client certificate, by rename, under load', async (t) => {
   let going = true
   const load = async () => {
     while (going) {
-      const answer = await call(mesh)
-      if (answer !== 'hello') failed.push(answer)
+      const body = await call(mesh)
+      if (body !== 'hello') failed.push(body)
       await sleep(1)
     }
   }

@@ -50,26 +50,26 @@ function touchy(t: Test, instances: string[], policy: object) {
   const orders = service('orders', instances, { outlierDetection, retry, ...policy })
   const mesh = startMesh({ services: { orders } }, { ...stub, log })
   t.teardown(() => mesh.destroy())
-  const nobody = () => {
+  const assertNoneBlamed = () => {
     for (const { available, origin } of mesh.status()[0]!.instances) t.ok(available, origin)
     t.strictSame(
       Object.keys(stub.counts).filter((name) => /ejection|retries|flips|failure/.test(name)),
       []
     )
   }
-  return { mesh, nobody, told: () => lines.filter(({ reason }) => reason === 'cpu').length, ...stub }
+  return { mesh, assertNoneBlamed, warnings: () => lines.filter(({ reason }) => reason === 'cpu').length, ...stub }
 }
 
 t.test('timeouts of attempts and calls in flight are extended by the block', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   for (const policy of [{ attemptTimeout: 300 }, { timeout: 300 }]) {
-    const { mesh, nobody, told, counts } = touchy(t, [a.url, b.url], policy)
+    const { mesh, assertNoneBlamed, warnings, counts } = touchy(t, [a.url, b.url], policy)
     await mesh.ready()
     const calls = [1, 2, 3, 4].map(() => mesh.request(get).then(({ body }) => body.text()))
     setImmediate(() => block(1500))
     t.strictSame((await Promise.all(calls)).sort(), ['a', 'a', 'b', 'b'])
-    nobody()
-    t.equal(told(), 1, 'logged once')
+    assertNoneBlamed()
+    t.equal(warnings(), 1, 'logged once')
     t.equal(counts['jingwei_mesh_exhausted_total{cpu}'], 1)
   }
 })
@@ -78,7 +78,7 @@ t.test('a loop that is blocked repeatedly: 503 of the gateway in the end, and no
   // Handshakes never end, so no attempt would.
   const { url } = await connecting(t)
   for (const policy of [{ attemptTimeout: 200 }, { timeout: 200 }, { connectTimeout: 200 }]) {
-    const { mesh, nobody } = touchy(t, [url], policy)
+    const { mesh, assertNoneBlamed } = touchy(t, [url], policy)
     await mesh.ready()
     let over = false
     const call = mesh.request(get).finally(() => {
@@ -91,26 +91,26 @@ t.test('a loop that is blocked repeatedly: 503 of the gateway in the end, and no
     }
     again()
     await t.rejects(call, { code: 'JW_OUT_OF_CPU' }, JSON.stringify(policy))
-    nobody()
+    assertNoneBlamed()
   }
 })
 
 t.test('active checks have no result then', async (t) => {
   const { server, url } = await upstream(t, 'a')
-  let asked = 0
-  server.on('request', () => asked++)
+  let checks = 0
+  server.on('request', () => checks++)
   const healthCheck = checkOptions({ interval: '20ms', timeout: '50ms', unhealthyThreshold: 1 })
-  const { nobody } = touchy(t, [url], { healthCheck })
-  await eventually(() => asked > 0, 'a check')
+  const { assertNoneBlamed } = touchy(t, [url], { healthCheck })
+  await eventually(() => checks > 0, 'a check')
   for (let i = 0; i < 4; i++) {
     block(400)
     await eventually(
       (
         (before) => () =>
-          asked > before
-      )(asked),
+          checks > before
+      )(checks),
       'the next'
     )
   }
-  nobody()
+  assertNoneBlamed()
 })

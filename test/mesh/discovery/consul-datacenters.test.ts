@@ -61,7 +61,7 @@ t.test('failover to a joined datacenter and back, and the agent’s locality', a
     const { body } = await mesh.request({ origin: 'http://web.mesh', path: '/', method: 'GET' })
     return body.text()
   }
-  const answers = async () => new Set([await ask(), await ask(), await ask(), await ask()])
+  const responders = async () => new Set([await ask(), await ask(), await ask(), await ask()])
   await eventually(() => mesh.service('web').snapshot?.instances.length === 2)
   t.match(
     mesh.service('web').snapshot?.instances.map(({ id, meta }) => [id, meta]),
@@ -70,7 +70,7 @@ t.test('failover to a joined datacenter and back, and the agent’s locality', a
       ['dc2/node1/web-1', { 'consul-dc': 'dc2', 'consul-zone': 'dc2-a', 'failover-rank': '1' }]
     ]
   )
-  t.same(await answers(), new Set(['near']), 'the second is on standby')
+  t.same(await responders(), new Set(['near']), 'the second is on standby')
   await eventually(() =>
     lines.some(({ message }) => message === 'locality of the gateway received from the Consul agent')
   )
@@ -83,17 +83,17 @@ t.test('failover to a joined datacenter and back, and the agent’s locality', a
 
   await one.consul.deregister('web-1')
   await eventually(() => mesh.service('web').snapshot?.instances.length === 1)
-  t.same(await answers(), new Set(['far']))
+  t.same(await responders(), new Set(['far']))
   await one.consul.register({ id: 'web-2', name: 'web', port: near })
   await eventually(() => mesh.service('web').snapshot?.instances.length === 2)
-  t.same(await answers(), new Set(['near']))
+  t.same(await responders(), new Set(['near']))
 
   // The second datacenter becomes unavailable; its last known instances are kept.
   await two.consul.kill()
   await eventually(() => mesh.status()[0]?.source.failover?.dc2 !== null, 'the failover', 60_000)
   t.equal(mesh.status()[0]?.source.error, null)
-  t.same(await answers(), new Set(['near']))
+  t.same(await responders(), new Set(['near']))
   await one.consul.deregister('web-2')
   await eventually(() => mesh.service('web').snapshot?.instances.length === 1)
-  t.same(await answers(), new Set(['far']), 'its registry is unavailable, its instances are not')
+  t.same(await responders(), new Set(['far']), 'its registry is unavailable, its instances are not')
 })

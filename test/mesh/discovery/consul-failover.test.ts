@@ -6,7 +6,7 @@ import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import type { Publish, Restorable } from '../../../plugins/mesh/discovery/loop.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Step } from '../../helpers/mesh/scripted-consul.ts'
-import { answer, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
+import { hold, origin, respond, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
 import { service, watch } from '../../helpers/mesh/sources.ts'
 
 class ByHand implements Restorable {
@@ -107,7 +107,7 @@ t.test('restored instances return to their datacenter, unconfirmed until the fir
 })
 
 t.test('Consul is queried for each datacenter by name, with ranks in the meta; a failed one is reported', async (t) => {
-  const byDatacenter: Record<string, Step> = { dc1: answer(5, [1]), dc2: answer(6, [1, 2]) }
+  const byDatacenter: Record<string, Step> = { dc1: respond(5, [1]), dc2: respond(6, [1, 2]) }
   const step: Step = (response, request) => {
     const query = new URL(request.url!, 'http://x').searchParams
     const dc = query.get('dc')!

@@ -19,7 +19,7 @@ const question = (name: string): ServiceQuery => ({ service: name, datacenter: u
 /** An agent that holds so many blocking queries and refuses the rest. */
 function agent(t: Test, most: number, refusal: () => Error, timing: Partial<typeof queryLimiterTiming> = {}) {
   const { surroundings, lines } = recording()
-  const turns = new QueryLimiter(new Agent(), surroundings.log, surroundings.now, {
+  const limiter = new QueryLimiter(new Agent(), surroundings.log, surroundings.now, {
     ...queryLimiterTiming,
     many: 4,
     settle: 20,
@@ -30,9 +30,9 @@ function agent(t: Test, most: number, refusal: () => Error, timing: Partial<type
   const abort = new AbortController()
   t.teardown(() => {
     abort.abort()
-    turns.close()
+    limiter.close()
   })
-  const state = { most, held: 0, peak: 0, asked: {} as Record<string, number>, waits: new Set<number>() }
+  const state = { most, held: 0, peak: 0, queries: {} as Record<string, number>, waits: new Set<number>() }
   const ask: RunQuery = async ({ service, wait }, signal) => {
     await sleep(2)
     if (state.held >= state.most) throw refusal()
@@ -44,13 +44,13 @@ function agent(t: Test, most: number, refusal: () => Error, timing: Partial<type
     } finally {
       state.held--
     }
-    state.asked[service] = (state.asked[service] ?? 0) + 1
+    state.queries[service] = (state.queries[service] ?? 0) + 1
     return { index: 1n, entries: [], filtered: false }
   }
   const errors: unknown[] = []
   const loop = async (name: string) => {
     while (!abort.signal.aborted) {
-      await turns
+      await limiter
         .wrap(ask)(question(name), abort.signal)
         .catch(async (error) => {
           if (!abort.signal.aborted) errors.push(error)
@@ -58,7 +58,7 @@ function agent(t: Test, most: number, refusal: () => Error, timing: Partial<type
         })
     }
   }
-  return { state, lines, errors, loop, turns, ask, abort }
+  return { state, lines, errors, loop, limiter, ask, abort }
 }
 
 for (const [name, refusal] of [
@@ -68,14 +68,14 @@ for (const [name, refusal] of [
   t.test(`${name}: the services share the connections, and each is queried`, async (t) => {
     const { state, lines, errors, loop } = agent(t, 10, refusal)
     for (let i = 0; i < 30; i++) void loop(`s${i}`)
-    await eventually(() => Object.keys(state.asked).length === 30)
+    await eventually(() => Object.keys(state.queries).length === 30)
     // Blocking queries must end first; some services are queried only then.
     await sleep(300)
     const refused = errors.length
     state.peak = 0
-    state.asked = {}
-    await eventually(() => Object.keys(state.asked).length === 30)
-    await eventually(() => Object.values(state.asked).every((count) => count >= 3))
+    state.queries = {}
+    await eventually(() => Object.keys(state.queries).length === 30)
+    await eventually(() => Object.values(state.queries).every((count) => count >= 3))
     t.ok(errors.length - refused <= 2, `${errors.length - refused} more refused`)
     t.ok(state.peak <= 8, `${state.peak} at a time`)
     t.ok(state.waits.has(60))
@@ -97,10 +97,10 @@ t.test('when the agent allows more, all services have blocking queries again, an
 })
 
 t.test('an agent that crashes and resets all queries is not at its connection limit', async (t) => {
-  const { turns, lines, abort } = agent(t, 10, reset)
+  const { limiter, lines, abort } = agent(t, 10, reset)
   const death = Promise.withResolvers<never>()
   death.promise.catch(() => {})
-  const held = Array.from({ length: 20 }, (_, i) => turns.wrap(() => death.promise)(question(`s${i}`), abort.signal))
+  const held = Array.from({ length: 20 }, (_, i) => limiter.wrap(() => death.promise)(question(`s${i}`), abort.signal))
   death.reject(reset())
   const ends = await Promise.allSettled(held)
   t.ok(ends.every((end) => end.status === 'rejected' && !(end.reason instanceof ConsulConnectionLimit)))
@@ -108,16 +108,16 @@ t.test('an agent that crashes and resets all queries is not at its connection li
 })
 
 t.test('one reset among many held queries does not lower the limit', async (t) => {
-  const { turns, state, lines, loop, abort } = agent(t, 100, reset)
+  const { limiter, state, lines, loop, abort } = agent(t, 100, reset)
   for (let i = 0; i < 20; i++) void loop(`s${i}`)
   await eventually(() => state.held === 20)
   const fail: RunQuery = async () => Promise.reject(reset())
-  await t.rejects(turns.wrap(fail)(question('x'), abort.signal), { code: 'ECONNRESET' })
+  await t.rejects(limiter.wrap(fail)(question('x'), abort.signal), { code: 'ECONNRESET' })
   t.same(lines, [])
 })
 
 t.test('a query that is aborted while it waits leaves the queue', async (t) => {
-  const { turns, ask, state, errors, loop } = agent(
+  const { limiter, ask, state, errors, loop } = agent(
     t,
     10,
     () => new ConsulConnectionLimit('Consul responded with 429'),
@@ -128,12 +128,12 @@ t.test('a query that is aborted while it waits leaves the queue', async (t) => {
   for (let i = 0; i < 20; i++) void loop(`s${i}`)
   await eventually(() => errors.length > 0 && state.waits.has(300))
   const leaving = new AbortController()
-  const asked = turns.wrap(ask)(question('leaving'), leaving.signal)
+  const leavingQuery = limiter.wrap(ask)(question('leaving'), leaving.signal)
   await sleep(5)
   leaving.abort()
-  await t.rejects(asked, { name: 'AbortError' })
-  await eventually(() => Object.keys(state.asked).length === 20)
-  t.notOk('leaving' in state.asked)
+  await t.rejects(leavingQuery, { name: 'AbortError' })
+  await eventually(() => Object.keys(state.queries).length === 20)
+  t.notOk('leaving' in state.queries)
 })
 
 /** Returns true if the agent keeps the connection. */

@@ -102,7 +102,7 @@ t.test('malformed entries are ignored, the others are not', async (t) => {
   )
   t.equal(skipped, bad.length + 1)
   t.equal(listed, bad.length + 2)
-  for (const answer of [null, undefined, {}, 'x', 3]) t.throws(() => translate(answer, all), /not a list of instances/)
+  for (const body of [null, undefined, {}, 'x', 3]) t.throws(() => translate(body, all), /not a list of instances/)
 })
 
 t.test('sorted by id; the same service id on two nodes is two instances', async (t) => {

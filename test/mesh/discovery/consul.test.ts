@@ -8,14 +8,14 @@ import { consulTiming } from '../../../plugins/mesh/discovery/consul/source.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Step } from '../../helpers/mesh/scripted-consul.ts'
-import { answer, closeConnection, hold, origin, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
+import { closeConnection, hold, origin, respond, scripted, status } from '../../helpers/mesh/scripted-consul.ts'
 import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 // Each test has a Consul of its own and is idle most of the time, so tests run in parallel.
 t.jobs = 8
 
 t.test('queries as configured, blocks by index, and publishes only changes', async (t) => {
-  const steps = [answer(5, [1]), answer(6, [1]), answer('18446744073709551615', [1, 2]), hold]
+  const steps = [respond(5, [1]), respond(6, [1]), respond('18446744073709551615', [1, 2]), hold]
   const options = { token: 'secret', datacenter: 'dc1', namespace: 'team' }
   const { open, seen, counts } = await scripted(t, steps, options)
   const { sets, until, source } = open(service('web', { consul: { service: 'web/v2', passingOnly: true } }))
@@ -39,7 +39,7 @@ t.test('an IPv6 address and a path in the URL', async (t) => {
   const paths: unknown[] = []
   const server = createServer((request, response) => {
     paths.push(request.url)
-    answer(null, [1])(response, request)
+    respond(null, [1])(response, request)
   })
   await new Promise<void>((resolve) => server.listen(0, '::1', resolve))
   const { surroundings } = recording()
@@ -61,7 +61,7 @@ t.test('the datacenter of the service wins', async (t) => {
 })
 
 t.test('an index that goes backwards is forgotten', async (t) => {
-  const { open, seen, counts } = await scripted(t, [answer(50, [1]), answer(7, [2]), answer(8, [2]), hold])
+  const { open, seen, counts } = await scripted(t, [respond(50, [1]), respond(7, [2]), respond(8, [2]), hold])
   const { until } = open(service('web'))
   await until([origin(2)])
   await eventually(() => seen.length === 4)
@@ -74,7 +74,7 @@ t.test('an index that goes backwards is forgotten', async (t) => {
 
 for (const index of [null, 0, '-3', 'x']) {
   t.test(`index ${index}: polls, and never spins`, async (t) => {
-    const { open, seen } = await scripted(t, [answer(index, [1])], {}, { burst: 3, interval: 300 })
+    const { open, seen } = await scripted(t, [respond(index, [1])], {}, { burst: 3, interval: 300 })
     const { until, sets } = open(service('web'))
     await until([origin(1)])
     await sleep(700)
@@ -85,7 +85,7 @@ for (const index of [null, 0, '-3', 'x']) {
 }
 
 t.test('a server that does not hold blocking queries is queried at the steady rate only', async (t) => {
-  const { open, seen } = await scripted(t, [answer(9, [1])], {}, { burst: 3, interval: 300 })
+  const { open, seen } = await scripted(t, [respond(9, [1])], {}, { burst: 3, interval: 300 })
   open(service('web'))
   await eventually(() => seen.length === 3)
   await sleep(500)
@@ -99,7 +99,7 @@ t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
   const faults = [status(400, 'bad'), status(500, 'No cluster leader'), closeConnection, broken, noList, empty]
   const { open, seen, lines, counts } = await scripted(
     t,
-    [answer(5, [1]), ...faults, answer(6, [2]), hold],
+    [respond(5, [1]), ...faults, respond(6, [2]), hold],
     {},
     { burst: 20, backoff: 20 }
   )
@@ -126,15 +126,15 @@ t.test('a connection closed after the header section is noticed long before the 
     response.writeHead(200, { 'content-length': '100', 'x-consul-index': '6' }).write('[')
     setTimeout(() => response.destroy(), 50)
   }
-  const { open } = await scripted(t, [answer(5, [1]), half, answer(7, [2]), hold])
+  const { open } = await scripted(t, [respond(5, [1]), half, respond(7, [2]), hold])
   await open(service('web')).until([origin(2)], 15_000)
 })
 
 t.test('responses without a leader, or too stale, are ignored', async (t) => {
-  const lost = answer(6, [], { 'x-consul-knownleader': 'false' })
-  const stale = answer(6, [], { 'x-consul-lastcontact': '1001' })
-  const fresh = answer(6, [2], { 'x-consul-lastcontact': '1000' })
-  const { open, counts } = await scripted(t, [answer(5, [1]), lost, stale, fresh, hold])
+  const lost = respond(6, [], { 'x-consul-knownleader': 'false' })
+  const stale = respond(6, [], { 'x-consul-lastcontact': '1001' })
+  const fresh = respond(6, [2], { 'x-consul-lastcontact': '1000' })
+  const { open, counts } = await scripted(t, [respond(5, [1]), lost, stale, fresh, hold])
   const { until, sets } = open(service('web'))
   await until([origin(2)])
   t.same(
@@ -145,20 +145,20 @@ t.test('responses without a leader, or too stale, are ignored', async (t) => {
 })
 
 t.test('the last instance is removed while Consul is healthy: published at once', async (t) => {
-  const { open } = await scripted(t, [answer(5, [1]), answer(6, []), hold])
+  const { open } = await scripted(t, [respond(5, [1]), respond(6, []), hold])
   const { until, sets } = open(service('web'))
   await until([], 1000)
   t.equal(sets.length, 2)
 })
 
 t.test('the first response is published even when empty', async (t) => {
-  const { open } = await scripted(t, [closeConnection, answer(6, []), hold])
+  const { open } = await scripted(t, [closeConnection, respond(6, []), hold])
   const { until } = open(service('web'))
   await until([], 2000)
 })
 
 t.test('empty after an outage: kept, and the instances that return are never missed', async (t) => {
-  const { open, seen } = await scripted(t, [answer(5, [1]), closeConnection, answer(3, []), answer(4, [1, 2]), hold])
+  const { open, seen } = await scripted(t, [respond(5, [1]), closeConnection, respond(3, []), respond(4, [1, 2]), hold])
   const { until, sets } = open(service('web'))
   await until([origin(1), origin(2)])
   t.same(
@@ -171,8 +171,8 @@ t.test('empty after an outage: kept, and the instances that return are never mis
 })
 
 for (const [name, steps] of [
-  ['after an outage', [answer(5, [1]), closeConnection, answer(3, [])]],
-  ['after an index that went backwards', [answer(5, [1]), answer(3, [])]]
+  ['after an outage', [respond(5, [1]), closeConnection, respond(3, [])]],
+  ['after an index that went backwards', [respond(5, [1]), respond(3, [])]]
 ] as const) {
   t.test(`empty ${name}: believed when it lasts`, async (t) => {
     const { open, seen } = await scripted(t, [...steps], {}, { emptyGrace: 600, interval: 100 })
@@ -198,16 +198,16 @@ const noUse: Step = (response) => {
   response.end(JSON.stringify([{ Node: { Node: 'n1', Address: '127.0.0.1' }, Service: { ID: 'web', Port: 0 } }]))
 }
 for (const [name, step] of [
-  ['with index 0', answer(0, [])],
-  ['without an index', answer(null, [])],
-  ['with an index that makes no sense', answer('x', [])],
-  ['with the index of the answer before', answer(5, [])],
+  ['with index 0', respond(0, [])],
+  ['without an index', respond(null, [])],
+  ['with a malformed index', respond('x', [])],
+  ['with the index of the previous response', respond(5, [])],
   ['since no entry made sense', noUse]
 ] as const) {
   t.test(`empty ${name}, after a good response: kept, and the instances that return are never missed`, async (t) => {
     const { open, seen } = await scripted(
       t,
-      [answer(5, [1]), step, step, answer(8, [1, 2]), hold],
+      [respond(5, [1]), step, step, respond(8, [1, 2]), hold],
       {},
       { interval: 100 }
     )
@@ -222,7 +222,7 @@ for (const [name, step] of [
   })
 
   t.test(`empty ${name}: believed when it lasts`, async (t) => {
-    const { open, seen } = await scripted(t, [answer(5, [1]), step], {}, { emptyGrace: 600, interval: 100 })
+    const { open, seen } = await scripted(t, [respond(5, [1]), step], {}, { emptyGrace: 600, interval: 100 })
     const { until, sets, source } = open(service('web'))
     await eventually(() => /no instance/.test(source.status().error ?? ''))
     t.equal(sets.length, 1)
@@ -233,7 +233,15 @@ for (const [name, step] of [
 }
 
 t.test('an outage while an empty response is being confirmed restarts the period', async (t) => {
-  const steps = [answer(5, [1]), closeConnection, answer(3, []), closeConnection, answer(3, [1]), answer(4, []), hold]
+  const steps = [
+    respond(5, [1]),
+    closeConnection,
+    respond(3, []),
+    closeConnection,
+    respond(3, [1]),
+    respond(4, []),
+    hold
+  ]
   const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000, backoff: 20 })
   const { sets } = open(service('web'))
   await eventually(() => seen.length === steps.length)
@@ -242,7 +250,7 @@ t.test('an outage while an empty response is being confirmed restarts the period
 
 t.test('a refused token: shown, logged once, and the set is kept', async (t) => {
   const denied = status(403, 'Permission denied')
-  const { open, lines } = await scripted(t, [answer(5, [1]), denied, denied, denied, answer(6, [2]), hold])
+  const { open, lines } = await scripted(t, [respond(5, [1]), denied, denied, denied, respond(6, [2]), hold])
   const { until, source } = open(service('web'))
   await eventually(() => /403: Permission denied.*service:read.*node:read/.test(source.status().error ?? ''))
   await until([origin(2)])
@@ -256,8 +264,8 @@ t.test('a refused token: shown, logged once, and the set is kept', async (t) => 
 })
 
 t.test('an empty list that was filtered by ACLs proves nothing', async (t) => {
-  const filtered = answer(6, [], { 'x-consul-results-filtered-by-acls': 'true' })
-  const { open, lines } = await scripted(t, [answer(5, [1]), filtered, filtered, answer(7, [2]), hold])
+  const filtered = respond(6, [], { 'x-consul-results-filtered-by-acls': 'true' })
+  const { open, lines } = await scripted(t, [respond(5, [1]), filtered, filtered, respond(7, [2]), hold])
   const { until, sets } = open(service('web'))
   await until([origin(2)])
   t.equal(sets.length, 2)
@@ -273,7 +281,7 @@ t.test('several services: one line when Consul is unavailable, one when it is av
     (response, request) => {
       if (away) return response.destroy()
       if (request.url?.includes('index=')) return setTimeout(() => response.destroy(), away ? 0 : 300)
-      return answer(5, [1])(response, request)
+      return respond(5, [1])(response, request)
     }
   ])
   const watches = ['a', 'b', 'c'].map((name) => open(service(name)))
@@ -295,14 +303,14 @@ t.test('Consul unavailable: the line differs with and without known instances', 
     never.lines[0]?.message,
     'Consul unavailable; services without known instances respond with 503 until Consul is available'
   )
-  const once = await scripted(t, [answer(5, [1]), closeConnection])
+  const once = await scripted(t, [respond(5, [1]), closeConnection])
   once.open(service('web'))
   await eventually(() => once.lines.length > 0)
   t.equal(once.lines[0]?.message, 'Consul unavailable; services keep the instances last known')
 })
 
 t.test('entries without a port are reported once', async (t) => {
-  const { open, lines, seen } = await scripted(t, [answer(5, [0, 1]), answer(6, [0, 2]), hold])
+  const { open, lines, seen } = await scripted(t, [respond(5, [0, 1]), respond(6, [0, 2]), hold])
   const { until } = open(service('web'))
   await until([origin(2)])
   await eventually(() => seen.length === 3)
@@ -310,7 +318,7 @@ t.test('entries without a port are reported once', async (t) => {
 })
 
 t.test('close: the query is cancelled and no socket stays open', async (t) => {
-  const { open, seen, sockets, client, lines } = await scripted(t, [answer(5, [1]), hold])
+  const { open, seen, sockets, client, lines } = await scripted(t, [respond(5, [1]), hold])
   const { source } = open(service('web'))
   const backingOff = open(service('other'))
   await eventually(() => seen.length >= 3)
@@ -324,7 +332,7 @@ t.test('close: the query is cancelled and no socket stays open', async (t) => {
 const restored = (port: number) => [{ id: `n1/web-${port}`, origin: origin(port), weight: 1, tags: [], meta: {} }]
 
 t.test('restored instances: an empty response must persist before it is accepted', async (t) => {
-  const { open, seen } = await scripted(t, [answer(5, [])], {}, { emptyGrace: 600, interval: 100 })
+  const { open, seen } = await scripted(t, [respond(5, [])], {}, { emptyGrace: 600, interval: 100 })
   const { until, sets, source } = open(service('web'), restored(1))
   await eventually(() => seen.length >= 2)
   t.same(sets, [])
@@ -335,14 +343,14 @@ t.test('restored instances: an empty response must persist before it is accepted
 })
 
 t.test('restored instances: those that return after an empty response are never missed', async (t) => {
-  const { open } = await scripted(t, [closeConnection, answer(5, []), answer(6, [1, 2]), hold])
+  const { open } = await scripted(t, [closeConnection, respond(5, []), respond(6, [1, 2]), hold])
   const { until, sets } = open(service('web'), restored(1))
   await until([origin(1), origin(2)])
   t.equal(sets.length, 1)
 })
 
 t.test('restored instances: the same set is a confirmation, not a change', async (t) => {
-  const { open, seen, counts } = await scripted(t, [answer(5, [1]), hold])
+  const { open, seen, counts } = await scripted(t, [respond(5, [1]), hold])
   const meta = { 'consul-node': 'n1' }
   const { sets, source } = open(service('web'), [{ ...restored(1)[0]!, meta }])
   await eventually(() => seen.length === 2)

@@ -27,35 +27,35 @@ interface Said {
   /** Over UDP only. */
   truncated?: boolean
   /** Datagrams sent before the genuine response. */
-  forged?: (asked: Packet) => Buffer[]
+  forged?: (queries: Packet) => Buffer[]
   silent?: boolean
 }
 type Say = (question: Question, count: number, packet: Packet) => Said
 
 /** Responds by `say`, which gets the number of earlier queries of this type. */
 async function dnsServer(t: Test, say: Say) {
-  const asked: { type: string; name: string; over: 'udp' | 'tcp'; at: number }[] = []
+  const queries: { type: string; name: string; over: 'udp' | 'tcp'; at: number }[] = []
   const reply = (packet: Packet, over: 'udp' | 'tcp') => {
     const [question] = packet.questions ?? []
     if (!question) throw new Error('no question')
-    const count = asked.filter(({ type }) => type === question.type).length
-    asked.push({ type: question.type, name: question.name, over, at: performance.now() })
-    const said = say(question, count, packet)
-    const truncated = said.truncated && over === 'udp'
-    const answer: Packet = {
+    const count = queries.filter(({ type }) => type === question.type).length
+    queries.push({ type: question.type, name: question.name, over, at: performance.now() })
+    const script = say(question, count, packet)
+    const truncated = script.truncated && over === 'udp'
+    const response: Packet = {
       type: 'response',
       id: packet.id,
-      flags: (said.code ?? 0) | (truncated ? TRUNCATED_RESPONSE : 0),
+      flags: (script.code ?? 0) | (truncated ? TRUNCATED_RESPONSE : 0),
       questions: [question],
-      answers: truncated ? [] : said.answers,
-      additionals: said.additionals
+      answers: truncated ? [] : script.answers,
+      additionals: script.additionals
     }
-    return { said, answer }
+    return { script, response }
   }
   const tcp = createServer((socket) => {
     socket.on('error', () => {})
     socket.once('data', (data: Buffer) => {
-      const message = streamEncode(reply(decode(data.subarray(2)), 'tcp').answer)
+      const message = streamEncode(reply(decode(data.subarray(2)), 'tcp').response)
       // Sent in two segments, as a network may deliver it.
       socket.write(message.subarray(0, 5))
       setTimeout(() => socket.end(message.subarray(5)), 10)
@@ -66,17 +66,17 @@ async function dnsServer(t: Test, say: Say) {
   const udp = dgram.createSocket('udp4')
   udp.on('message', (data, from) => {
     const packet = decode(data)
-    const { said, answer } = reply(packet, 'udp')
-    if (said.silent) return
-    for (const forged of said.forged?.(packet) ?? []) udp.send(forged, from.port)
-    udp.send(encode(answer), from.port)
+    const { script, response } = reply(packet, 'udp')
+    if (script.silent) return
+    for (const forged of script.forged?.(packet) ?? []) udp.send(forged, from.port)
+    udp.send(encode(response), from.port)
   })
   await new Promise<void>((resolve) => udp.bind(port, '127.0.0.1', resolve))
   t.teardown(() => {
     udp.close()
     tcp.close()
   })
-  return { asked, server: `127.0.0.1:${port}` }
+  return { queries, server: `127.0.0.1:${port}` }
 }
 
 function open(t: Test, options: Partial<DnsOptions> & { host: string }) {
@@ -130,9 +130,11 @@ t.test('tls, and the default port', async (t) => {
 
 t.test('the TTL is honoured, between its bounds', async (t) => {
   const gaps = async (ttl: number, bounds: { minTtl: number; maxTtl: number }, times: number) => {
-    const { server, asked } = await dnsServer(t, ({ type }) => ({ answers: type === 'A' ? [a('10.0.0.1', ttl)] : [] }))
+    const { server, queries } = await dnsServer(t, ({ type }) => ({
+      answers: type === 'A' ? [a('10.0.0.1', ttl)] : []
+    }))
     const { source } = open(t, { host: 'legacy.test', server, ...bounds })
-    const times4 = () => asked.filter(({ type }) => type === 'A').map(({ at }) => at)
+    const times4 = () => queries.filter(({ type }) => type === 'A').map(({ at }) => at)
     await eventually(() => times4().length === times)
     await source.close()
     return times4()
@@ -197,12 +199,12 @@ t.test('SRV weights', async (t) => {
 
 t.test('after a truncated response, the query is repeated over TCP', async (t) => {
   const many = Array.from({ length: 100 }, (_, i) => a(`10.0.1.${i}`))
-  const { server, asked } = await dnsServer(t, ({ type }) => (type === 'A' ? { truncated: true, answers: many } : {}))
+  const { server, queries } = await dnsServer(t, ({ type }) => (type === 'A' ? { truncated: true, answers: many } : {}))
   const { sets } = open(t, { host: 'legacy.test', server })
   await eventually(() => sets.length === 1)
   t.equal(sets[0]?.length, 100)
   t.same(
-    asked.filter(({ type }) => type === 'A').map(({ over }) => over),
+    queries.filter(({ type }) => type === 'A').map(({ over }) => over),
     ['udp', 'tcp']
   )
 })
@@ -322,14 +324,14 @@ t.test('SRV targets with one address are one instance', async (t) => {
 })
 
 t.test('a failure of one address family removes no instance', async (t) => {
-  const { server, asked } = await dnsServer(t, ({ type }, count) => {
+  const { server, queries } = await dnsServer(t, ({ type }, count) => {
     if (type === 'AAAA') return count === 0 ? { answers: [aaaa('fd00::1', 0)] } : { code: SERVFAIL }
     return { answers: [a(count < 3 ? '10.0.0.1' : '10.0.0.2', 0)] }
   })
   const { until, sets } = open(t, { host: 'legacy.test', server })
   await until(['http://10.0.0.2', 'http://[fd00::1]'])
   t.equal(sets.length, 2)
-  t.ok(asked.length > 6)
+  t.ok(queries.length > 6)
 })
 
 for (const [what, code] of [
@@ -356,22 +358,22 @@ for (const [what, code] of [
 }
 
 t.test('a failure while an empty response is being confirmed restarts the period', async (t) => {
-  const { server, asked } = await dnsServer(t, ({ type }, count) => {
+  const { server, queries } = await dnsServer(t, ({ type }, count) => {
     if (count === 0) return { answers: type === 'A' ? [a('10.0.0.1', 0)] : [] }
     return count % 3 === 0 ? { code: SERVFAIL } : { code: NXDOMAIN }
   })
   const { sets } = hasty(t, { host: 'legacy.test', server }, { emptyPause: 50, emptyGrace: 10_000 })
-  await eventually(() => asked.filter(({ type }) => type === 'A').length > 12)
+  await eventually(() => queries.filter(({ type }) => type === 'A').length > 12)
   t.equal(sets.length, 1)
 })
 
 t.test('a silent server: retried, then the next query is on schedule', async (t) => {
-  const { server, asked } = await dnsServer(t, ({ type }, count) => ({
+  const { server, queries } = await dnsServer(t, ({ type }, count) => ({
     silent: count === 0,
     answers: type === 'A' ? [a('10.0.0.1')] : []
   }))
   await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
-  t.ok((asked.at(-1)?.at ?? 0) - (asked[0]?.at ?? 0) >= 1900)
+  t.ok((queries.at(-1)?.at ?? 0) - (queries[0]?.at ?? 0) >= 1900)
 })
 
 t.test('names of the system, and addresses, need no DNS server', async (t) => {
@@ -383,21 +385,21 @@ t.test('names of the system, and addresses, need no DNS server', async (t) => {
 })
 
 t.test('close: ends at once, during a query and during a pause', async (t) => {
-  const { server, asked } = await dnsServer(t, ({ name }) => ({
+  const { server, queries } = await dnsServer(t, ({ name }) => ({
     silent: name === 'silent.test',
     answers: [a('10.0.0.1')]
   }))
   const silent = open(t, { host: 'silent.test', server })
   const resting = open(t, { host: 'legacy.test', server })
   await resting.until(['http://10.0.0.1'])
-  await eventually(() => asked.some(({ name }) => name === 'silent.test'))
+  await eventually(() => queries.some(({ name }) => name === 'silent.test'))
   const begun = performance.now()
   await Promise.all([silent.source.close(), resting.source.close()])
   t.ok(performance.now() - begun < 500)
   t.equal(silent.source.status().error, null)
-  const { length } = asked
+  const { length } = queries
   await sleep(300)
-  t.equal(asked.length, length)
+  t.equal(queries.length, length)
 })
 
 t.test('notations of a server address', async (t) => {

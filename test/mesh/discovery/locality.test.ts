@@ -13,11 +13,11 @@ import { recording } from '../../helpers/mesh/sources.ts'
 
 const self = { Config: { Datacenter: 'dc1' }, Meta: { zone: 'a' } }
 
-async function agent(t: Test, answers: (asked: number) => [status: number, body: string]) {
-  const asked: (string | undefined)[] = []
+async function agent(t: Test, responseTo: (requests: number) => [status: number, body: string]) {
+  const requests: (string | undefined)[] = []
   const server = createServer((request, response) => {
-    asked.push(request.url)
-    const [status, body] = answers(asked.length)
+    requests.push(request.url)
+    const [status, body] = responseTo(requests.length)
     response.writeHead(status).end(body)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -26,7 +26,7 @@ async function agent(t: Test, answers: (asked: number) => [status: number, body:
     server.closeAllConnections()
   })
   const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-  return { asked, consul: { url, wait: 1000, maxStale: 1000 } }
+  return { requests, consul: { url, wait: 1000, maxStale: 1000 } }
 }
 
 function own(t: Test, options: DiscoveryOptions, wanted = true) {
@@ -52,12 +52,12 @@ t.test("an agent's description of itself", async (t) => {
 })
 
 t.test('the agent is queried until it responds, and the failure is logged once', async (t) => {
-  const { asked, consul } = await agent(t, (count) => (count < 4 ? [500, 'not yet'] : [200, JSON.stringify(self)]))
+  const { requests, consul } = await agent(t, (count) => (count < 4 ? [500, 'not yet'] : [200, JSON.stringify(self)]))
   const { locality, lines, known } = own(t, { consul })
   t.same(locality.current, { datacenter: null, zone: null }, 'the start does not wait for it')
   await eventually(() => known() === 1)
   t.same(locality.current, { datacenter: 'dc1', zone: 'a' })
-  t.same(asked[0]?.split('?')[0], '/v1/agent/self')
+  t.same(requests[0]?.split('?')[0], '/v1/agent/self')
   t.match(lines, [
     { level: 'warn', fields: { err: { message: 'Consul responded with 500: not yet' } } },
     { level: 'info', fields: { datacenter: 'dc1', zone: 'a' } }
@@ -65,15 +65,15 @@ t.test('the agent is queried until it responds, and the failure is logged once',
 })
 
 t.test('a token without the right: the log names the remedy', async (t) => {
-  const { asked, consul } = await agent(t, () => [403, 'Permission denied'])
+  const { requests, consul } = await agent(t, () => [403, 'Permission denied'])
   const { lines } = own(t, { consul })
-  await eventually(() => asked.length > 2)
+  await eventually(() => requests.length > 2)
   t.match(lines, [{ level: 'warn', fields: { err: { message: /agent:read, or set discovery\.locality/ } } }])
   t.equal(lines.length, 1)
 })
 
 t.test('a configured locality wins, and the agent is queried only if needed', async (t) => {
-  const { asked, consul } = await agent(t, () => [200, JSON.stringify(self)])
+  const { requests, consul } = await agent(t, () => [200, JSON.stringify(self)])
   const both = own(t, { consul, locality: { datacenter: 'x', zone: 'y' } })
   const unwanted = own(t, { consul }, false)
   const without = own(t, { locality: { zone: 'y' } })
@@ -83,21 +83,21 @@ t.test('a configured locality wins, and the agent is queried only if needed', as
   t.same(both.locality.current, { datacenter: 'x', zone: 'y' })
   t.same(unwanted.locality.current, { datacenter: null, zone: null })
   t.same(without.locality.current, { datacenter: null, zone: 'y' })
-  t.equal(asked.length, 1)
+  t.equal(requests.length, 1)
 })
 
 t.test('closed during a query and during a pause', async (t) => {
-  const { asked, consul } = await agent(t, () => [500, 'no'])
+  const { requests, consul } = await agent(t, () => [500, 'no'])
   const { surroundings } = recording()
   const locality = new OwnLocality({ consul }, { ...surroundings, random: () => 0.9 }, () => {})
   locality.start(true)
-  await eventually(() => asked.length === 1)
+  await eventually(() => requests.length === 1)
   await new Promise((resolve) => setTimeout(resolve, 50))
   await locality.close()
   const early = new OwnLocality({ consul }, surroundings, () => {})
   early.start(true)
   await early.close()
-  t.ok(asked.length <= 2)
+  t.ok(requests.length <= 2)
 })
 
 t.test('the mesh rebuilds its balancers when its locality is known', async (t) => {

@@ -6,7 +6,7 @@ import type { ServiceConfig } from '../../../config/schema.ts'
 import type { ConsulOptions } from '../../../plugins/mesh/discovery/consul-options.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { eventually } from '../../helpers/eventually.ts'
-import { answer, hold, origin, scripted } from '../../helpers/mesh/scripted-consul.ts'
+import { hold, origin, respond, scripted } from '../../helpers/mesh/scripted-consul.ts'
 import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 
 const web = (consul: Partial<ServiceConfig['consul']> = {}, rest: Partial<ServiceConfig> = {}) =>
@@ -14,14 +14,14 @@ const web = (consul: Partial<ServiceConfig['consul']> = {}, rest: Partial<Servic
 
 t.test('only the same query is served from the file, and it contains no secret', async (t) => {
   const path = join(t.testdir(), 'snapshot')
-  const { url, surroundings } = await scripted(t, [answer(5, [1, 2]), hold])
-  const live = async (options: Partial<ConsulOptions>, config: ServiceConfig, answers = false) => {
+  const { url, surroundings } = await scripted(t, [respond(5, [1, 2]), hold])
+  const live = async (options: Partial<ConsulOptions>, config: ServiceConfig, isFresh = false) => {
     const consul = { url, wait: 60_000, maxStale: 1000, ...options }
     const discovery = createDiscovery({ consul, snapshot: { path, maxAge: 60_000 } }, surroundings)
     const source = discovery.source(config)
-    if (answers) discovery.startWriting?.()
+    if (isFresh) discovery.startWriting?.()
     const { until, origins } = watch(source)
-    if (answers) await until([origin(1), origin(2)])
+    if (isFresh) await until([origin(1), origin(2)])
     const seen = { origins: origins(), restored: source.status().restored ?? false }
     await discovery.close()
     return seen

@@ -66,7 +66,7 @@ function life(path: string, wall: number, maxAge = 3_600_000) {
       sets,
       inner,
       status: () => source.status(),
-      answer: (...ports: number[]) => {
+      publish: (...ports: number[]) => {
         inner.confirmedAt = clock.now
         inner.publish(ports.map(one))
       }
@@ -89,9 +89,9 @@ t.test('a restart begins with the instances of the run before', async (t) => {
   first.snapshot.startWriting()
   const [web, gone, silent] = [first.open('web'), first.open('gone'), first.open('silent')]
   t.match(web.status(), { confirmedAt: null })
-  web.answer(1, 2)
-  gone.answer(3)
-  gone.answer()
+  web.publish(1, 2)
+  gone.publish(3)
+  gone.publish()
   await eventually(() => readEntries(path)?.[0]?.instances.length === 2)
   first.clock.wall += 7000
   first.clock.now += 7000
@@ -112,7 +112,7 @@ t.test('a restart begins with the instances of the run before', async (t) => {
   await eventually(() => second.lines.length === 1)
   t.match(second.lines, [{ level: 'info', fields: { path, services: 1, instances: 2, ageMs: 60_000 } }])
 
-  again.answer(2)
+  again.publish(2)
   t.same(again.sets, [[1, 2], [2]])
   t.equal(again.status().restored, undefined)
   t.equal(second.restored().web, 0)
@@ -124,8 +124,8 @@ t.test('an unconfirmed set ages over any number of restarts', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
   first.snapshot.startWriting()
-  first.open('web').answer(1)
-  first.open('old').answer(2)
+  first.open('web').publish(1)
+  first.open('old').publish(2)
   await first.snapshot.close()
   for (const wall of [1_200_000, 2_400_000]) {
     const next = life(path, wall)
@@ -133,7 +133,7 @@ t.test('an unconfirmed set ages over any number of restarts', async (t) => {
     const [web, old] = [next.open('web'), next.open('old')]
     t.equal(old.status().confirmedAt, 50_000 - wall)
     t.same(web.sets, [[1]])
-    web.answer(1)
+    web.publish(1)
     await next.snapshot.close()
     t.match(readEntries(path), [
       { service: 'web', confirmedAt: wall },
@@ -157,7 +157,7 @@ t.test('instances of another query are not restored', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
   first.snapshot.startWriting()
-  first.open('web', 'dc1').answer(1)
+  first.open('web', 'dc1').publish(1)
   await first.snapshot.close()
   t.same(life(path, 0).open('web', 'dc2').sets, [])
 })
@@ -167,7 +167,7 @@ t.test('without a change, the confirmation time in the file is updated', async (
   const { snapshot, open, clock } = life(path, 1000)
   snapshot.startWriting()
   const web = open('web')
-  web.answer(1)
+  web.publish(1)
   await eventually(() => readEntries(path)?.[0]?.confirmedAt === 1000)
   clock.wall += 5000
   clock.now += 5000
@@ -179,7 +179,7 @@ t.test('without a change, the confirmation time in the file is updated', async (
 t.test('a snapshot that was not started for writing writes nothing', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const { snapshot, open } = life(path, 0)
-  open('web').answer(1)
+  open('web').publish(1)
   await snapshot.close()
   t.equal(readEntries(path), null)
 })
@@ -188,8 +188,8 @@ t.test('a run without any response does not change the file', async (t) => {
   const path = join(t.testdir(), 'snapshot')
   const first = life(path, 0)
   first.snapshot.startWriting()
-  first.open('web').answer(1)
-  first.open('other').answer(2)
+  first.open('web').publish(1)
+  first.open('other').publish(2)
   await first.snapshot.close()
   const before = readFileSync(path, 'utf8')
   const second = life(path, 9000)
@@ -206,7 +206,7 @@ t.test('a corrupt file: logged once, and replaced at the next write', async (t) 
   const web = open('web')
   t.same(web.sets, [])
   t.match(lines, [{ level: 'warn', fields: { path, err: Error }, message: /cannot be used/ }])
-  web.answer(1)
+  web.publish(1)
   await snapshot.close()
   t.equal(lines.length, 1)
   t.equal(readEntries(path)?.length, 1)
@@ -220,15 +220,15 @@ t.test('a path that cannot be written: logged once at the start, and once when i
   await eventually(() => lines.some(({ message }) => /cannot be written/.test(message)))
   t.equal(failing(), 1)
   const web = open('web')
-  web.answer(1)
-  web.answer(1, 2)
+  web.publish(1)
+  web.publish(1, 2)
   await new Promise((resolve) => setTimeout(resolve, 100))
   t.same(web.sets, [[1], [1, 2]], 'discovery continues')
-  const told = () => lines.filter(({ message }) => /cannot be written/.test(message)).length
-  t.equal(told(), 1)
+  const warnings = () => lines.filter(({ message }) => /cannot be written/.test(message)).length
+  t.equal(warnings(), 1)
   rmSync(join(folder, 'taken'))
   mkdirSync(join(folder, 'taken'))
-  web.answer(2)
+  web.publish(2)
   await eventually(() => lines.some(({ message }) => /can be written again/.test(message)))
   t.equal(failing(), 0)
   await snapshot.close()

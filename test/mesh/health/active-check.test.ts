@@ -183,10 +183,10 @@ t.test('a successful check ends an ejection', async (t) => {
   }
   const { log, lines } = logOf()
   const mesh = meshOf(t, [service('orders', [a.url, b.url], policy)], { log })
-  const told = (reason: RegExp) => lines.some((line) => line.instance === b.url && reason.test(String(line.reason)))
-  while (!told(/^2 attempts in a row failed/)) await ask(mesh)
+  const isLogged = (reason: RegExp) => lines.some((line) => line.instance === b.url && reason.test(String(line.reason)))
+  while (!isLogged(/^2 attempts in a row failed/)) await ask(mesh)
   broken = false
-  await eventually(() => told(/^an active check succeeded/), 'it to be back')
+  await eventually(() => isLogged(/^an active check succeeded/), 'it to be back')
   t.equal(seen(mesh), 'in in')
 })
 
@@ -235,12 +235,12 @@ t.test('10,000 instances: first checks spread over the interval, few at once', a
   t.equal(most, 128)
   // Some instances are removed while they wait.
   checks.update(instances.slice(0, 9000))
-  let asked = 0
-  for (let turn = running.shift(); turn !== undefined; turn = running.shift()) {
-    asked++
-    turn()
+  let started = 0
+  for (let start = running.shift(); start !== undefined; start = running.shift()) {
+    started++
+    start()
   }
-  t.equal(asked, 9000, 'each is checked')
+  t.equal(started, 9000, 'each is checked')
   t.equal(timers.length, 9000, 'the next check is scheduled')
   t.equal(most, 128)
 })

@@ -58,8 +58,8 @@ t.test('a change: one log line, one count, and the next call goes elsewhere', as
     const { body } = await mesh.request({ origin: 'http://orders.mesh', path: '/', method: 'GET' })
     return body.text()
   }
-  const asked = async () => [...new Set([await ask(), await ask(), await ask(), await ask()])].sort().join('')
-  t.equal(await asked(), 'ab')
+  const responders = async () => [...new Set([await ask(), await ask(), await ask(), await ask()])].sort().join('')
+  t.equal(await responders(), 'ab')
   const about = () => lines.splice(0).filter(({ message }) => message.startsWith('instance '))
   const { health } = endpoints.get(a.url)!
   t.strictSame(
@@ -70,7 +70,7 @@ t.test('a change: one log line, one count, and the next call goes elsewhere', as
   health.obstruct('one', 'too slow')
   health.obstruct('one', 'still too slow')
   health.obstruct('two', 'too loud')
-  t.equal(await asked(), 'b')
+  t.equal(await responders(), 'b')
   t.strictSame(about(), [
     {
       level: 'warn',
@@ -86,9 +86,9 @@ t.test('a change: one log line, one count, and the next call goes elsewhere', as
     { origin: b.url, available: true, obstacles: {} }
   ])
   health.clear('one', 'fast')
-  t.equal(await asked(), 'b')
+  t.equal(await responders(), 'b')
   health.clear('two', 'quiet')
-  t.equal(await asked(), 'ab')
+  t.equal(await responders(), 'ab')
   t.strictSame(about(), [
     {
       level: 'info',

@@ -26,56 +26,56 @@ function checkOf(t: Test, healthCheck: object, { vouched = true, random = 0.5 } 
     due: (check) => due.push(check)
   })
   t.teardown(() => check.end())
-  const answer = (...failures: (string | null)[]) => {
+  const finish = (...failures: (string | null)[]) => {
     for (const failure of failures) {
       check.run(() => {})
       waiting.pop()!(failure)
     }
   }
-  return { check, clock, health, flips, proofs, outcomes, due, waiting, calledOff, answer }
+  return { check, clock, health, flips, proofs, outcomes, due, waiting, calledOff, finish }
 }
 
 const bad = 'GET /health responded with 500'
 
 t.test('unavailable after unhealthyThreshold failures, available after healthyThreshold successes', async (t) => {
-  const { answer, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })
-  answer(bad, bad, null, bad, bad)
+  const { finish, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })
+  finish(bad, bad, null, bad, bad)
   t.strictSame(flips, [])
-  answer(bad)
+  finish(bad)
   t.strictSame(flips, [`out: health-check: ${bad}`])
-  answer('connection refused')
+  finish('connection refused')
   t.strictSame(health.obstacles, { 'health-check': 'connection refused' }, 'the newest reason')
-  answer(null, bad, null)
+  finish(null, bad, null)
   t.equal(flips.length, 1, 'an opposite result resets the count')
-  answer(null)
+  finish(null)
   t.strictSame(flips.slice(1), ['in: health-check: passed 2 checks in a row'])
-  answer(bad, bad)
+  finish(bad, bad)
   t.equal(flips.length, 2)
-  answer(bad)
+  finish(bad)
   t.equal(flips.length, 3)
   t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 10)
   t.equal(outcomes.filter((outcome) => outcome === 'success').length, 4)
 })
 
 t.test('without a registry that checks it, the first check decides', async (t) => {
-  const { answer, flips } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 }, { vouched: false })
-  answer(bad)
+  const { finish, flips } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 }, { vouched: false })
+  finish(bad)
   t.strictSame(flips, [`out: health-check: ${bad}`])
-  answer(null, null)
+  finish(null, null)
   t.equal(flips.length, 2)
-  answer(bad, bad)
+  finish(bad, bad)
   t.equal(flips.length, 2, 'only the first')
 
   const good = checkOf(t, { unhealthyThreshold: 3 }, { vouched: false })
-  good.answer(null, bad, bad)
+  good.finish(null, bad, bad)
   t.strictSame(good.flips, [])
 })
 
 t.test('a success is reported as a proof, unless the instance is still unavailable', async (t) => {
-  const { answer, proofs, clock, check, waiting } = checkOf(t, { unhealthyThreshold: 1, healthyThreshold: 2 })
-  answer(null)
+  const { finish, proofs, clock, check, waiting } = checkOf(t, { unhealthyThreshold: 1, healthyThreshold: 2 })
+  finish(null)
   t.strictSame(proofs, [1000])
-  answer(bad, null)
+  finish(bad, null)
   t.strictSame(proofs, [1000])
   clock.now = 2000
   check.run(() => {})
@@ -85,14 +85,14 @@ t.test('a success is reported as a proof, unless the instance is still unavailab
 })
 
 t.test('status', async (t) => {
-  const { answer, check, clock } = checkOf(t, {})
+  const { finish, check, clock } = checkOf(t, {})
   t.strictSame(check.status(), { outcome: null })
-  answer(bad, bad)
+  finish(bad, bad)
   clock.now += 1500
   t.strictSame(check.status(), {
     outcome: 'failure', reason: bad, agoMs: 1500, consecutiveSuccesses: 0, consecutiveFailures: 2
   }) // biome-ignore format: one line
-  answer(null)
+  finish(null)
   t.strictSame(check.status(), { outcome: 'success', agoMs: 0, consecutiveSuccesses: 1, consecutiveFailures: 0 })
 })
 
@@ -108,7 +108,7 @@ t.test('pauses: the interval, and the jitter', async (t) => {
     }
   })
   for (const random of [0, 0.5, 0.75, 0.9999999]) {
-    checkOf(t, { interval: '10s', jitter: '20%' }, { random }).answer(null)
+    checkOf(t, { interval: '10s', jitter: '20%' }, { random }).finish(null)
   }
   t.strictSame(pauses, [8000, 10_000, 11_000, 12_000])
 })
@@ -127,10 +127,10 @@ t.test('close() cancels a check in flight, and no check follows', async (t) => {
 
   const proven = checkOf(t, { interval: '1ms', jitter: '0%' })
   proven.health.whenProven(() => proven.check.end())
-  proven.answer(null)
+  proven.finish(null)
 
   const idle = checkOf(t, { interval: '1ms', jitter: '0%' })
-  idle.answer(null)
+  idle.finish(null)
   idle.check.end()
   await new Promise((resolve) => setTimeout(resolve, 20))
   t.strictSame([...due, ...proven.due, ...idle.due], [])

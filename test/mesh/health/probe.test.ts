@@ -73,10 +73,10 @@ t.test('failures', async (t) => {
   t.equal(await ask((await resetting(t)).url), 'connection reset')
   const closing = await raw(t, (socket) => socket.once('data', () => socket.end()))
   t.equal(await ask(closing.url), 'connection closed before the end of the response')
-  const cut = await raw(t, (socket) =>
+  const truncated = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
-  t.match(await ask(cut.url), /^GET \/health: /)
+  t.match(await ask(truncated.url), /^GET \/health: /)
   const babbling = await raw(t, (socket) => socket.once('data', () => socket.end('SSH-2.0-OpenSSH_9\r\n')))
   t.type(await ask(babbling.url), 'string')
 })
@@ -133,12 +133,16 @@ t.test('tcp: a connection suffices', async (t) => {
 t.test('cancelled: no result, and no open connection', async (t) => {
   for (const type of ['http', 'tcp'] as const) {
     const server = await silent(t)
-    let told = 0
-    const callOff = probeOf(server.url, checkOptions({ type, timeout: '20ms' }), connectorOf(server.url))(() => told++)
+    let results = 0
+    const callOff = probeOf(
+      server.url,
+      checkOptions({ type, timeout: '20ms' }),
+      connectorOf(server.url)
+    )(() => results++)
     callOff()
     callOff()
     await new Promise((resolve) => setTimeout(resolve, 60))
-    t.equal(told, 0)
+    t.equal(results, 0)
     await eventually(() => server.sockets.size === 0, 'no connection')
   }
 })

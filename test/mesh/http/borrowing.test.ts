@@ -75,7 +75,7 @@ const keepers: Record<string, Interceptor> = {
   'one derived from a handler of ours': (dispatch) => (opts, handler) => dispatch(opts, derived(handler))
 }
 
-async function answer(t: Parameters<typeof meshOf>[0], interceptor?: Interceptor): Promise<Borrower> {
+async function receive(t: Parameters<typeof meshOf>[0], interceptor?: Interceptor): Promise<Borrower> {
   const { url } = await upstream(t, 'a', (_request, response) => void response.end(body))
   const mesh = meshOf(t, [service('orders', [url], { retry: retryOptions })])
   if (interceptor !== undefined) mesh.use(interceptor, { per: 'attempt', name: 'keeper' })
@@ -87,13 +87,13 @@ async function answer(t: Parameters<typeof meshOf>[0], interceptor?: Interceptor
 }
 
 t.test('a handler that borrows gets no copies', async (t) => {
-  t.ok((await answer(t)).memory.size <= 2, 'a small and a large one')
+  t.ok((await receive(t)).memory.size <= 2, 'a small and a large one')
 })
 
 for (const [who, interceptor] of Object.entries(keepers)) {
   t.test(`beside a handler that keeps chunks, each chunk has memory of its own: ${who}`, async (t) => {
     kept.length = 0
-    await answer(t, interceptor)
+    await receive(t, interceptor)
     t.ok(Buffer.concat(kept).equals(body))
   })
 }
@@ -118,9 +118,9 @@ const isFreed = ({ buffer }: Buffer) => (buffer as ArrayBuffer).detached
 
 async function upload(t: Parameters<typeof meshOf>[0], method: 'POST' | 'PUT', body: object, resets = 0) {
   const got: Buffer[] = []
-  let asked = 0
+  let requests = 0
   const { url } = await upstream(t, 'a', async (request, response) => {
-    if (asked++ < resets) return void request.once('data', () => request.socket.resetAndDestroy())
+    if (requests++ < resets) return void request.once('data', () => request.socket.resetAndDestroy())
     for await (const chunk of request) got.push(chunk as Buffer)
     response.end()
   })

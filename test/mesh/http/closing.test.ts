@@ -2,7 +2,7 @@
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { silent } from '../../helpers/mesh/servers.ts'
-import { Heard, numbered, poolTo, turns } from './support.ts'
+import { Heard, iterations, numbered, poolTo } from './support.ts'
 
 t.test('close() waits for requests in flight and queued ones, and refuses further ones', async (t) => {
   const { url, held, sockets } = await numbered(t)
@@ -14,7 +14,7 @@ t.test('close() waits for requests in flight and queued ones, and refuses furthe
   const closing = [pool.close(), pool.close()].map((each) => each.then(() => closed++))
   const late = ask()
   t.strictSame([late.events, late.error?.code], [['error'], 'JW_INSTANCE_REMOVED'])
-  await turns(5)
+  await iterations(5)
   t.equal(closed, 0)
   held[0]!()
   await Promise.all(closing)
@@ -30,13 +30,13 @@ t.test('close() waits for requests in flight and queued ones, and refuses furthe
 })
 
 t.test('destroy() fails all requests, and completes close()', async (t) => {
-  const { url, asked, sockets } = await numbered(t)
+  const { url, requests, sockets } = await numbered(t)
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   const running = ask({ path: '/never' })
   const other = ask({ path: '/never' })
-  await eventually(() => asked.length === 2, 'the requests')
+  await eventually(() => requests.length === 2, 'the requests')
   const waiting = ask()
-  await turns(2)
+  await iterations(2)
   const arrived = ask()
   const closing = pool.close()
   pool.destroy()
@@ -48,7 +48,7 @@ t.test('destroy() fails all requests, and completes close()', async (t) => {
   t.equal(ask().error?.code, 'JW_INSTANCE_REMOVED')
   const connecting = poolTo(t, (await silent(t)).url.replace('http:', 'https:'))
   const one = [connecting.ask(), connecting.ask({ upgrade: 'websocket' })]
-  await turns(2)
+  await iterations(2)
   connecting.pool.destroy()
   await Promise.all(one.map(({ done }) => done))
   for (const { error } of one) t.equal(error?.code, 'JW_INSTANCE_REMOVED')
@@ -69,7 +69,7 @@ t.test('destroyed in each callback', async (t) => {
     t.equal(heard.events.filter((event) => event === 'end' || event === 'error').length, 1, hook)
     for (const { error } of [same, upgrade]) t.equal(error?.code, 'JW_INSTANCE_REMOVED', hook)
     await pool.close()
-    await turns(5)
+    await iterations(5)
     await eventually(() => sockets.size === 0, 'the end')
   }
 })
@@ -121,7 +121,7 @@ t.test('a closed pool leaves no timers, connects or warnings', async (t) => {
   const client = () =>
     process.getActiveResourcesInfo().filter((kind) => /^(Timeout|Immediate|TCPConnectWrap)$/.test(kind))
   await pool.close()
-  await turns(3)
+  await iterations(3)
   t.strictSame(client(), [])
   process.off('warning', warn)
   t.strictSame(warnings, [])

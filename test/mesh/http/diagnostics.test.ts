@@ -190,10 +190,10 @@ for (const protocol of ['http', 'https'] as const) {
 }
 
 t.test('a request that fails: its error, once, before onResponseError', async (t) => {
-  const cut = await raw(t, (socket) => socket.once('data', () => socket.destroy()))
+  const closing = await raw(t, (socket) => socket.once('data', () => socket.destroy()))
   const { of, order } = observe(t)
   let atHandler = -1
-  const heard = poolTo(t, cut.url).ask({}, new Heard({ error: () => (atHandler = of('request:error').length) }))
+  const heard = poolTo(t, closing.url).ask({}, new Heard({ error: () => (atHandler = of('request:error').length) }))
   await heard.done
   t.equal(atHandler, 1)
   t.equal(of('request:error')[0]!.error, heard.error)

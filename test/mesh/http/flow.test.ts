@@ -3,7 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
-import { answer, Heard, numbered, poolTo } from './support.ts'
+import { Heard, numbered, poolTo, responseOf } from './support.ts'
 
 t.test('a body that stalls, and one that is paused', async (t) => {
   const { url } = await raw(t, (socket) => {
@@ -104,7 +104,7 @@ t.test('a body delimited by the end of the connection, with a slow reader', asyn
 t.test('chunks from the shared buffer are copied', async (t) => {
   const { url } = await raw(t, (socket, count) => {
     const letter = String.fromCharCode(64 + count)
-    socket.once('data', () => socket.write(answer(letter.repeat(200_000))))
+    socket.once('data', () => socket.write(responseOf(letter.repeat(200_000))))
   })
   const { ask } = poolTo(t, url)
   const all = Array.from({ length: 8 }, () => ask())

@@ -8,10 +8,10 @@ import type { ConnectionOptions } from '../../../plugins/mesh/http/lifetime.ts'
 import { usualConnection } from '../../../plugins/mesh/http/lifetime.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
-import { answer, numbered, poolTo, turns } from './support.ts'
+import { iterations, numbered, poolTo, responseOf } from './support.ts'
 
 const spoils: Record<string, (socket: Socket) => void> = {
-  'unasked bytes': (socket) => void socket.write(answer('stray')),
+  'unasked bytes': (socket) => void socket.write(responseOf('stray')),
   'an unasked timeout': (socket) => void socket.end('HTTP/1.1 408 x\r\nConnection: close\r\n\r\n'),
   'an end': (socket) => void socket.end(),
   'a reset': (socket) => void socket.resetAndDestroy(),
@@ -24,11 +24,11 @@ for (const [name, spoil] of Object.entries(spoils)) {
       let old!: Socket
       const { url } = await raw(t, (socket, count) => {
         if (count === 1) old = socket
-        socket.on('data', () => socket.write(answer(String(count))))
+        socket.on('data', () => socket.write(responseOf(String(count))))
       })
       const { ask } = poolTo(t, url)
       await ask().done
-      await turns(3)
+      await iterations(3)
       spoil(old)
       // The service's bytes have arrived and are unread when the request comes.
       if (together) for (const end = performance.now() + 20; performance.now() < end; );
@@ -41,9 +41,9 @@ for (const [name, spoil] of Object.entries(spoils)) {
 }
 
 t.test('bytes after a response reach no later request', async (t) => {
-  for (const more of ['x', answer('stray'), 'HTTP/1.1 100 Continue\r\n\r\n']) {
+  for (const more of ['x', responseOf('stray'), 'HTTP/1.1 100 Continue\r\n\r\n']) {
     const { url } = await raw(t, (socket, count) => {
-      socket.on('data', () => socket.write(answer(String(count)) + (count === 1 ? more : '')))
+      socket.on('data', () => socket.write(responseOf(String(count)) + (count === 1 ? more : '')))
     })
     const { ask } = poolTo(t, url)
     for (const number of ['1', '2', '2']) {
@@ -56,12 +56,12 @@ t.test('bytes after a response reach no later request', async (t) => {
 
 t.test('connections that are not reused', async (t) => {
   for (const [name, bytes, opts] of [
-    ['closed by the service', answer('a', 'Connection: close'), {}],
-    ['closed by the request', answer('a'), { headers: { connection: 'close' } }],
-    ['of HTTP/1.0', answer('a').replace('1.1', '1.0'), {}],
-    ['kept for no time', answer('a', 'Keep-Alive: timeout=1'), {}],
-    ['upgraded in vain', answer('a'), { upgrade: 'websocket' }],
-    ['a GET with a body', answer('a'), { body: 'x' }]
+    ['closed by the service', responseOf('a', 'Connection: close'), {}],
+    ['closed by the request', responseOf('a'), { headers: { connection: 'close' } }],
+    ['of HTTP/1.0', responseOf('a').replace('1.1', '1.0'), {}],
+    ['kept for no time', responseOf('a', 'Keep-Alive: timeout=1'), {}],
+    ['upgraded in vain', responseOf('a'), { upgrade: 'websocket' }],
+    ['a GET with a body', responseOf('a'), { body: 'x' }]
   ] as [string, string, Partial<DispatchOptions>][]) {
     const { url, sockets, count } = await raw(t, (socket) => socket.on('data', () => socket.write(bytes)))
     const { ask } = poolTo(t, url)

@@ -5,17 +5,17 @@ import { createServer } from 'node:net'
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { raw, refused, silent } from '../../helpers/mesh/servers.ts'
-import { Heard, numbered, opener, poolTo, turns } from './support.ts'
+import { Heard, iterations, numbered, opener, poolTo } from './support.ts'
 
 t.test('requests in sequence share one connection, HEAD too', async (t) => {
-  const { url, asked } = await numbered(t)
+  const { url, requests } = await numbered(t)
   const { ask } = poolTo(t, url)
   for (const [method, path] of [['GET', '/a'], ['HEAD', '/b'], ['POST', '/c'], ['DELETE', '/d']] as const) {
     const heard = ask({ method, path })
     await heard.done
     t.equal(heard.body, method === 'HEAD' ? '' : `1${path}`)
   } // biome-ignore format: short
-  t.strictSame(asked, ['1 /a', '1 /b', '1 /c', '1 /d'])
+  t.strictSame(requests, ['1 /a', '1 /b', '1 /c', '1 /d'])
 })
 
 t.test('the connection used last is used next', async (t) => {
@@ -37,7 +37,7 @@ t.test('the connection used last is used next', async (t) => {
 })
 
 t.test('at most maxConnections; queued requests are served in order', async (t) => {
-  const { url, count, asked } = await numbered(t)
+  const { url, count, requests } = await numbered(t)
   const waits: string[] = []
   const { ask } = poolTo(t, url, { connections: 2, onWait: ({ path }) => void waits.push(path) })
   const order: string[] = []
@@ -47,7 +47,7 @@ t.test('at most maxConnections; queued requests are served in order', async (t) 
   await Promise.all(all.map(({ done }) => done))
   t.equal(count(), 2)
   t.strictSame(order.length, 20)
-  const sent = asked.map((line) => Number(line.split('/')[1]))
+  const sent = requests.map((line) => Number(line.split('/')[1]))
   t.ok(
     sent.every((number, at) => Math.abs(number - at) <= 1),
     String(sent)
@@ -56,12 +56,12 @@ t.test('at most maxConnections; queued requests are served in order', async (t) 
 })
 
 t.test('a later request does not overtake queued ones', async (t) => {
-  const { url, held, asked } = await numbered(t)
+  const { url, held, requests } = await numbered(t)
   const { ask } = poolTo(t, url, { connections: 1 })
   const first = ask({ path: '/held' })
   await eventually(() => held.length === 1, 'the first')
   const second = ask({ path: '/second' })
-  await turns(3)
+  await iterations(3)
   let third!: Heard
   first.on.end = () => {
     third = ask({ path: '/third' })
@@ -69,18 +69,18 @@ t.test('a later request does not overtake queued ones', async (t) => {
   held[0]!()
   await second.done
   await third.done
-  t.strictSame(asked, ['1 /held', '1 /second', '1 /third'])
+  t.strictSame(requests, ['1 /held', '1 /second', '1 /third'])
 })
 
 t.test('a request aborted in the queue is reported once, and is not sent', async (t) => {
-  const { url, held, asked } = await numbered(t)
+  const { url, held, requests } = await numbered(t)
   const withdrawals: ((reason: Error) => void)[] = []
   const { ask } = poolTo(t, url, { connections: 1, onWait: (_opts, withdraw) => void withdrawals.push(withdraw) })
   ask({ path: '/held' })
   await eventually(() => held.length === 1, 'the first')
   const second = ask({ path: '/second' })
   const third = ask({ path: '/third' })
-  await turns(3)
+  await iterations(3)
   withdrawals[1]!(new Error('left'))
   withdrawals[1]!(new Error('left again'))
   t.strictSame([second.events, second.error?.message], [['error'], 'left'])
@@ -88,21 +88,21 @@ t.test('a request aborted in the queue is reported once, and is not sent', async
   await third.done
   withdrawals[2]!(new Error('late'))
   t.strictSame(third.events, ['start', '200', 'data', 'end'])
-  t.strictSame(asked, ['1 /held', '1 /third'])
+  t.strictSame(requests, ['1 /held', '1 /third'])
 })
 
 t.test('a connection without a waiting request serves the next one, or reaches its idle timeout', async (t) => {
-  const { url, asked, sockets } = await numbered(t)
+  const { url, requests, sockets } = await numbered(t)
   const withdrawals: ((reason: Error) => void)[] = []
   const { ask } = poolTo(t, url, { onWait: (_opts, withdraw) => void withdrawals.push(withdraw) })
   const first = ask({ path: '/first' })
-  await turns(1)
+  await iterations(1)
   withdrawals[0]!(new Error('left'))
   await eventually(() => sockets.size === 1, 'the connection')
-  await turns(5)
+  await iterations(5)
   const second = ask({ path: '/second' })
   await second.done
-  t.strictSame([first.events, asked], [['error'], ['1 /second']])
+  t.strictSame([first.events, requests], [['error'], ['1 /second']])
   const other = await numbered(t)
   const idle = poolTo(t, other.url, {
     onWait: (_opts, withdraw) => void queueMicrotask(() => withdraw(new Error('left')))
@@ -120,13 +120,13 @@ t.test('an abort closes the connection at once, and is reported once', async (t)
     [partial, 'data', ['start', '200', 'data', 'error']],
     [partial, 'head', ['start', '200', 'error']]
   ] as const) {
-    let asked = 0
-    const { url, sockets } = await raw(t, (socket) => socket.once('data', () => socket.write(bytes, () => asked++)))
+    let requests = 0
+    const { url, sockets } = await raw(t, (socket) => socket.once('data', () => socket.write(bytes, () => requests++)))
     const { ask } = poolTo(t, url)
     const reason = new Error('enough')
     const abort = (controller: { abort(reason: Error): void } | null) => controller!.abort(reason)
     const heard = ask({}, new Heard(hook === null ? {} : { [hook]: abort }))
-    await eventually(() => asked === 1, 'the request')
+    await eventually(() => requests === 1, 'the request')
     if (hook === null) abort(heard.controller)
     await heard.done
     abort(heard.controller)

@@ -8,11 +8,11 @@ import type { DispatchOptions } from '../../../plugins/mesh/core/types.ts'
 import { readRequest } from '../../fuzz/messages.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
-import { Heard, poolTo, turns } from './support.ts'
+import { Heard, iterations, poolTo } from './support.ts'
 
 const empty = 'HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n'
 
-type Asked = Partial<DispatchOptions> & { trailers?: () => readonly string[] }
+type RequestOptions = Partial<DispatchOptions> & { trailers?: () => readonly string[] }
 
 /** A service that responds to each complete request, and records the bytes received. */
 async function service(t: Test) {
@@ -32,7 +32,7 @@ async function service(t: Test) {
   })
   const { ask } = poolTo(t, url)
   const host = new URL(url).host
-  const send = async (opts: Asked) => {
+  const send = async (opts: RequestOptions) => {
     const heard = ask(opts)
     await heard.done
     return { heard, text: wire.whole.pop()?.replace(`host: ${host}\r\nconnection: keep-alive\r\n`, 'HOST\r\n') }
@@ -77,7 +77,7 @@ t.test('bodies of every form', async (t) => {
   async function* pieces(...list: (string | Uint8Array)[]) {
     yield* list
   }
-  const table: [string, Asked, string][] = [
+  const table: [string, RequestOptions, string][] = [
     ['none', { method: 'GET' }, head('GET', '')],
     ['none, of a POST', { method: 'POST' }, head('POST', 'content-length: 0\r\n')],
     ['none, of a DELETE', { method: 'DELETE', body: null }, head('DELETE', '')],
@@ -127,7 +127,7 @@ t.test('a body with a method that defines none closes the connection', async (t)
 
 t.test('bodies that do not match Content-Length', async (t) => {
   const { send, wire, ask } = await service(t)
-  const told = { 'content-length': '3' }
+  const withLength = { 'content-length': '3' }
   const bodies = [
     () => 'ab',
     () => 'abcd',
@@ -142,7 +142,7 @@ t.test('bodies that do not match Content-Length', async (t) => {
   ]
   for (const make of bodies) {
     const body = make() as never
-    const { heard } = await send({ method: 'PUT', headers: told, body })
+    const { heard } = await send({ method: 'PUT', headers: withLength, body })
     t.equal(heard.error?.code, 'UND_ERR_REQ_CONTENT_LENGTH_MISMATCH', String(body))
     t.strictSame(heard.events, ['start', 'error'])
     if ((body as unknown) instanceof Readable) t.ok((body as Readable).destroyed)
@@ -181,7 +181,7 @@ t.test('requests that must not be sent', async (t) => {
     let times = 0
     return { toString: () => (times++ === 0 ? 'fine' : 'a\r\nX: y') }
   }
-  const asked: Asked[] = [
+  const invalid: RequestOptions[] = [
     ...evil.flatMap((text) => [
       { path: `/${text}` },
       { method: `GET${text}` },
@@ -226,7 +226,7 @@ t.test('requests that must not be sent', async (t) => {
     { headers: { upgrade: 'websocket' } },
     { headers: { expect: '100-continue' } }
   ]
-  for (const opts of asked) {
+  for (const opts of invalid) {
     const heard = ask({ method: 'PUT', ...opts })
     await heard.done
     t.match(heard.error, { code: /^UND_ERR_(INVALID_ARG|NOT_SUPPORTED)$/ }, JSON.stringify(opts))
@@ -429,7 +429,7 @@ t.test('a response before the end of the body stops the body and closes the conn
     try {
       for (;;) {
         yield 'some'
-        await turns(1)
+        await iterations(1)
       }
     } finally {
       returned = true
@@ -442,12 +442,12 @@ t.test('a response before the end of the body stops the body and closes the conn
 })
 
 t.test('the early response of a closing service is delivered, although writing fails', async (t) => {
-  const answer = 'HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 4\r\n\r\nmuch'
+  const response = 'HTTP/1.1 413 Too Large\r\nConnection: close\r\nContent-Length: 4\r\n\r\nmuch'
   for (const framing of ['content-length: 100000000', 'x-unknown: length']) {
     const { url, server } = await raw(t, (socket) => {
       socket.once('data', () => {
         socket.pause()
-        socket.write(answer, () => setImmediate(() => socket.resetAndDestroy()))
+        socket.write(response, () => setImmediate(() => socket.resetAndDestroy()))
       })
     })
     const { ask } = poolTo(t, url)

@@ -235,10 +235,10 @@ t.test('an exception of its handler fails the request', async (t) => {
 t.test('an unrequested switch of protocols', async (t) => {
   const switching = 'HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n'
   t.match(new Feed().give(switching), { fault: { code: 'HPE_UNEXPECTED_UPGRADE' } })
-  const asked = new Feed(new Heard(), 'GET', { upgrade: 'websocket' }).give(`${switching}frame`)
-  t.equal(asked.fault, null)
-  t.equal(asked.request.switching?.status, 101)
-  t.equal(asked.reader.surplus?.toString(), 'frame')
+  const upgrade = new Feed(new Heard(), 'GET', { upgrade: 'websocket' }).give(`${switching}frame`)
+  t.equal(upgrade.fault, null)
+  t.equal(upgrade.request.switching?.status, 101)
+  t.equal(upgrade.reader.surplus?.toString(), 'frame')
   const unnamed = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\n\r\n'
   const vague = new Feed(new Heard(), 'GET', { upgrade: 'websocket' }).give(unnamed)
   t.match(vague.fault, { code: 'HPE_UNEXPECTED_UPGRADE' })

@@ -41,7 +41,7 @@ export class Heard implements DispatchHandler {
     return Buffer.concat(this.chunks).toString('latin1')
   }
 
-  #tell(hook: Hook, event: string, controller: DispatchController, last = false): void {
+  #record(hook: Hook, event: string, controller: DispatchController, last = false): void {
     if (this.#over > 0) this.events.push('AFTER THE END')
     if (last) this.#over++
     if (event !== 'data' || this.events.at(-1) !== 'data') this.events.push(event)
@@ -51,7 +51,7 @@ export class Heard implements DispatchHandler {
 
   onRequestStart(controller: DispatchController): void {
     this.controller = controller
-    this.#tell('start', 'start', controller)
+    this.#record('start', 'start', controller)
   }
 
   onBodySent(chunk: Buffer): void {
@@ -61,27 +61,27 @@ export class Heard implements DispatchHandler {
 
   onResponseStart(controller: DispatchController, status: number, headers: IncomingHttpHeaders, text?: string): void {
     Object.assign(this, { status, headers, text })
-    this.#tell('head', String(status), controller)
+    this.#record('head', String(status), controller)
   }
 
   onResponseData(controller: DispatchController, chunk: Buffer): void {
     this.chunks.push(chunk)
-    this.#tell('data', 'data', controller)
+    this.#record('data', 'data', controller)
   }
 
   onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
     this.trailers = trailers
-    this.#tell('end', 'end', controller, true)
+    this.#record('end', 'end', controller, true)
   }
 
   onRequestUpgrade(controller: DispatchController, status: number, headers: IncomingHttpHeaders, socket: Duplex): void {
     Object.assign(this, { status, headers, socket })
-    this.#tell('upgrade', 'upgrade', controller, true)
+    this.#record('upgrade', 'upgrade', controller, true)
   }
 
   onResponseError(controller: DispatchController, error: Error): void {
     this.error = error
-    this.#tell('error', 'error', controller, true)
+    this.#record('error', 'error', controller, true)
   }
 }
 
@@ -162,26 +162,26 @@ export class Feed {
 }
 
 /** Waits for so many event-loop iterations. */
-export async function turns(count: number): Promise<void> {
+export async function iterations(count: number): Promise<void> {
   for (let i = 0; i < count; i++) await turn()
 }
 
-export const answer = (body: string, ...fields: string[]) =>
+export const responseOf = (body: string, ...fields: string[]) =>
   ['HTTP/1.1 200 OK', `Content-Length: ${body.length}`, ...fields, '', body].join('\r\n')
 
 /** Responds with the number of the connection and the target, unless the target requests another behaviour. */
 export async function numbered(t: Test, ...fields: string[]) {
-  const asked: string[] = []
+  const requests: string[] = []
   const held: (() => void)[] = []
   const service = await raw(t, (socket, count) => {
     socket.on('data', (chunk: Buffer) => {
       const [method, target = ''] = chunk.toString().split(' ')
-      asked.push(`${count} ${target}`)
-      const bytes = answer(`${count}${target}`, ...fields)
+      requests.push(`${count} ${target}`)
+      const bytes = responseOf(`${count}${target}`, ...fields)
       const reply = () => void socket.write(method === 'HEAD' ? bytes.slice(0, bytes.indexOf('\r\n\r\n') + 4) : bytes)
       if (target.startsWith('/held')) held.push(reply)
       else if (!target.startsWith('/never')) reply()
     })
   })
-  return { ...service, asked, held }
+  return { ...service, requests, held }
 }

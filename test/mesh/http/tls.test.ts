@@ -8,7 +8,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { eventually } from '../../helpers/eventually.ts'
-import { Heard, poolTo, turns } from './support.ts'
+import { Heard, iterations, poolTo } from './support.ts'
 
 const large = Buffer.alloc(3_000_000, 'abcdefghijklmnopqrstuvwxyz')
 const digest = (bytes: Buffer) => createHash('sha1').update(bytes).digest('hex')
@@ -38,7 +38,7 @@ async function secure(t: Test) {
 t.test('over TLS', async (t) => {
   const { ca, url, server, count } = await secure(t)
   const { ask, pool } = poolTo(t, url, { ca })
-  const nobody = () => {
+  const allClosed = () => {
     let left = -1
     const look = () => server.getConnections((_error, number) => (left = number)) // biome-ignore format: short
     return eventually(() => look() && left === 0, 'the end of all connections')
@@ -76,15 +76,15 @@ t.test('over TLS', async (t) => {
     t.strictSame(heard.events, ['start', '200', 'data', 'error'])
     await ask().done
     server.closeAllConnections()
-    await nobody()
-    await turns(3)
+    await allClosed()
+    await iterations(3)
     const next = ask()
     await next.done
     t.equal(next.events.at(-1), 'end')
   })
 
   await pool.close()
-  await nobody()
+  await allClosed()
 })
 
 t.test('a peer without a trusted certificate', async (t) => {

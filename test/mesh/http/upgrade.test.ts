@@ -4,7 +4,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
-import { answer, poolTo, turns } from './support.ts'
+import { iterations, poolTo, responseOf } from './support.ts'
 
 async function upgrading(t: Test, more = '') {
   const service = await raw(t, (socket, count) => {
@@ -13,7 +13,7 @@ async function upgrading(t: Test, more = '') {
       if (/^upgrade: x\r$/m.test(text)) {
         socket.write(`HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n${more}`)
       } else if (text.startsWith('GET /never')) return
-      else if (text.startsWith('GET')) socket.write(answer(String(count)))
+      else if (text.startsWith('GET')) socket.write(responseOf(String(count)))
       else socket.write(`echo ${text}`)
     })
   })
@@ -39,7 +39,7 @@ t.test('an upgrade gets a connection of its own, and the bytes after the 101', a
   await heard.done
   t.strictSame([heard.events, heard.status, heard.headers.upgrade], [['start', 'upgrade'], 101, 'x'])
   t.equal(count(), 2)
-  await turns(3) // there is no listener yet
+  await iterations(3) // there is no listener yet
   await talk(heard.socket!, 'first bytes')
   for (const event of ['drain', 'data', 'close', 'end']) {
     t.ok(heard.socket!.listenerCount(event) <= (event === 'end' ? 2 : 1), event)

@@ -39,15 +39,15 @@ async function scene(t: Test) {
 }
 
 t.test('ready with both, renewed with either, and each query blocks', async (t) => {
-  const { say, held, asked, identity, outcomes, of } = await scene(t)
+  const { respond, held, requests, identity, outcomes, of } = await scene(t)
   let ready = 0
   identity.whenReady(() => ready++)
-  say(leafPath, leaf(first, 'one'), 10)
+  respond(leafPath, leaf(first, 'one'), 10)
   identity.start()
   await eventually(() => held(leafPath) === 1, 'the question about the leaf')
   t.equal(identity.credentials, null)
   t.match(identity.status(), { spiffeId: null, error: /500/ })
-  say(rootsPath, roots(first), 20)
+  respond(rootsPath, roots(first), 20)
   await eventually(() => identity.credentials !== null, 'credentials')
   t.equal(ready, 1)
   t.match(identity, { trustDomain: '11111111-2222.consul', datacenter: 'dc1', error: null })
@@ -55,26 +55,26 @@ t.test('ready with both, renewed with either, and each query blocks', async (t) 
 
   const before = identity.credentials
   await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions')
-  say(leafPath, leaf(first, 'two', 3), 11)
+  respond(leafPath, leaf(first, 'two', 3), 11)
   await eventually(() => identity.credentials !== before, 'the new leaf')
   t.ok(identity.credentials!.expiresAt! > before!.expiresAt!)
   const renewed = identity.credentials
-  say(rootsPath, roots(second, first), 21)
+  respond(rootsPath, roots(second, first), 21)
   await eventually(() => identity.credentials !== renewed, 'the new roots')
   t.same(outcomes.filter((outcome) => outcome === 'success').length, 3)
   t.equal(ready, 1)
   t.equal(of('error').length, 1, 'the roots that failed at first')
   await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions again')
-  const questions = asked.length
+  const questions = requests.length
   await sleep(200)
-  t.equal(asked.length, questions, 'no further queries')
-  t.ok(asked.some((url) => url.includes('index=11&wait=60000ms')))
+  t.equal(requests.length, questions, 'no further queries')
+  t.ok(requests.some((url) => url.includes('index=11&wait=60000ms')))
 })
 
 t.test('invalid responses change nothing, and are logged once', async (t) => {
-  const { say, identity, of, outcomes } = await scene(t)
-  say(leafPath, leaf(first, 'good'), 10)
-  say(rootsPath, roots(first), 20)
+  const { respond, identity, of, outcomes } = await scene(t)
+  respond(leafPath, leaf(first, 'good'), 10)
+  respond(rootsPath, roots(first), 20)
   identity.start()
   await eventually(() => identity.credentials !== null, 'credentials')
   const good = identity.credentials
@@ -87,38 +87,38 @@ t.test('invalid responses change nothing, and are logged once', async (t) => {
     'not JSON',
     { ...other, PrivateKeyPEM: 7 }
   ]) {
-    say(leafPath, bad, 11)
+    respond(leafPath, bad, 11)
     await eventually(() => identity.error !== null, 'the refusal')
     await sleep(60)
     t.equal(identity.credentials, good, JSON.stringify(bad).slice(0, 40))
   }
   t.equal(of('error').length, 1)
   t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 1)
-  say(leafPath, leaf(first, 'mended'), 12)
+  respond(leafPath, leaf(first, 'mended'), 12)
   await eventually(() => identity.error === null, 'the mended one')
   t.not(identity.credentials, good)
   for (const bad of [{ TrustDomain: 'x', Roots: [] }, { Roots: [{ RootCert: first.cert }] }, null]) {
     const now = identity.credentials
-    say(rootsPath, bad, 30)
+    respond(rootsPath, bad, 30)
     await eventually(() => identity.error !== null, 'the refusal of the roots')
     t.equal(identity.credentials, now)
-    say(rootsPath, roots(first), 31)
+    respond(rootsPath, roots(first), 31)
     await eventually(() => identity.error === null, 'good roots')
   }
 })
 
 t.test('an index that goes backwards is reset; a Consul that does not block is queried slowly', async (t) => {
-  const { say, identity, asked, held } = await scene(t)
-  say(leafPath, leaf(first, 'x'), 100)
-  say(rootsPath, roots(first), 20)
+  const { respond, identity, requests, held } = await scene(t)
+  respond(leafPath, leaf(first, 'x'), 100)
+  respond(rootsPath, roots(first), 20)
   identity.start()
   await eventually(() => held(leafPath) === 1, 'held')
-  say(leafPath, leaf(first, 'y'), 5)
+  respond(leafPath, leaf(first, 'y'), 5)
   await eventually(() => held(leafPath) === 1, 'held at the lower index')
-  const leafs = asked.filter((url) => url.startsWith(leafPath))
+  const leafs = requests.filter((url) => url.startsWith(leafPath))
   t.ok(leafs.at(-1)!.includes('index=5&'), leafs.join(' '))
-  const count = () => asked.filter((url) => url.startsWith(rootsPath)).length
-  say(rootsPath, roots(first), null)
+  const count = () => requests.filter((url) => url.startsWith(rootsPath)).length
+  respond(rootsPath, roots(first), null)
   const before = count()
   await sleep(300)
   t.ok(count() - before <= 2, 'without an index it is polled')

@@ -31,13 +31,13 @@ async function scene(t: Test) {
   const deps = { log, meter: null, now: () => performance.now(), random: () => 0.1 }
   const intentions = new Intentions('gateway', consul.get, consul.consul, deps)
   t.teardown(() => intentions.close())
-  const say = (...rules: object[]) => consul.say(match, { gateway: rules.length === 0 ? null : rules })
-  const fallTo = (allowed: boolean) => consul.say(check, { Allowed: allowed })
+  const say = (...rules: object[]) => consul.respond(match, { gateway: rules.length === 0 ? null : rules })
+  const fallTo = (allowed: boolean) => consul.respond(check, { Allowed: allowed })
   return { ...consul, intentions, rules: say, fallTo, of, lines }
 }
 
 t.test('by precedence: exact before wildcard, then the default', async (t) => {
-  const { intentions, rules, fallTo, asked } = await scene(t)
+  const { intentions, rules, fallTo, requests } = await scene(t)
   const [orders, users, other] = ['orders', 'users', 'other'].map((name) => intentions.to(name))
   t.equal(intentions.to('orders'), orders)
   t.equal(orders!.verdict, 'unknown', 'before the first response of Consul')
@@ -48,7 +48,7 @@ t.test('by precedence: exact before wildcard, then the default', async (t) => {
     eventually(() => `${[orders, users, other].map((each) => each!.verdict)}` === `${verdicts}`, `${verdicts}`)
   await are('allowed', 'denied', 'denied')
   t.notOk(
-    asked.some((url) => url.startsWith(check)),
+    requests.some((url) => url.startsWith(check)),
     'the default is not used'
   )
   rules(rule('users', 8, deny))
@@ -64,20 +64,20 @@ t.test('by precedence: exact before wildcard, then the default', async (t) => {
     rule('*', 6, deny)
   )
   await are('unknown', 'denied', 'denied')
-  t.ok(asked.some((url) => url.startsWith(`${match}?by=source&name=gateway`)))
+  t.ok(requests.some((url) => url.startsWith(`${match}?by=source&name=gateway`)))
 })
 
 t.test('Consul unavailable: the last known intentions stay; logged once, and once when available again', async (t) => {
-  const { intentions, rules, say, lines } = await scene(t)
+  const { intentions, rules, respond, lines } = await scene(t)
   const orders = intentions.to('orders')
-  say(match, 'Permission denied', null, 403)
+  respond(match, 'Permission denied', null, 403)
   intentions.start()
   await eventually(() => /intentions:read on gateway/.test(intentions.error ?? ''), 'the refusal')
   t.equal(orders.verdict, 'unknown')
   rules(rule('orders', 9, deny))
   await eventually(() => orders.verdict === 'denied', 'the denial')
   for (const bad of ['rubbish', {}, { gateway: 7 }, null]) {
-    say(match, bad)
+    respond(match, bad)
     await eventually(() => intentions.error !== null, 'the failure')
     await sleep(50)
     t.equal(orders.verdict, 'denied')
@@ -89,10 +89,10 @@ t.test('Consul unavailable: the last known intentions stay; logged once, and onc
 })
 
 t.test('without a known default, the sidecar decides', async (t) => {
-  const { intentions, rules, say } = await scene(t)
+  const { intentions, rules, respond } = await scene(t)
   const [orders, users] = ['orders', 'users'].map((name) => intentions.to(name))
   rules(rule('users', 9, deny))
-  say(check, 'Permission denied', null, 403)
+  respond(check, 'Permission denied', null, 403)
   intentions.start()
   await eventually(() => users!.verdict === 'denied', 'what is said')
   t.equal(orders!.verdict, 'unknown')
@@ -100,13 +100,13 @@ t.test('without a known default, the sidecar decides', async (t) => {
 
 async function calledMesh(t: Test, policy: Partial<MeshPolicy>, ruling: object) {
   const consul = await scripted(t)
-  consul.say(match, { gateway: [ruling] })
+  consul.respond(match, { gateway: [ruling] })
   const peer = await upstream(t, 'orders')
   const { meter, counts } = meterStub()
   const config: ServiceConfig = service('orders', [peer.url], { identity: { service: 'gateway' }, ...policy })
   const mesh = startMesh({ services: { orders: config }, discovery: { consul: consul.consul } }, { meter })
   t.teardown(() => mesh.destroy())
-  await eventually(() => consul.asked.length > 2, 'intentions are asked for')
+  await eventually(() => consul.requests.length > 2, 'the intentions are queried')
   return { mesh, peer, counts }
 }
 

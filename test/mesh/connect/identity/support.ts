@@ -7,7 +7,7 @@ import { createGet } from '../../../../plugins/mesh/discovery/consul-get.ts'
 import type { ConsulOptions } from '../../../../plugins/mesh/discovery/consul-options.ts'
 import { createAgent } from '../../../../plugins/mesh/discovery/consul-query.ts'
 
-interface Said {
+interface ScriptedResponse {
   status: number
   body: unknown
   /** Null: Consul never holds this query. */
@@ -15,10 +15,10 @@ interface Said {
 }
 
 export async function scripted(t: Test) {
-  const answers = new Map<string, Said>()
+  const responses = new Map<string, ScriptedResponse>()
   const held = new Map<string, Set<ServerResponse>>()
-  const asked: string[] = []
-  const send = (response: ServerResponse, { status, body, index }: Said) => {
+  const requests: string[] = []
+  const send = (response: ServerResponse, { status, body, index }: ScriptedResponse) => {
     response.writeHead(status, {
       'content-type': 'application/json',
       ...(index !== null && { 'x-consul-index': String(index) })
@@ -27,11 +27,11 @@ export async function scripted(t: Test) {
   }
   const server = http.createServer((request, response) => {
     const { pathname, searchParams } = new URL(request.url!, 'http://consul')
-    asked.push(request.url!)
-    const said = answers.get(pathname) ?? { status: 500, body: 'no answer', index: null }
-    if (said.status === 200 && said.index !== null && searchParams.get('index') === String(said.index)) {
+    requests.push(request.url!)
+    const scripted = responses.get(pathname) ?? { status: 500, body: 'no answer', index: null }
+    if (scripted.status === 200 && scripted.index !== null && searchParams.get('index') === String(scripted.index)) {
       held.set(pathname, (held.get(pathname) ?? new Set()).add(response))
-    } else send(response, said)
+    } else send(response, scripted)
   })
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   t.teardown(() => {
@@ -45,12 +45,12 @@ export async function scripted(t: Test) {
   return {
     consul,
     get: createGet(consul, agent),
-    asked,
+    requests,
     /** Sets the response from now on; held queries get it at once. */
-    say(path: string, body: unknown, index: number | null = null, status = 200) {
-      const said = { status, body, index }
-      answers.set(path, said)
-      for (const response of held.get(path) ?? []) send(response, said)
+    respond(path: string, body: unknown, index: number | null = null, status = 200) {
+      const scripted = { status, body, index }
+      responses.set(path, scripted)
+      for (const response of held.get(path) ?? []) send(response, scripted)
       held.delete(path)
     },
     /** Number of blocking queries that wait for a change. */

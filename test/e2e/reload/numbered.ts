@@ -5,18 +5,18 @@ import type { Changing } from './gateway.ts'
 import { startReloading } from './gateway.ts'
 import { startCounting } from './service.ts'
 
-export async function startTurns(t: Test, more: object = {}) {
+export async function startNumbered(t: Test, more: object = {}) {
   const service = await startCounting(t)
-  const configOf = (turn: number): Changing => ({
+  const configOf = (number: number): Changing => ({
     ...more,
     services: { orders: { instances: [service.url] } },
-    routes: [{ name: 'orders', match: { path: `/${turn}` }, service: 'orders' }]
+    routes: [{ name: 'orders', match: { path: `/${number}` }, service: 'orders' }]
   })
   const gateway = await startReloading(t, configOf(0))
-  const applied = async (hash: string, turn: number) => {
-    await waitFor(`configuration ${turn}`, async () => (await gateway.hash()) === hash)
-    t.equal((await gateway.get(`/${turn}`)).status, 200)
-    t.equal((await gateway.get(`/${turn - 1}`)).status, 404)
+  const applied = async (hash: string, number: number) => {
+    await waitFor(`configuration ${number}`, async () => (await gateway.hash()) === hash)
+    t.equal((await gateway.get(`/${number}`)).status, 200)
+    t.equal((await gateway.get(`/${number - 1}`)).status, 404)
   }
   return { gateway, service, configOf, applied }
 }
