@@ -187,7 +187,7 @@ const sources: Sources = new Map(
     .map((file) => [file, readFileSync(join(root, file), 'utf8')])
 )
 
-t.test('the sources are all seen', async (t) => {
+t.test('the rules read all sources', async (t) => {
   t.ok(sources.size > 60, `${sources.size} files`)
   for (const folder of ['plugins/mesh', 'plugins/edge', 'plugins/operations', 'routes', 'config']) {
     t.ok([...sources.keys()].some(within(folder)), folder)
@@ -195,28 +195,28 @@ t.test('the sources are all seen', async (t) => {
   const unknown = [...sources].flatMap(([file, source]) =>
     importsOf(file, source).filter(({ target }) => isFile(target) && !sources.has(target))
   )
-  t.strictSame(unknown, [], 'every import of a file is one of them')
+  t.strictSame(unknown, [], 'each import is one of the parsed files')
   const statements = [...sources.values()].join('\n').match(/^(import|export)\b[^'"]*?from '/gm)!.length
   const parsed = [...sources].reduce((sum, [file, source]) => sum + importsOf(file, source).length, 0)
   t.ok(parsed >= statements, `${parsed} of ${statements}`)
 })
 
-t.test('who may import whom', async (t) => {
+t.test('folders import only the folders that they may', async (t) => {
   t.strictSame(violations(sources), [])
 })
 
-t.test('no import cycles, type imports included', async (t) => {
+t.test('there are no import cycles, type imports included', async (t) => {
   t.strictSame(cycles(sources), [])
 })
 
-t.test('only the bridge touches the seam from the edge', async (t) => {
+t.test('only the bridge of the edge imports the seam', async (t) => {
   const who = [...sources].filter(([file, source]) => inEdge(file) && touchesSeam(source)).map(([file]) => file)
   // The others make the calls of plugins' own code and of @fastify/http-proxy.
   const others = ['plugins/edge/bridge/proxy-client.ts', 'plugins/edge/bridge/request-mesh.ts']
   t.strictSame(who, ['plugins/edge/bridge/forward.ts', ...others])
 })
 
-t.test('the seam declares what crosses it, and does nothing', async (t) => {
+t.test('the seam has declarations only', async (t) => {
   t.strictSame(Object.keys(await import('../plugins/seam.ts')), [])
   const declares = (file: string) => sources.get(file)!.includes("declare module 'undici'")
   // The mesh's own keys and those that one of its concerns has for itself; the edge has none.
@@ -262,7 +262,7 @@ t.test('configuration, operations and routes name no source of instances', async
   t.strictSame(named, [])
 })
 
-t.test('configuration, operations and routes name no concern, and no half one of the other', async (t) => {
+t.test('configuration, operations and routes name no concern, and neither half names one of the other', async (t) => {
   const places: [name: string, isIn: (file: string) => boolean, words: string[], others: string[]][] = [
     [
       'config',
@@ -361,7 +361,7 @@ function faultsOf(fields: string): string[] {
   ]
 }
 
-t.test('log lines: requestId and err, under no other name, and no text as an error', async (t) => {
+t.test('log lines name the request id requestId and the error err, which is an object', async (t) => {
   const product = [...sources].filter(([file]) => !within('config/examples')(file))
   for (const [file, source] of product) {
     // Fastify's name, where it is replaced.
@@ -386,7 +386,7 @@ t.test('log lines: requestId and err, under no other name, and no text as an err
   }
 })
 
-t.test('files stay small', async (t) => {
+t.test('source files have at most 300 lines', async (t) => {
   // One declaration of one shape, read from top to bottom like the configuration itself.
   const long = [...sources].filter(([, source]) => source.split('\n').length > 301)
   t.strictSame(
@@ -460,7 +460,7 @@ t.test('the edge loads without the mesh', async (t) => {
   t.notOk(loaded('plugins/edge/bridge/forward.ts').packages.has('undici'), 'the seam is an interface to the bridge')
 })
 
-t.test('each rule bites', async (t) => {
+t.test('each rule reports a violation', async (t) => {
   const bad: [file: string, source: string][] = [
     ['plugins/mesh/x.ts', "import type { RouteConfig } from '../edge/concerns/jwt/index.ts'"],
     ['plugins/mesh/x.ts', "import x from '../operations/metrics.ts'"],

@@ -26,7 +26,7 @@ const bad = 'listen: { port: 80a }\nroutes: [{ name: a, match: { path: / }, serv
 const dir = t.testdir({ 'good.yaml': good, 'bad.yaml': bad })
 const file = join(dir, 'good.yaml')
 
-t.test('help and version', async (t) => {
+t.test('--help and --version print help and version', async (t) => {
   const help = await jingwei(['--help'])
   t.equal(help.code, 0)
   for (const word of ['check', 'routes', 'schema', 'token', '--config', 'JINGWEI_CONFIG', '--version']) {
@@ -34,14 +34,14 @@ t.test('help and version', async (t) => {
   }
   const byNpm = await jingwei(['--help'], { npm_execpath: '/usr/bin/npm' })
   t.equal(byNpm.code, 0)
-  t.notMatch(byNpm.stdout, 'node app.ts', 'which an older Node than the one of npm cannot run')
+  t.notMatch(byNpm.stdout, 'node app.ts', 'the text has no command that an older Node cannot run')
   t.match(byNpm.stdout, '  npm -s start -- check [FILE]        report every fault')
   const columns = (text: string) => [...text.matchAll(/^ {2}(?:n.*?)? {2,}(?=\S)/gm)].map(([start]) => start.length)
-  t.strictSame(new Set(columns(byNpm.stdout)), new Set([38]), 'in columns')
+  t.strictSame(new Set(columns(byNpm.stdout)), new Set([38]), 'the descriptions are aligned')
   t.match(await jingwei(['--version']), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })
 })
 
-t.test('check: by argument, option, environment, and the default', async (t) => {
+t.test('check takes the file by argument, option, environment or default', async (t) => {
   const ok = `${file}: ok, 2 routes, 2 services\n`
   t.match(await jingwei(['check', file]), { code: 0, stdout: ok })
   t.match(await jingwei(['check', '--config', file]), { code: 0, stdout: ok })
@@ -51,17 +51,17 @@ t.test('check: by argument, option, environment, and the default', async (t) => 
     stdout: `${join(home, 'config/gateway.yaml')}: ok, 3 routes, 3 services\n`
   })
   const precedence = await jingwei(['check', '-c', file], { JINGWEI_CONFIG: join(dir, 'bad.yaml') })
-  t.match(precedence, { code: 0, stdout: ok }, 'the option wins')
+  t.match(precedence, { code: 0, stdout: ok }, 'the option has precedence over the variable')
 })
 
-t.test('check: settings without effect are warnings, not faults', async (t) => {
+t.test('check reports settings without effect as warnings, not as faults', async (t) => {
   const path = join(t.testdir({ 'vain.yaml': 'mesh: { timeout: 3s, attemptTimeout: 3s }\n' }), 'vain.yaml')
   const { code, stdout, stderr } = await jingwei(['check', path])
   t.strictSame([code, stdout], [0, `${path}: ok, 0 routes, 0 services\n`])
   t.match(stderr, `warning: ${path}:1:38: mesh.attemptTimeout: 3s has no effect`)
 })
 
-t.test('with an invalid configuration, no command starts anything', async (t) => {
+t.test('commands start nothing with an invalid configuration', async (t) => {
   const path = join(dir, 'bad.yaml')
   for (const args of [
     ['check', path],
@@ -93,7 +93,7 @@ t.test('with an invalid configuration, no command starts anything', async (t) =>
   t.match(await jingwei(['check', file], { JINGWEI_CONFIG: gone }), { code: 0, stderr: '' }, 'an argument wins')
 })
 
-t.test('routes: the steps of each route, without a query to Consul', async (t) => {
+t.test('routes shows the steps of each route, without a query to Consul', async (t) => {
   const { code, stdout } = await jingwei(['routes', file])
   t.equal(code, 0)
   const [head, full, plain] = stdout.split('\n').map((line) => line.split(/ {2,}/))
@@ -109,13 +109,13 @@ t.test('routes: the steps of each route, without a query to Consul', async (t) =
   t.notMatch(rows[1]![4], /retry/)
 })
 
-t.test('schema is JSON Schema', async (t) => {
+t.test('schema prints a JSON Schema', async (t) => {
   const { code, stdout } = await jingwei(['schema'])
   t.equal(code, 0)
   t.match(JSON.parse(stdout), { $schema: /json-schema/, properties: { routes: { type: 'array' } } })
 })
 
-t.test('token', async (t) => {
+t.test('token prints a token that the configuration accepts', async (t) => {
   const claims = '{"scope":"read"}'
   const { code, stdout } = await jingwei([
     'token',
@@ -160,7 +160,7 @@ t.test('token', async (t) => {
   })
 })
 
-t.test('unknown commands and options, with the nearest known one', async (t) => {
+t.test('unknown commands and options are reported with the nearest known one', async (t) => {
   const cases: [args: string[], stderr: string][] = [
     [['chek'], 'unknown command "chek"; did you mean "check"?'],
     [['tokn', 'full'], 'unknown command "tokn"; did you mean "token"?'],
@@ -185,7 +185,7 @@ t.test('unknown commands and options, with the nearest known one', async (t) => 
   }
 })
 
-t.test('with no known one near, or an option without its value, the help text follows', async (t) => {
+t.test('the help text follows if no known one is near, or if an option has no value', async (t) => {
   const cases: [args: string[], stderr: RegExp][] = [
     [['serve-all'], /^jingwei: unknown command "serve-all"\n\njingwei: an API gateway[\s\S]*check \[FILE\]/],
     [['check', '--port', '80'], /^jingwei: unknown option "--port"\n\njingwei: an API gateway[\s\S]*--config FILE/],
@@ -196,7 +196,7 @@ t.test('with no known one near, or an option without its value, the help text fo
   t.match(await jingwei(['serve-all', '--help']), { code: 0, stderr: '' })
 })
 
-t.test('explain: invalid arguments', async (t) => {
+t.test('explain reports invalid arguments', async (t) => {
   const cases: [args: string[], told: RegExp][] = [
     [['-c', file, 'GET', '/plain'], /^jingwei: explain takes a file, a method and a path, such as: /],
     [[file, 'FETCH', '/plain'], /^jingwei: explain: "FETCH" is not an HTTP method; such as: /],
@@ -208,7 +208,7 @@ t.test('explain: invalid arguments', async (t) => {
     t.match(await jingwei(['explain', ...args]), { code: 1, stdout: '', stderr: message })
 })
 
-t.test('an invalid log level', async (t) => {
+t.test('an invalid log level is reported', async (t) => {
   t.match(await jingwei(['-c', file], { JINGWEI_LOG_LEVEL: 'loud' }), {
     code: 1,
     stderr: 'jingwei: JINGWEI_LOG_LEVEL: expected one of trace, debug, info, warn, error, fatal, silent, found "loud"\n'

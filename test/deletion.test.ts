@@ -68,7 +68,7 @@ async function copyWithout(t: Test, deleted: readonly Concern[]): Promise<string
     const isOf = (line: string) =>
       ids.some((id) => new RegExp(`^  (?:${id}\\b|.*[ (]${id}(?:\\)| }),?(?: //|$))`).test(line))
     t.equal(imported.length, 1, `${file} imports ${entry} once`)
-    t.equal(lines.filter(isOf).length, ids.length, `and has a line for ${ids.join(' and ')}`)
+    t.equal(lines.filter(isOf).length, ids.length, `the list has a line for ${ids.join(' and ')}`)
     await writeFile(list, lines.filter((line) => !imported.includes(line) && !isOf(line)).join('\n'))
     await rm(join(dirname(list), folder, entry), { recursive: true })
   }
@@ -96,10 +96,10 @@ t.test('every concern can be deleted', { timeout: 500_000 }, async (t) => {
     const deleted = all.filter((_, index) => choices[index]! & (1 << i))
     await t.test(deleted.map(({ entry }) => entry).join(' '), async (t) => {
       const copy = await copyWithout(t, deleted)
-      t.match(await compiled(copy), { code: 0, stdout: '' }, 'the rest compiles')
+      t.match(await compiled(copy), { code: 0, stdout: '' }, 'the rest of the copy compiles')
       const file = join(copy, 'gateway.yaml')
       await writeFile(file, plain)
-      t.match(await gateway(copy, ['routes', file]), { code: 0, stdout: /one/ }, 'and runs')
+      t.match(await gateway(copy, ['routes', file]), { code: 0, stdout: /one/ }, 'the copy runs')
     })
   }
 })
@@ -152,9 +152,9 @@ t.test('one concern of each half is deleted from a copy', { timeout: 240_000 }, 
     { half: 'mesh', entry: 'hedge' }
   ]
   const copy = await copyWithout(t, deleted)
-  t.match(await compiled(copy), { code: 0, stdout: '' }, 'it compiles')
+  t.match(await compiled(copy), { code: 0, stdout: '' }, 'the copy compiles')
   const lint = ['lint', `--config-path=${join(copy, '.biome.json')}`, '--vcs-enabled=false', copy]
-  t.match(await run('@biomejs/biome/bin/biome', lint), { code: 0 }, 'it lints')
+  t.match(await run('@biomejs/biome/bin/biome', lint), { code: 0 }, 'the copy passes the linter')
 
   const yaml = plain.replace('path: / }', "path: / }, edge: { cors: { origin: '*' } }, mesh: { retry: {} }")
   const file = join(copy, 'gateway.yaml')
@@ -165,7 +165,7 @@ t.test('one concern of each half is deleted from a copy', { timeout: 240_000 }, 
   t.notMatch(routes.stdout, /jwt|hedge/)
   await writeFile(file, yaml.replace('mesh: {', 'mesh: { hedge: {},'))
   t.match(await gateway(copy, ['check', file]), { code: 1, stderr: /routes\[0\]\.mesh\.hedge: unknown key/ })
-  t.notMatch((await gateway(copy, ['--help'])).stdout, /token/, 'its command is gone, too')
+  t.notMatch((await gateway(copy, ['--help'])).stdout, /token/, 'the command of the concern is removed')
 
   await copyTests(copy, deleted)
   const cleared =
@@ -176,5 +176,5 @@ t.test('one concern of each half is deleted from a copy', { timeout: 240_000 }, 
     stderr: tests.stderr,
     failed: tests.stdout.match(/^ *not ok .*/gm)
   })
-  t.equal(tests.stdout.match(/^ok .* end of test/gm)?.length, kept.length, 'all of them')
+  t.equal(tests.stdout.match(/^ok .* end of test/gm)?.length, kept.length, 'all remaining tests pass')
 })

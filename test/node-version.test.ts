@@ -25,18 +25,18 @@ async function deps(t: Test, version: string) {
   return runToEnd('sh', ['-c', `cd ${folder} && ${run}`], { env: { ...process.env, VERSION: version } })
 }
 
-t.test('an older Node, and none of the packages', async (t) => {
+t.test('an older Node is reported if the package of Node is not installed', async (t) => {
   const { code, stdout, stderr } = await deps(t, '20.20.2')
   t.strictSame({ code, stdout }, { code: 1, stdout: '' })
   t.match(stderr, /^Jingwei needs Node 24 or newer; this is v20\.20\.2, .* \(ERR_UNKNOWN_FILE_EXTENSION\)\.\n/)
   t.match(stderr, '\nInstall a newer Node, or let `npm ci` install one')
 })
 
-t.test('a newer one suffices', async (t) => {
+t.test('Node 24 suffices without the package of Node', async (t) => {
   t.strictSame(await deps(t, '24.0.0'), { code: 0, stdout: '', stderr: '' })
 })
 
-t.test('the command says which Node it needs', async (t) => {
+t.test('the message of the command names the Node that it needs', async (t) => {
   const versions = '{ ...process.versions, node: "20.20.2" }'
   const pretend = `data:text/javascript,Object.defineProperty(process, "versions", { value: ${versions} })`
   const bin = join(import.meta.dirname, '../plugins/bin.ts')
@@ -44,5 +44,5 @@ t.test('the command says which Node it needs', async (t) => {
   t.strictSame({ code, stdout }, { code: 1, stdout: '' })
   t.match(stderr, /^jingwei needs Node 24\.2 or newer; this is v[\d.]+, \//)
   const { engines } = JSON.parse(readFileSync(join(import.meta.dirname, '../package.json'), 'utf8'))
-  t.equal(engines.node, '>=24.2', 'as package.json has it')
+  t.equal(engines.node, '>=24.2', 'package.json has the same version')
 })

@@ -31,7 +31,7 @@ const anchors = (page: string) =>
       .replaceAll(' ', '-')
   )
 
-t.test('there is a page for every folder, and the tests look at them', async (t) => {
+t.test('every folder has a README.md, which these tests read', async (t) => {
   const wanted = ['', 'config', 'plugins', 'plugins/edge', 'plugins/mesh', 'plugins/operations', 'routes', 'test']
   const operations = ['admin-port', 'logs', 'metrics', 'reload', 'signals'].map(
     (page) => `plugins/operations/${page}.md`
@@ -43,7 +43,7 @@ t.test('there is a page for every folder, and the tests look at them', async (t)
   )
 })
 
-t.test('the reference of the configuration is that of the schema', async (t) => {
+t.test('the tables of config/README.md are generated from the schema', async (t) => {
   const page = readFileSync(configReadme, 'utf8')
   t.equal(page, updated(page), 'run `npm run docs`')
   t.ok(rows().length > 100)
@@ -54,7 +54,7 @@ t.test('the reference of the configuration is that of the schema', async (t) => 
     [],
     'every key is explained'
   )
-  t.strictSame(unusedNotes(), [], 'nothing is explained that is not there')
+  t.strictSame(unusedNotes(), [], 'every explanation belongs to a key')
   const documented = keys().flatMap(({ path }) => path.replaceAll('<name>', 'NAME').split(/[.[\]]+/))
   t.strictSame(
     [...new Set(documented)].filter((key) => key !== '' && !new RegExp(`\\b${key}\\b`).test(page)),
@@ -62,7 +62,7 @@ t.test('the reference of the configuration is that of the schema', async (t) => 
   )
 })
 
-t.test('each feature of the mesh is told with its key, and each key is one', async (t) => {
+t.test('the table of the mesh has each feature with its key, and each key exists', async (t) => {
   const known = new Set(rows().map((row) => keyOf(row)))
   const page = text('plugins/mesh/README.md')
   const table = page.slice(page.indexOf('| feature | key |'), page.indexOf('## An example'))
@@ -81,7 +81,7 @@ t.test('each feature of the mesh is told with its key, and each key is one', asy
   )
 })
 
-t.test('what the pages link to is there', async (t) => {
+t.test('links of the pages lead to files and headings that exist', async (t) => {
   let links = 0
   let sections = 0
   for (const page of pages) {
@@ -97,7 +97,7 @@ t.test('what the pages link to is there', async (t) => {
   t.ok(links > 50 && sections > 10)
 })
 
-t.test('whole configurations in the pages are right', async (t) => {
+t.test('complete configurations in the pages are valid', async (t) => {
   let found = 0
   for (const page of pages) {
     for (const block of blocks(page, 'yaml')) {
@@ -110,7 +110,7 @@ t.test('whole configurations in the pages are right', async (t) => {
   t.ok(found >= 4)
 })
 
-t.test('plugins in the guide run', async (t) => {
+t.test('the plugins in the guide run', async (t) => {
   const guide = blocks('plugins/README.md', 'ts').filter((block) => block.startsWith('// plugin'))
   t.ok(guide.length >= 6)
   const files = guide.map((block, index) => [
@@ -139,7 +139,7 @@ t.test('plugins in the guide run', async (t) => {
   t.ok(server.mesh.describe('orders').includes('first-byte'))
 })
 
-t.test('what npm start is said to show is what it shows', async (t) => {
+t.test('npm start prints the lines that the pages show', async (t) => {
   const config = loadWithoutPlugins(join(home, 'config/gateway.yaml'), {})
   const edges = [{ name: 'default', url: 'http://127.0.0.1:8080', canBeTried: true }]
   const shown = banner(config, edges, 'http://127.0.0.1:8081', 'npm -s start --', concerns)
@@ -151,7 +151,7 @@ t.test('what npm start is said to show is what it shows', async (t) => {
   t.notMatch(banner(own, edges, null, 'npm -s start --', concerns), 'WARNING')
 })
 
-t.test('the variables of the example configuration, with their defaults', async (t) => {
+t.test('the pages have the variables of the example configuration with their defaults', async (t) => {
   const documented = [...text('config/deploy.md').matchAll(/^\| (`\w*PORT\w*`(?:, `\w+`)*) \| ([\d, ]+) \|/gm)].flatMap(
     ([, names, values]) => {
       const ports = values!.split(', ')
@@ -174,7 +174,7 @@ const withIdentity = [
   'jingwei_mesh_intention_denials_total{service}'
 ]
 
-t.test('the metrics and pages of the admin port are those that the pages name', async (t) => {
+t.test('the admin port has the metrics and paths that the pages name', async (t) => {
   const origin = await service(t, (_request, response) => response.end('ok'))
   const config = parseConfig(
     JSON.stringify({
@@ -237,7 +237,7 @@ t.test('the metrics and pages of the admin port are those that the pages name', 
   }
 })
 
-t.test('every error code is told, with its status', async (t) => {
+t.test('every error code is documented with its status', async (t) => {
   const status = new Map([['JW_INTERNAL', 500]])
   const used = new Set<string>()
   for (const file of sources) {
@@ -256,7 +256,7 @@ t.test('every error code is told, with its status', async (t) => {
   t.ok(used.size >= 20)
   t.strictSame([...documented.keys()].toSorted(), [...used].toSorted())
   for (const [code, number] of documented) t.equal(number, status.get(code), code)
-  t.strictSame([...documented.values()], [...documented.values()].toSorted(), 'in the order of their statuses')
+  t.strictSame([...documented.values()], [...documented.values()].toSorted(), 'the error codes are ordered by status')
 })
 
 /** The reasons of all concerns: what their files export as `…Reason` or `…Reasons`. */
@@ -269,7 +269,7 @@ async function reasonsOfConcerns(): Promise<string[]> {
   return exported.flatMap(([, reasons]) => reasons as string | string[])
 }
 
-t.test('each reason in the access line is a word of its own, and documented', async (t) => {
+t.test('each reason in the access line is unique and documented', async (t) => {
   const all: string[] = [...(await reasonsOfConcerns()), ...targetReasons, ...Object.keys(seamReasons)]
   t.equal(new Set(all).size, all.length)
   for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)

@@ -15,7 +15,7 @@ import type {
 
 type Is<A, B> = A extends B ? true : false
 
-t.test('what either side hands over has the types of the seam', async (t) => {
+t.test('both halves pass values of the types of the seam', async (t) => {
   const held: [
     Is<RawResponse, BorrowingHandler>,
     Is<Body, TransferringBody>,
@@ -30,7 +30,7 @@ t.test('what either side hands over has the types of the seam', async (t) => {
   t.ok(isTransferring(new Body({} as IncomingMessage)))
 })
 
-t.test('what is spelled in another way is not taken', async (t) => {
+t.test('misspelt fields are type errors', async (t) => {
   // @ts-expect-error: it is `transfers`
   const body: TransferringBody = { transfer: true }
   t.notOk(isTransferring(body))

@@ -221,7 +221,7 @@ function table(rows: Row[]): string {
   return ['| key | value | default | |', '| --- | --- | --- | --- |', ...lines].join('\n')
 }
 
-/** The keys of a listener are told once; a list repeats them. A concern's keys are told once, where it is set for all; a route or service repeats only their names. */
+/** The keys of a listener are documented once; a list repeats them. A concern's keys are documented once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
   if (path.startsWith('listen[]')) return true
   if (/^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path))

@@ -29,7 +29,7 @@ async function firing(t: Test, series: { series: string; values: string }[], exp
 
 t.test('alerts of concerns that are off never fire', (t) => firing(t, [], { '1m': [], '10m': [] }))
 
-t.test('most instances are unavailable, then all', (t) =>
+t.test('an alert fires if most instances are unavailable, and another if all are', (t) =>
   firing(
     t,
     [
@@ -46,7 +46,7 @@ t.test('most instances are unavailable, then all', (t) =>
   )
 )
 
-t.test('log lines are lost', (t) =>
+t.test('an alert fires if log lines are lost', (t) =>
   firing(t, [{ series: 'jingwei_log_lines_dropped_total{instance="gateway-1",job="jingwei"}', values: '0x60 7x120' }], {
     '4m': [],
     '6m': ['LogLinesDropped'],
@@ -54,7 +54,7 @@ t.test('log lines are lost', (t) =>
   })
 )
 
-t.test('half of the instances unavailable: no alert', (t) =>
+t.test('no alert fires if half of the instances are unavailable', (t) =>
   firing(
     t,
     [
@@ -66,11 +66,11 @@ t.test('half of the instances unavailable: no alert', (t) =>
   )
 )
 
-t.test('a circuit that opens once: no alert', (t) =>
+t.test('no alert fires for a circuit that opens once', (t) =>
   firing(t, [mesh('circuit_state', '0x10 2 2 1 1 0x100')], { '1m30s': [], '2m30s': [], '5m': [] })
 )
 
-t.test('a circuit that reopens after each probe: an alert, until it stays closed', (t) => {
+t.test('an alert fires for a circuit that reopens after each probe, until it stays closed', (t) => {
   const opening = '2 2 1 1 '.repeat(30)
   return firing(t, [mesh('circuit_state', `0x10 ${opening}0x100`)], {
     '2m': [],
@@ -80,13 +80,13 @@ t.test('a circuit that reopens after each probe: an alert, until it stays closed
   })
 })
 
-t.test('a circuit that refuses nothing, as in shadow mode: no alert', (t) =>
+t.test('no alert fires for a circuit that refuses nothing, as in shadow mode', (t) =>
   firing(t, [mesh('circuit_state', '2x200'), mesh('shadowed_total', '0+1x200', ',concern="circuit-breaker"')], {
     '10m': []
   })
 )
 
-t.test('lasting refusals, aborted calls and fallback responses: alerts', (t) =>
+t.test('alerts fire for lasting refusals, aborted calls and fallback responses', (t) =>
   firing(
     t,
     [
@@ -98,7 +98,7 @@ t.test('lasting refusals, aborted calls and fallback responses: alerts', (t) =>
   )
 )
 
-t.test('waiting for a connection, and single events: no alert', (t) =>
+t.test('no alert fires for waiting connections and single events', (t) =>
   firing(
     t,
     [
@@ -125,7 +125,7 @@ async function expiring(t: Test, days: number, expected: Record<string, string[]
       }
     ]
     const edge = series('edge', 'instance="gateway-1",job="jingwei",listener="public",certificate="example.com"')
-    await t.test(`${days} days, ${left} before`, async (t) => {
+    await t.test(`an alert fires for a certificate of ${days} days, ${left} before`, async (t) => {
       await firing(t, series('mesh', labels), { '1m': names })
       await firing(t, edge, { '1m': names })
     })
@@ -137,14 +137,14 @@ const both = ['CertificateExpires', 'CertificateExpiresSoon']
 /** Seconds of `7h` or `9d`. */
 const seconds = (text: string) => Number.parseFloat(text) * (text.endsWith('d') ? 86_400 : 3600)
 
-t.test('a certificate that is not renewed in time, by its lifetime', async (t) => {
+t.test('an alert fires for a certificate that is not renewed in time, by its lifetime', async (t) => {
   await expiring(t, 3, { '7h': [], '5.9h': ['CertificateExpiresSoon'], '2.9h': both, '-1h': both })
   await expiring(t, 90, { '8d': [], '7d': ['CertificateExpiresSoon'], '3.5d': both })
   await expiring(t, 365, { '31d': [], '30d': ['CertificateExpiresSoon'], '15d': both })
   await expiring(t, 3650, { '31d': [], '30d': ['CertificateExpiresSoon'], '15d': both })
 })
 
-t.test('the description of a certificate: edge and mesh', async (t) => {
+t.test('the alert describes certificates of the edge and of the mesh', async (t) => {
   const expiring = (name: string, labels: string) => [
     { series: `${name}_expiry_timestamp_seconds{${labels}}`, values: '7260x20' },
     { series: `${name}_not_before_timestamp_seconds{${labels}}`, values: '-252000x20' }
@@ -186,7 +186,7 @@ t.test('the description of a certificate: edge and mesh', async (t) => {
   t.equal(ran.code, 0, ran.stdout + ran.stderr)
 })
 
-t.test('a certificate that cannot be read again', (t) =>
+t.test('an alert fires for a certificate that cannot be reloaded', (t) =>
   firing(
     t,
     [
@@ -197,7 +197,7 @@ t.test('a certificate that cannot be read again', (t) =>
   )
 )
 
-t.test('certificate files of a listener that cannot be used, longer than it takes to write both', (t) =>
+t.test('an alert fires for unusable certificate files of a listener, after the time to write both', (t) =>
   firing(t, [node('jingwei_edge_certificates_unusable', '0x12 2x24 0x60 1x100', ',listener="public"')], {
     '3m': [],
     '8m': [],
@@ -210,7 +210,7 @@ const node = (name: string, values: string, more = '') => ({
   values
 })
 
-t.test('all nodes are down', (t) =>
+t.test('an alert fires if all nodes are down', (t) =>
   firing(t, [node('up', '1x24 0x100'), { series: 'up{instance="gateway-2",job="jingwei"}', values: '1x60 0x60' }], {
     '2m': [],
     '4m': ['GatewayDown'],
@@ -218,14 +218,14 @@ t.test('all nodes are down', (t) =>
   })
 )
 
-t.test('no node is a scrape target any more', (t) =>
+t.test('an alert fires if no node is a scrape target', (t) =>
   firing(t, [node('up', '1x24 stale'), node('jingwei_edge_redis_up', '1x24 stale')], {
     '2m': [],
     '4m': ['AllGatewaysDown']
   })
 )
 
-t.test('a node that restarts: once or twice by a rollout, or again and again', (t) => {
+t.test('an alert fires for a node that restarts repeatedly, but not for a rollout', (t) => {
   const restarts = (values: string) => [node('process_start_time_seconds', values)]
   return Promise.all([
     firing(t, restarts('100x60 400x60 700x600'), { '15m': [] }),
@@ -233,7 +233,7 @@ t.test('a node that restarts: once or twice by a rollout, or again and again', (
   ])
 })
 
-t.test('a configuration that cannot be loaded, until one can', (t) =>
+t.test('an alert fires for a configuration that cannot be loaded, until one is', (t) =>
   firing(t, [node('jingwei_config_last_reload_success', '1x24 0x60 1x60')], {
     '2m': [],
     '4m': ['ConfigReloadFailed'],
@@ -241,7 +241,7 @@ t.test('a configuration that cannot be loaded, until one can', (t) =>
   })
 )
 
-t.test('nodes with different configurations, longer than a rollout takes', (t) =>
+t.test('an alert fires for nodes with different configurations, after the time of a rollout', (t) =>
   firing(
     t,
     [
@@ -254,7 +254,7 @@ t.test('nodes with different configurations, longer than a rollout takes', (t) =
   )
 )
 
-t.test('a snapshot that cannot be written', (t) =>
+t.test('an alert fires for a snapshot that cannot be written', (t) =>
   firing(t, [node('jingwei_mesh_discovery_snapshot_failing', '0x24 1x120 0x60')], {
     '4m': [],
     '8m': ['SnapshotFails'],
@@ -262,7 +262,7 @@ t.test('a snapshot that cannot be written', (t) =>
   })
 )
 
-t.test('many requests are refused', (t) => {
+t.test('an alert fires if many requests are refused', (t) => {
   const refused = (reason: string, values: string) => node('jingwei_edge_refused_total', values, `,reason="${reason}"`)
   return Promise.all([
     // 100 requests a second, 1 of 20 refused; then 1 of 10.
@@ -284,14 +284,14 @@ t.test('many requests are refused', (t) => {
   ])
 })
 
-t.test('few file descriptors are left', (t) =>
+t.test('an alert fires if few file descriptors are left', (t) =>
   firing(t, [node('process_open_fds', '700x60 850x90'), node('process_max_fds', '1000x150')], {
     '6m': [],
     '11m': ['DescriptorsRunOut']
   })
 )
 
-t.test('load is shed: requests, or only connections', (t) => {
+t.test('an alert fires if load is shed: requests, or only connections', (t) => {
   const of = (name: string, reason: string, values: string) => ({
     series: `jingwei_edge_${name}_total{instance="gateway-1",reason="${reason}"}`,
     values
@@ -307,7 +307,7 @@ t.test('load is shed: requests, or only connections', (t) => {
   )
 })
 
-t.test('a resource is exhausted: an alert from the first failures until five minutes after the last', (t) =>
+t.test('an alert fires for an exhausted resource, from the first failures until five minutes after the last', (t) =>
   firing(
     t,
     [

@@ -78,7 +78,7 @@ t.test('two gateways behind a load balancer', { timeout: 110_000 }, async (t) =>
     await gateways[0].start()
     await waitFor('the killed gateway is back', async () => (await cluster.inRotation()).length === 2)
 
-    t.same(await gateways[1].end('SIGTERM'), { code: 0, signal: null }, 'it drained and exited with 0')
+    t.same(await gateways[1].end('SIGTERM'), { code: 0, signal: null }, 'the gateway drains and exits with 0')
     t.same(await cluster.inRotation(), ['gateway-1'])
     const whileDrained = load.total()
     await waitFor('the load goes on', () => load.total() > whileDrained + 300)
@@ -198,7 +198,7 @@ t.test('the load balancer retries no request that is not idempotent', async (t) 
   // After a refused connection no request was received: HAProxy retries at the other node, with any method.
   servers[0]!.close()
   for (let index = 0; index < 4; index++) {
-    t.equal(await send('POST'), 502, 'a closed connection without a response, not a refused one')
+    t.equal(await send('POST'), 502, 'a POST on a connection that is closed without a response is not retried')
     t.same(received, ['POST'])
   }
 })

@@ -8,7 +8,7 @@ import { waitFor } from '../helpers/processes.ts'
 
 const readAll = 'service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }'
 
-t.test('a token refused, then accepted, then refused again', async (t) => {
+t.test('a Consul token is refused, then accepted, then refused again', async (t) => {
   const consul = await startConsul({ acl: true })
   t.teardown(consul.stop)
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
@@ -26,13 +26,13 @@ t.test('a token refused, then accepted, then refused again', async (t) => {
   t.match(
     early.services.orders?.error,
     /403.*ACL not found.*service:read/s,
-    'the error of Consul, and the required policy'
+    'the log line has the error of Consul and the required policy'
   )
   t.equal((await gateway.send('/fixed')).status, 200)
   const errors = () => gateway.metric('jingwei_mesh_discovery_errors_total', 'orders')
   await waitFor('more attempts', async () => (await errors())! >= 4)
   const refusals = () => gateway.log().filter(({ msg }) => msg.startsWith('Consul refuses'))
-  t.equal(refusals().length, 1, 'one line')
+  t.equal(refusals().length, 1, 'the refusal is logged once')
   t.match(refusals()[0], { level: 'warn', err: { message: /ACL not found/ } })
 
   const made = await consul.api('PUT', '/v1/acl/policy', { Name: 'read', Rules: readAll })

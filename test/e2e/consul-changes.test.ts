@@ -15,7 +15,7 @@ t.teardown(consul.stop)
 const register = (service: string, { name, port }: Upstream, more: object = {}) =>
   consul.register({ id: `${service}-${name}`, name: service, port, check, ...more })
 
-t.test('registration, critical check, deregistration', async (t) => {
+t.test('registrations, critical checks and deregistrations change the instances', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   // Select at random: clients in step can each stay with one instance, with round robin as well as with least request.
   const mesh = { retry: false, balance: 'random' }
@@ -41,7 +41,7 @@ t.test('registration, critical check, deregistration', async (t) => {
   await consul.setCheck('service:orders-b', 'passing')
   await client.until('orders', [a.port, b.port])
   const both = await client.spread('/orders', 50)
-  t.ok(both.a && both.b, 'and gets requests again once its check passes')
+  t.ok(both.a && both.b, 'both instances get requests once the check passes')
 
   await consul.deregister('orders-b')
   await client.until('orders', [a.port])
@@ -53,7 +53,7 @@ t.test('registration, critical check, deregistration', async (t) => {
   t.ok(sent > 100)
 })
 
-t.test('the address changes', async (t) => {
+t.test('a changed address moves the requests', async (t) => {
   const [old, next] = [await upstream(t, 'old'), await upstream(t, 'next')]
   const client = await inProcess(t, { consul: consul.url, services: { moving: {} }, mesh: { retry: false } })
   await consul.register({ id: 'moving-1', name: 'moving', port: old.port })
@@ -63,7 +63,7 @@ t.test('the address changes', async (t) => {
   await consul.register({ id: 'moving-1', name: 'moving', port: next.port })
   await client.until('moving', [next.port])
   t.strictSame(await client.spread('/moving', 50), { next: 50 })
-  t.strictSame((await background.stop()).failures, [], 'no request failed, also none in flight at the old address')
+  t.strictSame((await background.stop()).failures, [], 'no request fails, not even one in flight at the old address')
 })
 
 t.test("a request in flight outlives its instance's registration", async (t) => {
@@ -79,7 +79,7 @@ t.test("a request in flight outlives its instance's registration", async (t) => 
   t.match(await response, { status: 200, instance: 'a' })
 })
 
-t.test('weights', async (t) => {
+t.test('Consul weights are honoured', async (t) => {
   const [heavy, light, off] = [await upstream(t, 'heavy'), await upstream(t, 'light'), await upstream(t, 'off')]
   const services = { weighted: { mesh: { balance: 'round-robin' } }, drawn: { consul: { service: 'weighted' } } }
   const client = await inProcess(t, { consul: consul.url, services })
@@ -87,7 +87,11 @@ t.test('weights', async (t) => {
   await register('weighted', light, { weights: { passing: 1, warning: 1 } })
   await client.until('weighted', [heavy.port, light.port])
   await client.until('drawn', [heavy.port, light.port])
-  t.strictSame(await client.spread('/weighted', 100), { heavy: 80, light: 20 }, 'exact by round robin')
+  t.strictSame(
+    await client.spread('/weighted', 100),
+    { heavy: 80, light: 20 },
+    'round robin distributes exactly by weight'
+  )
   // Selected at random, without active requests: 4:1 of 400 is 320, with a standard deviation of 8.
   const drawn = await client.spread('/drawn', 400)
   t.ok(drawn.heavy! > 270 && drawn.heavy! < 370, `least request selected ${JSON.stringify(drawn)}`)
@@ -99,7 +103,7 @@ t.test('weights', async (t) => {
   t.equal(off.hits(), 0)
 })
 
-t.test('maintenance mode, of an instance and of the node', async (t) => {
+t.test('maintenance mode of an instance or of the node removes instances', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const client = await inProcess(t, { consul: consul.url, services: { kept: {} } })
   await register('kept', a)
@@ -121,7 +125,7 @@ t.test('maintenance mode, of an instance and of the node', async (t) => {
   t.equal((await client.send('/kept')).status, 200)
 })
 
-t.test('tags, another name, and warning state', async (t) => {
+t.test('tags, another service name and the warning state select instances', async (t) => {
   const [plain, canary, shaky] = [await upstream(t, 'plain'), await upstream(t, 'canary'), await upstream(t, 'shaky')]
   const services = {
     every: { consul: { service: 'tagged' } },
@@ -157,7 +161,11 @@ t.test('a registered instance that does not listen fails no request', async (t) 
   await client.until('half', [a.port, port])
   t.strictSame(await client.spread('/half', 50), { a: 50 })
   const posts = await Promise.all(Array.from({ length: 10 }, () => client.send('/half', { method: 'POST', body: 'x' })))
-  t.strictSame(new Set(posts.map(({ status }) => status)), new Set([200]), 'also no POST, since no byte of it was sent')
+  t.strictSame(
+    new Set(posts.map(({ status }) => status)),
+    new Set([200]),
+    'no POST fails, since no byte of it was sent'
+  )
 })
 
 t.end() // all subtests are queued; without this call the end would wait for Consul

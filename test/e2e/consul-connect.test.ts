@@ -32,7 +32,7 @@ const transportOf = async (client: Client, name: string) => {
   return services.find((service) => service.name === name)!.concerns.transport
 }
 
-t.test('mTLS straight to the sidecars; intentions; beside it a service without a sidecar', async (t) => {
+t.test('the gateway calls sidecars by mTLS under intentions, beside a service without a sidecar', async (t) => {
   const consul = await consulFor(t)
   const orders = await plain(t, 'orders')
   const legacy = await plain(t, 'legacy')
@@ -43,7 +43,11 @@ t.test('mTLS straight to the sidecars; intentions; beside it a service without a
   await gateway.until('orders', [sidecar.port])
   t.match(await gateway.send('/orders'), { status: 200, text: /^orders / })
   t.match(await gateway.send('/orders', { method: 'POST', body: 'x' }), { status: 200, text: /^orders / })
-  t.match(await gateway.send('/legacy'), { status: 200, text: /^legacy / }, 'without a sidecar')
+  t.match(
+    await gateway.send('/legacy'),
+    { status: 200, text: /^legacy / },
+    'a service without a sidecar is reached directly'
+  )
   const days =
     ((await gateway.metric('jingwei_mesh_certificate_expiry_timestamp_seconds', 'orders'))! - Date.now() / 1000) /
     86_400
@@ -96,7 +100,7 @@ t.test('with intentions off or in shadow mode, the sidecar decides', async (t) =
   t.equal(orders.count(), 0)
 })
 
-t.test('a sidecar with the certificate of another service', async (t) => {
+t.test('a sidecar with the certificate of another service is not trusted', async (t) => {
   const consul = await consulFor(t)
   const users = await plain(t, 'users')
   await consul.register({ name: 'users', port: users.port })
@@ -118,7 +122,7 @@ t.test('a sidecar with the certificate of another service', async (t) => {
   t.same(await trying.spread('/orders', 10), { orders: 10 })
 })
 
-t.test('the authority gets a new key under load: nothing fails', async (t) => {
+t.test('no request fails while the authority gets a new key under load', async (t) => {
   const consul = await consulFor(t)
   const [one, two] = [await plain(t, 'one'), await plain(t, 'two')]
   const first = await behindSidecar(t, consul, 'orders', one.port, 'orders-1')
@@ -148,7 +152,7 @@ t.test('the authority gets a new key under load: nothing fails', async (t) => {
   t.match(await transportOf(gateway, 'orders'), { error: null })
 })
 
-t.test('Connect-native; a token with the minimal policy; Consul unavailable', async (t) => {
+t.test('Connect-native instances are called with a minimal token, also while Consul is unavailable', async (t) => {
   const consul = await consulFor(t, { acl: true })
   const { port, callers } = await native(t, consul, 'orders')
   const rules =
@@ -167,7 +171,7 @@ t.test('Connect-native; a token with the minimal policy; Consul unavailable', as
   t.equal((await gateway.send('/other')).status, 403)
 })
 
-t.test('no leaf certificate, no instances: the gateway waits for it, and reports the reason', async (t) => {
+t.test('without a leaf certificate there are no instances, and the gateway reports the reason', async (t) => {
   const consul = await consulFor(t, { acl: true })
   const orders = await plain(t, 'orders')
   await behindSidecar(t, consul, 'orders', orders.port)
@@ -186,7 +190,7 @@ t.test('no leaf certificate, no instances: the gateway waits for it, and reports
   t.equal((await server.inject('/orders')).statusCode, 503)
 })
 
-t.test('mode sidecar: through the upstream listener of a proxy of our own', async (t) => {
+t.test('mode sidecar sends calls through the upstream listener of a local proxy', async (t) => {
   const consul = await consulFor(t)
   const orders = await plain(t, 'orders')
   await behindSidecar(t, consul, 'orders', orders.port)

@@ -7,7 +7,7 @@ import { steadyLoad } from '../helpers/e2e/load.ts'
 import { upstreamProcess } from '../helpers/e2e/upstream.ts'
 import { waitFor } from '../helpers/processes.ts'
 
-t.test('instances start, deregister and stop in order', async (t) => {
+t.test('no request fails while instances start, deregister and stop in order', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   const client = await inProcess(t, { consul: consul.url, services: { orders: {} } })
@@ -34,11 +34,11 @@ t.test('instances start, deregister and stop in order', async (t) => {
   await waitFor('2,000 requests', () => load.tally.sent >= 2000, 60_000)
   const { sent, failures, by } = await load.stop()
   t.comment(`${sent} requests to ${Object.keys(by).length} instances`)
-  t.strictSame(failures, [], 'no request failed, not even a POST')
+  t.strictSame(failures, [], 'no request fails, not even a POST')
   t.equal(Object.keys(by).length, 9)
 })
 
-t.test('instances are killed while registered, or stop as they deregister', async (t) => {
+t.test('no idempotent request fails while instances are killed or stop as they deregister', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   const client = await inProcess(t, { consul: consul.url, services: { orders: {} } })
@@ -90,7 +90,7 @@ t.test('instances are killed while registered, or stop as they deregister', asyn
     'no idempotent request failed'
   )
   const early = failures.filter(({ at }) => !ends.some(({ from, to }) => at > from - 50 && at < to + 50))
-  t.strictSame(early, [], 'a POST failed only as its instance ended')
+  t.strictSame(early, [], 'a POST fails only while its instance ends')
   t.ok(failures.length <= 3 * ends.length, `at most the requests in flight failed: ${failures.length}`)
   t.strictSame(new Set(failures.map(({ what }) => what.slice(0, 3))), new Set(failures.length > 0 ? ['502'] : []))
   t.equal(Object.keys(by).length, 8)

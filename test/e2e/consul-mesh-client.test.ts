@@ -12,7 +12,7 @@ import { freePort, runToEnd } from '../helpers/processes.ts'
 const example = resolve(import.meta.dirname, '../../config/examples/mesh-client.ts')
 const recorder = pathToFileURL(join(import.meta.dirname, '../helpers/e2e/loaded-modules.ts')).href
 
-t.test('the example of a bare mesh client', async (t) => {
+t.test('the example of a mesh client calls services without Fastify', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'jingwei-mesh-client-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const LOADED_MODULES = join(folder, 'loaded')
@@ -39,17 +39,17 @@ t.test('the example of a bare mesh client', async (t) => {
   const { code, stderr, lines, loaded, took } = await run([example, '/orders?x=1', '9'], { CONSUL_URL: consul.url })
   t.equal(stderr, '')
   t.equal(code, 0)
-  t.ok(took < 15_000, 'it exits by itself, also with a blocking query in progress')
+  t.ok(took < 15_000, 'the program exits by itself, also during a blocking query')
   t.equal(lines.length, 9)
   for (const line of lines) t.match(line, /^200 \{"instance":"[ab]","method":"GET","path":"\/orders\?x=1"/)
   t.ok(
     a.hits() > 0 && b.hits() > 0 && a.hits() + b.hits() === 9,
-    'spread over the instances; the absent one fails no call'
+    'calls are spread over the instances; the missing instance fails no call'
   )
 
   const names = (part: string) => loaded.filter((url) => url.includes(part)).length
   t.ok(names('/plugins/mesh/mesh.ts') && names('/undici/') && names('/consul/'), 'the loaded modules are recorded')
-  t.strictSame(loaded.filter(isFastify), [], 'and Fastify is not among them')
+  t.strictSame(loaded.filter(isFastify), [], 'Fastify is not loaded')
   t.strictSame(
     loaded.filter((url) => /\/plugins\/(edge|operations)\//.test(url)),
     []
@@ -57,9 +57,9 @@ t.test('the example of a bare mesh client', async (t) => {
 
   const gateway = await run([appFile, '--version'])
   t.equal(gateway.code, 0)
-  t.ok(gateway.loaded.some(isFastify), 'the gateway, recorded in the same way, loads it')
+  t.ok(gateway.loaded.some(isFastify), 'the gateway loads Fastify, so the recording works')
 
   const absent = await run([example], { CONSUL_URL: 'http://127.0.0.1:9' })
-  t.equal(absent.code, 1, 'without Consul it exits with an error')
+  t.equal(absent.code, 1, 'without Consul the program exits with an error')
   t.match(absent.stderr, /MESH_NOT_READY/)
 })

@@ -48,7 +48,7 @@ async function processMetric(gateway: GatewayProcess, name: string): Promise<num
 const everyInstance = async (gateway: GatewayProcess) =>
   (await gateway.services()).reduce((sum, { instances }) => sum + instances.length, 0)
 
-t.test('50 services, 500 instances', async (t) => {
+t.test('500 instances of 50 services are discovered and called', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   const { port } = await upstream(t, '', { host: '0.0.0.0' })

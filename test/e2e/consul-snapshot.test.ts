@@ -52,7 +52,7 @@ async function consulPorts() {
   return { http, dns, server, serfLan }
 }
 
-t.test('killed, and restarted while Consul is unavailable', async (t) => {
+t.test('a gateway that is killed restarts from the snapshot while Consul is unavailable', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const ports = await consulPorts()
   const consul = await startConsul({ ports })
@@ -75,7 +75,7 @@ t.test('killed, and restarted while Consul is unavailable', async (t) => {
   t.equal(await written(), before, 'explain does not change the snapshot')
 
   const second = await life()
-  t.strictSame(await second.spread('/orders', 4), { a: 2, b: 2 }, 'it serves at once')
+  t.strictSame(await second.spread('/orders', 4), { a: 2, b: 2 }, 'the gateway serves at once')
   t.match(await source(second, 'orders'), { kind: 'consul', restored: true })
   t.equal(await second.metric('jingwei_mesh_discovery_restored', 'orders'), 1)
   t.ok((await second.metric('jingwei_mesh_discovery_age_seconds', 'orders'))! > 0)

@@ -304,11 +304,11 @@ t.test('the image has all that it runs, and needs no development dependency', as
     ready: async () => (await fetch(`http://127.0.0.1:${admin}/health/live`)).ok
   })
   t.teardown(gateway.stop)
-  t.match(await check(), { code: 0 }, 'and passes once the gateway does')
+  t.match(await check(), { code: 0 }, 'the health check passes once the gateway runs')
 
   const [, service] = named('orders').command!
   const help = await runToEnd(process.execPath, [service!, '--nonsense'], { cwd: folder, env })
-  t.match(help, { code: 1, stderr: /Unknown option '--nonsense'/ }, 'the example service is in the image, too')
+  t.match(help, { code: 1, stderr: /Unknown option '--nonsense'/ }, 'the example service is in the image')
 })
 
 t.test('the example services start with the commands of compose', async (t) => {
@@ -331,5 +331,5 @@ t.test('the example services start with the commands of compose', async (t) => {
   const [node, flag, script] = named('orders').healthcheck!.test.slice(1) as [string, string, string]
   t.equal(node, 'node')
   const check = await runToEnd(process.execPath, [flag, script.replace(':9000', `:${port}`)], { env: process.env })
-  t.equal(check.code, 0, 'its health check passes, also without Consul')
+  t.equal(check.code, 0, 'the health check of the service passes without Consul')
 })

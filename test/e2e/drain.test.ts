@@ -58,47 +58,54 @@ async function rawClient(t: Test, url: string) {
   return { send, closed, responses: () => text.split(/(?=HTTP\/1\.1 )/).filter(Boolean), socket }
 }
 
-t.test('SIGTERM: not ready at once, served through the delay, in-flight requests end, exit 0', async (t) => {
-  const gateway = await gatewayFor(t, { delay: '1500ms', timeout: '10s' })
-  const idle = await rawClient(t, gateway.url)
-  const busy = await rawClient(t, gateway.url)
-  const streaming = await rawClient(t, gateway.url)
-  idle.send('/orders')
-  await waitFor('a response', () => idle.responses().length === 1)
-  t.notMatch(idle.responses()[0], /connection: close/i, 'before, keep-alive')
-  busy.send('/orders?delay=3000')
-  streaming.send('/orders?stream=3000')
-  await waitFor('the stream has begun', () => streaming.responses().length === 1)
+t.test(
+  'on SIGTERM the gateway is not ready, serves through the delay, completes requests in flight and exits with 0',
+  async (t) => {
+    const gateway = await gatewayFor(t, { delay: '1500ms', timeout: '10s' })
+    const idle = await rawClient(t, gateway.url)
+    const busy = await rawClient(t, gateway.url)
+    const streaming = await rawClient(t, gateway.url)
+    idle.send('/orders')
+    await waitFor('a response', () => idle.responses().length === 1)
+    t.notMatch(idle.responses()[0], /connection: close/i, 'the connection is kept alive before SIGTERM')
+    busy.send('/orders?delay=3000')
+    streaming.send('/orders?stream=3000')
+    await waitFor('the stream has begun', () => streaming.responses().length === 1)
 
-  const began = performance.now()
-  gateway.running.kill('SIGTERM')
-  await waitFor('not ready', async () => (await gateway.health()).code === 503, 1000)
-  t.equal((await gateway.health()).status, 'draining')
-  const late = await gateway.send('/orders')
-  t.match(late, { status: 200, headers: { connection: 'close' } }, 'still served, with Connection: close')
-  idle.send('/orders')
-  await waitFor('a response', () => idle.responses().length === 2)
-  t.match(idle.responses()[1], /^HTTP\/1\.1 200 [\s\S]*connection: close/i, 'also on an existing connection')
-  await idle.closed
-  t.equal((await gateway.send('/missing')).headers.connection, 'close', 'also with an error')
+    const began = performance.now()
+    gateway.running.kill('SIGTERM')
+    await waitFor('not ready', async () => (await gateway.health()).code === 503, 1000)
+    t.equal((await gateway.health()).status, 'draining')
+    const late = await gateway.send('/orders')
+    t.match(late, { status: 200, headers: { connection: 'close' } }, 'still served, with Connection: close')
+    idle.send('/orders')
+    await waitFor('a response', () => idle.responses().length === 2)
+    t.match(
+      idle.responses()[1],
+      /^HTTP\/1\.1 200 [\s\S]*connection: close/i,
+      'an existing connection gets Connection: close'
+    )
+    await idle.closed
+    t.equal((await gateway.send('/missing')).headers.connection, 'close', 'an error response has Connection: close')
 
-  await waitFor('no new connections', () => refused(`${gateway.url}/orders`), 5000)
-  t.ok(performance.now() - began >= 1400, 'after the delay, not before')
-  t.equal((await gateway.health()).status, 'draining', 'the health check responds to the end')
-  await busy.closed
-  t.match(
-    busy.responses()[0],
-    /^HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*"instance":"a"/i,
-    'the request in flight succeeds'
-  )
-  await streaming.closed
-  t.match(streaming.responses()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'so does the stream, whole')
-  t.strictSame(await gateway.running.exited, { code: 0, signal: null })
-  const took = performance.now() - began
-  t.comment(`ended after ${took.toFixed(0)} ms`)
-  t.ok(took < 7000, 'it did not wait for idle connections')
-  t.ok(gateway.log().some(({ msg }) => msg === 'stopped'))
-})
+    await waitFor('no new connections', () => refused(`${gateway.url}/orders`), 5000)
+    t.ok(performance.now() - began >= 1400, 'the gateway ends after the delay')
+    t.equal((await gateway.health()).status, 'draining', 'the health check responds to the end')
+    await busy.closed
+    t.match(
+      busy.responses()[0],
+      /^HTTP\/1\.1 200 [\s\S]*connection: close[\s\S]*"instance":"a"/i,
+      'the request in flight succeeds'
+    )
+    await streaming.closed
+    t.match(streaming.responses()[0], /end of stream\r\n0\r\n\r\n$|end of stream$/, 'the stream is complete')
+    t.strictSame(await gateway.running.exited, { code: 0, signal: null })
+    const took = performance.now() - began
+    t.comment(`ended after ${took.toFixed(0)} ms`)
+    t.ok(took < 7000, 'the shutdown does not wait for idle connections')
+    t.ok(gateway.log().some(({ msg }) => msg === 'stopped'))
+  }
+)
 
 t.test('pipelined responses that are queued when draining begins have Connection: close', async (t) => {
   const gateway = await gatewayFor(t, { delay: '5s', timeout: '10s' })
@@ -111,14 +118,14 @@ t.test('pipelined responses that are queued when draining begins have Connection
   await waitFor('it drains', async () => (await gateway.health()).status === 'draining')
   await client.closed
   const [stream, next, ...more] = client.responses()
-  t.notMatch(stream, /connection: close/i, 'not in the header section that was sent before')
+  t.notMatch(stream, /connection: close/i, 'an earlier header section has no Connection: close')
   t.match(next, /^HTTP\/1\.1 200 [\s\S]*connection: close/i)
   t.strictSame(more, [], 'no response after Connection: close')
   gateway.running.kill('SIGTERM')
   await gateway.running.exited
 })
 
-t.test('HTTP/2: sessions get GOAWAY, streams in flight complete', async (t) => {
+t.test('HTTP/2 sessions get GOAWAY, and streams in flight complete', async (t) => {
   const { port } = await upstream(t, 'a')
   const services = { orders: { instances: [`http://127.0.0.1:${port}`] } }
   const tls = await certificate(t)
@@ -138,7 +145,7 @@ t.test('HTTP/2: sessions get GOAWAY, streams in flight complete', async (t) => {
   t.ok(performance.now() - began < 5000)
 })
 
-t.test('idle: SIGINT stops it soon, also with open connections', async (t) => {
+t.test('SIGINT stops an idle gateway soon, also with open connections', async (t) => {
   const gateway = await gatewayFor(t, { delay: '0s', timeout: '10s' })
   const idle = await rawClient(t, gateway.url)
   idle.send('/orders')
@@ -151,7 +158,7 @@ t.test('idle: SIGINT stops it soon, also with open connections', async (t) => {
   await Promise.all([idle.closed, silent.closed])
 })
 
-t.test('a request that outlasts the drain timeout is aborted, exit 1', async (t) => {
+t.test('a request that outlasts the drain timeout is aborted, and the process exits with 1', async (t) => {
   const gateway = await gatewayFor(t, { delay: '0s', timeout: '1s' }, true)
   const stuck = await rawClient(t, gateway.url)
   stuck.send('/orders?stream=20000')
@@ -160,7 +167,7 @@ t.test('a request that outlasts the drain timeout is aborted, exit 1', async (t)
   gateway.running.kill('SIGTERM')
   t.strictSame(await gateway.running.exited, { code: 1, signal: null })
   const took = performance.now() - began
-  t.ok(took >= 950 && took < 5000, `after ${took.toFixed(0)} ms`)
+  t.ok(took >= 950 && took < 5000, `the shutdown took ${took.toFixed(0)} ms`)
   t.ok(gateway.log().some(({ level, msg }) => level === 'error' && /drain timeout/.test(msg)))
   t.ok(
     gateway.log().some(({ msg, error, status }) => msg === 'request' && error === 'JW_DRAIN_TIMEOUT' && status === 503),
@@ -169,7 +176,7 @@ t.test('a request that outlasts the drain timeout is aborted, exit 1', async (t)
   await stuck.closed
 })
 
-t.test('a second signal stops it at once', async (t) => {
+t.test('a second signal stops the gateway at once', async (t) => {
   const gateway = await gatewayFor(t, { delay: '20s', timeout: '20s' })
   const began = performance.now()
   gateway.running.kill('SIGTERM')
@@ -184,7 +191,7 @@ async function startFails(t: Test, wanted: Wanted | string) {
   const began = performance.now()
   const { code, stdout, stderr } = await runToEnd(process.execPath, [appFile, '-c', file], { timeout: 15_000 })
   t.equal(code, 1)
-  t.ok(performance.now() - began < 10_000, 'it exits by itself')
+  t.ok(performance.now() - began < 10_000, 'the process exits by itself')
   t.notMatch(stderr, /jingwei is up/)
   return { file, stdout, lines: stderr.trim().split('\n'), stderr }
 }
@@ -196,7 +203,7 @@ async function takenPort(t: Test): Promise<number> {
   return (server.address() as AddressInfo).port
 }
 
-t.test('a port that is in use', async (t) => {
+t.test('a port that is in use is reported', async (t) => {
   const port = await takenPort(t)
   const { port: instance, hits } = await upstream(t, 'a')
   // An unavailable Consul: its query loop must end, too.
@@ -209,9 +216,9 @@ t.test('a port that is in use', async (t) => {
     `1 fault in ${file}; nothing was started`
   ]
   const withoutColumn = ({ lines }: { lines: string[] }) => lines.map((line) => line.replace(/:1:\d+:/, ':1:'))
-  t.strictSame(withoutColumn(edge), faultOf(edge.file, 'listen.port'), "the edge's")
+  t.strictSame(withoutColumn(edge), faultOf(edge.file, 'listen.port'), 'the fault of the edge port')
   const admin = await startFails(t, { ...wanted, adminPort: port })
-  t.strictSame(withoutColumn(admin), faultOf(admin.file, 'admin.port'), "the admin's")
+  t.strictSame(withoutColumn(admin), faultOf(admin.file, 'admin.port'), 'the fault of the admin port')
   t.equal(hits(), 0)
 })
 
@@ -262,7 +269,7 @@ t.test('with npm start, a port that is in use is reported with the variable that
   )
 })
 
-t.test('a configuration with faults: all are reported, nothing is started', async (t) => {
+t.test('all faults of a configuration are reported, and nothing is started', async (t) => {
   const port = await takenPort(t)
   const yaml = [
     'listen: { port: 0, prot: 1 }',
@@ -277,11 +284,11 @@ t.test('a configuration with faults: all are reported, nothing is started', asyn
   t.match(stderr, /timeout/)
   t.match(stderr, /path/)
   t.match(stderr, /ordrs/)
-  t.ok(lines.filter((line) => line.includes(`${file}:`)).length >= 4, 'each with its position')
+  t.ok(lines.filter((line) => line.includes(`${file}:`)).length >= 4, 'each fault has its position')
   t.equal(stdout, '', 'no log line: nothing was started')
 })
 
-t.test('a plugin that fails to load', async (t) => {
+t.test('a plugin that fails to load is reported', async (t) => {
   const { lines } = await startFails(t, {
     services: {},
     plugins: [{ path: join(import.meta.dirname, '../../package.json') }]

@@ -7,7 +7,7 @@ import { runToEnd } from '../helpers/processes.ts'
 
 const program = join(import.meta.dirname, '../helpers/e2e/open-and-close.ts')
 
-t.test('the process exits by itself', async (t) => {
+t.test('the process exits by itself after close, without open handles', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   const instance = await upstreamProcess(t, 'a')

@@ -95,7 +95,7 @@ async function measured(t: Test) {
   }
 }
 
-t.test('of clients', async (t) => {
+t.test('the cost of headers of clients is bounded', async (t) => {
   const ratio = await measured(t)
   for (const name of requestHeaders) {
     for (const [kind, part] of Object.entries(values)) {
@@ -114,7 +114,7 @@ t.test('of clients', async (t) => {
   }
 })
 
-t.test('of services', async (t) => {
+t.test('the cost of headers of services is bounded', async (t) => {
   const ratio = await measured(t)
   const hosts = `X-Forwarded-Host: ${'h, '.repeat(5000)}\r\n`
   for (const name of responseHeaders) {

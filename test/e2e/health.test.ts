@@ -26,7 +26,7 @@ async function seen(client: Client, service: string, port: number) {
 /** Round robin, with retries also after a timeout or a reset. */
 const mesh = { balance: 'round-robin', retry: { on: ['gateway-error'], budget: '100%' } }
 
-t.test('outlier detection: an instance that has died, though Consul calls it healthy', async (t) => {
+t.test('outlier detection ejects an instance that has died, though Consul reports it as passing', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   await register('orders', a)
   await register('orders', b)
@@ -63,7 +63,7 @@ t.test('outlier detection: an instance that has died, though Consul calls it hea
   )
 })
 
-t.test('active checks: an instance that is frozen, though Consul calls it healthy', async (t) => {
+t.test('active checks remove an instance that is frozen, though Consul reports it as passing', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstreamProcess(t, 'b')]
   await register('frozen', a)
   await register('frozen', b)
@@ -93,7 +93,7 @@ t.test('active checks: an instance that is frozen, though Consul calls it health
   t.strictSame(failures, [], `none of ${sent} requests failed`)
 })
 
-t.test("active checks instead of Consul's", async (t) => {
+t.test("active checks can replace Consul's", async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   await register('own', a, 'critical')
   await register('own', b, 'critical')
@@ -111,5 +111,5 @@ t.test("active checks instead of Consul's", async (t) => {
   await waitFor('it is available again', async () => (await seen(client, 'own', b.port))?.available === true)
   await consul.api('PUT', '/v1/agent/service/maintenance/own-a?enable=true&reason=test')
   await client.until('own', [b.port])
-  t.strictSame(await client.spread('/own', 20), { b: 20 }, 'maintenance mode still applies: an operator set it')
+  t.strictSame(await client.spread('/own', 20), { b: 20 }, 'maintenance mode applies, since an operator set it')
 })

@@ -73,50 +73,54 @@ const inMb = (value: number) => (value / mb).toFixed(0)
 
 t.setTimeout(600_000)
 
-t.test('large bodies, slow peers', { skip: process.platform !== 'linux' && 'reads /proc' }, async (t) => {
-  const pauses = { reader: 0, writer: 0 }
-  const received = { bytes: 0 }
-  const service = await startService(async (request, response) => {
-    if (request.method === 'POST') {
-      await pipeline(request, drain(pauses.reader, received)).catch(() => {})
-      response.end('ok')
-    } else await pipeline(Readable.from(bytes(Number(request.url!.slice(1)), pauses.writer)), response).catch(() => {})
-  })
-  const gateway = await gatewayBefore(t.testdir(), service.url)
-  t.teardown(async () => {
-    await gateway.stop()
-    await service.close()
-  })
-  const { port } = gateway
-  const agent = new http.Agent({ keepAlive: true })
-  t.teardown(() => agent.destroy())
-  const ask = (method: string, path: string) => {
-    const request = http.request({ port, host: '127.0.0.1', method, path, agent })
-    const responded = new Promise<http.IncomingMessage>((resolve, reject) => {
-      request.once('response', resolve).once('error', reject)
+t.test(
+  'memory is bounded with large bodies and slow peers',
+  { skip: process.platform !== 'linux' && 'reads /proc' },
+  async (t) => {
+    const pauses = { reader: 0, writer: 0 }
+    const received = { bytes: 0 }
+    const service = await startService(async (request, response) => {
+      if (request.method === 'POST') {
+        await pipeline(request, drain(pauses.reader, received)).catch(() => {})
+        response.end('ok')
+      } else
+        await pipeline(Readable.from(bytes(Number(request.url!.slice(1)), pauses.writer)), response).catch(() => {})
     })
-    return { request, responded }
-  }
-  const download = async (pauseMs: number, length = size) => {
-    const { request, responded } = ask('GET', `/${length}`)
-    request.end()
-    received.bytes = 0
-    await pipeline(await responded, drain(pauseMs, received))
-  }
-  const upload = async (pauseMs: number, length = size) => {
-    const { request, responded } = ask('POST', '/')
-    received.bytes = 0
-    await pipeline(Readable.from(bytes(length, pauseMs)), request)
-    const response = await responded
-    t.equal(response.statusCode, 200)
-    response.resume()
-  }
+    const gateway = await gatewayBefore(t.testdir(), service.url)
+    t.teardown(async () => {
+      await gateway.stop()
+      await service.close()
+    })
+    const { port } = gateway
+    const agent = new http.Agent({ keepAlive: true })
+    t.teardown(() => agent.destroy())
+    const ask = (method: string, path: string) => {
+      const request = http.request({ port, host: '127.0.0.1', method, path, agent })
+      const responded = new Promise<http.IncomingMessage>((resolve, reject) => {
+        request.once('response', resolve).once('error', reject)
+      })
+      return { request, responded }
+    }
+    const download = async (pauseMs: number, length = size) => {
+      const { request, responded } = ask('GET', `/${length}`)
+      request.end()
+      received.bytes = 0
+      await pipeline(await responded, drain(pauseMs, received))
+    }
+    const upload = async (pauseMs: number, length = size) => {
+      const { request, responded } = ask('POST', '/')
+      received.bytes = 0
+      await pipeline(Readable.from(bytes(length, pauseMs)), request)
+      const response = await responded
+      t.equal(response.statusCode, 200)
+      response.resume()
+    }
 
-  for (let n = 0; n < 200; n++) await download(0, chunk.length)
-  const idle = await gateway.resident()
-  t.comment(`idle: ${inMb(idle)} MB; bodies of ${inMb(size)} MB`)
+    for (let n = 0; n < 200; n++) await download(0, chunk.length)
+    const idle = await gateway.resident()
+    t.comment(`idle: ${inMb(idle)} MB; bodies of ${inMb(size)} MB`)
 
-  const cases: [what: string, run: () => Promise<void>][] = [
+    const cases: [what: string, run: () => Promise<void>][] = [
     ['a download, the client reads slowly', () => download(5)],
     ['a download, the service writes slowly', () => { pauses.writer = 5; return download(0) }],
     ['a download, both as fast as they can', () => { pauses.writer = 0; return download(0) }],
@@ -124,12 +128,13 @@ t.test('large bodies, slow peers', { skip: process.platform !== 'linux' && 'read
     ['an upload, the client writes slowly', () => { pauses.reader = 0; return upload(5) }],
     ['an upload, both as fast as they can', () => upload(0)]
   ] // biome-ignore format: a table
-  for (const [what, run] of cases) {
-    await gateway.forgetPeak()
-    await run()
-    t.equal(received.bytes, size, what)
-    const over = (await gateway.peak()) - idle
-    t.comment(`${what}: ${inMb(over)} MB over idle`)
-    t.ok(over <= allowed, `${what}: at most ${inMb(allowed)} MB over idle, not ${inMb(over)}`)
+    for (const [what, run] of cases) {
+      await gateway.forgetPeak()
+      await run()
+      t.equal(received.bytes, size, what)
+      const over = (await gateway.peak()) - idle
+      t.comment(`${what}: ${inMb(over)} MB over idle`)
+      t.ok(over <= allowed, `${what}: at most ${inMb(allowed)} MB over idle, not ${inMb(over)}`)
+    }
   }
-})
+)

@@ -72,71 +72,71 @@ async function refused(closed: () => number, atLeast: number): Promise<void> {
   })
 }
 
-t.test('300 slow clients: the first stay, the rest are refused, and open connections are still served', async (t) => {
-  const { gateway, port } = await gatewayWith(t)
-  const good = connect(port, head('GET'))
-  t.equal(parse(await good.until('well')).status, 200)
-  const slow = Array.from({ length: 300 }, () => connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: '))
-  let closed = 0
-  for (const client of slow) void client.closed.then(() => closed++)
-  await refused(() => closed, 300 - descriptors)
-  for (let served = 2; served < 8; served++) {
-    good.send(head('GET'))
-    await waitFor('its response', () => good.received().split('well').length === served + 1)
-  }
-  t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'an open connection is still served')
-  const values = await blamesNobody(t, gateway)
-  t.ok(values.get('jingwei_edge_refused_total{reason="descriptors",listener="default"}')! > 40)
-  t.equal(values.get('jingwei_mesh_exhausted_total{reason="descriptors"}'), 0, 'descriptors never ran out')
-  t.equal(gateway.log().filter(({ msg }) => msg.startsWith('short of file descriptors')).length, 1)
-  t.equal((await gateway.health()).status, 'ready')
-  for (const { socket } of slow) socket.destroy()
-  await waitFor('new connections to be accepted again', async () => {
-    const { text } = await connect(port, head('GET', 'Connection: close\r\n')).closed
-    return text.endsWith('well')
-  })
-  good.socket.destroy()
-})
-
 t.test(
-  'streams of few HTTP/2 connections: requests over the limit get 503 with Retry-After, the others their response',
+  'of 300 slow clients, the first are held, the others refused, and open connections are still served',
   async (t) => {
-    const { cert, key } = selfSigned(t)
-    const { gateway, held } = await gatewayWith(t, { tls: { cert, key }, http2: true })
-    const sessions = [1, 2, 3].map(() => http2.connect(gateway.url, { rejectUnauthorized: false }))
-    const responses: { headers: IncomingHttpHeaders; body: string }[] = []
-    const all = sessions.flatMap((session) =>
-      Array.from({ length: 100 }, async () => {
-        const stream = session.request({ ':path': '/orders/held' })
-        let headers: IncomingHttpHeaders = {}
-        let body = ''
-        stream.on('response', (given) => {
-          headers = given
-        })
-        stream.setEncoding('utf8').on('data', (text: string) => {
-          body += text
-        })
-        await once(stream, 'close')
-        responses.push({ headers, body })
-      })
-    )
-    await waitFor('all to be held or refused', () => held.length + responses.length === 300)
-    t.ok(held.length >= 100, `${held.length} are in flight`)
-    t.ok(responses.length >= 40, `${responses.length} are refused`)
-    for (const { headers, body } of responses) {
-      t.match(headers, { ':status': 503, 'retry-after': '1', 'proxy-status': 'jingwei; error=proxy_internal_error' })
-      t.match(JSON.parse(body), { statusCode: 503, code: 'JW_OUT_OF_DESCRIPTORS' })
+    const { gateway, port } = await gatewayWith(t)
+    const good = connect(port, head('GET'))
+    t.equal(parse(await good.until('well')).status, 200)
+    const slow = Array.from({ length: 300 }, () => connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: '))
+    let closed = 0
+    for (const client of slow) void client.closed.then(() => closed++)
+    await refused(() => closed, 300 - descriptors)
+    for (let served = 2; served < 8; served++) {
+      good.send(head('GET'))
+      await waitFor('its response', () => good.received().split('well').length === served + 1)
     }
-    const refused = responses.length
+    t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'an open connection is still served')
     const values = await blamesNobody(t, gateway)
-    t.ok(values.get('jingwei_edge_shed_total{reason="descriptors"}')! > 0)
-    for (const respond of held.splice(0)) respond()
-    await Promise.all(all)
-    for (const { headers, body } of responses.slice(refused))
-      t.match({ ...headers, body }, { ':status': 200, body: 'held' })
-    for (const session of sessions) session.destroy()
+    t.ok(values.get('jingwei_edge_refused_total{reason="descriptors",listener="default"}')! > 40)
+    t.equal(values.get('jingwei_mesh_exhausted_total{reason="descriptors"}'), 0, 'descriptors never ran out')
+    t.equal(gateway.log().filter(({ msg }) => msg.startsWith('short of file descriptors')).length, 1)
+    t.equal((await gateway.health()).status, 'ready')
+    for (const { socket } of slow) socket.destroy()
+    await waitFor('new connections to be accepted again', async () => {
+      const { text } = await connect(port, head('GET', 'Connection: close\r\n')).closed
+      return text.endsWith('well')
+    })
+    good.socket.destroy()
   }
 )
+
+t.test('HTTP/2 requests over the limit get 503 with Retry-After, the others their response', async (t) => {
+  const { cert, key } = selfSigned(t)
+  const { gateway, held } = await gatewayWith(t, { tls: { cert, key }, http2: true })
+  const sessions = [1, 2, 3].map(() => http2.connect(gateway.url, { rejectUnauthorized: false }))
+  const responses: { headers: IncomingHttpHeaders; body: string }[] = []
+  const all = sessions.flatMap((session) =>
+    Array.from({ length: 100 }, async () => {
+      const stream = session.request({ ':path': '/orders/held' })
+      let headers: IncomingHttpHeaders = {}
+      let body = ''
+      stream.on('response', (given) => {
+        headers = given
+      })
+      stream.setEncoding('utf8').on('data', (text: string) => {
+        body += text
+      })
+      await once(stream, 'close')
+      responses.push({ headers, body })
+    })
+  )
+  await waitFor('all to be held or refused', () => held.length + responses.length === 300)
+  t.ok(held.length >= 100, `${held.length} are in flight`)
+  t.ok(responses.length >= 40, `${responses.length} are refused`)
+  for (const { headers, body } of responses) {
+    t.match(headers, { ':status': 503, 'retry-after': '1', 'proxy-status': 'jingwei; error=proxy_internal_error' })
+    t.match(JSON.parse(body), { statusCode: 503, code: 'JW_OUT_OF_DESCRIPTORS' })
+  }
+  const refused = responses.length
+  const values = await blamesNobody(t, gateway)
+  t.ok(values.get('jingwei_edge_shed_total{reason="descriptors"}')! > 0)
+  for (const respond of held.splice(0)) respond()
+  await Promise.all(all)
+  for (const { headers, body } of responses.slice(refused))
+    t.match({ ...headers, body }, { ':status': 200, body: 'held' })
+  for (const session of sessions) session.destroy()
+})
 
 t.test('WebSockets are refused before requests are', async (t) => {
   const { gateway, port } = await gatewayWith(t)

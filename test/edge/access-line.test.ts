@@ -62,35 +62,38 @@ const ways: readonly (readonly [path: string, options: GatewayOptions, route: ob
 
 for (const protocol of protocols) {
   for (const [path, options, more] of ways) {
-    t.test(`times over ${protocol}, ${path} path: first byte and service`, async (t) => {
-      const service = await waitingService(t)
-      const { begin, line } = await start(
-        t,
-        protocol,
-        {
-          services: { any: { instances: [service.url] } },
-          routes: [{ name: 'all', match: { path: '/' }, service: 'any', ...more }]
-        },
-        options
-      )
-      const call = begin('/')
-      const response = await service.next()
-      await new Promise((resolve) => setTimeout(resolve, 60))
-      response.write('first')
-      await call.data
-      await new Promise((resolve) => setTimeout(resolve, 60))
-      response.end('last')
-      t.equal((await call.response).body.toString(), 'firstlast')
-      const { durationMs, ttfbMs, upstreamMs, answeredBy } = (await line(0)) as Record<string, number>
-      t.ok(upstreamMs! >= 50, `the service took ${upstreamMs} ms`)
-      t.ok(ttfbMs! >= upstreamMs!, `the first byte left after ${ttfbMs} ms`)
-      t.ok(durationMs! >= ttfbMs! + 50, `the last one after ${durationMs} ms`)
-      t.equal(answeredBy, undefined)
-    })
+    t.test(
+      `an access line over ${protocol}, ${path} path, has the times of the first byte and of the service`,
+      async (t) => {
+        const service = await waitingService(t)
+        const { begin, line } = await start(
+          t,
+          protocol,
+          {
+            services: { any: { instances: [service.url] } },
+            routes: [{ name: 'all', match: { path: '/' }, service: 'any', ...more }]
+          },
+          options
+        )
+        const call = begin('/')
+        const response = await service.next()
+        await new Promise((resolve) => setTimeout(resolve, 60))
+        response.write('first')
+        await call.data
+        await new Promise((resolve) => setTimeout(resolve, 60))
+        response.end('last')
+        t.equal((await call.response).body.toString(), 'firstlast')
+        const { durationMs, ttfbMs, upstreamMs, answeredBy } = (await line(0)) as Record<string, number>
+        t.ok(upstreamMs! >= 50, `the service took ${upstreamMs} ms`)
+        t.ok(ttfbMs! >= upstreamMs!, `the first byte was sent after ${ttfbMs} ms`)
+        t.ok(durationMs! >= ttfbMs! + 50, `the last byte was sent after ${durationMs} ms`)
+        t.equal(answeredBy, undefined)
+      }
+    )
   }
 
   t.test(
-    `failures over ${protocol}: the time of the service until then, and no fallback that has failed, too`,
+    `the line of a failure over ${protocol} has the time of the service until then, and no failed fallback`,
     async (t) => {
       const dead = { instances: ['http://127.0.0.1:9'], mesh: { retry: false } }
       const fallback = [{ on: ['connect-failure'], service: 'raw' }]
@@ -112,47 +115,52 @@ for (const protocol of protocols) {
     }
   )
 
-  t.test(`the first byte of a stream over ${protocol}: of a plugin's own route, and of a hook`, async (t) => {
-    const service = await startService((_request, response) => response.end('of the service'))
-    t.teardown(service.close)
-    const streams: PassThrough[] = []
-    const stream = () => {
-      const made = new PassThrough()
-      streams.push(made)
-      return made
-    }
-    const { begin, line } = await start(
-      t,
-      protocol,
-      {
-        services: { any: { instances: [service.url] } },
-        routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
-      },
-      {
-        before: (server) => {
-          server.after(() => {
-            server.get('/own', (_request, reply) => reply.send(stream()))
-            server.addHook('onSend', async (request, _reply, payload) => (request.url === '/hook' ? stream() : payload))
-          })
-        }
+  t.test(
+    `the line has the first byte of a stream over ${protocol}, of a plugin's own route and of a hook`,
+    async (t) => {
+      const service = await startService((_request, response) => response.end('of the service'))
+      t.teardown(service.close)
+      const streams: PassThrough[] = []
+      const stream = () => {
+        const made = new PassThrough()
+        streams.push(made)
+        return made
       }
-    )
-    for (const [index, path] of ['/own', '/hook'].entries()) {
-      const call = begin(path)
-      await eventually(() => streams.length > index)
-      await new Promise((resolve) => setTimeout(resolve, 60))
-      streams[index]!.write('first')
-      await call.data
-      await new Promise((resolve) => setTimeout(resolve, 60))
-      streams[index]!.end()
-      t.equal((await call.response).body.toString(), 'first')
-      const { durationMs, ttfbMs } = (await line(index)) as Record<string, number>
-      t.ok(ttfbMs! >= 50, `${path}: the first byte left after ${ttfbMs} ms`)
-      t.ok(durationMs! >= ttfbMs! + 50, `${path}: the last one after ${durationMs} ms`)
+      const { begin, line } = await start(
+        t,
+        protocol,
+        {
+          services: { any: { instances: [service.url] } },
+          routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+        },
+        {
+          before: (server) => {
+            server.after(() => {
+              server.get('/own', (_request, reply) => reply.send(stream()))
+              server.addHook('onSend', async (request, _reply, payload) =>
+                request.url === '/hook' ? stream() : payload
+              )
+            })
+          }
+        }
+      )
+      for (const [index, path] of ['/own', '/hook'].entries()) {
+        const call = begin(path)
+        await eventually(() => streams.length > index)
+        await new Promise((resolve) => setTimeout(resolve, 60))
+        streams[index]!.write('first')
+        await call.data
+        await new Promise((resolve) => setTimeout(resolve, 60))
+        streams[index]!.end()
+        t.equal((await call.response).body.toString(), 'first')
+        const { durationMs, ttfbMs } = (await line(index)) as Record<string, number>
+        t.ok(ttfbMs! >= 50, `${path}: the first byte was sent after ${ttfbMs} ms`)
+        t.ok(durationMs! >= ttfbMs! + 50, `${path}: the last byte was sent after ${durationMs} ms`)
+      }
     }
-  })
+  )
 
-  t.test(`a client that leaves over ${protocol} keeps its address and the time it has waited`, async (t) => {
+  t.test(`the line of a client that leaves over ${protocol} has its address and its waiting time`, async (t) => {
     const service = await waitingService(t)
     const { leave, line } = await start(t, protocol, {
       services: { any: { instances: [service.url] } },
@@ -161,7 +169,7 @@ for (const protocol of protocols) {
     await leave('/', () => service.next())
     const gone = await line(0)
     t.match(gone, { status: 499, ip: '127.0.0.1', error: 'JW_CLIENT_GONE', service: 'any', upstreamMs: Number })
-    t.strictSame([gone.ttfbMs, gone.answeredBy], [undefined, undefined], 'nothing was sent')
+    t.strictSame([gone.ttfbMs, gone.answeredBy], [undefined, undefined], 'no response was sent')
     await leave('/', async ({ data }) => {
       const response = await service.next(1)
       response.write('some')
@@ -170,7 +178,7 @@ for (const protocol of protocols) {
     t.match(await line(1), { status: 499, ip: '127.0.0.1', bytesSent: 4, ttfbMs: Number, upstreamMs: Number })
   })
 
-  t.test(`answeredBy over ${protocol}`, async (t) => {
+  t.test(`answeredBy over ${protocol} has the source of the response`, async (t) => {
     const service = await startService(({ url }, response) => {
       if (url === '/plain/fails' || url === '/stale/fails' || url === '/other/fails') response.writeHead(503)
       else if (url === '/stale') response.setHeader('cache-control', 'public')
@@ -289,7 +297,7 @@ for (const protocol of protocols) {
     for (let i = 0; i < 12; i++) t.type((await line(i)).ttfbMs, 'number', `line ${i}`)
   })
 
-  t.test(`a stored response and a shared one over ${protocol}`, async (t) => {
+  t.test(`the line of a stored or shared response over ${protocol} has its source`, async (t) => {
     const waiting: ServerResponse[] = []
     let fails = false
     const service = await startService(({ url }, response) => {
@@ -317,18 +325,18 @@ for (const protocol of protocols) {
     const second = begin('/shared')
     const third = begin('/plain')
     await third.response
-    // The second has arrived before the third was answered: over one session, or as the gateway reads its sockets in order.
+    // The second has arrived before the response to the third: over one session, or as the gateway reads its sockets in order.
     await new Promise((resolve) => setTimeout(resolve, 50))
     waiting[0]!.end('same')
     t.equal((await first.response).body.toString(), 'same')
     t.equal((await second.response).body.toString(), 'same')
-    t.equal(waiting.length, 1, 'one call')
+    t.equal(waiting.length, 1, 'both requests share one call')
     const lines = [await line(3), await line(4)]
     t.strictSame(lines.map(({ answeredBy }) => answeredBy).sort(), ['shared', undefined])
     for (const each of lines) t.match(each, { status: 200, instance: service.url, attempts: 1 })
   })
 
-  t.test(`the trace of a request over ${protocol}`, async (t) => {
+  t.test(`the line over ${protocol} has the trace of the request`, async (t) => {
     const service = await startService((_request, response) => response.end())
     t.teardown(service.close)
     const { ask, line } = await start(t, protocol, {
@@ -356,7 +364,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('queued pipelined requests keep the address of a client that leaves', async (t) => {
+t.test('the lines of queued pipelined requests have the address of a client that has left', async (t) => {
   const service = await waitingService(t)
   const { port, line } = await start(t, 'HTTP/1.1', {
     services: { any: { instances: [service.url] } },
@@ -369,7 +377,7 @@ t.test('queued pipelined requests keep the address of a client that leaves', asy
 })
 
 for (const protocol of protocols) {
-  t.test(`a client that leaves over ${protocol} during a hook of a plugin keeps its address`, async (t) => {
+  t.test(`the line of a client that leaves over ${protocol} during a hook of a plugin has its address`, async (t) => {
     const { promise, resolve } = Promise.withResolvers<void>()
     const before: GatewayOptions['before'] = (server) => {
       server.after(() => {
@@ -387,7 +395,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('a WebSocket: times, trace, and answeredBy', async (t) => {
+t.test('the line of a WebSocket has times, trace and answeredBy', async (t) => {
   const service = await startWebSocketService({ onPeer: echo })
   t.teardown(service.close)
   const { port, line } = await start(t, 'HTTP/1.1', {

@@ -2,7 +2,7 @@ import t from 'tap'
 import { eventually } from '../helpers/eventually.ts'
 import { get, raw, responding, startGateway, startRawService } from '../helpers/gateway.ts'
 
-t.test('one line for each request, refusals included, without secrets', async (t) => {
+t.test('each request has one line, refusals included, without secrets', async (t) => {
   const service = await startRawService(responding('HTTP/1.1 201 Created\r\nContent-Length: 5\r\n\r\nhello'))
   t.teardown(service.close)
   const gateway = await startGateway(
@@ -54,7 +54,7 @@ t.test('the credentials of a target in absolute form are masked', async (t) => {
   t.notMatch(JSON.stringify(log), /hunter2/)
 })
 
-t.test('switched off for all, requests without a route are not logged either', async (t) => {
+t.test('with the access log off, requests without a route are not logged either', async (t) => {
   const gateway = await startGateway({ edge: { accessLog: false }, services: {}, routes: [] }, { log: true })
   t.teardown(gateway.close)
   t.equal((await get(gateway.port, '/nowhere')).status, 404)
@@ -65,7 +65,7 @@ t.test('switched off for all, requests without a route are not logged either', a
   )
 })
 
-t.test('a path that the router cannot decode: a line with the id that the client got', async (t) => {
+t.test('the line of a path that the router cannot decode has the id that the client received', async (t) => {
   const gateway = await startGateway({ services: {}, routes: [] }, { log: true })
   t.teardown(gateway.close)
   const { status, headers } = await get(gateway.port, '/%zz', ['X-Request-Id: abc'])

@@ -62,7 +62,7 @@ t.test('each thrown code has a status: its own, or one in the table', async (t) 
     for (const [, code, mapped = ''] of text.matchAll(/^ {2}(JW_\w+): ['"]|\/, '(JW_\w+)'\],?$/gm))
       thrown.set(code ?? mapped, null)
   }
-  t.ok(thrown.size > 15, 'some codes were found')
+  t.ok(thrown.size > 15, 'the search finds the thrown codes')
   for (const [code, status] of thrown) {
     t.match(code, /^JW_[A-Z_]+$/)
     if (status === null) t.ok(Object.hasOwn(errorTable, code), `${code} is in the table`)
@@ -88,7 +88,7 @@ async function before(t: Test, url: string, mesh: object = {}, options: GatewayO
 
 t.test('a service that fails before its header section is a 5xx that names the cause, without details', async (t) => {
   const cases: [string, string | null, object, number, string, string][] = [
-    ['nobody listens', null, {}, 502, 'JW_UPSTREAM_REFUSED', 'connection_refused'],
+    ['refuses connections', null, {}, 502, 'JW_UPSTREAM_REFUSED', 'connection_refused'],
     ['closes without a word', '', {}, 502, 'JW_UPSTREAM_RESET', 'connection_terminated'],
     ['closes in its head', 'HTTP/1.1 200 OK\r\nX', {}, 502, 'JW_UPSTREAM_RESET', 'connection_terminated'],
     ['speaks no HTTP', 'SSH-2.0-x\r\n\r\n', {}, 502, 'JW_UPSTREAM_MALFORMED', 'http_protocol_error'],
@@ -121,7 +121,7 @@ t.test('a service that fails before its header section is a 5xx that names the c
       if (code !== '') t.equal(error.code, code, what)
       t.strictSame(Object.keys(error), ['statusCode', 'code', 'error', 'message', 'requestId'])
       t.equal(error.requestId, response.headers['x-request-id'])
-      t.notMatch(response.body, /127\.0\.0\.1|token/, 'no addresses')
+      t.notMatch(response.body, /127\.0\.0\.1|token/, 'the response has no addresses')
     }
   }
 })
@@ -147,7 +147,7 @@ t.test('the code of the network error is only in the log', async (t) => {
   const resetting = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
   t.teardown(resetting.close)
   const cases: [what: string, url: string, status: number, code: string, cause: RegExp][] = [
-    ['nobody listens', gone.url, 502, 'JW_UPSTREAM_REFUSED', /^ECONNREFUSED$/],
+    ['refuses connections', gone.url, 502, 'JW_UPSTREAM_REFUSED', /^ECONNREFUSED$/],
     ['resets', resetting.url, 502, 'JW_UPSTREAM_RESET', /^(ECONNRESET|EPIPE)$/],
     ['no HTTP', plain.url, 502, 'JW_UPSTREAM_MALFORMED', /^HPE_INVALID_CONSTANT$/],
     ['no TLS', plain.url.replace('http:', 'https:'), 502, 'JW_UPSTREAM_TLS', /^(ERR_SSL_\w+|EPROTO)$/],
@@ -171,7 +171,7 @@ t.test('the code of the network error is only in the log', async (t) => {
   }
 })
 
-t.test('a service that fails while the client still sends: the client gets its response', async (t) => {
+t.test('the client gets the response of a service that fails while the client still sends', async (t) => {
   for (const framing of ['Content-Length: 100000', 'Transfer-Encoding: chunked']) {
     const service = await startRawService((socket) => socket.once('data', () => socket.destroy()))
     t.teardown(service.close)
@@ -294,7 +294,7 @@ t.test('a 5xx error that is meant as a response is passed on, and is no failure 
   }
 })
 
-t.test('errors with a numeric code, as of fetch and databases', async (t) => {
+t.test('errors with a numeric code, as of fetch and databases, are 500', async (t) => {
   const errors: Readonly<Record<string, () => Error>> = {
     timeout: () => new DOMException('the fetch took too long', 'TimeoutError'),
     conflict: () => Object.assign(new Error('duplicate key'), { code: 11_000, statusCode: 409 })

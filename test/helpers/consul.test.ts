@@ -38,7 +38,7 @@ t.test('in memory: a restart on the same ports has no data', async (t) => {
   t.teardown(first.stop)
   await first.register({ name: 'orders', port: 4001 })
   await first.kill()
-  await t.rejects(fetch(`${first.url}/v1/status/leader`), 'it is gone')
+  await t.rejects(fetch(`${first.url}/v1/status/leader`), 'Consul is not reachable')
   const second = await startConsul({ ports: first.ports })
   t.teardown(second.stop)
   t.equal(second.url, first.url)
@@ -65,7 +65,7 @@ t.test('with access control: a token has the rights of its rules', async (t) => 
   await consul.register({ name: 'orders', port: 4001 })
   const token = await consul.createToken('service_prefix "" { policy = "read" } node_prefix "" { policy = "read" }')
   const seen = async (token: string) => (await consul.api('GET', '/v1/health/service/orders', undefined, token)).body
-  t.strictSame(await seen(''), [], 'without a token, nothing')
+  t.strictSame(await seen(''), [], 'without a token, no service is visible')
   t.match(await seen(token), [{ Service: { Port: 4001 } }])
   t.equal((await consul.api('PUT', '/v1/kv/colour', 'blue', token)).status, 403)
 })

@@ -8,7 +8,7 @@ export async function eventually(
 ): Promise<void> {
   const end = performance.now() + withinMs
   while (!(await holds())) {
-    if (performance.now() > end) throw new Error(`waited in vain for ${withinMs} ms: ${what}`)
+    if (performance.now() > end) throw new Error(`timed out after ${withinMs} ms: ${what}`)
     await sleep(5)
   }
 }

@@ -11,7 +11,7 @@ import { talliesOf } from './tally.ts'
 
 const home = resolve(import.meta.dirname, '../..')
 
-t.test('no fast file starts a program of others or installs packages', async (t) => {
+t.test('no fast file starts an external program or installs packages', async (t) => {
   const sources = new Map(
     globSync('test/**/*.ts', { cwd: home }).map((file) => [file, readFileSync(join(home, file), 'utf8')] as const)
   )
@@ -29,10 +29,10 @@ t.test('no fast file starts a program of others or installs packages', async (t)
     return ['test/helpers/tools.ts', 'test/helpers/packages.ts'].some((program) => reached(file).has(program))
   })
   t.strictSame(slow, [], 'their first lines should be `// slow: REASON`')
-  t.ok(reached('test/helpers/redis.test.ts').has('test/helpers/tools.ts'), 'the search finds them')
+  t.ok(reached('test/helpers/redis.test.ts').has('test/helpers/tools.ts'), 'the search finds indirect imports')
 })
 
-t.test('the fast files touch both halves, operations, plugins and the configuration', async (t) => {
+t.test('the fast files test both halves, operations, plugins and the configuration', async (t) => {
   const files = fastFiles()
   for (const folder of ['config', 'edge/bridge', 'edge/concerns', 'edge/protocol', 'mesh/concerns', 'mesh/http']) {
     t.ok(files.filter((file) => file.startsWith(`test/${folder}/`)).length >= 5, folder)
@@ -71,7 +71,7 @@ async function several(folder: string, names: readonly string[]) {
   return { code, ended, rest }
 }
 
-t.test('files in one process are counted each on its own, and their teardowns run', async (t) => {
+t.test('files in one process are counted separately, and their teardowns run', async (t) => {
   const folder = t.testdir({
     'package.json': '{ "type": "module" }',
     'a.test.ts': `import t from 'tap'
@@ -97,7 +97,7 @@ t.test('outer', async (t) => { t.ok(true); t.test('inner', async (t) => { t.ok(t
   t.equal(rest.passed + rest.failed, 0)
 })
 
-t.test('a process that ends early has files that did not end', async (t) => {
+t.test('files of a process that ends early are reported as not ended', async (t) => {
   const folder = t.testdir({
     'package.json': '{ "type": "module" }',
     'a.test.ts': "import t from 'tap'\nt.test('fine', async (t) => t.ok(true))",

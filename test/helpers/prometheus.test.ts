@@ -3,7 +3,7 @@ import t from 'tap'
 import { freePort, waitFor } from './processes.ts'
 import { promtool, startPrometheus } from './prometheus.ts'
 
-t.test('Prometheus scrapes a target and answers a query', async (t) => {
+t.test('Prometheus scrapes a target and responds to a query', async (t) => {
   const port = await freePort()
   const config = `
 global: { scrape_interval: 200ms }

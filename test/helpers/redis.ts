@@ -40,7 +40,7 @@ export async function startRedis(options: { port?: number } = {}): Promise<Redis
 export async function ask(port: number, command: string): Promise<string> {
   const socket = connect(port, '127.0.0.1')
   try {
-    socket.setTimeout(2000, () => socket.destroy(new Error('Redis does not answer')))
+    socket.setTimeout(2000, () => socket.destroy(new Error('Redis does not respond')))
     socket.write(`${command}\r\n`)
     const [data] = (await once(socket, 'data')) as [Buffer]
     return data.toString().split('\r\n')[0]!

@@ -38,7 +38,7 @@ t.test('later', { skip: 'not now' }, async () => {})`
   t.equal(code, 0)
 })
 
-t.test('a failure shows where, a crash counts as a failure', async (t) => {
+t.test('a failure is reported with its place, and a crash counts as a failure', async (t) => {
   const { code, last, stdout } = await run(t, {
     'a.test.ts': "import t from 'tap'\nt.test('sum', async (t) => { t.equal(1 + 1, 3, 'adds up') })",
     'b.test.ts': "import t from 'tap'\nt.pass('fine')\nsetTimeout(() => process.exit(3), 50)",
@@ -51,7 +51,7 @@ t.test('a failure shows where, a crash counts as a failure', async (t) => {
   t.equal(code, 1)
 })
 
-t.test('no test at all is a failure', async (t) => {
+t.test('a run without tests is a failure', async (t) => {
   const { code, last } = await run(t, { 'a.test.ts': 'export const nothing = 1' })
   t.match(last, /^0 passed, 0 failed/)
   t.equal(code, 1)

@@ -12,7 +12,7 @@ t.test('a variable names the binary to use', async (t) => {
   t.equal((await tool('nginx')).path, process.execPath)
 })
 
-t.test("of the machine's apt sources, only Debian's archives are used", async (t) => {
+t.test("only Debian's archives of the machine's apt sources are used", async (t) => {
   const list = `
 deb [signed-by=/k.gpg] http://mirror.example/debian bookworm main contrib
 deb-src http://mirror.example/debian bookworm main

@@ -87,7 +87,7 @@ t.test('a layer that throws is logged once, and fails only the calls of its chai
     t.ok(chain.includes('bad (failed)'))
     t.ok(chain.includes('select'), 'the others are shown, too')
     t.equal(await codeOf(mesh, { mesh: bad }), 'JW_PLUGIN_FAILED')
-    t.equal(await codeOf(mesh), null, 'another chain')
+    t.equal(await codeOf(mesh), null, 'calls of another chain succeed')
   }
   t.equal(built, 1)
   t.equal(lines.length, 1)
@@ -125,9 +125,9 @@ t.test('an exception of a concern’s interceptor fails its own call, and names 
       const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 150 })], { log })
       mesh.add({ name: 'bad', layer: () => interceptor }, order)
       t.equal(await codeOf(mesh, { path: '/bad' }), 'JW_PLUGIN_FAILED', what)
-      t.equal(lines.length, 1, 'logged once')
+      t.equal(lines.length, 1, 'the failure is logged once')
       t.match(lines[0], { fields: { interceptor: 'bad', service: 'orders' }, message: where })
-      if (url === good) t.equal(await codeOf(mesh), null, 'another call')
+      if (url === good) t.equal(await codeOf(mesh), null, 'another call succeeds')
     }
   }
 })

@@ -49,17 +49,17 @@ t.test('1,000 calls over faulty instances that are added and removed; callers ab
   const ends = recorders.map(({ events }) => events.filter((event) => event === 'end' || event === 'error').length)
   t.ok(
     ends.every((count) => count === 1),
-    'each ended once'
+    'each call ends once'
   )
   t.ok(
     recorders.every(({ events }) => events.filter((event) => /^\d/.test(event)).length <= 1),
-    'one response at most'
+    'each call gets at most one response'
   )
   t.ok(
     recorders.every(({ events }) => ['end', 'error'].includes(events.at(-1)!)),
-    'and no callback after it'
+    'no callback follows the end'
   )
-  t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'many got a response')
+  t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'more than 50 calls get a response')
 
   publish('orders', all)
   const idle = () => mesh.status()[0]!.instances.every(({ active }) => active === 0)
@@ -71,7 +71,7 @@ t.test('1,000 calls over faulty instances that are added and removed; callers ab
       .filter(([name]) => name.startsWith('jingwei_mesh_attempts_total'))
       .reduce((sum, [, count]) => sum + count, 0)
   await eventually(() => outcomes() >= attempts, 'the last attempts to end')
-  t.equal(outcomes(), attempts, 'each attempt under one outcome')
-  t.equal(observed['jingwei_mesh_request_duration_seconds{orders}']?.length, 1000, 'each call timed once')
+  t.equal(outcomes(), attempts, 'each attempt has one outcome')
+  t.equal(observed['jingwei_mesh_request_duration_seconds{orders}']?.length, 1000, 'each call is timed once')
   for (const { sockets } of good) await eventually(() => sockets.size === 0, 'connections to close')
 })

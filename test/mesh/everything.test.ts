@@ -268,8 +268,8 @@ async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
   }
   await Promise.all(recorders.map(({ done }) => done))
   t.strictSame(recorders.flatMap(({ wrong }) => wrong), [], 'each got one end, in order') // biome-ignore format: short
-  t.strictSame(mixedUp, [], 'nobody got what is not theirs')
-  t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'many were served')
+  t.strictSame(mixedUp, [], 'each caller gets its own response')
+  t.ok(recorders.filter(({ status }) => status === 200).length > 50, 'more than 50 calls are served')
 
   await ended
   await eventually(() => active(gateway) === 0, `all calls to end: ${active(gateway)}`)
@@ -282,14 +282,14 @@ async function storm(t: Test, seed: number, ending: Ending): Promise<void> {
   // A body that no request has begun to read belongs to its caller.
   const open = () => sources.filter(({ destroyed, readableDidRead }) => readableDidRead && !destroyed).length
   await eventually(() => open() === 0, 'the bodies').catch(() => {})
-  t.equal(open(), 0, 'no body is left half read')
+  t.equal(open(), 0, 'no body remains unread')
   const outcomes = Object.entries(counts).filter(([name]) => name.startsWith('jingwei_mesh_attempts_total'))
   t.equal(outcomes.reduce((sum, [, count]) => sum + count, 0), attempts, 'each attempt under one outcome') // biome-ignore format: short
   await eventually(() => timers.live().length === 0, 'timers').catch(() => {})
-  t.strictSame(timers.live(), [], 'no timer is left')
+  t.strictSame(timers.live(), [], 'no timer remains')
   await eventually(() => sockets() <= before, 'sockets').catch(() => {})
-  t.ok(sockets() <= before, `no socket is left: ${sockets()}, ${before} before`)
-  t.strictSame(surprises, [], 'nothing was thrown where nobody hears it')
+  t.ok(sockets() <= before, `no socket remains: ${sockets()}, ${before} before`)
+  t.strictSame(surprises, [], 'no error is thrown outside of a call')
   timers.end()
   process.off('unhandledRejection', surprised).off('uncaughtException', surprised)
 }
@@ -322,5 +322,5 @@ for (const [seed, ending] of [
   [11, 'destroy'],
   [12, 'idle']
 ] as const) {
-  t.test(`seed ${seed}, ${ending}`, (t) => storm(t, seed, ending)) // biome-ignore format: above
+  t.test(`all concerns under random faults, seed ${seed}, ${ending}`, (t) => storm(t, seed, ending)) // biome-ignore format: above
 }

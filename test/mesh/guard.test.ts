@@ -190,11 +190,11 @@ async function run(t: Test, per: 'request' | 'attempt', interceptor: Interceptor
   upgraded?.destroy()
   const next = await mesh.request({ origin, path: '/good', method: 'GET' })
   t.equal(await next.body.text(), 'whole', 'the next call is served')
-  await eventually(() => mesh.status()[0]!.active === 0, 'no call is left')
-  await eventually(() => mesh.status()[0]!.instances[0]!.active === 0, 'no attempt is left')
+  await eventually(() => mesh.status()[0]!.active === 0, 'no call in flight')
+  await eventually(() => mesh.status()[0]!.instances[0]!.active === 0, 'no attempt in flight')
   const ends = recorder.events.filter((event) => terminal.has(event))
-  t.equal(ends.length, 1, `one end: ${recorder.events}`)
-  t.ok(terminal.has(recorder.events.at(-1)!), `and it is the last event: ${recorder.events}`)
+  t.equal(ends.length, 1, `one final event: ${recorder.events}`)
+  t.ok(terminal.has(recorder.events.at(-1)!), `the final event is the last one: ${recorder.events}`)
   return { recorder, lines }
 }
 
@@ -241,7 +241,7 @@ for (const per of ['request', 'attempt'] as const) {
           return
         }
         t.equal(recorder.error?.code, 'JW_PLUGIN_FAILED', String(recorder.error))
-        t.equal(lines.length, 1, 'logged once')
+        t.equal(lines.length, 1, 'the failure is logged once')
         t.match(lines[0], {
           fields: { interceptor: 'bad', per, service: 'orders', err: Error },
           message: /bad failed in/
@@ -329,7 +329,7 @@ t.test('bytes beyond Content-Length never reach the caller', async (t) => {
   t.equal(recorder.error?.code, 'JW_PLUGIN_FAILED')
 })
 
-t.test("undici's retry: repeats the call, and reports the error in the end", async (t) => {
+t.test("undici's retry interceptor repeats the call, and reports the error in the end", async (t) => {
   for (const per of ['request', 'attempt'] as const) {
     for (const good of [2, 99]) {
       let count = 0
@@ -347,7 +347,7 @@ t.test("undici's retry: repeats the call, and reports the error in the end", asy
       await recorder.done
       if (good === 2) t.equal(recorder.body, 'answer 2', per)
       else t.match(recorder.error, { code: 'UND_ERR_REQ_RETRY', statusCode: 503 }, per)
-      await eventually(() => mesh.status()[0]!.active === 0, 'no call is left')
+      await eventually(() => mesh.status()[0]!.active === 0, 'no call in flight')
       t.equal(mesh.status()[0]!.instances[0]!.active, 0)
     }
   }
@@ -366,8 +366,8 @@ const bundled: Record<string, () => Interceptor> = {
   deduplicate: () => interceptors.deduplicate()
 }
 
-t.test("undici's other interceptors: a response or an error, at once, and no state stays", async (t) => {
-  t.strictSame(Object.keys(bundled).sort(), Object.keys(interceptors).sort(), 'all of them')
+t.test("undici's other interceptors end in a response or an error at once, and leave no state", async (t) => {
+  t.strictSame(Object.keys(bundled).sort(), Object.keys(interceptors).sort(), 'every interceptor of undici is tested')
   const { url } = await upstream(t, 'orders', (request, response) => {
     request.resume()
     if (request.url === '/moved') response.writeHead(302, { location: '/' }).end()
@@ -396,7 +396,7 @@ t.test("undici's other interceptors: a response or an error, at once, and no sta
         }
       }
       if (unfit.has(`${per} ${name}`)) t.match(lines[0], { fields: { interceptor: name } })
-      await eventually(() => mesh.status()[0]!.active === 0, 'no call is left')
+      await eventually(() => mesh.status()[0]!.active === 0, 'no call in flight')
       t.equal(mesh.status()[0]!.instances[0]!.active, 0)
     }
   }
@@ -441,7 +441,7 @@ t.test('an exception of a caller’s handler at the end is reported to it; a sec
     mesh.dispatch({ origin, path, method: 'POST', body: 'x', ...policy } as DispatchOptions, recorder)
     await eventually(() => reports === 1, 'the report to the caller')
   }
-  await eventually(() => lines.length === 3, 'each is logged')
+  await eventually(() => lines.length === 3, 'each exception is logged')
   t.match(lines[0], { fields: { service: 'orders', err: { message: 'at the error' } } })
   t.equal(mesh.status()[0]!.active, 0)
 })

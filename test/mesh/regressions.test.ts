@@ -18,7 +18,7 @@ t.test('a caller of request() that destroys the body of the response ends the ca
   const mesh = meshOf(t, [service('orders', [url])])
   const { body } = await mesh.request(get)
   body.on('error', () => {}).destroy()
-  await eventually(() => mesh.status()[0]!.active === 0, 'the end')
+  await eventually(() => mesh.status()[0]!.active === 0, 'no call in flight')
 })
 
 t.test('an upgrade that its caller cannot use is one call and one attempt', async (t) => {
@@ -78,7 +78,7 @@ t.test('a chain composed for a closed service is closed, too', async (t) => {
   t.equal(closed, 1)
 })
 
-t.test('with few free instances, the balancer is asked once', async (t) => {
+t.test('with few free instances, the balancer picks once', async (t) => {
   const { discovery, publish } = byHand()
   const mesh = meshOf(t, [service('orders', [], { attemptTimeout: 50 })], { discovery })
   publish(
@@ -135,7 +135,7 @@ t.test('a response may be resumed in a callback of another one', async (t) => {
       }
     }
     mesh.dispatch({ ...get, path: one } as DispatchOptions, paused)
-    await eventually(() => paused.body !== '', 'its first part')
+    await eventually(() => paused.body !== '', 'the first part of the body')
     const resuming = new Resuming()
     mesh.dispatch({ ...get, path: other } as DispatchOptions, resuming)
     await resuming.done

@@ -21,7 +21,7 @@ t.test('an origin names a service', async (t) => {
   t.equal(await body.text(), 'users')
 })
 
-t.test('an unknown service, and a closed mesh', async (t) => {
+t.test('an unknown service and a closed mesh are errors', async (t) => {
   const { url } = await upstream(t, 'orders')
   const mesh = meshOf(t, [service('orders', [url])])
   for (const origin of ['http://nope.mesh', 'https://orders.mesh', 'http://orders', url]) {
@@ -96,7 +96,7 @@ t.test('a chain is composed once for each service and route policy', async (t) =
   for (let i = 0; i < 3; i++) await send({ mesh: policy })
   t.equal(composed, 2)
   await send({ mesh: Object.freeze({ timeout: 5000 }) })
-  t.equal(composed, 3, 'by identity')
+  t.equal(composed, 3, 'policies are compared by identity')
   await send({ origin: 'http://users.mesh', mesh: policy })
   t.equal(composed, 4, 'the same policy over another service')
   await send({})
@@ -117,7 +117,7 @@ t.test('a route overrides the policy of its service', async (t) => {
     if (response instanceof Error) refusals++
     else await response.body.dump()
   }
-  t.equal(refusals, 2, 'round robin meets the dead one every other time')
+  t.equal(refusals, 2, 'round robin selects the dead instance every other time')
 })
 
 t.test('a route splits among services', async (t) => {
@@ -135,45 +135,48 @@ t.test('a route splits among services', async (t) => {
   for (draw of [0, 0.5, 0.9499, 0.95, 0.9999]) {
     const { body, context } = await mesh.request({ ...get, origin: 'http://stable.mesh', mesh: split })
     const name = await body.text()
-    t.equal((context as { call: { service: string } }).call.service, name, 'the call says who served it')
+    t.equal((context as { call: { service: string } }).call.service, name, 'the call has the service that responded')
     served.push(name)
   }
   t.strictSame(served, ['stable', 'stable', 'stable', 'canary', 'canary'])
 })
 
-t.test('use(): once per request outside the retries, once per attempt inside, in the order of use', async (t) => {
-  const gone = await refused()
-  const good = await upstream(t, 'good')
-  const mesh = meshOf(t, [service('orders', [gone, good.url], { retry: retryOptions })])
-  const seen: string[] = []
-  const note =
-    (name: string): Interceptor =>
-    (dispatch) =>
-    (opts, handler) => {
-      seen.push(`${name} ${opts.origin}`)
-      return dispatch(opts, handler)
-    }
-  mesh.use(note('r1'), { per: 'request', name: 'r1' }).use(note('a1'), { per: 'attempt', name: 'a1' })
-  mesh.use(note('r2'), { per: 'request', name: 'r2' }).use(note('a2'), { per: 'attempt', name: 'a2' })
+t.test(
+  'interceptors run once per request outside of the retries or once per attempt, in the order of use()',
+  async (t) => {
+    const gone = await refused()
+    const good = await upstream(t, 'good')
+    const mesh = meshOf(t, [service('orders', [gone, good.url], { retry: retryOptions })])
+    const seen: string[] = []
+    const note =
+      (name: string): Interceptor =>
+      (dispatch) =>
+      (opts, handler) => {
+        seen.push(`${name} ${opts.origin}`)
+        return dispatch(opts, handler)
+      }
+    mesh.use(note('r1'), { per: 'request', name: 'r1' }).use(note('a1'), { per: 'attempt', name: 'a1' })
+    mesh.use(note('r2'), { per: 'request', name: 'r2' }).use(note('a2'), { per: 'attempt', name: 'a2' })
 
-  const { body, context } = await mesh.request({ ...get, origin: 'http://orders.mesh' })
-  t.equal(await body.text(), 'good')
-  t.strictSame(seen, [
-    'r1 http://orders.mesh',
-    'r2 http://orders.mesh',
-    `a1 ${gone}`,
-    `a2 ${gone}`,
-    `a1 ${good.url}`,
-    `a2 ${good.url}`
-  ])
-  t.match(context, { call: { service: 'orders', attempts: 2, instance: good.url } })
+    const { body, context } = await mesh.request({ ...get, origin: 'http://orders.mesh' })
+    t.equal(await body.text(), 'good')
+    t.strictSame(seen, [
+      'r1 http://orders.mesh',
+      'r2 http://orders.mesh',
+      `a1 ${gone}`,
+      `a2 ${gone}`,
+      `a1 ${good.url}`,
+      `a2 ${good.url}`
+    ])
+    t.match(context, { call: { service: 'orders', attempts: 2, instance: good.url } })
 
-  t.strictSame(mesh.describe('orders'), [
+    t.strictSame(mesh.describe('orders'), [
     'deadline', 'r1', 'r2', 'call', 'replay', 'retry', 'select', 'a1', 'a2', 'attempt-timeout'
   ]) // biome-ignore format: a list
-  t.notOk(mesh.describe('orders', { retry: false }).includes('retry'))
-  t.throws(() => mesh.describe('nope'), { code: 'JW_NO_SERVICE' })
-})
+    t.notOk(mesh.describe('orders', { retry: false }).includes('retry'))
+    t.throws(() => mesh.describe('nope'), { code: 'JW_NO_SERVICE' })
+  }
+)
 
 t.test('an interceptor that throws fails the call, and no call stays in flight', async (t) => {
   const { url } = await upstream(t, 'orders')
@@ -234,7 +237,7 @@ t.test('informational responses, and a pause before the response', async (t) => 
   }
   await promise
   await new Promise((done) => setTimeout(done, 50))
-  t.strictSame(recorder.events, ['start', '103', '200'], 'nothing more while paused')
+  t.strictSame(recorder.events, ['start', '103', '200'], 'no event follows while the handler is paused')
   recorder.controller.resume()
   await recorder.done
   t.strictSame(recorder.events, ['start', '103', '200', 'data', 'end'])

@@ -34,13 +34,17 @@ t.test('a match has precedence over the weights, and all its conditions must hol
   const draw = drawing(shares, undefined, () => 0)
   t.equal(draw(), 'old')
   t.equal(draw({ headers: ['x-beta', '1', 'cookie', 'a=b; lab=yes'] }), 'new')
-  t.equal(draw({ headers: { 'X-BETA': '1', Cookie: 'lab=yes' } }), 'new', 'headers as an object')
-  t.equal(draw({ headers: ['x-beta', '1'] }), 'old', 'without the cookie')
-  t.equal(draw({ headers: ['x-beta', '2', 'cookie', 'lab=yes'] }), 'old', 'another value')
+  t.equal(draw({ headers: { 'X-BETA': '1', Cookie: 'lab=yes' } }), 'new', 'headers in an object match')
+  t.equal(draw({ headers: ['x-beta', '1'] }), 'old', 'a request without the cookie does not match')
+  t.equal(draw({ headers: ['x-beta', '2', 'cookie', 'lab=yes'] }), 'old', 'another header value does not match')
   t.equal(draw({ caller: caller('bob') }), 'vip')
   t.equal(draw({ caller: caller('eve') }), 'old')
   t.equal(draw({ caller: caller(null) }), 'old')
-  t.equal(draw({ headers: ['x-beta', '1', 'cookie', 'lab=yes'], caller: caller('alice') }), 'new', 'the first match')
+  t.equal(
+    draw({ headers: ['x-beta', '1', 'cookie', 'lab=yes'], caller: caller('alice') }),
+    'new',
+    'the first match decides'
+  )
 })
 
 t.test('weights are respected, and a weight of 0 gets only matching calls', async (t) => {

@@ -43,7 +43,7 @@ t.test('a bare program calls a service and ends by itself after close()', async 
   t.equal(said, 'JW_UPSTREAM_REFUSED,JW_UPSTREAM_REFUSED,orders,orders')
 })
 
-t.test('it ends by itself even without close(): idle connections are unref’d', async (t) => {
+t.test('a bare program ends by itself without close(), since idle connections are unref’d', async (t) => {
   const { url } = await upstream(t, 'orders')
   const said = await run([service('orders', [url])], 'console.log(await (await mesh.request(get)).body.text())')
   t.equal(said, 'orders')

@@ -11,7 +11,7 @@ import { promtool } from '../helpers/prometheus.ts'
 const manifest = readFileSync(join(import.meta.dirname, '../../package.json'), 'utf8')
 const { version } = JSON.parse(manifest) as { version: string }
 
-t.test('version, file and hash: in the lines of the start, the log, the admin port, and as metrics', async (t) => {
+t.test('version, file and hash are in the lines of the start, the log, the admin port and the metrics', async (t) => {
   const gateway = await asProcess(t, { services: { orders: { instances: ['http://127.0.0.1:9'] } } })
   const [, shown, file, hash] = /jingwei (\S+) is up: .*\n {2}config {3}(\/.+) \(SHA-256 ([0-9a-f]{16})…\)\n/.exec(
     gateway.running.output()

@@ -29,7 +29,7 @@ async function adminOf(t: Test, config: object) {
   return { gateway, port, get }
 }
 
-t.test('Host: its own names and addresses, and configured ones', async (t) => {
+t.test('the admin port accepts its own names and addresses as Host, and configured ones', async (t) => {
   const { port, get } = await adminOf(t, {
     admin: { port: 0, hosts: ['gateway.internal', '*.svc.example', '10.1.2.3'] }
   })
@@ -53,12 +53,16 @@ t.test('Host: its own names and addresses, and configured ones', async (t) => {
   t.match(
     await raw(port, 'GET /metrics HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n'),
     /^HTTP\/1\.1 421 /,
-    'an empty host'
+    'an empty Host is refused'
   )
-  t.match(await raw(port, 'GET /health/live HTTP/1.0\r\n\r\n'), /^HTTP\/1\.1 200 /, 'a check without a host')
+  t.match(
+    await raw(port, 'GET /health/live HTTP/1.0\r\n\r\n'),
+    /^HTTP\/1\.1 200 /,
+    'a health check without a Host is served'
+  )
 })
 
-t.test('requests from other web sites', async (t) => {
+t.test('the admin port refuses requests from other web sites', async (t) => {
   const { port, get } = await adminOf(t, { admin: { port: 0 } })
   const host = `localhost:${port}`
   for (const origin of ['https://evil.example', 'null', 'http://localhost.evil.example', '']) {
@@ -73,12 +77,16 @@ t.test('requests from other web sites', async (t) => {
   t.equal((await get({ host, origin: `http://${host}` })).status, 200)
   t.equal((await get({ host, 'sec-fetch-site': 'same-origin', 'sec-fetch-dest': 'empty' })).status, 200)
   t.equal((await get({ host, 'sec-fetch-site': 'none', 'sec-fetch-dest': 'document' })).status, 200)
-  t.equal((await get({ host, 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' })).status, 200, 'a link')
+  t.equal(
+    (await get({ host, 'sec-fetch-site': 'cross-site', 'sec-fetch-dest': 'document' })).status,
+    200,
+    'a link of another site is allowed'
+  )
   const form = `Host: ${host}\r\nSec-Fetch-Site: cross-site\r\nSec-Fetch-Dest: document\r\nContent-Length: 0\r\n`
   t.match(
     await raw(port, `POST /admin/reload HTTP/1.1\r\n${form}Connection: close\r\n\r\n`),
     /^HTTP\/1\.1 403 /,
-    'a form'
+    'a form of another site is refused'
   )
 })
 
@@ -111,7 +119,7 @@ t.test('values of headers and cookies that routes match are not shown', async (t
   t.notMatch(stdout, /hunter2/)
 })
 
-t.test('credentials in URLs: not on the admin port, not in the log', async (t) => {
+t.test('credentials in URLs are shown neither on the admin port nor in the log', async (t) => {
   const secret = 'user:hunter2@127.0.0.1:9'
   const key = 'token=hunter2'
   const { gateway, get } = await adminOf(t, {
@@ -139,8 +147,8 @@ t.test('credentials in URLs: not on the admin port, not in the log', async (t) =
 t.test('readiness does not collect the status of instances', async (t) => {
   const { gateway, get } = await adminOf(t, { admin: { port: 0 }, services })
   const { mesh } = gateway.server
-  mesh.status = () => t.fail('the status of all services was asked') as never
-  mesh.service('a').status = () => t.fail('the status of a service was asked') as never
+  mesh.status = () => t.fail('the status of all services was collected') as never
+  mesh.service('a').status = () => t.fail('the status of a service was collected') as never
   const { status, text } = await get({}, '/health/ready')
   t.equal(status, 200)
   const { a } = JSON.parse(text).services
@@ -161,7 +169,7 @@ function timesIn(value: unknown, path = ''): [path: string, value: unknown][] {
   })
 }
 
-t.test('times are ISO dates, and durations have their unit in the name', async (t) => {
+t.test('times are ISO dates, and fields of durations have their unit in the name', async (t) => {
   const began = Date.now()
   const on = {
     circuitBreaker: {}, retry: {}, outlierDetection: {}, healthCheck: { path: '/' }, limit: { rate: 9 }, hedge: { after: '1s' },
@@ -184,7 +192,7 @@ t.test('times are ISO dates, and durations have their unit in the name', async (
     const times = timesIn(JSON.parse(text))
     t.equal(times.length, wanted, path)
     for (const [at, value] of times) {
-      if (/lost|\/1\//.test(at)) t.equal(value, null, `${path}: ${at}, of a source that has not answered`)
+      if (/lost|\/1\//.test(at)) t.equal(value, null, `${path}: ${at} of a source without a response`)
       else {
         t.match(value, /^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, `${path}: ${at}`)
         const ms = Date.parse(String(value))
@@ -197,7 +205,7 @@ t.test('times are ISO dates, and durations have their unit in the name', async (
   }
 })
 
-t.test('a confirmation is as long ago on the calendar as on the clock of the mesh', async (t) => {
+t.test('the age of a confirmation is the same by the calendar and by the clock of the mesh', async (t) => {
   const source = { kind: 'consul', confirmedAt: 4000, error: null }
   const before = Date.now()
   const confirmed = Date.parse(viewOf(source, 65_000).confirmedAt!)

@@ -18,12 +18,12 @@ async function within(folder: string, command: string) {
   return runToEnd('bash', ['-c', `cd ${folder} && ${command}`], { env })
 }
 
-t.test('a relative file', async (t) => {
+t.test('a relative path is resolved against the folder of the caller', async (t) => {
   const ok = { code: 0, stdout: `${file}: ok, 0 routes, 0 services\n` }
-  t.match(await within(dir, byNpm('check mine.yaml')), ok, 'by npm')
-  t.match(await within(dir, `JINGWEI_CONFIG=mine.yaml ${byNpm('check')}`), ok, 'by npm, of the environment')
-  t.match(await within(join(dir, 'below'), `node ${home}/app.ts check ../mine.yaml`), ok, 'by node')
-  t.match(await within(dir, `node ${home}/app.ts check -c mine.yaml`), ok, 'by node, as an option')
+  t.match(await within(dir, byNpm('check mine.yaml')), ok, 'npm start -- check FILE')
+  t.match(await within(dir, `JINGWEI_CONFIG=mine.yaml ${byNpm('check')}`), ok, 'npm start with JINGWEI_CONFIG')
+  t.match(await within(join(dir, 'below'), `node ${home}/app.ts check ../mine.yaml`), ok, 'node app.ts check FILE')
+  t.match(await within(dir, `node ${home}/app.ts check -c mine.yaml`), ok, 'node app.ts --config FILE')
   t.match(await within(home, byNpm('check config/gateway.yaml')), { code: 0, stdout: /config\/gateway\.yaml: ok/ })
 })
 
@@ -33,7 +33,7 @@ t.test('a missing file is reported with its absolute path', async (t) => {
   t.ok(stderr.startsWith(`${join(dir, 'config/gateway.yaml')}: no such file`), stderr)
 })
 
-t.test('a script of another package that calls the gateway in a folder of its own', async (t) => {
+t.test('a script of another package can call the gateway with a relative path', async (t) => {
   const check = `cd gw && node ${home}/app.ts check mine.yaml`
   const other = t.testdir({ 'package.json': JSON.stringify({ scripts: { check } }), gw: { 'mine.yaml': '{}' } })
   const { code, stdout } = await within(other, 'npm --silent run check')

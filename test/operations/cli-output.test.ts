@@ -7,7 +7,7 @@ import { runToEnd } from '../helpers/processes.ts'
 const app = join(import.meta.dirname, '../../app.ts')
 const file = join(t.testdir({ 'gateway.yaml': 'admin: false' }), 'gateway.yaml')
 
-t.test('a reader that closes early', async (t) => {
+t.test('a reader of stdout that closes early causes no error', async (t) => {
   for (const args of ['schema', `routes ${file}`, '--help', `explain ${file} GET /`]) {
     const command = `set -o pipefail; node ${app} ${args} | head -0`
     const { code, stderr } = await runToEnd('bash', ['-c', command])

@@ -1,5 +1,5 @@
 // slow: takes about 52 s
-// The commands and plugins: `check` loads them, and what fails is told with its line.
+// The commands and plugins: `check` loads them, and reports a failure with its line.
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
@@ -64,7 +64,7 @@ t.test('check reports a plugin that cannot start', async (t) => {
     'gateway.yaml:5:5: plugins[1]: b.mjs failed to start: no luck (b.mjs:2:55)\n1 fault in gateway.yaml; nothing was started\n'
   )
   const debug = await run(t, ['check', 'FILE'], files, { JINGWEI_LOG_LEVEL: 'debug' })
-  t.match(debug.stderr, /Error: no luck\n +at .*b\.mjs/, 'where it was thrown, for its author')
+  t.match(debug.stderr, /Error: no luck\n +at .*b\.mjs/, 'the stack names the place where the error was thrown')
   const fine = await run(t, ['check', 'FILE'], { ...files, 'b.mjs': good })
   t.strictSame([fine.code, fine.stdout], [0, 'gateway.yaml: ok, 0 routes, 0 services\n'])
 })
@@ -133,7 +133,7 @@ gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here (b.mjs:3:54)
 `
   )
   const debug = await run(t, ['check', 'FILE'], files, { JINGWEI_LOG_LEVEL: 'debug' })
-  t.match(debug.stderr, /Error: no luck\n +at .*a\.mjs/, 'where it was thrown, for its author')
+  t.match(debug.stderr, /Error: no luck\n +at .*a\.mjs/, 'the stack names the place where the error was thrown')
 
   const calling = (tail: string) => `export default async function b (fastify) {
     fastify.addHook('onReady', async () => {
@@ -153,7 +153,7 @@ gateway.yaml:10:5: plugins[1]: b.mjs failed to start: nor here (b.mjs:3:54)
     0,
     'warning: gateway.yaml:10:5: plugins[1]: its onReady hook was not checked: it calls a service, and check sends no calls\n'
   ])
-  t.strictSame(requests, [], 'no service, registry or key set was asked')
+  t.strictSame(requests, [], 'no service, registry or key set is queried')
 })
 
 const shown = {
@@ -201,10 +201,14 @@ t.test('routes shows the hooks of plugins on each route, and the routes of plugi
   t.equal(rows[2]?.at(-1), 'audit (onRequest, onResponse, preHandler)')
   const [, home, homeEdge, ...homeMore] = rows[3]!
   t.equal(home, 'GET,HEAD =/bff/home/:id')
-  t.match(homeEdge, / → rate-limit → /, 'the concerns that the route asks for')
+  t.match(homeEdge, / → rate-limit → /, 'the route lists the concerns of its config.edge')
   t.strictSame(homeMore, ['plugin bff', '–', '–', 'audit (onRequest, onResponse), bff (preHandler, onSend)'])
   const hooksAt = (path: string) => rows.find((row) => row[1] === `GET,HEAD =/bff/${path}`)?.at(-1)
-  t.equal(hooksAt('inner'), 'audit (onRequest, onResponse), bff (onSend, preHandler)', 'of its contexts')
+  t.equal(
+    hooksAt('inner'),
+    'audit (onRequest, onResponse), bff (onSend, preHandler)',
+    'the route lists the hooks of its contexts'
+  )
   t.equal(hooksAt('innermost'), 'audit (onRequest, onResponse), bff (preHandler, onSend, onResponse)')
   const [, only, onlyEdge, ...onlyMore] = rows.find((row) => row[1] === 'PUT =/bff/only')!
   t.equal(only, 'PUT =/bff/only')

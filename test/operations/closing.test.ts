@@ -1,4 +1,4 @@
-/** Messages of a gateway that closes: each plugin that fails is named, and the configuration is told by its hash. */
+/** Messages of a gateway that closes: each plugin that fails is named, and the configuration is named by its hash. */
 import { join } from 'node:path'
 import type { FastifyBaseLogger } from 'fastify'
 import t from 'tap'

@@ -40,7 +40,7 @@ async function gatewayOver(t: Test) {
   return { config, requests: () => requests }
 }
 
-t.test('on the admin port', async (t) => {
+t.test('/admin/explain shows the route, target and chains of a request', async (t) => {
   const { config, requests } = await gatewayOver(t)
   delete (config.services.orders.mesh as { healthCheck?: unknown }).healthCheck
   const gateway = await startGateway(config)
@@ -73,17 +73,17 @@ t.test('on the admin port', async (t) => {
   t.match(await ask('method=ge%20t'), { statusCode: 400 })
   t.match(await ask('method=PATCHY&path=/api/orders'), { statusCode: 400 })
 
-  t.equal(requests(), 0, 'nothing was sent')
+  t.equal(requests(), 0, 'explain sends no request')
   const served = await fetch(`${gateway.url}/api/orders`, { headers: { 'x-beta': '1' } })
   await served.arrayBuffer()
-  t.equal(served.headers.get('ratelimit-remaining'), '1', 'and nothing was counted')
+  t.equal(served.headers.get('ratelimit-remaining'), '1', 'explain does not count for a limit')
 
   const admin = gateway.server.admin!
   t.match((await admin.inject('/admin/services/orders')).json(), { name: 'orders', instances: [{}, {}] })
   t.equal((await admin.inject('/admin/services/nope')).statusCode, 404)
 })
 
-t.test('on the command line, without a request to any instance', async (t) => {
+t.test('the command explain sends no request to an instance', async (t) => {
   const { config, requests } = await gatewayOver(t)
   const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
   const explain = (...args: string[]) =>
@@ -108,5 +108,5 @@ t.test('on the command line, without a request to any instance', async (t) => {
   t.match(await explain('GET', '/nope'), { code: 0, stdout: /refused {3}404 JW_NO_ROUTE/ })
   t.match(await explain('GET'), { code: 1, stderr: /explain takes a file, a method and a path/ })
   t.match(await explain('GET', '/a', '-H', 'nonsense'), { code: 1, stderr: /-H nonsense: expected NAME: VALUE/ })
-  t.equal(requests(), 0, 'not even a health check was sent')
+  t.equal(requests(), 0, 'the command sends no health check')
 })

@@ -14,7 +14,7 @@ interface Line {
   readonly err?: { readonly type: string; readonly message: string; readonly stack: string }
 }
 
-t.test('a plugin that stops a reload is logged with its stack, a fault of the file without one', async (t) => {
+t.test('a plugin that fails a reload is logged with its stack, a fault of the file without one', async (t) => {
   const root = await folder(t, {
     'fails.ts': `export default async function fails(fastify: object, options: { inner?: { header: string } }) {
   options.inner!.header.trim()

@@ -29,7 +29,7 @@ function exchange(hookTimeoutMs: number) {
   return { lines, raw, reply, owner, request: { log, raw } }
 }
 
-t.test('an error after a hook has ended: plugin, hook, status and consequence', async (t) => {
+t.test('an error after a hook has ended is logged with plugin, hook, status and consequence', async (t) => {
   const { lines, raw, reply, owner, request } = exchange(0)
   const hook = guardedHook('preHandler', async () => {}, owner)
   hook(request, reply, () => {
@@ -42,7 +42,7 @@ t.test('an error after a hook has ended: plugin, hook, status and consequence', 
   t.ok(raw.destroyed)
 })
 
-t.test('an error handler that timed out, without a response: plugin, status and consequence', async (t) => {
+t.test('an error handler that timed out is logged with plugin, status and consequence', async (t) => {
   const { lines, raw, reply, owner, request } = exchange(1)
   guardedErrorHandler(() => {}, owner)(new Error('first'), request, reply)
   await eventually(() => raw.destroyed)

@@ -31,7 +31,7 @@ const filesIn = (folder: string) =>
     .map(({ parentPath, name }) => join(parentPath, name).slice(folder.length + 1))
     .sort()
 
-t.test('a starter repository is written', async (t) => {
+t.test('init writes a starter repository', async (t) => {
   const folder = join(t.testdir({}), 'My Gateway')
   const { code, stdout, stderr } = await cli('init', folder)
   t.strictSame([code, stderr], [0, ''])
@@ -49,7 +49,7 @@ t.test('a starter repository is written', async (t) => {
   t.match(await cli('check', join(folder, 'gateway.yaml')), { code: 0, stdout: /ok, 2 routes, 1 service/ })
 })
 
-t.test('no file is overwritten, and then none is written', async (t) => {
+t.test('init writes nothing if a file exists', async (t) => {
   const folder = t.testdir({ 'package.json': '{}', '.gitignore': 'mine', 'gateway.yaml': '', 'other.txt': '' })
   const { code, stdout, stderr } = await cli('init', folder)
   t.strictSame([code, stdout], [1, ''])
@@ -62,7 +62,7 @@ t.test('no file is overwritten, and then none is written', async (t) => {
   t.equal(readFileSync(join(folder, 'package.json'), 'utf8'), '{}')
 })
 
-t.test('what is in the way is found before a file is written', async (t) => {
+t.test('init finds obstacles before it writes a file', async (t) => {
   const folder = t.testdir({ out: {} })
   const within = (name: string) => {
     mkdirSync(join(folder, name))
@@ -86,13 +86,13 @@ t.test('what is in the way is found before a file is written', async (t) => {
   t.strictSame(readdirSync(join(folder, 'out')), [])
 })
 
-t.test('a link to the folder itself', async (t) => {
+t.test('init accepts a link to a folder', async (t) => {
   const folder = t.testdir({ real: {}, link: t.fixture('symlink', 'real') })
   t.match(await cli('init', join(folder, 'link')), { code: 0 })
   t.strictSame(filesIn(join(folder, 'real')), written)
 })
 
-t.test('what was written is removed if a file cannot be', async (t) => {
+t.test('init removes what it wrote if a file cannot be written', async (t) => {
   const same = { 'dot-x': '', '.x': '' } // two files of the same name
   const folder = t.testdir({ template: { a: '', b: { c: '' }, d: { e: same } }, old: { mine: '', d: {} } })
   const tried = (name: string) => init(join(folder, name), join(folder, 'template'), '1.0.0')
@@ -102,14 +102,14 @@ t.test('what was written is removed if a file cannot be', async (t) => {
   t.strictSame(readdirSync(join(folder, 'old'), { recursive: true }).sort(), ['d', 'mine'])
 })
 
-t.test('an empty name, as of a variable that is not set', async (t) => {
+t.test('init refuses an empty name, as of a variable that is not set', async (t) => {
   const folder = t.testdir({})
   const { code, stderr } = await runToEnd(process.execPath, [join(home, 'app.ts'), 'init', ''], { cwd: folder })
   t.strictSame([code, stderr], [1, 'jingwei: init: the name of the folder is empty\n'])
   t.strictSame(readdirSync(folder), [])
 })
 
-t.test('a folder with other files', async (t) => {
+t.test('init writes into a folder with other files', async (t) => {
   const folder = t.testdir({ '.git': {}, LICENSE: '' })
   t.equal((await cli('init', folder)).code, 0)
   t.strictSame(filesIn(folder), [...written, 'LICENSE'].sort())
@@ -204,7 +204,7 @@ t.test('a package.json is as it was if a file cannot be written', async (t) => {
   t.equal(readFileSync(join(folder, 'own/package.json'), 'utf8'), '{}')
 })
 
-t.test('a path that is not a folder', async (t) => {
+t.test('init refuses a path that is not a folder', async (t) => {
   const folder = t.testdir({})
   const file = join(folder, 'file')
   writeFileSync(file, '')
@@ -215,7 +215,7 @@ t.test('a path that is not a folder', async (t) => {
   t.notOk(existsSync(join(folder, 'a')))
 })
 
-t.test('names that npm does not accept', async (t) => {
+t.test('init replaces names that npm does not accept', async (t) => {
   const folder = t.testdir({})
   for (const [name, expected] of [['jingwei', 'gateway'], ['泾渭', 'gateway'], ['.Edge_1', 'edge_1']] as const) {
     await cli('init', join(folder, name))

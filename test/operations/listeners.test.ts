@@ -67,7 +67,11 @@ t.test('trusted peers of one listener are not trusted on another', async (t) => 
     trusts(await ask({ port: portOf('inner'), headers: forwarded }), 'inner', '192.168.0.5')
     trusts(await ask({ port: portOf('other'), headers: forwarded }), 'other', '10.0.0.7')
     const gap = { 'x-forwarded-for': '203.0.113.8, 203.0.113.9, ,10.0.0.7,' }
-    t.equal(clientView(await ask({ port: portOf('inner'), headers: gap })).ip, '203.0.113.9', 'empty entries are none')
+    t.equal(
+      clientView(await ask({ port: portOf('inner'), headers: gap })).ip,
+      '203.0.113.9',
+      'empty entries are ignored'
+    )
     t.equal(clientView(await ask({ port: portOf('other'), headers: gap })).ip, '10.0.0.7')
     const partly = await ask({ port: portOf('partly'), headers: forwarded })
     t.match(clientView(partly), { ip: '127.0.0.1', protocol: 'https', trusted: true })
@@ -149,7 +153,7 @@ t.test('limits are per listener', async (t) => {
   t.equal((await ask({ port: gateway.portOf('short'), path })).status, 200)
 })
 
-t.test('a Unix socket', async (t) => {
+t.test('a listener can have a Unix socket', async (t) => {
   const folder = folderFor(t)
   const url = await service(t)
   const socketPath = join(folder, 'gateway.sock')
@@ -244,7 +248,7 @@ t.test('without trust, the peers of a Unix socket are one client', async (t) => 
   )
 })
 
-t.test('of two gateways that find a stale socket file, one listens', async (t) => {
+t.test('one of two gateways that find a stale socket file listens', async (t) => {
   const path = join(folderFor(t), 'gateway.sock')
   t.ok(await startDead(path))
   const listeners = [new Listener('one', {}), new Listener('two', {})]
@@ -279,7 +283,7 @@ t.test('a change that needs a restart is reported with its entry', async (t) => 
   t.same(await paths([one, { ...two, name: 'three' }]), ['listen[1]'])
   t.same(await paths([one]), ['listen'])
   t.same(await paths([one, two, { ...two, name: 'three' }]), ['listen[2]'])
-  t.same(await paths([{ ...two, trustProxy: ['127.0.0.1'] }, one]), [], 'the order does not matter')
+  t.same(await paths([{ ...two, trustProxy: ['127.0.0.1'] }, one]), [], 'the order of the listeners does not matter')
   const headers = { 'x-forwarded-for': '203.0.113.9' }
   t.match(clientView(await ask({ port: gateway.portOf('two'), headers })), { listener: 'two', ip: '203.0.113.9' })
   t.match(clientView(await ask({ port: gateway.portOf('one'), headers })), { listener: 'one', ip: '127.0.0.1' })

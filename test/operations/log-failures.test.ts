@@ -80,7 +80,7 @@ async function request({ url }: Gateway, count: number, path = '/'): Promise<voi
 type Line = Record<string, unknown>
 const linesOf = (text: string) => text.split('\n').filter((line) => line !== '')
 
-t.test('stdout is not read: the gateway serves, drains on SIGTERM and exits', async (t) => {
+t.test('the gateway serves, drains on SIGTERM and exits while stdout is not read', async (t) => {
   for (const signal of ['SIGTERM', 'SIGINT', 'SIGQUIT'] as const) {
     const { writer } = pipe(t)
     const gateway = await gatewayOn(t, writer)
@@ -90,14 +90,14 @@ t.test('stdout is not read: the gateway serves, drains on SIGTERM and exits', as
   }
 })
 
-t.test('a socket that is not read, such as the journal of systemd', async (t) => {
+t.test('the gateway serves while a socket as stdout is not read, such as the journal of systemd', async (t) => {
   const gateway = await gatewayOn(t, 'pipe')
   await request(gateway, 100, `/${'x'.repeat(4000)}`)
   gateway.child.kill('SIGTERM')
   t.strictSame(await gateway.exited, [0, null])
 })
 
-t.test('stdout is not read: a second signal ends the process at once', async (t) => {
+t.test('a second signal ends the process at once while stdout is not read', async (t) => {
   const { writer } = pipe(t)
   const gateway = await gatewayOn(t, writer)
   await request(gateway, 40, `/${'x'.repeat(4000)}`)
@@ -126,7 +126,7 @@ t.test('a reader that pauses and resumes gets every line', async (t) => {
   t.equal(await droppedBy(gateway), 0)
 })
 
-t.test('a closed pipe: the gateway continues, counts dropped lines, and exits with 0', async (t) => {
+t.test('with a closed pipe, the gateway continues, counts dropped lines, and exits with 0', async (t) => {
   const { reader, writer } = pipe(t)
   const gateway = await gatewayOn(t, writer)
   closeSync(writer)
@@ -138,7 +138,7 @@ t.test('a closed pipe: the gateway continues, counts dropped lines, and exits wi
   t.strictSame(await gateway.exited, [0, null])
 })
 
-t.test('a disk that is full for a while: the log continues, and reports the number of dropped lines', async (t) => {
+t.test('after a full disk, the log continues and reports the number of dropped lines', async (t) => {
   // A limit on the size of its files fails a write as a full disk does, and can be lifted from outside.
   const path = join(t.testdir(), 'log')
   writeFileSync(path, '')
@@ -164,12 +164,16 @@ t.test('a disk that is full for a while: the log continues, and reports the numb
   })
   const report = written.find(({ msg }) => String(msg).includes('were dropped'))
   t.match(report, { level: 'error', lines: await droppedBy(gateway), reason: 'EFBIG' })
-  t.equal(linesOf(readFileSync(path, 'utf8')).length - written.length, 1, 'of the line that was cut, its beginning')
+  t.equal(
+    linesOf(readFileSync(path, 'utf8')).length - written.length,
+    1,
+    'one line is truncated, the last before the disk was full'
+  )
   gateway.child.kill('SIGTERM')
   t.strictSame(await gateway.exited, [0, null])
 })
 
-t.test('/dev/full from the start', async (t) => {
+t.test('the gateway starts with /dev/full as stdout', async (t) => {
   const gateway = await gatewayOn(t, openSync('/dev/full', 'w'))
   await request(gateway, 3)
   await waitFor('lost lines are counted', async () => (await droppedBy(gateway)) >= 4)
@@ -183,7 +187,7 @@ const program = (body: string) => `
   const lines = new LogWriter(1, (lines, reason) => \`dropped \${lines} \${reason}\\n\`)
   ${body}`
 
-t.test('for a paused reader, lines are buffered up to the limit', async (t) => {
+t.test('lines for a paused reader are buffered up to the limit', async (t) => {
   const { reader, writer } = pipe(t)
   const body = `
     const line = 'x'.repeat(1024 * 1024 - 1) + '\\n'
@@ -216,7 +220,7 @@ t.test('a closed reader does not delay the exit', async (t) => {
   }
 })
 
-t.test('lines that a slow reader takes within a second are still written as the process ends', async (t) => {
+t.test('lines that a slow reader takes within a second are written before the process ends', async (t) => {
   const body = `
     for (let i = 0; i < 5000; i++) lines.batch("a line of some length, so that they are more than a pipe holds\\n")
     setTimeout(() => process.exit(0), 300)`

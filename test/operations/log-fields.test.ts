@@ -18,7 +18,7 @@ import { handshake } from '../helpers/edge/websocket.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { configOf, connect, raw, startGateway, startService } from '../helpers/gateway.ts'
 
-t.test('errors as log lines have them', async (t) => {
+t.test('the serializer of errors keeps type, message, stack and code', async (t) => {
   const cause = Object.assign(new RangeError('the cause'), { code: 'ECAUSE' })
   const error = Object.assign(new TypeError('what failed', { cause }), {
     code: 'E_CODE', errno: -111, fatal: true, name: 'Other', data: 'bytes of a response', long: 'x'.repeat(1000),
@@ -40,7 +40,7 @@ t.test('errors as log lines have them', async (t) => {
   }
 })
 
-t.test('in the log of the process, too: an error object for any thrown value', async (t) => {
+t.test('any thrown value is logged as an error object by the process', async (t) => {
   const lines: string[] = []
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -162,7 +162,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('the handshake of a WebSocket', async (t) => {
+t.test('lines about the handshake of a WebSocket have its id', async (t) => {
   const gateway = await startGateway(await scene(t, 'HTTP/1.1'), { log: true, before: slipping })
   t.teardown(gateway.close)
   const client = connect(gateway.port, handshake('/hook', ['X-Request-Id: of-a-socket']))
@@ -172,7 +172,7 @@ t.test('the handshake of a WebSocket', async (t) => {
   check(t, gateway.log)
 })
 
-t.test('an embedding server with another name for the request id', async (t) => {
+t.test('an embedding server can use another name for the request id', async (t) => {
   const lines: Record<string, unknown>[] = []
   const stream = new Writable({
     write(chunk: Buffer, _encoding, done) {
@@ -200,7 +200,7 @@ t.test('an embedding server with another name for the request id', async (t) => 
   check(t, lines)
 })
 
-t.test('failures of services, registries and other dependencies: an object each', async (t) => {
+t.test('failures of services, registries and other dependencies are logged as objects', async (t) => {
   const dead = 'http://127.0.0.1:9'
   const gateway = await startGateway(
     {

@@ -35,7 +35,7 @@ t.test('a line of plain fields equals pino’s line of the same fields', async (
   const { time, ...rest } = quick!
   t.match(time, /^\d{4}-\d\d-\d\dT[\d:.]+Z$/)
   t.match(usual, rest)
-  t.strictSame(Object.keys(usual!), Object.keys(quick!), 'in the same order')
+  t.strictSame(Object.keys(usual!), Object.keys(quick!), 'the fields have the same order')
 })
 
 const many = `

@@ -115,7 +115,7 @@ t.test('a configuration of many routes waits for its last requests, too', async 
   t.equal((await response.setEncoding('utf8').toArray()).join(''), 'beginend')
 })
 
-t.test('what comes back while its last user ends is counted', async (t) => {
+t.test('a service that is added again while its last configuration ends is counted', async (t) => {
   const { url, streams } = await service(t)
   const services = { a: { instances: [url] }, b: { instances: [url] } }
   const both = { services, routes: [route('stream', 'a'), route('one', 'b')] }

@@ -110,7 +110,7 @@ t.test('requests in flight, streams and uploads complete with the old configurat
   const [response] = (await once(stream, 'response')) as [http.IncomingMessage]
   const upload = open('/up', 'POST')
   upload.write('x'.repeat(1000))
-  await eventually(() => streams.size === 1, 'the stream')
+  await eventually(() => streams.size === 1, 'the request of the stream')
   const before = gateway.runtime.gateway!
   for (let i = 0; i < 3; i++) t.equal((await gateway.reload({ services, routes: [route('other', 'a')] })).status, 200)
   t.equal((await gateway.ask('/stream')).status, 404)
@@ -165,7 +165,7 @@ t.test('a change that needs a restart is refused, with the name of its key', asy
   }
 })
 
-t.test('limits of the listener are applied to the server that listens', async (t) => {
+t.test('limits of the listener apply to the open server', async (t) => {
   const { url } = await service(t)
   const good = { services: { a: { instances: [url] } }, routes: [route('one', 'a')] }
   const gateway = await running(t, good)
@@ -276,7 +276,7 @@ t.test('a new service that cannot be found keeps a ready node ready, and no late
   t.match(await ready(), { status: 200, body: { status: 'ready', waitingFor: ['lost'] } })
   t.equal((await gateway.ask('/one')).status, 200)
   const { body: later } = await gateway.reload({ ...good, services, routes: [route('two', 'a')] })
-  t.match(later, { waitingFor: [] }, 'it is not new any longer')
+  t.match(later, { waitingFor: [] }, 'the service is no longer new')
 })
 
 t.test('the admin port shows the result of the last load', async (t) => {

@@ -10,13 +10,13 @@ import { eventually } from '../helpers/eventually.ts'
 
 configTiming.interval = 10
 
-t.test('the key', async (t) => {
+t.test('watch is off by default', async (t) => {
   const folder = t.testdir({ 'on.yaml': 'watch: true', 'unset.yaml': 'listen: { port: 0 }' })
   t.equal(loadWithoutPlugins(join(folder, 'on.yaml')).watch, true)
   t.equal(loadWithoutPlugins(join(folder, 'unset.yaml')).watch, false)
 })
 
-t.test('reloads a file that has changed since it was loaded', async (t) => {
+t.test('a file that has changed since it was loaded is reloaded', async (t) => {
   const folder = t.testdir({ 'gateway.yaml': 'watch: true', 'key.pem': 'key' })
   const file = join(folder, 'gateway.yaml')
   const config = loadWithoutPlugins(file)
@@ -33,12 +33,12 @@ t.test('reloads a file that has changed since it was loaded', async (t) => {
 
   writeFileSync(`${file}.new`, 'watch: true # changed')
   renameSync(`${file}.new`, file)
-  await eventually(() => reloads === 1, 'a reload')
+  await eventually(() => reloads === 1, 'the reload of the changed file')
 
   rmSync(file)
-  await eventually(() => lines.length > 0, 'a line')
+  await eventually(() => lines.length > 0, 'the log line about the missing file')
   writeFileSync(file, 'watch: true')
-  await eventually(() => reloads === 2, 'another reload')
+  await eventually(() => reloads === 2, 'the reload of the restored file')
   t.match(lines, [{ file, msg: 'cannot read the configuration file; the current configuration stays in use' }])
   t.equal(lines.length, 1)
 })
@@ -51,5 +51,5 @@ t.test('a change between loading and the first check is not missed', async (t) =
   let reloads = 0
   const watch = watchConfig(config, pino({ level: 'silent' }), async () => void reloads++)
   t.teardown(() => watch.close())
-  await eventually(() => reloads === 1, 'a reload')
+  await eventually(() => reloads === 1, 'the reload of the missed change')
 })

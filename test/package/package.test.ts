@@ -34,7 +34,7 @@ await server.close()
 const home = join(import.meta.dirname, '../..')
 const program = (source: string) => run(process.execPath, '--input-type=module', '--eval', source)
 
-t.test('the tarball is small, and has nothing but what runs', async (t) => {
+t.test('the tarball is small, and has only files that run', async (t) => {
   t.ok(installed.size <= 400_000, `${installed.size} bytes`)
   const others = installed.files.filter((file) => !file.startsWith('dist/'))
   t.strictSame(others.sort(), ['LICENSE', 'README.md', 'package.json'])
@@ -42,17 +42,21 @@ t.test('the tarball is small, and has nothing but what runs', async (t) => {
   t.strictSame(sources, [])
 })
 
-t.test('npx jingwei: help, check, and the example', async (t) => {
+t.test('npx jingwei prints help, checks, and runs the example', async (t) => {
   const help = await run('npx', 'jingwei', '--help')
   t.match(help, { code: 0, stdout: /^ {2}npx jingwei check \[FILE\] {2,}/m })
   t.notMatch(help.stdout, 'app.ts')
   t.match(await run(bin, '--help'), { stdout: /^ {2}jingwei check \[FILE\] {2,}/m })
   const columns = (text: string) => [...text.matchAll(/^ {2}(?:j.*?)? {2,}(?=\S)/gm)].map(([start]) => start.length)
-  t.strictSame(new Set(columns((await run(bin, '--help')).stdout)), new Set([30]), 'in columns')
+  t.strictSame(new Set(columns((await run(bin, '--help')).stdout)), new Set([30]), 'the descriptions are aligned')
   t.match(await run(bin, '--version'), { code: 0, stdout: /^\d+\.\d+\.\d+\n$/ })
 
   const own = `${join(folder, 'gateway.yaml')}: ok, 1 route, 1 service\n`
-  t.match(await run('npx', 'jingwei', 'check'), { code: 0, stdout: own, stderr: '' }, 'gateway.yaml of this folder')
+  t.match(
+    await run('npx', 'jingwei', 'check'),
+    { code: 0, stdout: own, stderr: '' },
+    'the default file is gateway.yaml of this folder'
+  )
   t.match(await run(bin, 'check', 'nowhere.yaml'), { code: 1, stderr: /nowhere\.yaml: no such file/ })
   await mkdir(join(folder, 'empty'))
   const example = join(folder, 'node_modules/jingwei/dist/config/gateway.yaml')
@@ -66,7 +70,7 @@ t.test('a large configuration is parsed in a thread', async (t) => {
   t.match(await run(bin, 'check', 'large.yaml'), { code: 0, stdout: /ok, 1 route/ })
 })
 
-t.test('npx jingwei start FILE', async (t) => {
+t.test('npx jingwei start FILE starts the gateway', async (t) => {
   const [port] = await freePorts(1)
   // npx passes no signal on to the gateway; `timeout` sends it to its whole process group.
   const gateway = await start({
@@ -209,7 +213,11 @@ t.test('importing jingwei does nothing, and ends', async (t) => {
 
 t.test('the gateway as a plugin of a Fastify server', async (t) => {
   t.match(await run(process.execPath, 'embedded.ts'), { code: 0, stdout: '200 {"url":"/api/orders"}\ntrue\n' })
-  t.match(await run(process.execPath, 'snippet.ts'), { code: 0, stdout: /^200 default$/m }, 'the example of README.md')
+  t.match(
+    await run(process.execPath, 'snippet.ts'),
+    { code: 0, stdout: /^200 default$/m },
+    'the example of README.md runs'
+  )
 })
 
 /** Records the packages, other than jingwei, whose files are loaded. */

@@ -27,15 +27,15 @@ t.test('npx jingwei init', async (t) => {
   t.strictSame(dependencies, { jingwei: version.trim() })
 })
 
-t.test('it is installed with the tarball', async (t) => {
+t.test('the starter repository is installed with the tarball', async (t) => {
   const args = ['--prefer-offline', '--ignore-scripts', '--no-audit', '--no-fund']
   t.match(await npm('install', ...args, join(folder, 'jingwei.tgz')), { code: 0 })
   const { dependencies } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))
   t.strictSame(dependencies, { jingwei: 'file:../jingwei.tgz' })
-  t.ok(readFileSync(join(starter, 'package-lock.json')), 'for npm ci, in CI and in the image')
+  t.ok(readFileSync(join(starter, 'package-lock.json')), 'the lock file is for npm ci, in CI and in the image')
 })
 
-t.test('it passes its own test, its types and its check', async (t) => {
+t.test('the starter repository passes its test, type check and check', async (t) => {
   const tested = await npm('test')
   t.equal(tested.code, 0, tested.stdout)
   t.match(tested.stdout, /pass 4/)
@@ -45,13 +45,13 @@ t.test('it passes its own test, its types and its check', async (t) => {
   t.match(await npm('run', 'check'), { code: 0, stdout: /gateway\.yaml: ok, 2 routes, 1 service/ })
 })
 
-t.test('with a Node that cannot run the tests, they fail', async (t) => {
+t.test('npm test fails with a Node that cannot run the tests', async (t) => {
   const { scripts } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))
   // Node 20's test runner finds no .ts files by itself, and passes without any.
   t.match(scripts.test, 'node --test "test/**/*.test.ts"')
 })
 
-t.test('npm start: what it suggests works, and it passes SIGTERM on', async (t) => {
+t.test('npm start suggests a request that works, and passes SIGTERM on', async (t) => {
   const origin = createServer((_request, response) => void response.end('[]'))
   await new Promise<void>((resolve) => origin.listen(0, '127.0.0.1', resolve))
   t.teardown(() => origin.close())
@@ -81,7 +81,7 @@ t.test('npm start: what it suggests works, and it passes SIGTERM on', async (t) 
   await t.rejects(fetch(suggested!), 'the port is closed')
 })
 
-t.test('npm run dev does not wait before it starts anew', async (t) => {
+t.test('npm run dev restarts without the drain delay', async (t) => {
   const { scripts } = JSON.parse(readFileSync(join(starter, 'package.json'), 'utf8'))
   t.match(scripts.dev, /^DRAIN_DELAY=0s exec node --watch /)
 })

@@ -6,7 +6,7 @@ import { byHand } from '../helpers/mesh/discovery.ts'
 import { meshOf, service } from '../helpers/mesh/mesh.ts'
 import { policyOf } from '../helpers/mesh/policy.ts'
 
-t.test('a registry shows the same as of its own metrics', async (t) => {
+t.test('a bound registry prints the same as prom-client', async (t) => {
   const [own, bound] = [new Registry(), new Registry()]
   const meter = createMeter(bound)
   const counter = { name: 'asked_total', help: 'Questions, "odd" ones too.', labelNames: ['who', 'what'] }
@@ -34,7 +34,7 @@ t.test('a registry shows the same as of its own metrics', async (t) => {
   )
 })
 
-t.test('a name is one metric, its labels one series', async (t) => {
+t.test('one name is one metric, and one set of labels one series', async (t) => {
   const meter = createMeter(new Registry())
   const options = { name: 'a_total', help: 'A.', labelNames: ['x', 'y'] }
   t.equal(meter.counter(options), meter.counter(options))
@@ -60,12 +60,12 @@ t.test('a gauge with several collectors has the series of all, until each is rem
   endOrders()
   t.same(await lines(), ['state{service="users"} 7'])
   endUsers()
-  t.equal(registry.getSingleMetric('state'), undefined, 'the last one takes the gauge along')
+  t.equal(registry.getSingleMetric('state'), undefined, 'removing the last collector removes the gauge')
   of('orders', () => 3)
   t.same(await lines(), ['state{service="orders"} 3'])
 })
 
-t.test('two meshes with one meter: the series of both, and none of a closed one', async (t) => {
+t.test('one meter of two meshes has the series of both, and none of a closed one', async (t) => {
   const registry = new Registry()
   const meter = createMeter(registry)
   const policy = policyOf({ circuitBreaker: {} })

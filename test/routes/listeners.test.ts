@@ -82,7 +82,7 @@ t.test('routes of one listener are 404 on others, over HTTP/1.1, TLS and HTTP/2'
   t.equal((await on('public')('/inner')).status, 200)
 })
 
-t.test('faults', async (t) => {
+t.test('faults of match.listeners are reported', async (t) => {
   const faultsOf = (routes: object[]) => {
     const listen = [{ name: 'public', port: 1 }, { name: 'internal', port: 2 }] // biome-ignore format: a list
     try {

@@ -102,9 +102,17 @@ t.test('host: exact before wildcard before none, whatever the case, the port and
     ['[::1]:80', 'none']
   ]
   for (const [host, route] of expected) t.equal(await served(gateway, '/x', [`Host: ${host}`]), route, host)
-  t.equal(parse(await raw(gateway.port, 'GET /x HTTP/1.0\r\n\r\n')).body, 'none', 'HTTP/1.0 without Host')
+  t.equal(
+    parse(await raw(gateway.port, 'GET /x HTTP/1.0\r\n\r\n')).body,
+    'none',
+    'HTTP/1.0 without Host matches routes without hosts'
+  )
   t.equal(await served(gateway, '/only/x', ['Host: only.example.com']), 'only')
-  t.equal(await served(gateway, '/only/x', ['Host: api.example.com']), 'exact', 'falls back to a shorter path')
+  t.equal(
+    await served(gateway, '/only/x', ['Host: api.example.com']),
+    'exact',
+    'a shorter path with the header matches'
+  )
 })
 
 t.test('headers: more conditions before fewer, and a path whose constraints fail falls back', async (t) => {
@@ -119,7 +127,11 @@ t.test('headers: more conditions before fewer, and a path whose constraints fail
   t.equal(await served(gateway, '/api', ['x-beta: 1']), 'beta')
   t.equal(await served(gateway, '/api', ['X-BETA: 1', 'X-Team: a']), 'both')
   t.equal(await served(gateway, '/api', ['x-beta: 1, 1']), 'plain')
-  t.equal(await served(gateway, '/api', ['Host: h1', 'x-beta: 1', 'x-team: a']), 'host', 'host counts for more')
+  t.equal(
+    await served(gateway, '/api', ['Host: h1', 'x-beta: 1', 'x-team: a']),
+    'host',
+    'a host has precedence over headers'
+  )
   t.equal(await served(gateway, '/api/deep'), 'plain')
   t.equal(await served(gateway, '/api/deep', ['x-beta: 2']), 'deep')
 })
@@ -136,7 +148,7 @@ t.test('methods: GET includes HEAD; a method without a route is 405 with Allow',
   t.equal((await get(gateway.port, '/api/orders', [], 'HEAD')).status, 200)
   t.equal(await served(gateway, '/api/orders', [], 'POST'), 'write')
   t.equal(await served(gateway, '/dav/x', [], 'PROPFIND'), 'webdav')
-  t.equal(await served(gateway, '/rest', [], 'OPTIONS'), 'rest', 'OPTIONS is for the service')
+  t.equal(await served(gateway, '/rest', [], 'OPTIONS'), 'rest', 'OPTIONS reaches the service')
   const refused = await get(gateway.port, '/api/orders/7', ['x-request-id: abc'], 'DELETE')
   t.equal(refused.status, 405)
   t.equal(refused.headers.allow, 'GET, HEAD, POST, PUT')
@@ -149,9 +161,13 @@ t.test('methods: GET includes HEAD; a method without a route is 405 with Allow',
     requestId: 'abc'
   })
   t.equal((await get(gateway.port, '/api/orders', [], 'OPTIONS')).headers.allow, 'GET, HEAD, POST, PUT')
-  t.equal((await get(gateway.port, '/rest', [], 'PROPFIND')).status, 405, 'known to Node, not to any route here')
+  t.equal(
+    (await get(gateway.port, '/rest', [], 'PROPFIND')).status,
+    405,
+    'a method that Node knows but no route takes gets 405'
+  )
   t.equal(await served(gateway, '/hosted', ['Host: a'], 'POST'), 405)
-  t.equal(await served(gateway, '/hosted', ['Host: b'], 'POST'), 404, 'not there at all for another host')
+  t.equal(await served(gateway, '/hosted', ['Host: b'], 'POST'), 404, 'another host gets 404')
 })
 
 t.test('a request without a route is 404 in the format of all errors', async (t) => {
@@ -171,7 +187,7 @@ t.test('a request without a route is 404 in the format of all errors', async (t)
   t.equal((await get(gateway.port, '*', [], 'OPTIONS')).status, 204)
 })
 
-t.test('what a route says under `config` reaches the plugins, and cannot take the place of the route', async (t) => {
+t.test('`config` of a route reaches the plugins, and cannot replace the route', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const seen: unknown[] = []
@@ -193,7 +209,7 @@ t.test('what a route says under `config` reaches the plugins, and cannot take th
   t.match(seen, [{ stamp: { colour: 'blue' }, route: { name: 'api' } }])
 })
 
-t.test('of a thousand routes, each is found', async (t) => {
+t.test('each of a thousand routes is found', async (t) => {
   const routes = Array.from({ length: 1000 }, (_, n) => ({
     name: `r${n}`,
     match: { path: `/api/v${n % 7}/thing${n}` }
@@ -233,7 +249,7 @@ t.test('a host that no route can match is 404, or 421 if configured', async (t) 
   }
 })
 
-t.test('ten thousand hosts on one path', async (t) => {
+t.test('each of ten thousand hosts on one path is found', async (t) => {
   const routes = Array.from({ length: 10_000 }, (_, n) => ({
     name: `r${n}`,
     match: { path: '/', hosts: [n % 2 === 0 ? `h${n}.example.com` : `*.h${n}.example.com`] }

@@ -11,7 +11,7 @@ for (const [prefix, below] of [
   ['/x/', '/x'],
   ['/x/y', '/x/y']
 ] as const) {
-  t.test(`prefix ${prefix}`, async (t) => {
+  t.test(`the gateway serves below the prefix ${prefix}`, async (t) => {
     const echo = await startEcho()
     t.teardown(echo.close)
     const config = configOf({

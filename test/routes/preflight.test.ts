@@ -39,10 +39,10 @@ t.test('preflights go to the route of the requested method', async (t) => {
   for (const headers of [[], [`Origin: ${origin}`], ['Access-Control-Request-Method: GET'], asks('PATCH')]) {
     const refused = await preflight('/things', headers)
     t.equal(refused.status, 405, headers.join())
-    t.equal(refused.headers.allow, 'DELETE, GET, HEAD, POST', 'OPTIONS is there for preflights alone')
+    t.equal(refused.headers.allow, 'DELETE, GET, HEAD, POST', 'OPTIONS is served for preflights only')
   }
-  t.equal((await preflight('/open', asks('GET'))).status, 405, 'no CORS, no preflight')
-  t.equal((await preflight('/all', [])).status, 200, 'a service that takes OPTIONS gets it')
+  t.equal((await preflight('/open', asks('GET'))).status, 405, 'a route without CORS has no preflight')
+  t.equal((await preflight('/all', [])).status, 200, 'a service that takes OPTIONS gets the request')
   t.equal((await preflight('/all', asks('PUT'))).status, 204)
 })
 
@@ -95,7 +95,11 @@ t.test('a page can read the error of a request that was refused by its path', as
     if (status !== 400) continue
     const preflight = await get(gateway.port, path, asks('PUT'), 'OPTIONS')
     t.equal(preflight.status, 204, `the preflight of ${path}`)
-    t.equal((await get(gateway.port, path, [], 'OPTIONS')).status, 400, 'what is no preflight')
+    t.equal(
+      (await get(gateway.port, path, [], 'OPTIONS')).status,
+      400,
+      'OPTIONS without Access-Control-Request-Method is no preflight'
+    )
   }
 })
 
@@ -140,6 +144,6 @@ t.test('an exact path has precedence over the same prefix', async (t) => {
   const seen = async (path: string, method = 'GET') =>
     (JSON.parse((await get(gateway.port, path, [], method)).body) as { url: string }).url
   t.equal(await seen('/a'), '/one')
-  t.equal(await seen('/a', 'POST'), '/tree', 'which keeps the methods that the exact one does not take')
+  t.equal(await seen('/a', 'POST'), '/tree', 'the prefix takes the methods that the exact path does not')
   t.equal(await seen('/a/b'), '/tree/b')
 })

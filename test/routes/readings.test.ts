@@ -10,7 +10,7 @@ import { selfSigned } from '../helpers/self-signed.ts'
 const { cert, key } = selfSigned(t)
 const jwt = { secret: 'x'.repeat(32) }
 
-/** A gateway before a service that answers with the target it got. */
+/** A gateway in front of a service that responds with the target that it received. */
 async function routed(t: Test, routes: object[], listen: object = {}, options: GatewayOptions = {}) {
   const service = await startService((request, response) => response.end(request.url))
   t.teardown(service.close)
@@ -80,10 +80,10 @@ t.test('no spelling of a protected path reaches an open route', async (t) => {
     '/caf%C3%A9%EF%BC%8Fx',
     '/a%40b?x=;y'
   ]) {
-    t.match(await get(port, target), { status: 200, body: target }, `${target} goes on byte for byte`)
+    t.match(await get(port, target), { status: 200, body: target }, `${target} is forwarded byte for byte`)
   }
   const refused = disguised.filter(([, expected]) => expected === 400)
-  t.equal(log.filter(({ error }) => error === 'JW_AMBIGUOUS_PATH').length, refused.length, 'and each refusal is logged')
+  t.equal(log.filter(({ error }) => error === 'JW_AMBIGUOUS_PATH').length, refused.length, 'each refusal is logged')
 })
 
 t.test('no spelling of a protected path reaches an open route over HTTP/2', async (t) => {
@@ -131,7 +131,7 @@ t.test('an encoded slash that a route allows does not bypass a protected route',
   }
 })
 
-t.test('readings that services do not have can be switched off, those that all have matched alike', async (t) => {
+t.test('readings can be `distinct` if no service has them, or `ignore` if all have them', async (t) => {
   const distinct = { paths: { case: 'distinct', trailingSlash: 'distinct', trailingDot: 'distinct' } }
   const lenient = await routed(t, protectedRoutes, distinct)
   const ignore = { paths: { case: 'ignore', trailingSlash: 'ignore', trailingDot: 'ignore' } }

@@ -30,7 +30,7 @@ t.test('the path is unchanged unless httpProxy changes it', async (t) => {
   t.equal((await get(port, '/apis')).status, 404)
 })
 
-t.test('rewritePrefix, with and without parameters', async (t) => {
+t.test('rewritePrefix replaces the path, with and without parameters', async (t) => {
   const at = async (path: unknown, rewritePrefix: string) =>
     (await gatewayWith(t, { match: { path }, httpProxy: { rewritePrefix } })).port
   const plain = await at('/api', '/v2')
@@ -77,11 +77,11 @@ t.test('a query is unchanged, in any encoding', async (t) => {
   for (const [route, path, sent] of routes) {
     const { port } = await gatewayWith(t, route)
     for (const query of queries) t.equal((await ask(port, `${path}?${query}`)).url, `${sent}?${query}`)
-    t.equal((await get(port, `${path}%FF?${queries[0]}`)).status, 400, 'a path has to be decodable')
+    t.equal((await get(port, `${path}%FF?${queries[0]}`)).status, 400, 'a path that cannot be decoded is 400')
   }
 })
 
-t.test('functions come from a module', async (t) => {
+t.test('functions are loaded from a module', async (t) => {
   const folder = t.testdir({
     'proxy.ts': `export default {
       preHandler(request, reply, done) { request.params.id === 'no' ? reply.code(402).send({ sorry: true }) : done() },
@@ -96,7 +96,7 @@ t.test('functions come from a module', async (t) => {
     httpProxy: { rewritePrefix: '/v2/:id', module: join(folder, 'proxy.ts') }
   })
   const { status, headers, body } = await get(port, '/users/a%3Fb')
-  t.match({ status, id: headers['x-id'] }, { status: 200, id: 'a?b' }, 'which see the value as any hook does')
+  t.match({ status, id: headers['x-id'] }, { status: 200, id: 'a?b' }, 'the functions see the value like any hook')
   t.match(JSON.parse(body), { url: '/v2/a%3Fb', headers: { 'x-user': 'a?b', 'x-forwarded-for': '127.0.0.1' } })
   t.equal((await get(port, '/users/no')).status, 402)
 })
@@ -226,7 +226,7 @@ t.test('the concerns of the edge apply as on any route', async (t) => {
   )
 })
 
-t.test('a Location without a host gets the matched path back', async (t) => {
+t.test('a Location without a host gets back the removed path', async (t) => {
   const service = await startService((_request, response) => response.writeHead(302, { location: '/v2/next' }).end())
   t.teardown(service.close)
   const services = { any: { instances: [service.url] } }
@@ -255,7 +255,7 @@ t.test('no WebSocket handshake bypasses the mesh', async (t) => {
   t.match((await client.closed).text, /^HTTP\/1\.1 403 [\s\S]*JW_UPGRADE_REFUSED/)
 })
 
-t.test('under a prefix of an embedding server', async (t) => {
+t.test('routes work below a prefix of an embedding server', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const config = configOf({
@@ -276,11 +276,11 @@ t.test('under a prefix of an embedding server', async (t) => {
   await server.register(gateway, { ...config, prefix: '/bff' })
   await server.listen({ host: '127.0.0.1', port: 0 })
   const { port } = server.server.address() as { port: number }
-  t.equal((await ask(port, '/bff/same/7?a')).url, '/bff/same/7?a', 'as over the bridge')
+  t.equal((await ask(port, '/bff/same/7?a')).url, '/bff/same/7?a', 'the URL is the same as over the bridge')
   t.equal((await ask(port, '/bff/users/7?a')).url, '/v2/7?a')
 })
 
-t.test('routes, explain and the admin port show it', async (t) => {
+t.test('routes, explain and the admin port show via http-proxy', async (t) => {
   const file = join(t.testdir({}), 'gateway.yaml')
   const config = {
     services: { any: { instances: ['http://127.0.0.1:1'] } },

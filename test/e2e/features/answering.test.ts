@@ -122,7 +122,11 @@ t.test('fallback to a static response: status, headers, body; on; HEAD; false on
   t.match(bare, { status: 200, body: '', headers: { 'content-length': '12' } })
   t.match(await world.send('/?status=500'), { status: 204, body: '' })
   t.match(await world.send('/?reset'), { status: 204 })
-  t.match(await world.send('/?reset', [], 'POST'), { status: 204 }, 'also for POST: the fallback sends no request')
+  t.match(
+    await world.send('/?reset', [], 'POST'),
+    { status: 204 },
+    'the fallback also applies to POST, since it sends no request'
+  )
   t.match(await world.send('/?status=429'), { status: 429, instance: 'orders' })
   t.equal((await world.send('/plain?status=404')).status, 404)
   t.equal(await world.metric(fallbacks('static')), 6)
@@ -159,7 +163,7 @@ t.test('fallback to another service, with its own policy; POST only if no byte o
 })
 
 t.test(
-  'circuit open: the stale response with Age and Cache-Status, then the static one; never a personal response',
+  'while the circuit is open: the stale response with Age and Cache-Status, then the static one; never a personal response',
   async (t) => {
     const world = await gatewayTo(
       t,
@@ -219,7 +223,11 @@ routes:
   t.equal((await world.send('/capped')).status, 299)
   orders!.held[0]!.end()
   await client.closed
-  t.equal((await world.send('/gone')).status, 299, 'connect-failure, or no-instance if it is already unavailable')
+  t.equal(
+    (await world.send('/gone')).status,
+    299,
+    'connect-failure, or no-instance if the instance is already unavailable'
+  )
   await world.until('jingwei_mesh_instances{service="gone",state="unavailable"}', 1)
   t.equal((await world.send('/gone')).status, 299, 'no-instance')
   t.equal((await world.send('/reset?reset')).status, 299)

@@ -96,7 +96,7 @@ t.test('maxRequests, maxConnections, maxPendingRequests: refused at once, or que
   world.held()[0]!.end()
   await eventually(() => world.held().length === 2)
   world.held()[1]!.end()
-  t.equal(parse((await next.closed).text).status, 200, 'it got the queue place of the disconnected client')
+  t.equal(parse((await next.closed).text).status, 200, 'the next call takes the queue place of the disconnected client')
   t.notOk(world.some[0]!.seen.some(({ url }) => url.endsWith('2')))
   await world.idle()
 })

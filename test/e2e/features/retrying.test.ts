@@ -155,7 +155,7 @@ t.test('timeout, attemptTimeout, idleTimeout, responseTimeout', async (t) => {
   t.equal((await world.send('/patient')).body, 'begin end')
   const late = await raw(world.port, headerSection('/whole'))
   t.match(late, /begin/)
-  t.notMatch(late, /end\r\n0/, 'reset, not ended')
+  t.notMatch(late, /end\r\n0/, 'the response is reset, not ended')
   await world.idle()
 })
 

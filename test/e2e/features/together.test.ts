@@ -69,7 +69,7 @@ t.test('all concerns: a response is unchanged; a failed call is retried, hedged 
   for (const each of world.some) each.respond = (_request, response) => Boolean(response.destroy())
   const stale = await world.send(cached)
   t.match(stale, { status: 200, body: first.body, headers: { 'x-jingwei-fallback': 'stale', etag: '"v1"' } })
-  t.ok(Number(stale.headers.age) >= 7, 'Age goes on from the value of the service')
+  t.ok(Number(stale.headers.age) >= 7, 'Age continues from the value of the service')
   t.match(await world.send('/new'), { status: 200, body: 'sorry', headers: { 'x-jingwei-fallback': 'static' } })
   t.match(await world.send('/new', [], 'HEAD'), { status: 200, body: '' })
   t.match(await world.send('/new', [], 'OPTIONS'), { status: 200, body: 'sorry' })
@@ -144,7 +144,7 @@ t.test(
     }
     const put = Buffer.concat([Buffer.from(headerSection('/?status=503&header=x-why:full', sized, 'PUT')), body])
     const failed = parse(await raw(world.port, put))
-    t.match(failed, { status: 200, body: 'sorry' }, 'not retried: only part of the body was buffered')
+    t.match(failed, { status: 200, body: 'sorry' }, 'a body that is only partly buffered is not retried')
     t.equal(world.some.flatMap(({ seen }) => seen.filter(({ url }) => url.includes('full'))).length, 1)
     t.equal(world.shadow.seen.length, 0)
     t.equal(await world.metric('jingwei_mesh_mirrored_total{service="orders",outcome="too-large"}'), 5)

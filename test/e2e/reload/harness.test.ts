@@ -13,7 +13,7 @@ t.test('a restart causes failures of every kind of client', async (t) => {
   await load.stop()
   const kinds = new Set(load.failures.map(({ kind }) => kind))
   for (const kind of ['get', 'get h2', 'events', 'events h2', 'upload', 'upload h2', 'websocket'] as const) {
-    t.ok(kinds.has(kind), `failures of ${kind}`)
+    t.ok(kinds.has(kind), `${kind} requests fail`)
   }
   t.ok(load.closes > 0, 'closed connections are counted')
 })

@@ -31,6 +31,6 @@ t.test('no request fails while 1,000 routes are reloaded', async (t) => {
     await sleep(500)
   }
   await load.stop()
-  t.strictSame(load.summary(), {}, 'no failure')
+  t.strictSame(load.summary(), {}, 'no request fails')
   t.comment(`the event loop was blocked for at most ${held.join(', ')} ms`)
 })

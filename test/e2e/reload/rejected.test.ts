@@ -75,7 +75,7 @@ t.test('a rejected configuration changes nothing', async (t) => {
     t.equal((await gateway.get('/new')).status, 200)
     t.equal(await gateway.metric(success), 1)
     t.ok((await gateway.metric(time))! > began!)
-    t.equal(await gateway.metric('jingwei_config_info', hash), null, 'one hash at a time')
+    t.equal(await gateway.metric('jingwei_config_info', hash), null, 'the metric has one hash at a time')
     await waitFor('no earlier configuration is retained', async () => (await gateway.probe()).generations === 1)
   })
 })

@@ -73,7 +73,7 @@ export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: s
   const { blockedMs, blockedCpuMs } = await gateway.probe()
   const count = { ...load.done }
   await load.stop()
-  t.strictSame(load.summary(), {}, 'no failure')
+  t.strictSame(load.summary(), {}, 'no request fails')
   t.strictSame(
     closed,
     { byGateway: 0, toSteady: 0 },
@@ -83,7 +83,7 @@ export async function reloadsUnderLoad(t: Test, reloads: number, tls?: { cert: s
   t.strictSame(
     gateway.log().filter(({ level, reason }) => ['warn', 'error', 'fatal'].includes(level) && reason !== 'cpu'),
     [],
-    'no warning or error in the log'
+    'the log has no warning or error'
   )
   const short = (count.get ?? 0) + (count['get h2'] ?? 0) + (count.post ?? 0)
   times.sort((a, b) => a - b)

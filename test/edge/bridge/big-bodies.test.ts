@@ -89,7 +89,7 @@ function bodies(bytes: Buffer): Buffer[] {
   return found
 }
 
-t.test('slow and fast clients concurrently, and several responses on one connection', async (t) => {
+t.test('slow and fast clients get large bodies concurrently, also several on one connection', async (t) => {
   const { port } = await gateway(t)
   const pathLists = Array.from({ length: 6 }, (_, i) => {
     const kind = ['sized', 'chunked', 'sized-close'][i % 3]
@@ -118,7 +118,7 @@ t.test('clients that leave within a response do not affect others', async (t) =>
   t.strictSame(got, paths.map((path) => [digest(bodyOf(path))])) // biome-ignore format: short
 })
 
-t.test('HTTP/2: concurrent streams', async (t) => {
+t.test('HTTP/2: concurrent streams get large bodies', async (t) => {
   const { port } = await gateway(t, { listen: { tls: selfSigned(t), http2: true } })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.close())

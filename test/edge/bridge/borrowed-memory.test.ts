@@ -147,7 +147,7 @@ const cases: readonly Case[] = [
 
 for (const [protocol, listen, client] of protocols) {
   for (const { what, mesh, methods, breaks = false, shadow = false } of cases) {
-    t.test(`${protocol}: ${what}`, async (t) => {
+    t.test(`no byte of another request, ${protocol}: ${what}`, async (t) => {
       const service = await echoing(t, breaks)
       const copies = await echoing(t)
       const services = { any: { instances: [service.url] }, shadow: { instances: [copies.url] } }
@@ -166,9 +166,9 @@ for (const [protocol, listen, client] of protocols) {
         }
       }
       await Promise.all(Array.from({ length: 6 }, worker))
-      t.same(wrong, [], 'each response is the one of its request, to the byte')
-      t.same(service.wrong, [], 'and so is each request at the service')
-      t.same(copies.wrong, [], 'and at the shadow service')
+      t.same(wrong, [], 'each client gets the bytes of its own response')
+      t.same(service.wrong, [], 'the service gets the bytes of each request')
+      t.same(copies.wrong, [], 'the shadow service gets the bytes of each request')
       if (shadow) t.ok(copies.served > 0)
     })
   }

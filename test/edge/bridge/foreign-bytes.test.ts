@@ -93,7 +93,7 @@ for (const [client, initialWindowSize, pauseMs] of [
   ['an ordinary window', 65_535, 0],
   ['a small window and pauses between reads', 1000, 1]
 ] as const) {
-  t.test(`HTTP/2, ${client}`, async (t) => {
+  t.test(`no response has bytes of another, over HTTP/2, ${client}`, async (t) => {
     for (const path of paths) await t.test(path, (t) => readSlowly(t, path))
   })
 
@@ -123,7 +123,7 @@ for (const [client, initialWindowSize, pauseMs] of [
       }
     }
     await Promise.all(Array.from({ length: 10 }, worker))
-    t.same(wrong, [], 'each response is the one of its request, to the byte')
+    t.same(wrong, [], 'each client gets the bytes of its own response')
   }
 }
 
@@ -131,7 +131,7 @@ for (const [protocol, listen] of [
   ['HTTP/1.1', {}],
   ['HTTP/1.1 over TLS', { tls: { cert, key } }]
 ] as const) {
-  t.test(`${protocol}, a slow reader`, async (t) => {
+  t.test(`no response has bytes of another, over ${protocol}, with a slow reader`, async (t) => {
     for (const path of paths) await t.test(path, (t) => readSlowly(t, path))
   })
 

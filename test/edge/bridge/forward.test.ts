@@ -39,7 +39,7 @@ const head = (method: string, ...lines: string[]) =>
 const bodyOf = (text: string) =>
   JSON.parse(Buffer.from(parse(text).body, 'latin1').toString()) as Awaited<ReturnType<typeof ask>>
 
-t.test('bodies: with a length, chunked, empty, with any method and type', async (t) => {
+t.test('bodies with a length, chunked or empty are forwarded for any method and type', async (t) => {
   const { port } = await echoing(t)
   const send = async (bytes: string) => bodyOf(await raw(port, bytes))
   for (const method of ['POST', 'GET', 'DELETE', 'OPTIONS', 'PATCH']) {
@@ -98,7 +98,7 @@ t.test('binary data is forwarded unchanged both ways, with any type, to a slow r
   t.equal(sum(Buffer.from(response.body, 'latin1')), sum(bytes))
 })
 
-t.test('backpressure: a side that does not read pauses the other', async (t) => {
+t.test('a side that does not read pauses the other (backpressure)', async (t) => {
   let written = 0
   const service = await startService((request, response) => {
     if (request.method === 'POST') return request.pause()
@@ -172,7 +172,7 @@ t.test('pipelined requests get responses in order', async (t) => {
   t.match(text, /"x-n":"one".*"x-n":"two"/s)
 })
 
-t.test('trailers, early hints and 100-continue', async (t) => {
+t.test('trailers, early hints and 100-continue are forwarded', async (t) => {
   const service = await startRawService(
     responding(
       'HTTP/1.1 102 Processing\r\n\r\n' +
@@ -189,7 +189,7 @@ t.test('trailers, early hints and 100-continue', async (t) => {
   t.match(text, /HTTP\/1.1 103 Early Hints\r\nlink: <\/a.css>; rel=preload\r\nx-hint: 1\r\n\r\nHTTP\/1.1 104 /)
   t.match(text, /HTTP\/1.1 104 .*\r\nupload-offset: 7\r\nx-two: a\r\nx-two: \xe9\r\n\r\nHTTP\/1.1 200 OK\r\n/)
   t.match(text, /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\nx-two: a\r\n\r\n$/)
-  t.match(await raw(port, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200 OK\r\n/, 'none of them to HTTP/1.0')
+  t.match(await raw(port, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200 OK\r\n/, 'HTTP/1.0 gets no informational response')
 
   const echo = await echoing(t)
   const client = connect(echo.port, head('POST', 'Expect: 100-continue', 'Content-Length: 2', 'Connection: close'))
@@ -220,7 +220,7 @@ t.test('a response before the end of the request body reaches the client', async
   }
 })
 
-t.test('the client leaves: the call to the service is aborted at once, and logged once as 499', async (t) => {
+t.test('if the client leaves, the call to the service is aborted at once, and logged once as 499', async (t) => {
   let arrived = 0
   let aborted = 0
   const service = await startRawService((socket) => {
@@ -288,14 +288,14 @@ t.test('if the service fails after the header section, the client connection is 
     t.match(text, /^HTTP\/1.1 200 OK\r\n/, what)
     t.notMatch(text, /\r\n0\r\n/, what)
     const old = await connect(port, 'GET / HTTP/1.0\r\n\r\n').closed
-    if (what !== 'by length') t.ok(old.reset, `${what}: HTTP/1.0 can only tell by a reset`)
+    if (what !== 'by length') t.ok(old.reset, `${what}: HTTP/1.0 can show it only by a reset`)
     const lines = () => log.filter((line) => line.msg === 'request')
     await eventually(() => lines().length > 1)
     t.match(lines(), [{ status: 200, error: /^JW_UPSTREAM_/ }, { status: 200 }], what)
   }
 })
 
-t.test('an unrequested switch of protocols is a failure of the instance, and another one is tried', async (t) => {
+t.test('an unrequested switch of protocols is a failure of the instance, and is retried at another', async (t) => {
   const unasked = 'HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n'
   const odd = await startRawService(responding(unasked))
   const good = await startRawService(responding('HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood'))
@@ -328,27 +328,30 @@ t.test('a 101 without Upgrade is 502 at once', async (t) => {
   }
 })
 
-t.test('an early response: the rest of the body is read, and the connection serves the next request', async (t) => {
-  const service = await startRawService((socket) => {
-    socket.once('data', (chunk: Buffer) => {
-      const text = chunk.toString('latin1').includes('/next') ? 'ok' : 'no'
-      socket.end(`HTTP/1.1 ${text === 'ok' ? 200 : 413} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n${text}`)
+t.test(
+  'after an early response, the rest of the body is read, and the connection serves the next request',
+  async (t) => {
+    const service = await startRawService((socket) => {
+      socket.once('data', (chunk: Buffer) => {
+        const text = chunk.toString('latin1').includes('/next') ? 'ok' : 'no'
+        socket.end(`HTTP/1.1 ${text === 'ok' ? 200 : 413} X\r\nContent-Length: 2\r\nConnection: close\r\n\r\n${text}`)
+      })
     })
-  })
-  t.teardown(service.close)
-  const { port } = await before(t, service.url, { listen: { timeouts: { bodyIdle: '300ms' } } })
-  const next = 'GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n'
-  const size = 5_000_000
-  const client = connect(port, `${head('POST', `Content-Length: ${size}`)}first`)
-  await client.until('\r\n\r\nno')
-  client.send(Buffer.alloc(size - 5, 'x'))
-  client.send(next)
-  t.match((await client.closed).text, /413 [\s\S]+no[\s\S]+200 [\s\S]+ok$/)
+    t.teardown(service.close)
+    const { port } = await before(t, service.url, { listen: { timeouts: { bodyIdle: '300ms' } } })
+    const next = 'GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n'
+    const size = 5_000_000
+    const client = connect(port, `${head('POST', `Content-Length: ${size}`)}first`)
+    await client.until('\r\n\r\nno')
+    client.send(Buffer.alloc(size - 5, 'x'))
+    client.send(next)
+    t.match((await client.closed).text, /413 [\s\S]+no[\s\S]+200 [\s\S]+ok$/)
 
-  const endless = connect(port, `${head('POST', 'Transfer-Encoding: chunked')}5\r\nfirst\r\n`)
-  await endless.until('\r\n\r\nno')
-  const drip = setInterval(() => endless.socket.writable && endless.send('1\r\nx\r\n'), 20)
-  await endless.closed
-  clearInterval(drip)
-  t.pass('a body without end is not read for ever')
-})
+    const endless = connect(port, `${head('POST', 'Transfer-Encoding: chunked')}5\r\nfirst\r\n`)
+    await endless.until('\r\n\r\nno')
+    const drip = setInterval(() => endless.socket.writable && endless.send('1\r\nx\r\n'), 20)
+    await endless.closed
+    clearInterval(drip)
+    t.pass('a body without end is not read for ever')
+  }
+)

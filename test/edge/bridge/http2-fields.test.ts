@@ -76,7 +76,7 @@ async function http2Client(t: Test, responses: readonly string[], options: Gatew
   return { get, log }
 }
 
-t.test('a repeated header arrives', async (t) => {
+t.test('a repeated header reaches an HTTP/2 client', async (t) => {
   const { get } = await http2Client(
     t,
     names.map((name) => `HTTP/1.1 200 OK\r\n${name}: 1\r\n${name}: 1\r\ncontent-length: 2\r\n\r\nok`)
@@ -87,7 +87,7 @@ t.test('a repeated header arrives', async (t) => {
   }
 })
 
-t.test('a repeated trailer arrives', async (t) => {
+t.test('a repeated trailer reaches an HTTP/2 client', async (t) => {
   const { get } = await http2Client(
     t,
     names.map(
@@ -101,7 +101,7 @@ t.test('a repeated trailer arrives', async (t) => {
   }
 })
 
-t.test('early hints with a repeated header arrive', async (t) => {
+t.test('early hints with a repeated header reach an HTTP/2 client', async (t) => {
   const { get } = await http2Client(
     t,
     names.map(

@@ -19,7 +19,7 @@ async function relocating(t: Test, route: object) {
   }
 }
 
-t.test('a stripped prefix is put back', async (t) => {
+t.test('a stripped prefix is added to Location', async (t) => {
   const locate = await relocating(t, { match: { path: '/api/orders' }, path: { strip: '/api' } })
   const expected: [string, string][] = [
     ['/orders/7', '/api/orders/7'],
@@ -52,7 +52,7 @@ t.test('a stripped prefix is put back', async (t) => {
   }
 })
 
-t.test('with the X-Forwarded-Host of a trusted proxy, and a default port', async (t) => {
+t.test('Location is changed for the X-Forwarded-Host of a trusted proxy, and for a default port', async (t) => {
   const service = await startService((request, response) => {
     response.writeHead(302, { location: decodeURIComponent(request.url!.split('to=')[1]!) }).end()
   })
@@ -71,7 +71,11 @@ t.test('with the X-Forwarded-Host of a trusted proxy, and a default port', async
   }
   t.equal(await locate(behind.port, 'https://shop.example.com/7'), 'https://shop.example.com/api/7')
   t.equal(await locate(behind.port, 'https://shop.example.com:443/7'), 'https://shop.example.com:443/api/7')
-  t.equal(await locate(open.port, 'https://shop.example.com/7'), 'https://shop.example.com/7', 'an untrusted proxy')
+  t.equal(
+    await locate(open.port, 'https://shop.example.com/7'),
+    'https://shop.example.com/7',
+    'the X-Forwarded-Host of an untrusted proxy is ignored'
+  )
   t.equal(await locate(open.port, 'http://gate:80/7'), 'http://gate:80/api/7')
   t.equal(await locate(open.port, 'http://gate/7', 'gate:80'), 'http://gate/api/7')
   t.equal(await locate(open.port, 'https://gate:80/7'), 'https://gate:80/7')
@@ -92,7 +96,7 @@ t.test('without a path change in the request, Location is unchanged', async (t) 
   t.equal(await locate('/orders', '/7'), '/7')
 })
 
-t.test('the Host is the client’s, or the instance’s own where the route says so', async (t) => {
+t.test('the Host in Location is that of the client, or of the instance if edge.host is upstream', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const routes = [
@@ -128,7 +132,10 @@ t.test('X-Forwarded-Prefix has the stripped prefix; a client’s own is ignored'
     return async (path: string, ...before: string[]) => {
       const lines = before.map((prefix) => `X-Forwarded-Prefix: ${prefix}`)
       const { headers, rawHeaders } = await ask(gateway.port, path, lines)
-      t.ok(rawHeaders.filter((name) => name.toLowerCase() === 'x-forwarded-prefix').length <= 1, 'never two')
+      t.ok(
+        rawHeaders.filter((name) => name.toLowerCase() === 'x-forwarded-prefix').length <= 1,
+        'the service gets at most one X-Forwarded-Prefix'
+      )
       return headers['x-forwarded-prefix']
     }
   }
@@ -139,7 +146,7 @@ t.test('X-Forwarded-Prefix has the stripped prefix; a client’s own is ignored'
   t.equal(await prefix('/plain', '/outer'), undefined)
   t.equal(await prefix('/caf%C3%A9/7', '/outer'), '/caf%C3%A9')
   const behind = await start({ trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-prefix'] })
-  t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'one path: the prefixes stripped at all hops')
+  t.equal(await behind('/api/orders/7', '/outer'), '/outer/api', 'the prefixes stripped at all hops are joined')
   t.equal(await behind('/api/orders/7', '/outer/'), '/outer/api')
   t.equal(await behind('/api/orders/7', '/'), '/api')
   t.equal(await behind('/api/orders/7', '/a, /b'), '/a/b/api')

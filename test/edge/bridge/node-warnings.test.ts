@@ -4,7 +4,7 @@ import t from 'tap'
 import { startEcho, startGateway } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-t.test('errors, replies and connection-specific fields', async (t) => {
+t.test('errors, replies and connection-specific fields cause no warning of Node', async (t) => {
   const warnings: string[] = []
   const warned = ({ name, message }: Error) => void warnings.push(`${name}: ${message}`)
   process.on('warning', warned)

@@ -94,7 +94,7 @@ t.test('reply-from retries nothing by itself', async (t) => {
   t.equal(down.state.count, 1)
 })
 
-t.test('a breaker opens, and its response names it', async (t) => {
+t.test('the circuit breaker opens, and its response has its code', async (t) => {
   const down = await named(t, 'down', (response) => response.writeHead(500).end('down'))
   const circuitBreaker = { errorRatio: '50%', minRequests: 3, window: '10s', openFor: '30s' }
   const { port } = await gatewayWith(t, {
@@ -248,30 +248,33 @@ t.test('log and metrics include requests through http-proxy', async (t) => {
   )
 })
 
-t.test("and requests of a plugin's own registration, which may use concerns of the edge", async (t) => {
-  const one = await named(t, 'one')
-  const options = { prefix: '/orders', upstream: 'http://orders.mesh' }
-  const asking = { ...options, prefix: '/guarded', config: { edge: { rateLimit: { max: 1, window: '1m' } } } }
-  const gateway = await gatewayWith(t, {
-    admin: { port: 0 },
-    services: { orders: { instances: [one.url] } },
-    plugins: [
-      { package: '@fastify/http-proxy', options },
-      { package: '@fastify/http-proxy', name: 'guarded', options: asking }
-    ]
-  })
-  await get(gateway.port, '/orders/7')
-  t.equal((await get(gateway.port, '/guarded/7')).status, 200)
-  t.equal((await get(gateway.port, '/guarded/7')).status, 429)
-  const text = await gateway.server.metrics.metrics()
-  t.match(
-    text,
-    /jingwei_edge_requests_total\{route="\/orders\/\*",method="GET",status="200",direction="north-south"\} 1/
-  )
-  const lines = gateway.log.filter(({ msg }) => msg === 'request')
-  t.match(lines, [
-    { route: '/orders/*', status: 200, service: 'orders', instance: one.url, attempts: 1, bytesSent: 3 },
-    { route: '/guarded/*', status: 200 },
-    { route: '/guarded/*', status: 429 }
-  ])
-})
+t.test(
+  "log and metrics include requests of a plugin's own registration, which may use concerns of the edge",
+  async (t) => {
+    const one = await named(t, 'one')
+    const options = { prefix: '/orders', upstream: 'http://orders.mesh' }
+    const asking = { ...options, prefix: '/guarded', config: { edge: { rateLimit: { max: 1, window: '1m' } } } }
+    const gateway = await gatewayWith(t, {
+      admin: { port: 0 },
+      services: { orders: { instances: [one.url] } },
+      plugins: [
+        { package: '@fastify/http-proxy', options },
+        { package: '@fastify/http-proxy', name: 'guarded', options: asking }
+      ]
+    })
+    await get(gateway.port, '/orders/7')
+    t.equal((await get(gateway.port, '/guarded/7')).status, 200)
+    t.equal((await get(gateway.port, '/guarded/7')).status, 429)
+    const text = await gateway.server.metrics.metrics()
+    t.match(
+      text,
+      /jingwei_edge_requests_total\{route="\/orders\/\*",method="GET",status="200",direction="north-south"\} 1/
+    )
+    const lines = gateway.log.filter(({ msg }) => msg === 'request')
+    t.match(lines, [
+      { route: '/orders/*', status: 200, service: 'orders', instance: one.url, attempts: 1, bytesSent: 3 },
+      { route: '/guarded/*', status: 200 },
+      { route: '/guarded/*', status: 429 }
+    ])
+  }
+)

@@ -156,7 +156,7 @@ t.test('reply.from() in a route of the user', async (t) => {
   const seen = seenIn((await get(port, '/own', ['Content-Length: 0'], 'POST')).body)
   t.match(seen, { url: '/made', method: 'POST', body: '{"a":1}' })
   t.match(seen.headers, { 'content-type': 'application/json', 'content-length': '7', 'x-forwarded-for': '127.0.0.1' })
-  t.equal((await get(port, '/bare')).status, 500, 'without the options')
+  t.equal((await get(port, '/bare')).status, 500, 'reply.from without the reply options fails')
   t.match(JSON.stringify(log), /proxyClient does not know the request; pass replyOptions: fastify\.proxyReplyOptions/)
   const unknown = await get(port, '/unknown')
   t.match(unknown, { status: 503, body: /JW_NO_SERVICE/ })
@@ -262,7 +262,7 @@ for (const protocol of protocols) {
       await eventually(() => !open.has(path))
       t.pass(path)
     }
-    t.notMatch(JSON.stringify(log), /"level":50/, 'which is no error')
+    t.notMatch(JSON.stringify(log), /"level":50/, 'a client that leaves is not logged as an error')
   })
 }
 

@@ -179,7 +179,7 @@ for (const protocol of ['HTTP/1.1', 'TLS'] as const) {
   })
 }
 
-t.test('HTTP/2', { timeout: 60_000 }, async (t) => {
+t.test('over HTTP/2, a wrong length fails only its own response', { timeout: 60_000 }, async (t) => {
   const upstream = await startService(serve)
   t.teardown(upstream.close)
   const { port } = await gatewayBefore(

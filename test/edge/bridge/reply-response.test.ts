@@ -275,7 +275,11 @@ for (const protocol of protocols) {
       t.match({ trailers, hints, isWhole }, { trailers: { 'x-sum': '7' }, hints: [103], isWhole: true }, name)
     }
     const whole = await ask('/', { headers: { 'x-hook': 'the whole body, in a Buffer' } })
-    t.match(whole, { status: 200, isWhole: true, headers: { 'content-length': '5' } }, 'no trailers')
+    t.match(
+      whole,
+      { status: 200, isWhole: true, headers: { 'content-length': '5' } },
+      'a response with Content-Length has no trailers'
+    )
   })
 
   t.test(`${protocol}: the header section does not wait for a silent body`, async (t) => {

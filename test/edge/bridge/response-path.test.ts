@@ -36,7 +36,7 @@ async function seen(port: number, count: number): Promise<(string | undefined)[]
   return seen
 }
 
-t.test('without hooks: raw, unless reply is forced', async (t) => {
+t.test('without hooks, the response path is raw, unless reply is forced', async (t) => {
   const { server, port, close } = await startGateway(config(await responding(t), {}, { responsePath: 'reply' }))
   t.teardown(close)
   t.equal(server.responsePath('r0'), 'raw')
@@ -45,16 +45,16 @@ t.test('without hooks: raw, unless reply is forced', async (t) => {
   t.equal((await get(port, '/r1')).body, 'hello')
 })
 
-t.test('a hook for all routes: reply, unless raw is forced', async (t) => {
+t.test('with a hook for all routes, the response path is reply, unless raw is forced', async (t) => {
   const url = await responding(t)
   const { server, port, close } = await startGateway(config(url, {}, { responsePath: 'raw' }), { before: marking })
   t.teardown(close)
   t.strictSame([server.responsePath('r0'), server.responsePath('r1')], ['reply', 'raw'])
   t.strictSame(await seen(port, 2), ['yes', undefined])
-  t.equal((await get(port, '/none')).headers['x-seen'], 'yes', 'errors of the gateway have it')
+  t.equal((await get(port, '/none')).headers['x-seen'], 'yes', 'the hook runs on errors of the gateway')
 })
 
-t.test('forced for all, with an exception for one route', async (t) => {
+t.test('a response path forced for all routes can have an exception', async (t) => {
   const all = { ...config(await responding(t), {}, { responsePath: 'auto' }), edge: { responsePath: 'raw' } }
   const { port, close } = await startGateway(all, { before: marking })
   t.teardown(close)
@@ -65,7 +65,7 @@ for (const [when, before] of [
   ['before the gateway', true],
   ['after it', false]
 ] as const) {
-  t.test(`a hook on one route, by an onRoute hook that is added ${when}`, async (t) => {
+  t.test(`the response path is reply for a hook of an onRoute hook that is added ${when}`, async (t) => {
     const parsed = configOf(config(await responding(t), {}, {}))
     const server = Fastify(serverOptions(parsed))
     t.teardown(() => server.close())
@@ -85,7 +85,7 @@ for (const [when, before] of [
   })
 }
 
-t.test('hooks of the server around the gateway count, those of its other contexts do not', async (t) => {
+t.test('hooks of the embedding server count, those of its other contexts do not', async (t) => {
   const parsed = configOf(config(await responding(t), {}))
   for (const around of [true, false]) {
     const server = Fastify(serverOptions(parsed))
@@ -99,7 +99,7 @@ t.test('hooks of the server around the gateway count, those of its other context
   }
 })
 
-t.test('a route with a hook: WebSockets are tunnelled, a refused handshake goes through the hook', async (t) => {
+t.test('on a route with a hook, WebSockets are tunnelled, and a refused handshake passes the hook', async (t) => {
   const upstream = await startWebSocketService({ onPeer: echo })
   t.teardown(() => upstream.close())
   const services = { any: { instances: [upstream.url] }, none: { instances: [await responding(t)] } }

@@ -54,7 +54,7 @@ for (const protocol of ['HTTP/1.1', 'TLS', 'HTTP/2'] as const) {
       t.match(whole.text, /whole/)
       const { text } = await received(port, protocol, '/drip')
       t.match(text, /ok/)
-      t.notMatch(text, /\r\n0\r\n\r\n$/, 'the client sees that it is incomplete')
+      t.notMatch(text, /\r\n0\r\n\r\n$/, 'the client sees that the response is incomplete')
       await eventually(() => log.some(({ error }) => error === 'JW_RESPONSE_TIMEOUT'))
       // The connection of the complete response may still be idle.
       await eventually(() => open <= 1)

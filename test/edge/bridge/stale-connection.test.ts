@@ -53,7 +53,7 @@ async function restarting(t: Test, end: (socket: Socket) => void) {
 
 const ok = 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok'
 
-t.test('a retry elsewhere may use an idle connection, except the last one', async (t) => {
+t.test('a retry at another instance may use an idle connection, except the last retry', async (t) => {
   const broken = await startRawService((socket) => socket.once('data', () => socket.resetAndDestroy()))
   t.teardown(broken.close)
   for (const [attempts, afresh] of [
@@ -81,11 +81,11 @@ const endings: [string, (socket: Socket) => void][] = [
 ]
 
 for (const [how, end] of endings) {
-  t.test(`a new connection, for any number that the service ${how}`, async (t) => {
+  t.test(`a request gets a new connection, however many the service ${how}`, async (t) => {
     const { port, seen, idle, fresh } = await restarting(t, end)
     await idle(6)
     t.equal((await get(port, '/1')).status, 200)
-    t.equal(seen.length, 2, 'sent twice')
+    t.equal(seen.length, 2, 'the request is sent twice')
     t.equal(fresh(), 1)
     const more = await Promise.all(['/2', '/3', '/4'].map((path) => get(port, path)))
     t.strictSame(more.map(({ status }) => status), [200, 200, 200]) // biome-ignore format: short
@@ -100,14 +100,17 @@ for (const [how, end] of endings) {
     })
   }
 
-  t.test(`POST on a connection that the service ${how} is not: it may have been processed`, async (t) => {
-    const { port, seen } = await closing(t, end)
-    t.equal((await get(port, '/1')).status, 200)
-    const { status, headers, body } = await get(port, '/2', ['Content-Length: 0'], 'POST')
-    t.equal(status, 502)
-    t.equal(headers['proxy-status'], 'jingwei; error=connection_terminated')
-    t.match(JSON.parse(body), { message: 'The service closed the connection' })
-    t.strictSame(seen, ['1 GET /1', '1 POST /2'])
-    t.equal((await get(port, '/3')).status, 200, 'the next one has a new connection')
-  })
+  t.test(
+    `POST on a connection that the service ${how} is not sent again, since it may have been processed`,
+    async (t) => {
+      const { port, seen } = await closing(t, end)
+      t.equal((await get(port, '/1')).status, 200)
+      const { status, headers, body } = await get(port, '/2', ['Content-Length: 0'], 'POST')
+      t.equal(status, 502)
+      t.equal(headers['proxy-status'], 'jingwei; error=connection_terminated')
+      t.match(JSON.parse(body), { message: 'The service closed the connection' })
+      t.strictSame(seen, ['1 GET /1', '1 POST /2'])
+      t.equal((await get(port, '/3')).status, 200, 'the next request uses a new connection')
+    }
+  )
 }

@@ -23,7 +23,7 @@ async function gatewayFor(t: Test, ...responses: string[]) {
 const ask = (method: string, version = '1.1', ...lines: string[]) =>
   `${[`${method} / HTTP/${version}`, 'Host: h', ...lines, 'Connection: close'].join('\r\n')}\r\n\r\n`
 
-t.test('the service announces and sends trailers: the client gets both', async (t) => {
+t.test('trailers and their announcement reach the client', async (t) => {
   const { port } = await gatewayFor(
     t,
     `${chunked('Trailer: X-Sum, X-Two', 'Trailer: X-Three')}X-Sum: 7\r\nX-Two: b\r\n\r\n`
@@ -31,7 +31,7 @@ t.test('the service announces and sends trailers: the client gets both', async (
   const text = await raw(port, ask('GET', '1.1', 'TE: trailers'))
   t.match(parse(text), { status: 200, headers: { trailer: 'X-Sum, X-Two\nX-Three', 'transfer-encoding': 'chunked' } })
   t.match(text, /\r\n2\r\nok\r\n0\r\nx-sum: 7\r\nx-two: b\r\n\r\n$/)
-  t.match(await raw(port, ask('GET')), /\r\nx-sum: 7\r\n/, 'with or without TE: trailers')
+  t.match(await raw(port, ask('GET')), /\r\nx-sum: 7\r\n/, 'trailers do not depend on TE: trailers')
 })
 
 t.test('trailers that cannot follow are not announced', async (t) => {
@@ -70,7 +70,7 @@ t.test('fields of the header section are removed from trailers', async (t) => {
   const { port } = await gatewayFor(t, `${chunked(`Trailer: ${names}`, 'Trailer: Date')}${fields.join('\r\n')}\r\n\r\n`)
   const text = await raw(port, ask('GET'))
   t.match(text, /\r\n0\r\nx-sum: 7\r\netag: "a"\r\n\r\n$/)
-  t.equal(parse(text).headers.trailer, 'X-Sum, X-Hop, ETag', 'nor is it announced')
+  t.equal(parse(text).headers.trailer, 'X-Sum, X-Hop, ETag', 'a removed trailer is not announced')
 })
 
 const [announcing, behind] = ['Trailer: X-Sum', 'X-Sum: 7\r\nx-latin: caf\xe9\r\n']
@@ -89,7 +89,7 @@ t.test('trailers of a request are forwarded, with their announcement', async (t)
   t.notMatch(received(), /gzip/)
 })
 
-t.test('after an empty body, too', async (t) => {
+t.test('trailers after an empty body are forwarded', async (t) => {
   const { port, received } = await gatewayFor(t, 'HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok')
   const client = connect(port, `${ask('POST', '1.1', 'Transfer-Encoding: chunked')}0\r\n${behind}\r\n`)
   t.match((await client.closed).text, /200 OK/)

@@ -96,7 +96,7 @@ t.test('the text of a pattern is not an allowed origin', async (t) => {
   }
 })
 
-t.test('any origin: a star and no Vary', async (t) => {
+t.test('for any origin, the header is * without Vary', async (t) => {
   for (const any of ['*', ['*']] as const) {
     const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: any as '*' }) } }])
     t.teardown(() => app.close())
@@ -112,7 +112,7 @@ t.test('any origin with credentials is refused at load', async (t) => {
   })
 })
 
-t.test('an OPTIONS request other than a preflight', async (t) => {
+t.test('an OPTIONS request other than a preflight reaches the service', async (t) => {
   const app = await edgeApp([{ name: 'served', method: ['GET', 'OPTIONS'], edge: { cors: corsOptions() } }])
   t.teardown(() => app.close())
   for (const headers of [{}, { origin }, { 'access-control-request-method': 'GET' }]) {
@@ -144,7 +144,7 @@ t.test('routes have their own CORS, other routes have none', async (t) => {
   t.equal((await app.inject({ url: '/off', ...preflight() })).statusCode, 200, 'preflights go to the service')
 })
 
-t.test('wildcards and regular expressions', async (t) => {
+t.test('origins can be wildcards and regular expressions', async (t) => {
   const patterns = ['https://*.example.com', 'http://localhost:*', '/^https:\\/\\/pr-\\d{1,4}\\.preview\\.dev$/']
   const app = await edgeApp([
     { name: 'orders', preflightOnly: true, edge: { cors: corsOptions({ origin: patterns, credentials: true }) } }

@@ -69,7 +69,7 @@ const refused = (set: KeySet, header: object) =>
     (error: { code: string }) => error.code
   )
 
-t.test('the key that a token names, if its algorithm matches', async (t) => {
+t.test('the key that a token names is used if its algorithm matches', async (t) => {
   const idp = await provider(
     t,
     set(
@@ -100,7 +100,7 @@ t.test('the key that a token names, if its algorithm matches', async (t) => {
   t.equal(idp.fetches, 1, 'none of which causes a fetch')
 })
 
-t.test('a token that names no key: the key that signed it, of those for its algorithm', async (t) => {
+t.test('a token that names no key is verified by the key that signed it, of those for its algorithm', async (t) => {
   const idp = await provider(
     t,
     set(
@@ -128,7 +128,7 @@ t.test('a token that names no key: the key that signed it, of those for its algo
   t.equal(idp.fetches, 1)
 })
 
-t.test('a token that names a key, and keys that have no name', async (t) => {
+t.test('a token that names a key can be verified by a key without an id', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa), jwk(keys.otherRsa, { kid: 'b' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
   t.equal(await keySetOf.key(signed(keys.rsa, { alg: 'RS256', kid: 'x' })), pem(keys.rsa))
@@ -138,10 +138,18 @@ t.test('a token that names a key, and keys that have no name', async (t) => {
       () => 'accepted',
       (error: { code: string }) => error.code
     )
-  t.equal(await code(signed(keys.otherRsa, { alg: 'RS256', kid: 'x' })), 'JW_TOKEN_INVALID', 'that is named otherwise')
+  t.equal(
+    await code(signed(keys.otherRsa, { alg: 'RS256', kid: 'x' })),
+    'JW_TOKEN_INVALID',
+    'a key with another id does not verify the token'
+  )
   idp.respond = set(jwk(keys.p256))
   clock.ms += 10_000
-  t.equal(await keySetOf.key(signed(keys.p256, { alg: 'ES256' })), pem(keys.p256), 'rotated without names')
+  t.equal(
+    await keySetOf.key(signed(keys.p256, { alg: 'ES256' })),
+    pem(keys.p256),
+    'a key without an id is found after rotation'
+  )
   t.equal(idp.fetches, 2)
 })
 
@@ -194,16 +202,16 @@ t.test('no more than a hundred keys are kept, and the log says so', async (t) =>
   t.same(logged, ['key set has more than 100 keys: the rest is ignored'], 'once')
 })
 
-t.test('rotation: an unknown key id causes a fetch, a withdrawn key is removed', async (t) => {
+t.test('after rotation, an unknown key id causes a fetch, and a withdrawn key is removed', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'old' })))
   const { set: keySetOf, clock } = keySet(t, idp.url)
   t.equal(await keySetOf.key(unsigned({ kid: 'old', alg: 'RS256' })), pem(keys.rsa))
   idp.respond = set(jwk(keys.otherRsa, { kid: 'new' }))
-  t.equal(await refused(keySetOf, { kid: 'new', alg: 'RS256' }), 'JW_TOKEN_INVALID', 'not within the cooldown')
+  t.equal(await refused(keySetOf, { kid: 'new', alg: 'RS256' }), 'JW_TOKEN_INVALID', 'no fetch within the cooldown')
   clock.ms += 10_000
   const all = await Promise.all(Array.from({ length: 20 }, () => keySetOf.key(unsigned({ kid: 'new', alg: 'RS256' }))))
   t.same(new Set(all), new Set([pem(keys.otherRsa)]))
-  t.equal(idp.fetches, 2, 'one fetch for all waiting requests')
+  t.equal(idp.fetches, 2, 'all waiting requests share one fetch')
   t.equal(await refused(keySetOf, { kid: 'old', alg: 'RS256' }), 'JW_TOKEN_INVALID')
 })
 
@@ -229,7 +237,11 @@ t.test('an old set is fetched again in the background and serves meanwhile', asy
     release = () => response.end(JSON.stringify({ keys: [jwk(keys.otherRsa, { kid: 'a' })] }))
   }
   clock.ms += 60_000
-  t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), 'without waiting')
+  t.equal(
+    await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })),
+    pem(keys.rsa),
+    'the old set is used without waiting'
+  )
   t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa))
   while (idp.fetches < 2) await new Promise((resolve) => setImmediate(resolve))
   release()
@@ -238,7 +250,7 @@ t.test('an old set is fetched again in the background and serves meanwhile', asy
   t.equal(idp.fetches, 2)
 })
 
-t.test('an outage: the last valid set stays in use, and the outage is logged once', async (t) => {
+t.test('during an outage, the last valid set stays in use, and the outage is logged once', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'a' })))
   const { set: keySetOf, clock, logged } = keySet(t, idp.url, { timeoutMs: 100 })
   await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' }))
@@ -264,14 +276,18 @@ t.test('an outage: the last valid set stays in use, and the outage is logged onc
     t.equal(await keySetOf.key(unsigned({ kid: 'a', alg: 'RS256' })), pem(keys.rsa), name)
   }
   t.same(logged, ['cannot fetch the key set: the previous one stays in use; retrying every second'])
-  t.equal(await refused(keySetOf, { kid: 'b', alg: 'RS256' }), 'JW_KEYS_UNAVAILABLE', 'it may be a new key')
+  t.equal(
+    await refused(keySetOf, { kid: 'b', alg: 'RS256' }),
+    'JW_KEYS_UNAVAILABLE',
+    'an unknown key id may be a new key'
+  )
   idp.respond = set(jwk(keys.rsa, { kid: 'b' }))
   await keySetOf.refresh()
   t.equal(await keySetOf.key(unsigned({ kid: 'b', alg: 'RS256' })), pem(keys.rsa))
-  t.equal(logged.length, 2, 'its end is logged once')
+  t.equal(logged.length, 2, 'the end of the outage is logged once')
 })
 
-t.test('while there has never been a set: 503, and no fetch but that of the timer', async (t) => {
+t.test('without a first set, requests get 503, and only the timer fetches', async (t) => {
   const idp = await provider(t, (_request, response) => response.writeHead(503).end())
   const { set: keySetOf, clock } = keySet(t, idp.url)
   for (let i = 0; i < 10; i++) {
@@ -295,7 +311,7 @@ t.test('the recovery of a server is detected without a request', async (t) => {
   t.equal(keySetOf.isUp(), true)
   const { fetches } = idp
   await sleep(50)
-  t.equal(idp.fetches, fetches, 'then the timer stops')
+  t.equal(idp.fetches, fetches, 'the timer stops after the recovery')
   t.same(logged, [
     'cannot fetch the key set: tokens cannot be verified; retrying every second',
     'key set fetched again'
@@ -342,7 +358,7 @@ t.test('closing does not wait for a silent provider', async (t) => {
   t.equal(idp.fetches, 1, 'and sends no further request')
 })
 
-t.test('a gateway with a key set', async (t) => {
+t.test('a gateway verifies tokens by a key set', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa, { kid: 'a' }), jwk(keys.p256, { kid: 'e' })))
   const options = jwtOptions({ jwks: idp.url, issuer: 'me', jwksCooldown: 0 })
   const app = await edgeApp([
@@ -356,11 +372,15 @@ t.test('a gateway with a key set', async (t) => {
   const good = token(claims({ iss: 'me' }), keys.rsa, { alg: 'RS256', kid: 'a' })
   t.equal(await status(good), 200)
   t.equal(await status(good, '/more'), 200)
-  t.equal(idp.fetches, 1, 'routes that verify alike share it')
+  t.equal(idp.fetches, 1, 'routes with the same key set share it')
   t.equal(await status(token(claims({ iss: 'me' }), keys.p256, { alg: 'ES256', kid: 'e' })), 200)
   t.equal(await status(token(claims({ iss: 'me' }), keys.rsa, { alg: 'PS384', kid: 'a' })), 200)
   t.equal(await status(token(claims({ iss: 'me' }), keys.otherRsa, { alg: 'RS256', kid: 'a' })), 401, 'forged')
-  t.equal(await status(token(claims({}), keys.rsa, { alg: 'RS256', kid: 'a' })), 401, 'no issuer')
+  t.equal(
+    await status(token(claims({}), keys.rsa, { alg: 'RS256', kid: 'a' })),
+    401,
+    'a token without an issuer is refused'
+  )
   t.equal(await status(token(claims({ iss: 'me' }), pem(keys.rsa), { alg: 'HS256', kid: 'a' })), 401, 'confusion')
   t.equal(await status(token(claims({ iss: 'me' }), secret, { alg: 'HS256', kid: 'x' })), 401)
   t.equal(await status(token(claims({ iss: 'me' }), '', { alg: 'none', kid: 'a' })), 401)
@@ -393,7 +413,7 @@ t.test('a gateway starts without its key set', async (t) => {
 })
 
 t.test(
-  'a gateway whose key set cannot be fetched: 503 with Retry-After, one line, a metric; fetched at start',
+  'a gateway whose key set cannot be fetched responds with 503 and Retry-After, logs one line and counts',
   async (t) => {
     const service = await startEcho()
     t.teardown(service.close)
@@ -424,7 +444,7 @@ t.test(
   }
 )
 
-t.test('any number of spaces after Bearer', async (t) => {
+t.test('Bearer may be followed by any number of spaces', async (t) => {
   const idp = await provider(t, set(jwk(keys.rsa)))
   const app = await edgeApp([
     { name: 'set', edge: { jwt: jwtOptions({ jwks: idp.url }) } },

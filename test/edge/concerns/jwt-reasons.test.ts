@@ -54,7 +54,7 @@ function refusedTokens(sign: (claims: object) => string, forged: string) {
 }
 
 for (const protocol of protocols) {
-  t.test(`tokens over ${protocol}`, async (t) => {
+  t.test(`the access line has the reason of a refused token over ${protocol}`, async (t) => {
     const echo = await startEcho()
     t.teardown(echo.close)
     const jwks = await keyServer(t)
@@ -94,7 +94,7 @@ for (const protocol of protocols) {
       for (const [authorization, reason] of table) {
         const found = await reasonFor(path, { authorization })
         t.match(found, { status: 401, reason }, `${path} ${authorization.slice(0, 50)}`)
-        t.notMatch(found.body, /jwt_/, 'the response does not contain it')
+        t.notMatch(found.body, /jwt_/, 'the response does not contain the reason')
       }
     }
     const unknown = token(good, keys.rsa, { alg: 'RS256', kid: 'two' })
@@ -106,7 +106,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('ambiguous paths', async (t) => {
+t.test('the access line has the reason of an ambiguous path', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const jwt = { secret }
@@ -126,7 +126,7 @@ t.test('ambiguous paths', async (t) => {
   t.match(gateway.log.at(-1), { status: 400, error: 'JW_AMBIGUOUS_PATH', reason: 'path_spelling' })
 })
 
-t.test('the handshake of a WebSocket whose token is refused', async (t) => {
+t.test('the access line has the reason of a refused WebSocket handshake', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const edge = { jwt: { secret, audience } }

@@ -17,14 +17,14 @@ t.test('the least recently used token is evicted', async (t) => {
   for (let i = 0; i < 1000; i++) cache.set(`token ${i}`, i, 1)
   t.equal(cache.get('token 0', 0), 0)
   cache.set('token 1000', 1000, 1)
-  t.equal(cache.get('token 0', 0), 0, 'recently used')
+  t.equal(cache.get('token 0', 0), 0, 'a recently used token is kept')
   t.equal(cache.get('token 1', 0), undefined)
   cache.set('token 1000', 1001, 1)
   t.equal(cache.get('token 1000', 0), 1001)
   t.equal(cache.get('token 2', 0), 2, 'the same token again evicts nothing')
 })
 
-t.test('bounded in bytes', async (t) => {
+t.test('the cache is bounded in bytes', async (t) => {
   const cache = new TokenCache<number>(1_000_000)
   const mb = 'x'.repeat(1024 * 1024)
   for (let i = 0; i < 40; i++) cache.set(`${mb}${i}`, i, 1)

@@ -72,7 +72,7 @@ t.test('a chunked body that exceeds the limit is aborted on both sides', async (
   const { text } = await client.closed
   if (text !== '') t.match(parse(text), { status: 413, headers: { connection: 'close' } })
   await eventually(() => seen.aborted === 1)
-  t.equal(seen.ended, 0, 'the service does not take it for complete')
+  t.equal(seen.ended, 0, 'the service does not take the body for complete')
   t.ok(seen.bytes <= 100 * 1024)
   const line = () => log.find((line) => line.msg === 'request')
   await eventually(() => line() !== undefined)
@@ -110,7 +110,7 @@ t.test('a client that stalls within its body gets 408', async (t) => {
     await new Promise((resolve) => setTimeout(resolve, 30))
     slow.send('x')
   }
-  t.equal(parse((await slow.closed).text).status, 200, 'slow is not silent')
+  t.equal(parse((await slow.closed).text).status, 200, 'a slow body is not a stalled one')
 })
 
 t.test('clients that stall within their bodies do not count against the service', async (t) => {
@@ -187,7 +187,7 @@ t.test('after malformed bytes, no error response is written into a response in p
   t.match((await client.closed).text, /first$/)
 })
 
-t.test('a body that exceeds the limit while the request is refused for another reason', async (t) => {
+t.test('a body that exceeds the limit does not replace another refusal', async (t) => {
   const service = await startService((_request, response) => response.end())
   t.teardown(service.close)
   const gateway = await startGateway(

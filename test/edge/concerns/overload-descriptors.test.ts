@@ -1,17 +1,17 @@
 /** The count of descriptors against the limit of the process. */
 import { closeSync, openSync } from 'node:fs'
 import { devNull } from 'node:os'
-import { setImmediate as turn } from 'node:timers/promises'
+import { setImmediate as nextIteration } from 'node:timers/promises'
 import t from 'tap'
 import { Descriptors, descriptorLimit } from '../../../plugins/edge/concerns/overload/descriptors.ts'
 import { reserveOf } from '../../../plugins/edge/concerns/overload/index.ts'
 
-t.test('the limit is that of the process', async (t) => {
+t.test('the limit of descriptors is that of the process', async (t) => {
   const limit = descriptorLimit()
   t.ok(limit > 100, `${limit}`)
 })
 
-t.test('counts only when the limit could have been reached', async (t) => {
+t.test('descriptors are counted only when the limit could have been reached', async (t) => {
   let open = 50
   let counts = 0
   const count = () => {
@@ -21,21 +21,21 @@ t.test('counts only when the limit could have been reached', async (t) => {
   const descriptors = new Descriptors(100, count, () => 0)
   counts = 0
   t.notOk(descriptors.isShort(20))
-  t.equal(counts, 1, 'at the first check')
+  t.equal(counts, 1, 'the first check counts')
   for (let i = 0; i < 29; i++) {
     descriptors.noteOpen()
     t.notOk(descriptors.isShort(20))
   }
-  t.equal(counts, 1, '79 at most')
+  t.equal(counts, 1, 'at most 79 descriptors can be open')
   descriptors.noteOpen()
   t.notOk(descriptors.isShort(20))
-  t.equal(counts, 2, '80 at most, and 50 were found')
+  t.equal(counts, 2, '80 descriptors can be open, and 50 are counted')
   open = 80
   for (let i = 0; i < 30; i++) descriptors.noteOpen()
   t.ok(descriptors.isShort(20))
   t.notOk(descriptors.isShort(10))
   open = 79
-  t.notOk(descriptors.isShort(20), 'one was closed')
+  t.notOk(descriptors.isShort(20), 'one descriptor was closed')
 })
 
 t.test('announced descriptors are included until the next count', async (t) => {
@@ -46,17 +46,17 @@ t.test('announced descriptors are included until the next count', async (t) => {
     t.notOk(descriptors.isShort(20))
   }
   descriptors.announce()
-  t.ok(descriptors.isShort(20), 'as many announced as there is room for')
-  await turn()
-  t.ok(descriptors.isShort(20), 'the pool opens them in the next iteration')
+  t.ok(descriptors.isShort(20), 'the announced descriptors are as many as are free')
+  await nextIteration()
+  t.ok(descriptors.isShort(20), 'announced descriptors count until the next iteration')
   open = 75
-  await turn()
-  await turn()
-  t.notOk(descriptors.isShort(20), 'only 25 were opened')
+  await nextIteration()
+  await nextIteration()
+  t.notOk(descriptors.isShort(20), 'only 25 descriptors were opened')
   t.ok(descriptors.isShort(25))
 })
 
-t.test('expensive counting takes at most a twentieth of the time', async (t) => {
+t.test('slow counting takes at most a twentieth of the time', async (t) => {
   let nowMs = 0
   let counts = 0
   const count = () => {
@@ -73,7 +73,7 @@ t.test('expensive counting takes at most a twentieth of the time', async (t) => 
   t.equal(counts, 2)
 })
 
-t.test('without a known limit of the system there is none', async (t) => {
+t.test('without a known limit of the system, descriptors are never short', async (t) => {
   t.equal(new Descriptors(100, () => null).limit, Number.POSITIVE_INFINITY)
 })
 
@@ -90,7 +90,7 @@ t.test('the descriptors of this process are counted', async (t) => {
   t.ok(open > 3 && open < 1000, `${open}`)
   for (let i = 0; i < 500; i++) taken.push(openSync(devNull, 'r'))
   for (let i = 0; i < 500; i++) descriptors.noteOpen()
-  t.ok(new Descriptors().isShort(limit - open - 400), 'more by the 500')
+  t.ok(new Descriptors().isShort(limit - open - 400), 'the 500 open files are counted')
 })
 
 t.test('the reserve grows with the limit, within bounds', async (t) => {

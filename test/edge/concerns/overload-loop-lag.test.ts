@@ -4,7 +4,7 @@ import t from 'tap'
 import { LoopLag } from '../../../plugins/edge/concerns/overload/loop-lag.ts'
 import { get, startGateway, startService } from '../../helpers/gateway.ts'
 
-t.test('lags after three late timers in a row, until one is on time', async (t) => {
+t.test('the loop lags after three late timers in a row, until one is on time', async (t) => {
   let nowMs = 0
   const changes: boolean[] = []
   const lag = new LoopLag((isLagging) => changes.push(isLagging), nowMs)
@@ -17,7 +17,7 @@ t.test('lags after three late timers in a row, until one is on time', async (t) 
     return lag.isLagging
   }
   t.notOk(ticks(500, 900, 500))
-  t.notOk(ticks(5000, 500), 'one block')
+  t.notOk(ticks(5000, 500), 'one long block is no lag')
   t.notOk(ticks(2000, 2000, 500), 'two')
   t.ok(ticks(2000, 2000, 2000))
   t.ok(ticks(2000))
@@ -25,7 +25,7 @@ t.test('lags after three late timers in a row, until one is on time', async (t) 
   t.strictSame(changes, [true, false])
 })
 
-t.test('a real loop: 503 with Retry-After while it lags', async (t) => {
+t.test('the gateway responds with 503 and Retry-After while a real loop lags', async (t) => {
   const service = await startService((_request, response) => response.end('well'))
   t.teardown(service.close)
   const config = {
@@ -53,5 +53,5 @@ t.test('a real loop: 503 with Retry-After while it lags', async (t) => {
   t.match(JSON.parse(response.body), { code: 'JW_OUT_OF_CPU' })
   while (response.status !== 200) response = await get(port, '/')
   const levels = log.filter(({ msg }) => String(msg).startsWith('event loop')).map(({ level }) => level)
-  t.strictSame(levels, [50, 30], 'an error, then the recovery')
+  t.strictSame(levels, [50, 30], 'an error line, then an info line')
 })

@@ -34,7 +34,7 @@ async function connectedTo({ server }: RunningGateway): Promise<void> {
   while (!(await server.metrics.metrics()).includes('jingwei_edge_redis_up 1')) await sleep(5)
 }
 
-t.test('by address: max per window, as in the headers', async (t) => {
+t.test('by address: max requests per window are accepted, as the headers show', async (t) => {
   const app = await edgeApp([{ name: 'orders', edge: { rateLimit: limitOptions({ max: 2, window: 10_000 }) } }])
   t.teardown(() => app.close())
   const first = await app.inject('/orders')
@@ -92,7 +92,7 @@ t.test('by header: each value separately, without a value by address', async (t)
   t.same(await statuses(app, 2, { 'x-api-key': 'a' }), [200, 429])
   t.same(await statuses(app, 2, { 'X-API-KEY': 'b' }), [200, 429])
   t.same(await statuses(app, 2), [200, 429])
-  t.same(await statuses(app, 1, { 'x-api-key': '' }), [429], 'an empty one counts as none')
+  t.same(await statuses(app, 1, { 'x-api-key': '' }), [429], 'an empty value counts as no value')
   t.same(await statuses(app, 1, { 'x-api-key': '127.0.0.1' }), [200], 'a value is not taken for an address')
   const long = 'k'.repeat(4000)
   t.same(await statuses(app, 2, { 'x-api-key': `${long}1` }), [200, 429])
@@ -124,7 +124,7 @@ t.test('by header: other spellings of the name are the same key, repeated ones a
   t.equal((await get(port, '/credentials', ['Authorization: Bearer A'])).status, 200)
 })
 
-t.test('by header, plus a limit by address', async (t) => {
+t.test('by header: maxPerAddress limits the address as well', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const redis = await startRedis()
@@ -146,13 +146,13 @@ t.test('by header, plus a limit by address', async (t) => {
     t.match(refused.headers, { 'ratelimit-limit': '5', 'ratelimit-remaining': '0' })
     t.match(refused.headers['retry-after'], /^(59|60)$/)
     t.match(JSON.parse(refused.body), { code: 'JW_RATE_LIMITED' })
-    t.equal((await from('192.0.2.2', 'a')).status, 200, 'another address')
-    t.equal((await from('192.0.2.3', 'a')).status, 200, 'the same key from another')
-    t.equal((await from('192.0.2.4', 'a')).status, 429, 'its limit applies at any address')
+    t.equal((await from('192.0.2.2', 'a')).status, 200, 'another address has its own limit')
+    t.equal((await from('192.0.2.3', 'a')).status, 200, 'the same key from a third address is below the limit')
+    t.equal((await from('192.0.2.4', 'a')).status, 429, 'the limit of the key applies at any address')
   }
 })
 
-t.test('by header over HTTP/2, and in Redis', async (t) => {
+t.test('by header: the limit applies over HTTP/2 and in Redis', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const redis = await startRedis()
@@ -249,7 +249,7 @@ t.test('two gateways with one Redis share one limit', async (t) => {
   const two = await shared({ url: redis.url, limit, options: { before: b.before } })
   t.teardown(() => Promise.all([one.close(), two.close()]))
   await Promise.all([one.ready(), two.ready()])
-  await eventually(async () => (await a.up()) && (await b.up()), 'both are connected')
+  await eventually(async () => (await a.up()) && (await b.up()), 'both gateways to connect to Redis')
 
   const all = await Promise.all(Array.from({ length: 30 }, (_, i) => status(i % 2 ? one : two)))
   t.equal(all.filter((code) => code === 200).length, 10)
@@ -260,53 +260,56 @@ t.test('two gateways with one Redis share one limit', async (t) => {
   await sleep(1000)
   t.equal(await status(one), 429)
   await sleep(1100)
-  t.equal(await status(one), 200, 'one window, which requests do not extend')
+  t.equal(await status(one), 200, 'requests do not extend the window')
 })
 
-t.test('Redis hangs: requests are served, at most one timeout late, and each node applies the limit', async (t) => {
-  const redis = await startRedis()
-  t.teardown(() => redis.stop())
-  const lines: string[] = []
-  const m = metrics()
-  const app = await shared({
-    url: redis.url,
-    limit: { max: 12, window: 60_000 },
-    options: { before: m.before, server: { logger: logger(lines), disableRequestLogging: true } }
-  })
-  t.teardown(() => app.close())
-  await app.ready()
-  await eventually(m.up, 'connected')
-  t.same(await statuses(app, 2), [200, 200])
+t.test(
+  'while Redis hangs, requests are served at most one timeout late, and each node applies the limit',
+  async (t) => {
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const lines: string[] = []
+    const m = metrics()
+    const app = await shared({
+      url: redis.url,
+      limit: { max: 12, window: 60_000 },
+      options: { before: m.before, server: { logger: logger(lines), disableRequestLogging: true } }
+    })
+    t.teardown(() => app.close())
+    await app.ready()
+    await eventually(m.up, 'connected')
+    t.same(await statuses(app, 2), [200, 200])
 
-  redis.pause()
-  const first = await Promise.all([timed(app), timed(app), timed(app)])
-  for (const [result, ms] of first) {
-    t.equal(result, 200)
-    t.ok(ms >= timeout - 5 && ms < patience, `waited ${ms} ms`)
+    redis.pause()
+    const first = await Promise.all([timed(app), timed(app), timed(app)])
+    for (const [result, ms] of first) {
+      t.equal(result, 200)
+      t.ok(ms >= timeout - 5 && ms < patience, `waited ${ms} ms`)
+    }
+    t.equal(await m.up(), false)
+    for (let i = 0; i < 5; i++) {
+      const [result, ms] = await timed(app)
+      t.equal(result, 200)
+      t.ok(ms < timeout - 5, `${ms} ms: the node does not query an unavailable Redis`)
+    }
+    t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 8)
+    t.same(await statuses(app, 3), [200, 200, 429], 'the node continues from its count of two')
+    await sleep(1200)
+    t.equal((await timed(app))[0], 429, 'hanging probes change nothing')
+    t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'])
+
+    redis.resume()
+    await eventually(m.up, 'the node to query Redis again')
+    t.same(lines, [
+      'Redis is unavailable: this node applies rate limits on its own',
+      'Redis responds again: rate limits are shared with the other nodes'
+    ])
+    await app.inject('/orders')
+    t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 12, 'Redis counts again')
   }
-  t.equal(await m.up(), false)
-  for (let i = 0; i < 5; i++) {
-    const [result, ms] = await timed(app)
-    t.equal(result, 200)
-    t.ok(ms < timeout - 5, `${ms} ms: it is known to be away and not asked`)
-  }
-  t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 8)
-  t.same(await statuses(app, 3), [200, 200, 429], 'the node continues from its count of two')
-  await sleep(1200)
-  t.equal((await timed(app))[0], 429, 'hanging probes change nothing')
-  t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'])
+)
 
-  redis.resume()
-  await eventually(m.up, 'it is asked again')
-  t.same(lines, [
-    'Redis is unavailable: this node applies rate limits on its own',
-    'Redis responds again: rate limits are shared with the other nodes'
-  ])
-  await app.inject('/orders')
-  t.equal(await m.value('jingwei_edge_rate_limit_fallbacks_total'), 12, 'Redis decides again')
-})
-
-t.test('Redis stops and starts again: no request fails or waits', async (t) => {
+t.test('while Redis restarts, no request fails or waits', async (t) => {
   const redis = await startRedis()
   const m = metrics()
   const app = await shared({ url: redis.url, limit: { max: 10_000 }, options: { before: m.before } })
@@ -323,10 +326,10 @@ t.test('Redis stops and starts again: no request fails or waits', async (t) => {
   })()
   await sleep(50)
   await redis.stop()
-  await eventually(async () => !(await m.up()), 'it is gone')
+  await eventually(async () => !(await m.up()), 'the disconnect to be noticed')
   const again = await startRedis({ port: redis.port })
   t.teardown(() => again.stop())
-  await eventually(m.up, 'it is back')
+  await eventually(m.up, 'the reconnect')
   await sleep(50)
   done = true
   await traffic
@@ -334,7 +337,7 @@ t.test('Redis stops and starts again: no request fails or waits', async (t) => {
   t.ok(Math.max(...results.map(([, ms]) => ms)) < patience)
 })
 
-t.test('Redis is unavailable at the start: the node counts on its own', async (t) => {
+t.test('without Redis at the start, the node counts on its own', async (t) => {
   const lines: string[] = []
   const port = await freePort()
   const m = metrics()
@@ -352,14 +355,14 @@ t.test('Redis is unavailable at the start: the node counts on its own', async (t
   )
   for (const [, ms] of results) t.ok(ms < patience)
   await sleep(300)
-  t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'], 'however often it is tried')
+  t.same(lines, ['Redis is unavailable: this node applies rate limits on its own'], 'the outage is logged once')
   t.equal(await m.up(), false)
   const redis = await startRedis({ port })
   t.teardown(() => redis.stop())
-  await eventually(m.up, 'it is found once it is there')
+  await eventually(m.up, 'Redis to be found after its start')
 })
 
-t.test('without a metrics registry, and closed while Redis hangs', async (t) => {
+t.test('the limit works without a metrics registry, and closes while Redis hangs', async (t) => {
   const redis = await startRedis()
   t.teardown(() => redis.stop())
   const app = await shared({ url: redis.url, limit: { max: 1 } })

@@ -6,7 +6,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { connect, raw, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 
 for (const protocol of protocols) {
-  t.test(`targets over ${protocol}`, async (t) => {
+  t.test(`the access line has the reason of a refused target over ${protocol}`, async (t) => {
     const echo = await startEcho()
     t.teardown(echo.close)
     const gateway = await startGateway(
@@ -78,7 +78,7 @@ async function refusing(t: Test, listen: object) {
 }
 
 for (const protocol of protocols) {
-  t.test(`refusals of the mesh over ${protocol}`, async (t) => {
+  t.test(`the access line has the reason of a refusal of the mesh over ${protocol}`, async (t) => {
     const gateway = await refusing(t, listenFor(t, protocol))
     const { ask, begin } = anyClient(t, protocol, gateway.port)
     const refused = async (route: string, error: string, reason: string) => {
@@ -104,7 +104,7 @@ for (const protocol of protocols) {
   })
 }
 
-t.test('a WebSocket that the mesh refuses', async (t) => {
+t.test('the access line has the reason of a WebSocket that the mesh refuses', async (t) => {
   const gateway = await refusing(t, {})
   const client = connect(gateway.port, handshake('/unknown'))
   await client.until('503')
@@ -114,7 +114,7 @@ t.test('a WebSocket that the mesh refuses', async (t) => {
   t.match(line, { status: 503, error: 'JW_NO_INSTANCE', reason: 'instances_unknown', answeredBy: 'gateway' })
 })
 
-t.test('hosts, framing and other targets, in bytes', async (t) => {
+t.test('the access line has the reason of malformed hosts, framing and targets', async (t) => {
   const gateway = await startGateway({ services: {}, routes: [] }, { log: true })
   t.teardown(gateway.close)
   const lines = () => gateway.log.filter(({ msg }) => msg === 'request')

@@ -57,7 +57,7 @@ t.test('a preflight ends before authentication and rate limit, whose refusals a 
   t.equal(stranger.headers['access-control-allow-origin'], undefined)
 })
 
-t.test('by consumer: counted after authentication, at any address', async (t) => {
+t.test('a limit by consumer counts after authentication, at any address', async (t) => {
   const edge = { jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 2, by: 'consumer' }) }
   const app = await edgeApp([{ name: 'orders', edge }], { server: { trustProxy: true } })
   t.teardown(() => app.close())
@@ -67,10 +67,14 @@ t.test('by consumer: counted after authentication, at any address', async (t) =>
   t.equal(await status(app, { ...bearer('bob'), 'x-forwarded-for': '192.0.2.1' }), 200)
   t.same(await statuses(app, 4), [401, 401, 401, 401], 'unauthenticated requests count for no consumer')
   t.equal(await status(app, bearer('ann', 'a forged secret, long enough for this')), 401)
-  t.same(await statuses(app, 3, bearer(undefined)), [200, 200, 429], 'without a name, by address')
+  t.same(
+    await statuses(app, 3, bearer(undefined)),
+    [200, 200, 429],
+    'a request without a consumer counts by its address'
+  )
 })
 
-t.test('by address it runs before authentication', async (t) => {
+t.test('a limit by address counts before authentication', async (t) => {
   const edge = { jwt: jwtOptions({ secret }), rateLimit: limitOptions({ max: 2 }) }
   const app = await edgeApp([{ name: 'orders', edge }])
   t.teardown(() => app.close())
@@ -106,8 +110,8 @@ t.test('a WebSocket handshake from a page of another origin is refused', async (
       t.equal((await shake('/guarded', `Origin: ${other}`)).status, 403, other)
     }
     t.equal((await shake('/guarded', `Origin: ${origin}`)).status, 101)
-    t.equal((await shake('/guarded')).status, 101, 'no browser')
-    t.equal((await shake('/guarded', 'Origin: https://h')).status, 101, 'a page of the same host')
+    t.equal((await shake('/guarded')).status, 101, 'a client without Origin is no browser')
+    t.equal((await shake('/guarded', 'Origin: https://h')).status, 101, 'a page of the same host is accepted')
     t.equal((await shake('/any', evil)).status, 101)
     t.equal((await shake('/unset', evil)).status, 101)
   }
@@ -156,7 +160,7 @@ t.test(
       const [one, other] = await Promise.all([a, b].map((iss) => ask(gateway.port, '/hashed', of(iss, sub))))
       if (one!.headers.host !== other!.headers.host) apart++
     }
-    t.ok(apart > 0, `${apart} of 5 go elsewhere`)
+    t.ok(apart > 0, `hashes differ for ${apart} of 5 consumers`)
     await eventually(() => gateway.log.filter(({ route }) => route === 'limited').length === 4)
     const names = new Set(gateway.log.filter(({ route }) => route === 'limited').map(({ consumer }) => consumer))
     t.strictSame([...names], ['https://a.example|ann', 'https://b%7C.example|ann'])
@@ -164,7 +168,7 @@ t.test(
 )
 
 for (const protocol of protocols) {
-  t.test(`limits over ${protocol}`, async (t) => {
+  t.test(`limits by consumer and by address apply over ${protocol}`, async (t) => {
     const echo = await startEcho()
     t.teardown(echo.close)
     const limit = { max: 1, window: '1m' }

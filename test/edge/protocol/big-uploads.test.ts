@@ -81,7 +81,7 @@ async function upload(port: number, method: string, sized: boolean, client: type
 // Replayable uploads (PUT) and others (POST), each with a length and chunked.
 const kinds = [['POST', true], ['POST', false], ['PUT', true], ['PUT', false]] as const // biome-ignore format: short
 
-t.test('fast and slow services, concurrent uploads', async (t) => {
+t.test('concurrent uploads reach fast and slow services unchanged', async (t) => {
   for (const slow of [false, true]) {
     for (const config of [{}, { edge: { bodyLimit: '1gb' } }]) {
       const { port } = await serving(t, { slow, config })
@@ -91,7 +91,7 @@ t.test('fast and slow services, concurrent uploads', async (t) => {
   }
 })
 
-t.test('over TLS, and in HTTP/2', async (t) => {
+t.test('uploads over TLS and HTTP/2 are unchanged', async (t) => {
   const { port } = await serving(t, { listen: { tls: selfSigned(t), http2: true } })
   for (const [method, sized] of kinds) t.equal(await upload(port, method, sized, https), digest, `${method} ${sized}`)
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
@@ -145,16 +145,19 @@ t.test('a mirror and a plugin that keep chunks have them unchanged', async (t) =
       t.equal(await upload(watched.port, method, sized), digest)
       const seen = createHash('sha256')
       for (const chunk of kept) seen.update(chunk)
-      t.equal(seen.digest('hex'), digest, `what a plugin saw: ${method}, ${sized}`)
+      t.equal(seen.digest('hex'), digest, `bytes that the plugin read: ${method}, ${sized}`)
     }
     kept.length = 0
     await upload(watched.port, 'QUERY', false)
     t.ok(kept.length > 1)
     t.notOk(
       kept.some(({ buffer }) => (buffer as ArrayBuffer).detached),
-      'as it is iterated'
+      'chunks are not freed while they are iterated'
     )
     t.equal(await upload(watched.port, 'PATCH', false), digest)
-    t.ok(first!.length > 0 && body.subarray(0, first!.length).equals(first!), 'also if it looked but once')
+    t.ok(
+      first!.length > 0 && body.subarray(0, first!.length).equals(first!),
+      'chunks are not freed if only the first is read'
+    )
   }
 })

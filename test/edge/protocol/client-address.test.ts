@@ -6,7 +6,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
 import { ask, gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
 
-t.test('spellings', async (t) => {
+t.test('spellings of one address are normalised', async (t) => {
   for (const [text, address] of [
     ['192.0.2.1', '192.0.2.1'],
     ['192.0.2.1:50123', '192.0.2.1'],
@@ -28,7 +28,7 @@ t.test('spellings', async (t) => {
   }
 })
 
-t.test('one address for the limit, the log and the hash; the service gets the original header', async (t) => {
+t.test('limit, log and hash use one address, and the service gets the original header', async (t) => {
   const service = await startEcho()
   t.teardown(service.close)
   const trustProxy = ['127.0.0.1', '10.0.0.0/8']

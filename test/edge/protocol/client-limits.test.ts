@@ -44,7 +44,7 @@ async function limited(t: Test, perClient: object, more: object = {}) {
   return { ...gateway, held, metric }
 }
 
-t.test('requests in flight: 429 for the client that has too many, and for no other', async (t) => {
+t.test('a client with too many requests in flight gets 429, others do not', async (t) => {
   const { port, held, metric, log } = await limited(t, { requests: 2 }, trusted)
   const pending = [1, 2].map(() => get(port, '/held', [from('192.0.2.1')]))
   await eventually(() => held.length === 2)
@@ -55,7 +55,7 @@ t.test('requests in flight: 429 for the client that has too many, and for no oth
   await eventually(() => log.some(({ status, error }) => status === 429 && error === 'JW_CLIENT_REQUESTS'))
   held.pop()!()
   await Promise.race(pending)
-  t.equal((await get(port, '/', [from('192.0.2.1')])).status, 200, 'one has ended')
+  t.equal((await get(port, '/', [from('192.0.2.1')])).status, 200, 'a request is accepted once another has ended')
   held.pop()!()
   await Promise.all(pending)
 })
@@ -116,12 +116,12 @@ t.test('HTTP/2: streams count, over all connections of the client', async (t) =>
   t.equal((await ask(sessions[0]!, '/')).status, 200)
 })
 
-t.test('WebSockets: 429 for more, until one is closed', async (t) => {
+t.test('WebSockets over the limit get 429, until one is closed', async (t) => {
   const { port, metric } = await limited(t, { websockets: 2, requests: 1 })
   const [first] = [await open(port), await open(port)]
   await t.rejects(open(port), /HTTP\/1\.1 429 [\s\S]*retry-after: 10/i)
   t.equal(await metric('jingwei_edge_client_limited_total{limit="websockets"}'), '1')
-  t.equal((await get(port, '/')).status, 200, 'they do not count as requests in flight')
+  t.equal((await get(port, '/')).status, 200, 'WebSockets do not count as requests in flight')
   first!.peer.socket.destroy()
   for (;;) {
     const opened = await open(port).catch(() => null)
@@ -129,7 +129,7 @@ t.test('WebSockets: 429 for more, until one is closed', async (t) => {
   }
 })
 
-t.test('connections: more are closed, unless they are those of a trusted proxy', async (t) => {
+t.test('connections over the limit are closed, except those of a trusted proxy', async (t) => {
   for (const how of [{}, { tls: true }]) {
     const secure = 'tls' in how ? { tls: selfSigned(t) } : {}
     const { port, metric, log } = await limited(t, { connections: 2 }, secure)
@@ -163,7 +163,7 @@ t.test('connections: more are closed, unless they are those of a trusted proxy',
   held.destroy()
 })
 
-t.test('limits that are off', async (t) => {
+t.test('limits can be off', async (t) => {
   const { port, held } = await limited(t, { connections: false, requests: false, websockets: false })
   const pending = [1, 2, 3].map(() => get(port, '/held'))
   await eventually(() => held.length === 3)

@@ -65,7 +65,7 @@ t.test('a refused request gets its status without 100 Continue, and the connecti
     const response = parse(text)
     t.equal(response.status, status, bytes)
     t.equal(response.headers.connection, 'close')
-    t.equal(text.split('HTTP/1.1 ').length, 2, 'one answer')
+    t.equal(text.split('HTTP/1.1 ').length, 2, 'one response is sent')
     t.equal((JSON.parse(response.body) as { statusCode: number }).statusCode, status)
   }
   await eventually(() => log.filter(({ msg }) => msg === 'request').length === 11)
@@ -76,7 +76,7 @@ t.test('bytes after a refusal are an unsolicited body, never the next request', 
   const smuggled = 'GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n'
   for (const target of ['/closed', '/nowhere']) {
     const client = connect(port, head(target, `Content-Length: ${smuggled.length}`) + smuggled)
-    t.equal((await client.closed).text.split('HTTP/1.1 ').length, 2, 'one answer')
+    t.equal((await client.closed).text.split('HTTP/1.1 ').length, 2, 'one response is sent')
   }
 })
 
@@ -116,7 +116,7 @@ t.test('100 Continue is not sent before the request is sent to the service', asy
   for (const framing of ['Content-Length: 3', 'Transfer-Encoding: chunked']) {
     const client = connect(gateway.port, head('/open', framing))
     await sleep(300)
-    t.equal(client.received(), '', 'nor is its client blamed for the wait')
+    t.equal(client.received(), '', 'the wait does not count as a stall of the client')
     client.socket.destroy()
   }
   const client = connect(gateway.port, head('/open', 'Content-Length: 3'))
@@ -149,7 +149,7 @@ t.test('a body that is sent at once leaves the connection open for the next requ
   }
 })
 
-t.test('no 100 Continue to HTTP/1.0, nor without a body', async (t) => {
+t.test('no 100 Continue is sent to HTTP/1.0, nor without a body', async (t) => {
   const { port } = await echoing(t)
   const old = connect(port, `${head('/open', 'Content-Length: 3').replace('HTTP/1.1', 'HTTP/1.0')}abc`)
   t.match((await old.closed).text, /^HTTP\/1\.1 200 OK/)
@@ -157,7 +157,7 @@ t.test('no 100 Continue to HTTP/1.0, nor without a body', async (t) => {
   t.match((await empty.closed).text, /^HTTP\/1\.1 200 OK/)
 })
 
-t.test('a service that responds before it has read the body', async (t) => {
+t.test('the response of a service that has not read the body reaches the client', async (t) => {
   const service = await startRawService((socket) => {
     socket.once('data', () => socket.end('HTTP/1.1 413 Too Large\r\nContent-Length: 2\r\n\r\nno'))
   })
@@ -178,7 +178,7 @@ t.test('another expectation is 417', async (t) => {
   }
 })
 
-t.test('a server of the user: its routes get 100 Continue when they read, its own listener stays', async (t) => {
+t.test('routes of an embedding server get 100 Continue when they read, and its own listener stays', async (t) => {
   const echo = await startService((request, response) => void request.resume().on('end', () => response.end('ok')))
   t.teardown(echo.close)
   for (const own of [false, true]) {

@@ -25,7 +25,7 @@ async function saying(t: Test, response: string, options: GatewayOptions = {}) {
   return before(t, service.url, { mesh: { retry: false } }, {}, options)
 }
 
-t.test('to the service: end-to-end headers as they are, none of the hop', async (t) => {
+t.test('the service gets end-to-end headers unchanged, and no hop-by-hop headers', async (t) => {
   const { port } = await echoing(t)
   const seen = await ask(port, '/', [
     'Accept: a',
@@ -77,7 +77,10 @@ t.test('a looping request is refused with 508', async (t) => {
   const again = await before(t, back.url)
   const { status, headers, body } = await get(again.port, '/')
   t.equal(status, 508)
-  t.notOk('proxy-status' in headers, 'the gateway behind it is a service, which cannot set reserved headers')
+  t.notOk(
+    'proxy-status' in headers,
+    'the second gateway is a service for the first, so its reserved headers are removed'
+  )
   t.match(body, /JW_LOOP_DETECTED/)
   t.not((await get(looping.port, '/')).status, 508, 'another gateway on the way is no loop')
 })
@@ -138,7 +141,7 @@ t.test('For, Proto, Host and Port of a trusted peer are used', async (t) => {
       'x-forwarded-proto': 'https',
       'x-forwarded-host': 'shop.example.com'
     },
-    'and no port, since ours is not that of https'
+    'X-Forwarded-Port is not set, since the port of the gateway is not that of https'
   )
   t.match(forwardingHeaders(await ask(port, '/', ['X-Forwarded-Port: 444', 'Host: h'])), { 'x-forwarded-port': '444' })
   t.strictSame(forwardingHeaders(await ask(port, '/', ['Host: h'])), {
@@ -149,7 +152,7 @@ t.test('For, Proto, Host and Port of a trusted peer are used', async (t) => {
   })
 })
 
-t.test('of a trusted peer, only the configured headers are used', async (t) => {
+t.test('only the configured headers of a trusted peer are used', async (t) => {
   const trustProxy = ['127.0.0.1']
   const names = [...new Set(sent.map((line) => line.split(':')[0]!.toLowerCase()))]
   for (const name of names) {
@@ -190,7 +193,7 @@ t.test('fault headers of a trusted peer are used if a fault enables them', async
   t.match(forwardingHeaders(await ask(port, '/', sent)), { 'x-jingwei-fault-delay': '1', 'x-original-url': undefined })
 })
 
-t.test('from the service: all end-to-end headers, in order, byte for byte', async (t) => {
+t.test('the client gets all end-to-end headers of the service, in order, byte for byte', async (t) => {
   const { port } = await saying(
     t,
     'HTTP/1.1 299 All Fine\r\nX-One: 1\r\nset-cookie: a=1\r\nX-Many: a\r\nSet-Cookie: b=2\r\nX-Many: b\r\n' +
@@ -209,7 +212,7 @@ t.test('from the service: all end-to-end headers, in order, byte for byte', asyn
   for (const name of ['keep-alive', 'proxy-authenticate', 'x-hop', 'x-hop-too']) t.notOk(name in headers, name)
 })
 
-t.test('headers that the edge sets on the reply win; Vary and Set-Cookie are merged', async (t) => {
+t.test('headers that the edge sets on the reply have precedence; Vary and Set-Cookie are merged', async (t) => {
   const { port } = await saying(
     t,
     'HTTP/1.1 200 OK\r\nX-Stamp: theirs\r\nVary: accept\r\nSet-Cookie: a=1\r\nX-Request-Id: theirs\r\n' +
@@ -228,7 +231,7 @@ t.test('headers that the edge sets on the reply win; Vary and Set-Cookie are mer
   t.equal(headers['x-request-id'], 'mine')
 })
 
-t.test('a response that cannot be written is a 502, never silence', async (t) => {
+t.test('a response that cannot be written is a 502', async (t) => {
   for (const [what, bytes] of [
     ['a control character', 'X-Bad: a\x01b\r\n'],
     ['no header name', ': x\r\n'],

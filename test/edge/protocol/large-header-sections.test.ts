@@ -89,7 +89,7 @@ async function ways(t: Test, config: object) {
   }
 }
 
-t.test('of responses: 64 KB by default, another limit for one service', async (t) => {
+t.test('header sections of responses have up to 64 KB by default, and a limit per service', async (t) => {
   const url = await cookieService(t)
   const config = {
     mesh: { retry: false },
@@ -107,7 +107,7 @@ t.test('of responses: 64 KB by default, another limit for one service', async (t
     ] as const) {
       const { status, cookies: got, body } = await ask(path)
       t.strictSame([status, body, got.length], [200, '0', count], `${name} ${path}`)
-      t.ok(got.join() === cookies(count).join(), 'byte for byte')
+      t.ok(got.join() === cookies(count).join(), 'the header section is forwarded byte for byte')
     }
     for (const path of ['/400', '/large/700']) {
       const { status, body } = await ask(path)
@@ -116,7 +116,7 @@ t.test('of responses: 64 KB by default, another limit for one service', async (t
   }
 })
 
-t.test('of requests: listen.limits.headers', async (t) => {
+t.test('header sections of requests have the limit of listen.limits.headers', async (t) => {
   const config = {
     listen: { limits: { headers: '128kb' } },
     services: { any: { instances: [await cookieService(t)] } },

@@ -71,7 +71,7 @@ const ask = (client: ClientHttp2Session, headers: OutgoingHttpHeaders, body?: st
   return collect(stream)
 }
 
-t.test('TLS: the service gets X-Forwarded-Proto: https', async (t) => {
+t.test('over TLS, the service gets X-Forwarded-Proto: https', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await listening(t, echo.url, { tls: { cert, key } })
@@ -94,7 +94,7 @@ t.test('TLS: the service gets X-Forwarded-Proto: https', async (t) => {
   t.equal(headers['x-forwarded-port'], String(port))
 })
 
-t.test('HTTP/2 and HTTP/1.1 on one port, by ALPN', async (t) => {
+t.test('HTTP/2 and HTTP/1.1 are served on one port, by ALPN', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await listening(t, echo.url, { tls: { cert, key }, http2: true })
@@ -141,7 +141,7 @@ t.test('HTTP/2 and HTTP/1.1 on one port, by ALPN', async (t) => {
   t.equal((await ask(client, { ':path': '/a/../b' })).status, 400)
 })
 
-t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway', async (t) => {
+t.test('HTTP/2: cookies and trailers are forwarded, and a truncated response resets the stream', async (t) => {
   const service = await startRawService(
     responding(
       'HTTP/1.1 200 Fine\r\nSet-Cookie: a=1\r\nSet-Cookie: b=2\r\nKeep-Alive: x\r\nTransfer-Encoding: chunked\r\n\r\n' +
@@ -166,7 +166,7 @@ t.test('HTTP/2: cookies, trailers, status text, and a service that fails midway'
     const gateway = await listening(t, broken.url, { tls: { cert, key }, http2: true })
     const truncated = await ask(session(t, gateway.port), { ':path': '/' })
     t.equal(truncated.body, 'part')
-    t.equal(truncated.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'not taken for a complete response')
+    t.equal(truncated.code, http2.constants.NGHTTP2_INTERNAL_ERROR, 'the response is not complete')
   }
   const closedService = await startRawService(() => {})
   await closedService.close()
@@ -277,7 +277,7 @@ t.test('HTTP/2: 100 Continue is sent when the body is wanted', async (t) => {
   t.equal((await ask(client, { ':path': '/' })).status, 200, 'the session stays open')
 })
 
-t.test('no more connections than allowed', async (t) => {
+t.test('connections over the limit are closed', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const { port } = await listening(t, echo.url, { limits: { connections: 2 } })
@@ -308,7 +308,7 @@ t.test('idle connections are closed, and a header section that arrives too slowl
   t.equal(parse(text).status, 408)
 })
 
-t.test('as above, over TLS with HTTP/2 on', async (t) => {
+t.test('the same timeouts apply over TLS with HTTP/2 on', async (t) => {
   const echo = await startEcho()
   t.teardown(echo.close)
   const timeouts = { headers: '200ms', keepAlive: '100ms' }

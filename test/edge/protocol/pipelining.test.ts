@@ -30,7 +30,7 @@ const get = (path: string, ...lines: string[]) =>
   `GET ${path} HTTP/1.1\r\n${['Host: h', ...lines].map((line) => `${line}\r\n`).join('')}\r\n`
 const first = /^HTTP\/1\.1 200 OK\r\n[\s\S]+?\r\n\r\nslow/
 
-t.test('a response that fails while queued breaks the connection when it is its turn', async (t) => {
+t.test('a response that fails while queued closes the connection after the earlier responses', async (t) => {
   for (const response of [
     'HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\npart|',
     'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\npart\r\n|'
@@ -105,7 +105,7 @@ t.test('requests of one connection do not run concurrently', async (t) => {
   const { text } = await client.closed
   t.equal(text.split('HTTP/1.1 200 OK').length - 1, 303)
   t.strictSame(seen, ['POST /held', 'POST /held', ...Array(300).fill('GET /a'), 'GET /last'])
-  t.equal(sockets.size, 1, 'one connection to the service is enough for one of a client')
+  t.equal(sockets.size, 1, 'a client connection needs one connection to the service')
 })
 
 t.test('no more requests are read while others wait', async (t) => {
@@ -115,7 +115,7 @@ t.test('no more requests are read while others wait', async (t) => {
   const many = Buffer.from(get('/a').repeat(20_000))
   for (let i = 0; i < 40; i++) client.socket.write(many)
   await sleep(500)
-  t.ok(client.socket.writableLength > 10 * many.length, 'most of it is unread')
+  t.ok(client.socket.writableLength > 10 * many.length, 'most of the requests stay unread')
   t.strictSame(seen, ['GET /held'])
   held[0]!()
   await eventually(() => seen.length > 1000)

@@ -12,7 +12,7 @@ t.setTimeout(60_000)
 
 const route = (name: string, match: object) => ({ name, match, service: 'any' })
 
-t.test('to the listener with TLS, only for hosts that a route or a certificate names', async (t) => {
+t.test('redirects go to the listener with TLS, only for hosts of a route or a certificate', async (t) => {
   const folder = folderFor(t)
   const ours = authority(folder, 'ours')
   const { certFile: cert, keyFile: key } = ours.issue('named', { san: 'DNS:named.example,DNS:*.wild.example' })
@@ -100,7 +100,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
     t.end()
   })
   const inside = { port: gateway.portOf('internal'), headers: { host: 'named.example' } }
-  t.equal((await ask(inside)).status, 200, 'a listener without a redirect does not take over that of the first')
+  t.equal((await ask(inside)).status, 200, 'a listener without `redirect` does not redirect')
 
   const { port: adminPort } = gateway.runtime.admin!.address as AddressInfo
   const explained = async (path: string) =>
@@ -122,7 +122,7 @@ t.test('to the listener with TLS, only for hosts that a route or a certificate n
   t.equal((await to('evil.example', '/')).status, 421)
 })
 
-t.test('HTTP/1.0 without a host, and a listener without others', async (t) => {
+t.test('a redirect needs no other listener, and HTTP/1.0 without a host gets 404', async (t) => {
   const listen = { redirect: { to: 'https', port: 8443 } }
   const gateway = await startGateway({
     listen,
@@ -138,7 +138,7 @@ t.test('HTTP/1.0 without a host, and a listener without others', async (t) => {
   t.notMatch(text, /location/i)
 })
 
-t.test('a proxy of which only X-Forwarded-Proto is trusted', async (t) => {
+t.test('a proxy can be trusted for X-Forwarded-Proto only', async (t) => {
   const trust = { trustProxy: ['127.0.0.1'], trustHeaders: ['x-forwarded-proto'] }
   const gateway = await startGateway({
     listen: { redirect: { to: 'https', port: 443 }, ...trust },

@@ -160,7 +160,7 @@ t.test('a path with invalid escapes is a 400 in the format of all errors', async
     t.equal(status, 400, target)
     t.equal(headers['x-request-id'], 'abc')
     t.match(JSON.parse(body), { statusCode: 400, code: 'JW_BAD_TARGET', requestId: 'abc' }, target)
-    t.notMatch(body, target, 'the target is not repeated')
+    t.notMatch(body, target, 'the response does not repeat the target')
   }
 })
 

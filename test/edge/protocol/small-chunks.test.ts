@@ -39,14 +39,14 @@ async function serving(t: Test, listen: object = {}) {
   return { port, got: () => got }
 }
 
-t.test('a response in chunks of a byte', async (t) => {
+t.test('a response in chunks of a byte is merged', async (t) => {
   const { port } = await serving(t)
   const { text } = await connect(port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n').closed
   t.equal(parse(text).body, bytes.toString())
   t.ok(chunksOf(text) < mostSteps, `${chunksOf(text)} chunks`)
 })
 
-t.test('a request in chunks of a byte', async (t) => {
+t.test('a request in chunks of a byte is merged', async (t) => {
   for (const edge of [{}, { bodyLimit: false }]) {
     let got = ''
     const service = await startRawService((socket) => {
@@ -93,7 +93,7 @@ t.test('of many small chunks, one read is processed per event-loop iteration', a
   t.ok(most <= 65_536, `${most} bytes`)
 })
 
-t.test('HTTP/2: a response in chunks of a byte', async (t) => {
+t.test('HTTP/2: a response in chunks of a byte is merged', async (t) => {
   const { port } = await serving(t, { tls: selfSigned(t), http2: true })
   const client = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
   t.teardown(() => client.destroy())
@@ -104,7 +104,7 @@ t.test('HTTP/2: a response in chunks of a byte', async (t) => {
   t.ok(seen.length < mostSteps, `${seen.length} pieces`)
 })
 
-t.test('HTTP/2: a request in frames of a byte', async (t) => {
+t.test('HTTP/2: a request in frames of a byte is merged', async (t) => {
   const { port, got } = await serving(t, { tls: selfSigned(t), http2: true })
   const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ALPNProtocols: ['h2'] })
   t.teardown(() => socket.destroy())

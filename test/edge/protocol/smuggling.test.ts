@@ -3,7 +3,7 @@ import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
 import { connect, parse, startEcho, startGateway, startRawService } from '../../helpers/gateway.ts'
 
-/** A service that records every byte and answers each request by its path. */
+/** A service that records every byte and responds to each request with its path. */
 async function recorded(t: Test, route: object = {}) {
   const record = { text: '', open: 0 }
   const service = await startRawService((socket) => {
@@ -172,7 +172,7 @@ const refused: Record<string, [status: number, cases: [name: string, bytes: stri
 }
 
 for (const [what, [status, cases]] of Object.entries(refused)) {
-  t.test(`${what}: ${status}, closed, and nothing gets through`, async (t) => {
+  t.test(`${what} gets ${status}, the connection is closed, and the service gets nothing`, async (t) => {
     const { port, record } = await recorded(t)
     for (const [name, bytes] of cases) {
       // In one write, and in two, so that the second request arrives separately.
@@ -181,7 +181,7 @@ for (const [what, [status, cases]] of Object.entries(refused)) {
         if (!whole) void client.until('HTTP/1.1 ').then(() => client.send(smuggled), () => {}) // biome-ignore format: short
         const { text } = await client.closed
         t.equal(parse(text).status, status, name)
-        t.equal(text.split('HTTP/1.1 ').length, 2, `${name}: one answer`)
+        t.equal(text.split('HTTP/1.1 ').length, 2, `${name}: one response is sent`)
         t.equal(record.text, '', name)
         record.text = ''
       }
@@ -236,7 +236,7 @@ t.test('allowed requests reach the service in one canonical form', async (t) => 
     await client.until('"body":', '"}')
     client.send('GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
     const responses = (await client.closed).text.split(/(?=HTTP\/1\.1 200)/)
-    t.equal(responses.length, 2, `${name}: two requests, two answers`)
+    t.equal(responses.length, 2, `${name}: two requests get two responses`)
     const [seen, next] = responses.map(
       (text) => JSON.parse(parse(text).body) as { body: string; url: string; headers: object }
     )
@@ -264,7 +264,7 @@ t.test('an upgrade other than WebSocket is ignored, and no later bytes are read'
       if (!client.socket.destroyed) client.send(split ? behind : behind.slice(20))
       const { text } = await client.closed
       t.match(parse(text), { status: 200, headers: { connection: 'close' } })
-      t.equal(text.split('HTTP/1.1 ').length, 2, 'one response')
+      t.equal(text.split('HTTP/1.1 ').length, 2, 'one response is sent')
       t.notMatch(record.text, /upgrade|h2c|http2-settings|smuggled|POST/i)
     }
   }

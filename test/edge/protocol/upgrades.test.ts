@@ -95,7 +95,7 @@ t.test('@fastify/websocket serves its own routes', async (t) => {
   t.equal(parse(await raw(port, handshake('/nowhere'))).status, 404)
 })
 
-t.test('both at once, and a listener of another plugin', async (t) => {
+t.test('both plugins and a listener of another plugin can be used together', async (t) => {
   const { port, log } = await serving(t, (folder, upstream) => [
     bareListener,
     httpProxy(folder, upstream),
@@ -111,7 +111,7 @@ t.test('both at once, and a listener of another plugin', async (t) => {
   )
 })
 
-t.test('a slow listener, and one that fails', async (t) => {
+t.test('a slow listener gets its time, and one that fails closes its socket', async (t) => {
   const { port, log } = await serving(t, () => [
     bareListener,
     `export default async function (fastify) {
@@ -126,7 +126,7 @@ t.test('a slow listener, and one that fails', async (t) => {
     log.find(({ level }) => level === 50),
     { err: { message: 'a slip' } }
   )
-  t.equal(parse(await raw(port, handshake('/nobody'))).status, 404, 'the gateway responds if no listener does')
+  t.equal(parse(await raw(port, handshake('/unknown'))).status, 404, 'the gateway responds if no listener does')
   const client = connect(port, handshake('/ws'))
   await client.until('101')
   client.socket.destroy()

@@ -14,7 +14,7 @@ const routes = (url: string) => ({
   routes: [{ name: 'ws', match: { path: '/' }, service: 'ws' }]
 })
 
-t.test('over TLS, also on a port that speaks HTTP/2', async (t) => {
+t.test('WebSockets work over TLS, also on a port that speaks HTTP/2', async (t) => {
   const certificate = selfSigned(t)
   const upstream = await startWebSocketService({ onPeer: echo })
   t.teardown(upstream.close)
@@ -37,7 +37,7 @@ t.test('over TLS, also on a port that speaks HTTP/2', async (t) => {
   }
 })
 
-t.test('in a server of the user, where every upgrade leaves the parser', async (t) => {
+t.test('WebSockets work in an embedding server, where every upgrade leaves the parser', async (t) => {
   const upstream = await startWebSocketService({
     onPeer: echo,
     onRequest: (request, response) => void setTimeout(() => response.end(`http ${request.url}`), 50)
@@ -61,7 +61,7 @@ t.test('in a server of the user, where every upgrade leaves the parser', async (
   const refused = await raw(port, handshake('/ws', [`Content-Length: ${body.length}`]) + body)
   t.match(parse(refused), { status: 400, headers: { connection: 'close' } })
   t.equal(refused.split('HTTP/1.1 ').length, 2)
-  await raw(port, `GET /1 HTTP/1.1\r\nHost: h\r\n\r\n${handshake('/ws')}`) // closed, whatever is answered
+  await raw(port, `GET /1 HTTP/1.1\r\nHost: h\r\n\r\n${handshake('/ws')}`) // the connection is closed after any response
   t.equal(upstream.requests.length, 1)
   peer.send(opcodes.text, 'alive')
   t.equal((await peer.frame(1)).payload.toString(), 'alive')

@@ -103,7 +103,7 @@ const over: Record<string, (connection: Connection) => Promise<void>> = {
 
 for (const culprit of ['client', 'service'] as const) {
   for (const [how, leave] of Object.entries(over)) {
-    t.test(`a ${culprit} that is ${how} when it is joined ends the tunnel, for any later event`, async (t) => {
+    t.test(`a ${culprit} that is ${how} at the start ends the tunnel, for any later event`, async (t) => {
       const sides = { client: new Connection(), service: new Connection() }
       const other = culprit === 'client' ? sides.service : sides.client
       sides[culprit].on('error', () => {})

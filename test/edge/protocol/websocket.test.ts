@@ -43,7 +43,7 @@ async function setUp(t: Test, service: ServiceOptions = { onPeer: echo }, edge =
   return { upstream, gateway, port: gateway.port, active, metric, lines }
 }
 
-t.test('echo with a conforming client: subprotocol, text, binary, close code', async (t) => {
+t.test('subprotocol, text, binary and close code are forwarded for a conforming client', async (t) => {
   const { port, upstream } = await setUp(t)
   const socket = new WebSocket(`ws://127.0.0.1:${port}/ws?a=1`, ['chat', 'superchat'])
   socket.binaryType = 'arraybuffer'
@@ -87,7 +87,7 @@ t.test('the handshake is forwarded both ways, without hop-by-hop headers', async
   peer.socket.destroy()
 })
 
-t.test('big and fragmented messages, with a ping in between', async (t) => {
+t.test('big and fragmented messages are forwarded, with a ping in between', async (t) => {
   const { port } = await setUp(t)
   const { peer } = await open(port)
   const big = randomBytes(1024 * 1024)
@@ -109,7 +109,7 @@ t.test('a close by the service reaches the client unchanged', async (t) => {
   const { port, upstream, active } = await setUp(t, {})
   const { peer } = await open(port)
   await eventually(() => upstream.peers.length === 1)
-  t.equal(active(), 1, 'load of the instance')
+  t.equal(active(), 1, 'the WebSocket counts as load of the instance')
   upstream.peers[0]!.close(4321)
   t.equal(codeOf(await peer.frame(0)), 4321)
   peer.close(4321)
@@ -134,7 +134,7 @@ t.test('bytes in one segment with the handshake or the 101 are not lost', async 
   peer.socket.destroy()
 })
 
-t.test('a slow reader pauses the writer, both ways', async (t) => {
+t.test('a slow reader pauses the writer, in both directions', async (t) => {
   const { port, upstream } = await setUp(t, {})
   const { peer: client } = await open(port)
   await eventually(() => upstream.peers.length === 1)
@@ -172,7 +172,7 @@ t.test('a slow reader pauses the writer, both ways', async (t) => {
   client.socket.destroy()
 })
 
-t.test('a route’s concerns run first: 401, 429, 404, and 403 if WebSockets are off', async (t) => {
+t.test('the concerns of the route run first: 401, 429, 404, and 403 if WebSockets are off', async (t) => {
   const jwt = { secret, algorithms: ['HS256'] }
   const { port, upstream, metric, lines } = await setUp(
     t,
@@ -264,35 +264,41 @@ t.test('a client that leaves during the handshake cancels it', async (t) => {
   }
 })
 
-t.test('if one side disconnects, the other is closed; logged once, counted while open', async (t) => {
-  const { port, upstream, lines, metric, active } = await setUp(t)
-  const gauge = 'jingwei_edge_websockets{route="ws"}'
-  t.equal(await metric(gauge), 0)
-  const first = await open(port)
-  const second = await open(port)
-  t.equal(await metric(gauge), 2)
-  t.equal(active(), 2)
-  t.equal(lines().length, 0)
-  first.peer.send(opcodes.text, 'hello')
-  await first.peer.frame(0)
-  first.peer.socket.resetAndDestroy()
-  await upstream.peers[0]!.closed()
-  await eventually(() => lines().length === 1)
-  t.match(lines()[0], { status: 101, route: 'ws', service: 'ws', instance: upstream.url, bytesSent: 7, attempts: 1 })
-  t.ok((lines()[0]!.durationMs as number) > 0)
-  t.equal(await metric(gauge), 1)
+t.test(
+  'if one side disconnects, the other is closed; the WebSocket is logged once, and counted while open',
+  async (t) => {
+    const { port, upstream, lines, metric, active } = await setUp(t)
+    const gauge = 'jingwei_edge_websockets{route="ws"}'
+    t.equal(await metric(gauge), 0)
+    const first = await open(port)
+    const second = await open(port)
+    t.equal(await metric(gauge), 2)
+    t.equal(active(), 2)
+    t.equal(lines().length, 0)
+    first.peer.send(opcodes.text, 'hello')
+    await first.peer.frame(0)
+    first.peer.socket.resetAndDestroy()
+    await upstream.peers[0]!.closed()
+    await eventually(() => lines().length === 1)
+    t.match(lines()[0], { status: 101, route: 'ws', service: 'ws', instance: upstream.url, bytesSent: 7, attempts: 1 })
+    t.ok((lines()[0]!.durationMs as number) > 0)
+    t.equal(await metric(gauge), 1)
 
-  upstream.peers[1]!.socket.resetAndDestroy()
-  await second.peer.closed()
-  await eventually(() => lines().length === 2)
-  t.equal(await metric(gauge), 0)
-  t.equal(active(), 0)
-  t.equal(await metric('jingwei_edge_requests_total{route="ws",method="GET",status="101",direction="north-south"}'), 2)
-  t.notOk(
-    await metric('jingwei_edge_request_duration_seconds_count{route="ws",direction="north-south"}'),
-    'no time of requests'
-  )
-})
+    upstream.peers[1]!.socket.resetAndDestroy()
+    await second.peer.closed()
+    await eventually(() => lines().length === 2)
+    t.equal(await metric(gauge), 0)
+    t.equal(active(), 0)
+    t.equal(
+      await metric('jingwei_edge_requests_total{route="ws",method="GET",status="101",direction="north-south"}'),
+      2
+    )
+    t.notOk(
+      await metric('jingwei_edge_request_duration_seconds_count{route="ws",direction="north-south"}'),
+      'the WebSocket is not in the histogram of requests'
+    )
+  }
+)
 
 t.test('the last bytes of a service that ends are delivered', async (t) => {
   const big = randomBytes(512 * 1024)
@@ -360,7 +366,7 @@ t.test('a server that closes sends 1001 to both sides, between two frames', asyn
   t.equal(codeOf(await well.peer.frame(0)), 1001)
   t.match(await upstream.peers[0]!.frame(0), { opcode: opcodes.close, masked: true })
   await eventually(() => well.peer.ended)
-  t.equal(mid.peer.frames.length, 0, 'not within a frame')
+  t.equal(mid.peer.frames.length, 0, 'the close frame does not interrupt a frame')
   upstream.peers[1]!.socket.write(Buffer.concat([frame.subarray(7), frame, frame.subarray(0, 9)]))
   t.equal((await mid.peer.frame(0)).payload.toString(), 'a frame in two parts')
   await eventually(() => mid.peer.frames.at(-1)?.opcode === opcodes.close)
@@ -409,7 +415,7 @@ t.test('attack: an upgrade with a body is refused and closed, and nothing after 
     const body = more[0]!.startsWith('T') ? `0\r\n\r\n${smuggled}` : `${smuggled}${smuggled}`
     const text = await raw(port, handshake('/ws', more) + body)
     t.match(parse(text), { status: 400, headers: { connection: 'close' }, body: /JW_UPGRADE_WITH_BODY/ })
-    t.equal(text.split('HTTP/1.1 ').length, 2, 'one response')
+    t.equal(text.split('HTTP/1.1 ').length, 2, 'one response is sent')
   }
   t.equal(upstream.requests.length, 0)
 })

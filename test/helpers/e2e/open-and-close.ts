@@ -48,7 +48,7 @@ if (stage === 'used') {
     })
   while (server.mesh.status()[0]!.instances.length === 0) await sleep(10)
   const statuses = await Promise.all(Array.from({ length: 20 }, () => get('/orders')))
-  if (statuses.some((status) => status !== 200)) throw new Error(`answers: ${statuses}`)
+  if (statuses.some((status) => status !== 200)) throw new Error(`statuses: ${statuses}`)
   if ((await get('/metrics', adminPort)) !== 200) throw new Error('no metrics')
   unanswered = get('/orders?delay=700') // in flight as the gateway closes
   await sleep(100)

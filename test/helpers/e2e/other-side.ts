@@ -1,6 +1,6 @@
 /**
  * A service and its clients in a process of their own, so that the CPU time of the test's process is the gateway's. Driven
- * by messages: `{ response }` sets the bytes that the service answers with, `{ port, request, times }` sends a request.
+ * by messages: `{ response }` sets the bytes of the response, `{ port, request, times }` sends a request.
  */
 import type { AddressInfo } from 'node:net'
 import net from 'node:net'

@@ -1,4 +1,4 @@
-// An instance of a service: says its name (without one, its address) in `x-instance`, waits as long as `?delay=` asks before its answer
+// An instance of a service: sends its name (without one, its address) in `x-instance`, waits for `?delay=` milliseconds before it responds
 // and `?stream=` within it, reports the request that it got.
 // Run as a program it is a process of its own, to be killed: node upstream.ts NAME
 import type { Server } from 'node:http'

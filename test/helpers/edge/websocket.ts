@@ -163,7 +163,7 @@ export function accept({ headers }: IncomingMessage): string {
   ].join('\r\n')
 }
 
-/** Echoes data frames and a close frame, answers a ping with a pong; after the close it ends the connection. */
+/** Echoes data frames and a close frame, and responds to a ping with a pong. Ends the connection after the close frame. */
 export function echo(peer: Peer): void {
   peer.onFrame = ({ opcode, payload, fin }) => {
     peer.send(opcode === opcodes.ping ? opcodes.pong : opcode, payload, fin)

@@ -25,7 +25,7 @@ t.test('round robin: in rotation, from a random start', async (t) => {
   t.equal(order(0.9999), 'abcabca')
 })
 
-t.test('round robin: weighted smoothly', async (t) => {
+t.test('round robin: instances are picked smoothly by weight', async (t) => {
   const order = (weights: number[], times: number) =>
     draw('round-robin', instances(weights), times)
       .map(({ id }) => id)
@@ -36,23 +36,23 @@ t.test('round robin: weighted smoothly', async (t) => {
   t.equal(order([3, 3], 4).length, 4)
 })
 
-t.test('round robin: many instances by weight, each at its rate', async (t) => {
+t.test('round robin: each of many instances is picked at the rate of its weight', async (t) => {
   const among = fleet(100, (i) => 1 + (i % 4))
   const balancer = createBalancer('round-robin', among, { random: seeded(6), now: () => 0 })
   const picks = Array.from({ length: 2500 }, () => balancer.pick(null)!)
   const counts = tally(among, picks)
   t.ok(
     counts.every((count, i) => Math.abs(count - 10 * (1 + (i % 4))) <= 1),
-    `ten rounds: ${counts}`
+    `counts of ten rounds by weight: ${counts}`
   )
   const positions = picks.flatMap((pick, at) => (pick === among[3] ? [at] : []))
   const gaps = positions.slice(1).map((at, i) => at - positions[i]!)
-  t.ok(Math.min(...gaps) > 55 && Math.max(...gaps) < 70, `one in 62.5: ${gaps}`)
+  t.ok(Math.min(...gaps) > 55 && Math.max(...gaps) < 70, `gaps between picks of an instance, expected 62.5: ${gaps}`)
   const one = new Set(among.slice(1).map(({ endpoint }) => endpoint))
   for (let i = 0; i < 10; i++) t.equal(balancer.pick(one), among[0])
 })
 
-t.test('random: by weight', async (t) => {
+t.test('random: instances are picked by weight', async (t) => {
   // 13.8 is the 99.9th percentile for two degrees of freedom.
   for (const weights of [
     [1, 1, 1],
@@ -65,7 +65,7 @@ t.test('random: by weight', async (t) => {
   }
 })
 
-t.test('least request: even while all have equal load, by weight too', async (t) => {
+t.test('least request: with equal load, instances are picked by weight', async (t) => {
   for (const weights of [
     [1, 1, 1],
     [1, 2, 3]
@@ -76,7 +76,7 @@ t.test('least request: even while all have equal load, by weight too', async (t)
   }
 })
 
-t.test('least request: of two, always the less loaded one; of many, never the most loaded', async (t) => {
+t.test('least request: the less loaded of two is picked, and the most loaded of many is not', async (t) => {
   const two = instances([1, 1], [5, 4])
   t.strictSame(tally(two, draw('least-request', two, 500)), [0, 500])
   const many = instances([1, 1, 1, 1], [9, 1, 1, 1])
@@ -173,7 +173,7 @@ t.test('two instances at one address count as one for retries', async (t) => {
   }
 })
 
-t.test('one instance, and none', async (t) => {
+t.test('policies work with one instance and with none', async (t) => {
   for (const policy of policies) {
     const [only] = instances([1])
     const balancer = createBalancer(policy, [only!], { random: seeded(1), now: () => 0 })
@@ -203,7 +203,7 @@ t.test('the sampler stays in range at both ends', async (t) => {
   }
 })
 
-t.test('has: as pick, without a choice', async (t) => {
+t.test('has() agrees with pick(), and makes no choice', async (t) => {
   for (const policy of policies) {
     const some = instances([1, 2, 1])
     const [one, other] = [seeded(7), seeded(7)].map((random) =>

@@ -43,7 +43,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
         t.ok(Math.abs(share / fair - 1) < tolerance, `${weights}: ${instance.id} has ${share} of ${fair}`)
         t.ok(Math.abs(counts[i]! / keys.length - share) < 0.015, `${weights}: ${instance.id} got ${counts[i]}`)
       }
-      t.ok(Math.abs(described - 1) < 1e-4, `in sum ${described}`)
+      t.ok(Math.abs(described - 1) < 1e-4, `sum of the described shares: ${described}`)
     }
   })
 
@@ -59,7 +59,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
         fleet(20, (i) => 1 + (i % 3))
       ),
       reference,
-      'nor does it depend on the objects'
+      'the ring does not depend on the objects of the instances'
     )
   })
 
@@ -158,7 +158,7 @@ for (const policy of ['ring-hash', 'maglev'] as const) {
     const started = performance.now()
     const balancer = balancerOf(policy, among)
     const tookMs = performance.now() - started
-    t.ok(tookMs < 5000, `built in ${tookMs} ms`)
+    t.ok(tookMs < 5000, `build time: ${tookMs} ms`)
     const counts = tally(
       among,
       hashes(200_000).map((hash) => balancer.pick(null, hash)!)

@@ -13,19 +13,19 @@ const fail = (...some: Instance[]) => {
   for (const { endpoint } of some) endpoint.health.obstruct('test', 'failed')
 }
 
-t.test('only available instances, until too few are', async (t) => {
+t.test('only available instances are eligible, until too few are available', async (t) => {
   const among = instances([1, 1, 1, 1])
   const look = (panicThreshold: number) => eligible(among, options({ panicThreshold }), nowhere, 0)
   t.strictSame(look(0.5), { instances: among, panic: false, changesInMs: null })
   fail(among[0]!, among[1]!)
-  t.match(look(0.5), { panic: false }, 'half is enough')
+  t.match(look(0.5), { panic: false }, 'no panic at exactly the threshold')
   t.equal(ids(look(0.5).instances), 'cd')
   fail(among[2]!)
   t.match(look(0.5), { panic: true })
   t.equal(ids(look(0.5).instances), 'abcd')
   t.equal(ids(look(0.25).instances), 'd')
   fail(among[3]!)
-  t.strictSame(look(0), { instances: [], panic: false, changesInMs: null }, '0 %: never')
+  t.strictSame(look(0), { instances: [], panic: false, changesInMs: null }, 'no panic with a threshold of 0 %')
   t.match(eligible([], options(), nowhere, 0), { instances: [], panic: false })
 })
 
@@ -57,16 +57,20 @@ t.test('a failover rank serves while none before it is available, each with its 
   fail(d)
   t.equal(seen(), 'e')
   fail(e)
-  t.equal(seen(), 'f', 'ranks are numbers')
+  t.equal(seen(), 'f', 'failover ranks are compared as numbers')
   fail(f)
-  t.equal(seen(), 'ab in panic', 'none anywhere: the first')
+  t.equal(seen(), 'ab in panic', 'without an available rank, the first rank is used')
   t.strictSame(look(0).instances, [])
   b.endpoint.health.clear('test', 'well')
   t.equal(seen(), 'b', 'back')
-  t.equal(ids(eligible([a, b, c], options({ panicThreshold: 0.9 }), nowhere, 0).instances), 'ab', 'panic of a rank')
+  t.equal(
+    ids(eligible([a, b, c], options({ panicThreshold: 0.9 }), nowhere, 0).instances),
+    'ab',
+    'each rank has its own panic threshold'
+  )
 })
 
-t.test('slow start: the ramp, step by step', async (t) => {
+t.test('slow start: the weight grows step by step', async (t) => {
   const clock = { ms: 0 }
   const now = () => clock.ms
   const old = instanceOf('a', { now, weight: 2 })
@@ -74,7 +78,7 @@ t.test('slow start: the ramp, step by step', async (t) => {
   const fresh = instanceOf('b', { now, weight: 2 })
   const policy = options({ slowStart: 30_000 })
   const look = (afterMs: number) => eligible([old, fresh], policy, nowhere, 100_000 + afterMs)
-  t.strictSame(weights(look(0).instances), [2, 0.2], 'a tenth')
+  t.strictSame(weights(look(0).instances), [2, 0.2], 'a new instance has a tenth of its weight')
   t.strictSame(weights(look(3000).instances), [2, 0.2])
   t.strictSame(weights(look(6000).instances), [2, 0.4])
   t.strictSame(weights(look(15_000).instances), [2, 1])
@@ -88,7 +92,11 @@ t.test('slow start: the ramp, step by step', async (t) => {
   fresh.endpoint.health.obstruct('test', 'failed')
   clock.ms = 200_000
   fresh.endpoint.health.clear('test', 'well')
-  t.strictSame(weights(eligible([old, fresh], policy, nowhere, 215_000).instances), [2, 1], 'a recovered one likewise')
+  t.strictSame(
+    weights(eligible([old, fresh], policy, nowhere, 215_000).instances),
+    [2, 1],
+    'a recovered instance has slow start, too'
+  )
 })
 
 t.test('slow start: if all are new, none is slowed', async (t) => {
@@ -108,7 +116,7 @@ t.test('slow start: if all are new, none is slowed', async (t) => {
     look(10_000.3)
       .slice(0, 3)
       .every((weight) => weight > 0.9999),
-    'as good as even'
+    'the weights are almost equal'
   )
   t.equal(look(10_000.1)[3], 0.3, 'in proportion to the oldest')
   t.ok(Math.abs(look(20_000.1)[3]! - 0.5) < 1e-5)

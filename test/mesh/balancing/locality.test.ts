@@ -33,14 +33,14 @@ function sharesOf(some: readonly Instance[], locality = here, more: Partial<Bala
 
 const round = (value: number) => Number(value.toFixed(9))
 
-t.test('the own zone, then the own datacenter, then the rest', async (t) => {
+t.test('instances of the local zone precede those of the local datacenter, and these precede the rest', async (t) => {
   const zone = group('dc1/z1', 2)
   const datacenter = group('dc1/z2', 3)
   const rest = group('dc2/z1', 5)
   const all = [...rest, ...datacenter, ...zone]
   t.strictSame(sharesOf(all), { 'dc1/z1': 1 })
   t.strictSame(sharesOf([...rest, ...datacenter]), { 'dc1/z2': 1 })
-  t.strictSame(sharesOf(rest), { 'dc2/z1': 1 }, 'a zone of that name elsewhere is not the own')
+  t.strictSame(sharesOf(rest), { 'dc2/z1': 1 }, 'a zone of the same name in another datacenter is not local')
   t.strictSame(sharesOf(all, here, { locality: 'ignore' }), { 'dc1/z1': 0.2, 'dc1/z2': 0.3, 'dc2/z1': 0.5 })
 })
 
@@ -80,10 +80,14 @@ t.test('below the threshold, a share spills over', async (t) => {
   const half = [...group('dc1/z1', 10, 5), ...group('dc2/z1', 2)]
   t.strictSame(sharesOf(half, here, { localThreshold: 0.5 }), { 'dc1/z1': 1 })
   t.strictSame(sharesOf(half, here, { localThreshold: 1 }), { 'dc1/z1': 0.5, 'dc2/z1': 0.5 })
-  t.strictSame(sharesOf(half, here, { localThreshold: 0 }), { 'dc1/z1': 1 }, '0 %: as long as there is one')
+  t.strictSame(
+    sharesOf(half, here, { localThreshold: 0 }),
+    { 'dc1/z1': 1 },
+    'with a threshold of 0 %, no share spills over while a local instance is available'
+  )
 })
 
-t.test('within a tier, by weight, independent of the other tiers', async (t) => {
+t.test('within a tier, instances are picked by weight, independent of the other tiers', async (t) => {
   const zone = [...group('dc1/z1', 1, 0, 3), ...group('dc1/z1b', 0), ...group('dc1/z1', 2, 1, 1).slice(1)]
   const rest = group('dc2/z1', 2, 0, 100)
   const policy = options({ locality: 'prefer', localThreshold: 1, panicThreshold: 0 })
@@ -91,17 +95,21 @@ t.test('within a tier, by weight, independent of the other tiers', async (t) => 
   t.strictSame(
     instances.map(({ weight }) => weight),
     [3, 1.5, 1.5],
-    'half the zone is available, so half spills over; the nearest keep their weights'
+    'with half of the zone available, half spills over and the nearest keep their weights'
   )
   t.equal(instances[0], zone[0])
   const drained = [...group('dc1/z1', 2, 0, 0), ...group('dc2/z1', 1)]
   t.strictSame(sharesOf(drained), { 'dc2/z1': 1 }, 'weight 0 gets no calls, even if near')
 })
 
-t.test('failover datacenters: the rank before the tier', async (t) => {
+t.test('the rank of failover datacenters precedes the tier', async (t) => {
   const own = group('dc1/z1', 2, 1)
   const far = group('dc9/z1', 4).map((each) => ({ ...each, meta: { ...each.meta, 'failover-rank': '1' } }))
-  t.strictSame(sharesOf([...own, ...far]), { 'dc1/z1': 1 }, 'no spill-over while one is available')
+  t.strictSame(
+    sharesOf([...own, ...far]),
+    { 'dc1/z1': 1 },
+    'nothing spills over while an instance of the first rank is available'
+  )
   own[0]!.endpoint.health.obstruct('test', 'failed')
   t.strictSame(sharesOf([...own, ...far]), { 'dc9/z1': 1 })
 })

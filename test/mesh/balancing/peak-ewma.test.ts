@@ -13,21 +13,21 @@ t.test('peaks count at once, and decay with time', async (t) => {
   const ewma = new PeakEwma(decay)
   t.equal(ewma.valueAt(0), null)
   t.equal(ewma.observe(20, 0), 20)
-  t.equal(ewma.observe(300, 0), 300, 'a peak')
+  t.equal(ewma.observe(300, 0), 300, 'a higher latency is taken at once')
   t.ok(Math.abs(ewma.valueAt(decay)! - 300 / Math.E) < 1e-9, 'unasked')
   const eased = ewma.observe(20, decay)
-  t.ok(Math.abs(eased - (300 / Math.E + 20 * (1 - 1 / Math.E))) < 1e-9, 'an average with what comes after')
-  t.equal(ewma.observe(eased - 1, decay), eased, 'by time, not by count')
+  t.ok(Math.abs(eased - (300 / Math.E + 20 * (1 - 1 / Math.E))) < 1e-9, 'a lower latency is averaged')
+  t.equal(ewma.observe(eased - 1, decay), eased, 'the average decays by time, not by count')
 })
 
 t.test('failures count as the worst latency, by their share', async (t) => {
   const ewma = new PeakEwma(decay)
-  t.equal(ewma.fail(1, 5000, 0), 5000, 'all that is known')
+  t.equal(ewma.fail(1, 5000, 0), 5000, 'a failure is the only known latency')
   const good = new PeakEwma(decay)
   good.observe(10, 0)
   const once = good.fail(1, 5000, 10)
-  t.ok(once > 14 && once < 16, `one in many: ${once}`)
-  t.equal(good.fail(400, 5000, 10), 400, 'one that took long is a peak as well')
+  t.ok(once > 14 && once < 16, `one failure in many calls: ${once}`)
+  t.equal(good.fail(400, 5000, 10), 400, 'a slow failure is taken at once')
   let failing = 0
   for (let i = 1; i <= 1000; i++) failing = good.fail(1, 5000, 10 + i * 50)
   t.ok(failing > 4900, `always: ${failing}`)
@@ -96,26 +96,29 @@ t.test('one call at a time: after one slow response an instance still gets a cal
   t.ok(few! >= 1 && few! <= 3, `within 20 s at 2 calls a second: ${few}`)
   const failing = instances([1, 1, 1])
   ewmaOf(failing[0]!.endpoint, decay).fail(1, 5000, 0)
-  t.equal(simulate(failing, () => 5, 100, 1000)[0], 0, 'no call is spent on one that fails')
+  t.equal(simulate(failing, () => 5, 100, 1000)[0], 0, 'a failing instance gets no call')
 })
 
-t.test('by weight under load; an unmeasured instance gets one attempt at a time', async (t) => {
-  const loaded = instances([1, 4], [4, 8])
-  for (const { endpoint } of loaded) ewmaOf(endpoint, decay).observe(10, 0)
-  const deps = { random: seeded(2), now: () => 0 }
-  const byWeight = createBalancer(options({ policy: 'peak-ewma', decay }), loaded, deps)
-  for (let i = 0; i < 20; i++) t.equal(byWeight.pick(null)!.id, 'b', '8/4 + 1 is less than 4 + 1')
-  t.strictSame(byWeight.describe!(loaded[1]!), { weight: 4, active: 8, ewmaMs: 10, score: 30 })
+t.test(
+  'instances are picked by weight under load, and an unmeasured instance gets one attempt at a time',
+  async (t) => {
+    const loaded = instances([1, 4], [4, 8])
+    for (const { endpoint } of loaded) ewmaOf(endpoint, decay).observe(10, 0)
+    const deps = { random: seeded(2), now: () => 0 }
+    const byWeight = createBalancer(options({ policy: 'peak-ewma', decay }), loaded, deps)
+    for (let i = 0; i < 20; i++) t.equal(byWeight.pick(null)!.id, 'b', '8/4 + 1 is less than 4 + 1')
+    t.strictSame(byWeight.describe!(loaded[1]!), { weight: 4, active: 8, ewmaMs: 10, score: 30 })
 
-  const fresh = instances([1, 1], [0, 3])
-  ewmaOf(fresh[1]!.endpoint, decay).observe(10, 0)
-  const balancer = createBalancer(options({ policy: 'peak-ewma', decay }), fresh, deps)
-  t.equal(balancer.pick(null)!.id, 'a', 'the new one is tried at once')
-  fresh[0]!.endpoint.active = 1
-  for (let i = 0; i < 20; i++) t.equal(balancer.pick(null)!.id, 'b', 'and then awaited')
-})
+    const fresh = instances([1, 1], [0, 3])
+    ewmaOf(fresh[1]!.endpoint, decay).observe(10, 0)
+    const balancer = createBalancer(options({ policy: 'peak-ewma', decay }), fresh, deps)
+    t.equal(balancer.pick(null)!.id, 'a', 'the unmeasured instance is tried at once')
+    fresh[0]!.endpoint.active = 1
+    for (let i = 0; i < 20; i++) t.equal(balancer.pick(null)!.id, 'b', 'further calls wait for its measurement')
+  }
+)
 
-t.test('measured over sockets: latency to the headers, refusals and 5xx as failures', async (t) => {
+t.test('over sockets, latency is measured to the headers, and refusals and 5xx count as failures', async (t) => {
   let nowMs = 0
   let finish = () => {}
   const slow = await upstream(t, 'slow', (_request, response) => {

@@ -33,7 +33,7 @@ async function responsesOf(balance: BalanceOptions, near: readonly [string, Plac
 
 const far = new Array(5).fill('far')
 
-t.test('the whole local zone fails', async (t) => {
+t.test('if the whole local zone fails, calls go to the datacenter', async (t) => {
   const there = { 'consul-dc': 'dc1', 'consul-zone': 'z2' }
   const here = { 'consul-dc': 'dc1', 'consul-zone': 'z1' }
   for (const policy of ['round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'] as const) {
@@ -43,7 +43,7 @@ t.test('the whole local zone fails', async (t) => {
   }
 })
 
-t.test('the whole local datacenter fails, before it is detected', async (t) => {
+t.test('if the whole local datacenter fails, calls go to the next one before the failure is detected', async (t) => {
   const { url } = await upstream(t, 'far')
   const near: [string, Place][] = [[await refused(), {}], [await refused(), {}]] // biome-ignore format: short
   t.strictSame(await responsesOf(options({ policy: 'least-request' }), near, [url, { 'failover-rank': '1' }]), far)

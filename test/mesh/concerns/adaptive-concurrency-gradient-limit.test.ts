@@ -23,7 +23,7 @@ t.test('even latency: the limit grows by a fifth of its square root', async (t) 
   t.equal(window(10), Math.floor(20 + 0.2 * Math.sqrt(20)))
   t.strictSame([gradient.shortMs, gradient.longMs], [10, 10])
   for (let i = 0; i < 500; i++) window(10)
-  t.equal(gradient.limit, 1000, 'up to the maximum')
+  t.equal(gradient.limit, 1000, 'the limit grows up to the maximum')
 })
 
 t.test('within the tolerance the limit grows, beyond it shrinks by the ratio', async (t) => {
@@ -58,11 +58,11 @@ t.test('the long-term mean: arithmetic at first, slow afterwards, fast down from
   const settled = gradient.longMs!
   t.ok(settled > 10 && settled < 11.5, `${settled}`)
   window(settled * 10)
-  t.ok(gradient.longMs! < settled * 1.05, 'one bad window')
+  t.ok(gradient.longMs! < settled * 1.05, 'one bad window changes the mean little')
   const slow = limitOf()
   for (let i = 0; i < 600; i++) slow.window(1000)
   slow.window(100)
-  t.ok(slow.gradient.longMs! < 1000 * 0.96, '5 % a window while it is twice what is measured')
+  t.ok(slow.gradient.longMs! < 1000 * 0.96, 'the mean falls by 5 % a window while it is twice the latency')
 })
 
 t.test('a window with few responses is extended', async (t) => {

@@ -43,12 +43,12 @@ t.test('calls beyond the limit are refused at once; response headers free a slot
   t.match(statusOf(mesh), { mode: 'enforce', limit: 3, inFlight: 3 })
   t.strictSame(gauges.jingwei_mesh_concurrency_limit!(), [[{ service: 'orders' }, 3]])
 
-  await eventually(() => held.length === 3, 'all three')
+  await eventually(() => held.length === 3, 'three requests in flight')
   held[0]!.write('a stream that runs on')
-  await eventually(() => statusOf(mesh).inFlight === 2, 'its headers')
+  await eventually(() => statusOf(mesh).inFlight === 2, 'the header section of the response')
   const fourth = send()
   t.equal(fourth.error, null)
-  await eventually(() => held.length === 4, 'the fourth')
+  await eventually(() => held.length === 4, 'the fourth request')
   for (const response of held) response.end()
   await Promise.all([...calls, fourth].map(({ done }) => done))
   t.match(statusOf(mesh), { inFlight: 0 })
@@ -59,10 +59,10 @@ t.test('slots are released by aborts, failures and upgrades, too', async (t) => 
   const { mesh, send } = limited(t, quiet.url, { initialLimit: 5 }, { circuitBreaker: { maxConnections: 2 } })
   const calls = [send(), send(), send(), send(), send()]
   t.match(statusOf(mesh), { inFlight: 5 })
-  await eventually(() => quiet.count() === 2, 'those with a connection')
+  await eventually(() => quiet.count() === 2, 'two connections')
   // Two wait for a response, three in the queue of the service.
   for (const { controller } of calls) controller.abort(new Error('gone'))
-  await eventually(() => statusOf(mesh).inFlight === 0, 'all to be gone')
+  await eventually(() => statusOf(mesh).inFlight === 0, 'no call in flight')
 
   const empty = meshOf(t, [service('orders', [], policyOf({ adaptiveConcurrency: {} }))])
   await t.rejects(empty.request(get), { code: 'JW_NO_INSTANCE' })
@@ -87,7 +87,7 @@ t.test('the limit follows latency: from the end of the request to the headers, e
     for (let sent = 0; sent < 10; ) {
       const calls = Array.from({ length: statusOf(mesh).limit }, () => send())
       sent += calls.length
-      await eventually(() => held.length === calls.length, 'all to arrive')
+      await eventually(() => held.length === calls.length, 'the requests of all calls')
       at.now += latencyMs
       for (const response of held.splice(0)) response.writeHead(status).end()
       await Promise.all(calls.map(({ done }) => done))
@@ -119,7 +119,7 @@ t.test('shadow: counts, and refuses nothing', async (t) => {
   const { url } = await upstream(t, 'a', (_request, response) => held.push(response))
   const { mesh, send, counts } = limited(t, url, { mode: 'shadow', initialLimit: 2, minLimit: 1 })
   const calls = [send(), send(), send(), send(), send()]
-  await eventually(() => held.length === 5, 'all of them')
+  await eventually(() => held.length === 5, 'the requests of all calls')
   t.equal(counts['jingwei_mesh_shadowed_total{orders,adaptive-concurrency}'], 3)
   t.match(statusOf(mesh), { mode: 'shadow', inFlight: 2 })
   for (const response of held) response.end()

@@ -42,28 +42,31 @@ async function gatewayTo(t: Test, mesh: object, count = 1) {
   return { ...gateway, held, arrived, view, shown, metrics, send }
 }
 
-t.test('an instance at its cap: the other one first, then 503 at once, with Retry-After', async (t) => {
-  const perInstance = { maxConnections: 1, maxPendingRequests: 1 }
-  const { port, held, arrived, view, metrics, send } = await gatewayTo(t, { circuitBreaker: { perInstance } }, 2)
-  const clients = ['/1', '/2'].map(send)
-  await eventually(() => held.length === 2)
-  t.strictSame(arrived.map((name) => name[0]).toSorted(), ['0', '1'])
-  clients.push(...['/3', '/4'].map(send))
-  await eventually(() => view().instances.every(({ active }) => active === 2))
-  const full = await get(port, '/5')
-  t.equal(full.status, 503)
-  t.match(full.headers, { 'retry-after': '1', 'proxy-status': 'jingwei; error=connection_limit_reached' })
-  t.match(JSON.parse(full.body), { code: 'JW_OVERLOADED', statusCode: 503 })
-  const text = await metrics()
-  t.match(text, 'jingwei_mesh_overflows_total{service="orders",cap="instance"} 1')
-  t.match(text, 'jingwei_mesh_pending_requests{service="orders"} 2')
-  for (let i = 0; i < 4; i++) {
-    await eventually(() => held.length > i)
-    held[i]!.end('done')
+t.test(
+  'an instance at its cap is skipped, and with all at their caps, calls get 503 with Retry-After at once',
+  async (t) => {
+    const perInstance = { maxConnections: 1, maxPendingRequests: 1 }
+    const { port, held, arrived, view, metrics, send } = await gatewayTo(t, { circuitBreaker: { perInstance } }, 2)
+    const clients = ['/1', '/2'].map(send)
+    await eventually(() => held.length === 2)
+    t.strictSame(arrived.map((name) => name[0]).toSorted(), ['0', '1'])
+    clients.push(...['/3', '/4'].map(send))
+    await eventually(() => view().instances.every(({ active }) => active === 2))
+    const full = await get(port, '/5')
+    t.equal(full.status, 503)
+    t.match(full.headers, { 'retry-after': '1', 'proxy-status': 'jingwei; error=connection_limit_reached' })
+    t.match(JSON.parse(full.body), { code: 'JW_OVERLOADED', statusCode: 503 })
+    const text = await metrics()
+    t.match(text, 'jingwei_mesh_overflows_total{service="orders",cap="instance"} 1')
+    t.match(text, 'jingwei_mesh_pending_requests{service="orders"} 2')
+    for (let i = 0; i < 4; i++) {
+      await eventually(() => held.length > i)
+      held[i]!.end('done')
+    }
+    for (const client of clients) t.match((await client.closed).text, /^HTTP\/1\.1 200/)
+    t.match(await metrics(), 'jingwei_mesh_pending_requests{service="orders"} 0')
   }
-  for (const client of clients) t.match((await client.closed).text, /^HTTP\/1\.1 200/)
-  t.match(await metrics(), 'jingwei_mesh_pending_requests{service="orders"} 0')
-})
+)
 
 for (const [whose, circuitBreaker] of [
   ['an instance', { perInstance: { maxConnections: 1, maxPendingRequests: 3 } }],
@@ -85,7 +88,7 @@ for (const [whose, circuitBreaker] of [
     await eventually(() => pending() === 2)
     const late = send('/6')
     await eventually(() => pending() === 3)
-    t.equal((await get(port, '/7')).status, 503, 'its slot was free for one')
+    t.equal((await get(port, '/7')).status, 503, 'the slot that the caller left is taken')
     for (let i = 0; i < 4; i++) {
       await eventually(() => held.length > i)
       held[i]!.end()

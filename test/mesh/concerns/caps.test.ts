@@ -44,7 +44,7 @@ async function capped(t: Test, circuitBreaker: object, policy: Parameters<typeof
   return { mesh, held, arrived, send, overflows, pending, sockets, server, ...stub }
 }
 
-t.test('not in the chain without a circuit breaker', async (t) => {
+t.test('caps are not in the chain without a circuit breaker', async (t) => {
   const { url } = await upstream(t, 'a')
   t.notOk(
     meshOf(t, [service('orders', [url])])
@@ -63,7 +63,7 @@ t.test('service: more than maxConnections wait, in order; more than maxPendingRe
   t.match(statusOf(mesh), { active: 2, pending: 3, maxConnections: 2, maxPendingRequests: 3, maxRequests: null })
   t.equal(pending(), 3)
   const refusal = send('/6')
-  t.match(refusal.error, { code: 'JW_OVERLOADED', reason: 'overload_pending' }, 'refused synchronously')
+  t.match(refusal.error, { code: 'JW_OVERLOADED', reason: 'overload_pending' }, 'the call is refused synchronously')
   t.strictSame([overflows('maxConnections'), overflows('maxPendingRequests')], [4, 1])
 
   for (let i = 0; i < 5; i++) {
@@ -84,25 +84,25 @@ t.test('service: maxRequests includes waiting calls', async (t) => {
   t.match(send('/4').error, { code: 'JW_OVERLOADED' })
   t.equal(overflows('maxRequests'), 1)
   for (let i = 0; i < 3; i++) {
-    await eventually(() => held.length > i, 'it to arrive')
+    await eventually(() => held.length > i, 'the request')
     held[i]!.end()
     await calls[i]!.done
   }
   const again = send('/5')
-  await eventually(() => held.length === 4, 'room again')
+  await eventually(() => held.length === 4, 'the request that takes the free slot')
   held[3]!.end()
   await again.done
 })
 
-t.test('service: no queue at all', async (t) => {
+t.test('service: maxPendingRequests can be 0', async (t) => {
   const { held, send } = await capped(t, { maxConnections: 1, maxPendingRequests: 0 })
   const first = send('/1')
   t.match(send('/2').error, { code: 'JW_OVERLOADED' })
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   held[0]!.end()
   await first.done
   const second = send('/3')
-  await eventually(() => held.length === 2, 'the next')
+  await eventually(() => held.length === 2, 'the next request')
   held[1]!.end()
   await second.done
 })
@@ -117,7 +117,7 @@ t.test('service: a call aborted in the queue frees its slot at once and never re
   const fifth = send('/5')
   t.equal(fifth.error, null)
   for (let i = 0; i < 3; i++) {
-    await eventually(() => held.length > i, 'it to arrive')
+    await eventually(() => held.length > i, 'the request')
     held[i]!.end()
   }
   await Promise.all([first!.done, third!.done, fifth.done])
@@ -128,7 +128,7 @@ t.test('service: a call aborted in the queue frees its slot at once and never re
 t.test('service: the wait counts against the deadline, not the attempt timeout', async (t) => {
   const { held, send, pending } = await capped(t, { maxConnections: 1 }, { timeout: 600, attemptTimeout: 100 })
   const first = send('/1')
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   held[0]!.write('begun')
   const waiting = send('/2')
   const later = send('/3')
@@ -153,7 +153,7 @@ t.test('service: an upgraded connection uses a slot until its socket closes', as
   const waiting = send('/1')
   t.match(statusOf(mesh), { active: 1, pending: 1 })
   socket.destroy()
-  await eventually(() => held.length === 1, 'its place')
+  await eventually(() => held.length === 1, 'the request that takes the slot')
   held[0]!.end()
   await waiting.done
   t.match(statusOf(mesh), { active: 0, pending: 0 })
@@ -178,7 +178,7 @@ t.test('service: slots are released at any end of an attempt, also if thousands 
   const full = meshOf(t, [service('orders', [], policy)], { discovery })
   publish('orders', [url])
   const first = full.request(get)
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   const waiting = Array.from({ length: 5_000 }, () => {
     const recorder = new Recorder()
     full.dispatch(get, recorder)
@@ -201,9 +201,9 @@ t.test('service: a retry needs a slot of its own', async (t) => {
   )
   const first = send('/1')
   const second = send('/2')
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   held[0]!.writeHead(503).end()
-  await eventually(() => held.length === 2, 'the second')
+  await eventually(() => held.length === 2, 'the second request')
   held[1]!.end()
   await eventually(() => held.length === 3, 'the retry')
   held[2]!.end()
@@ -211,7 +211,7 @@ t.test('service: a retry needs a slot of its own', async (t) => {
   t.strictSame(arrived, ['/1', '/2', '/1'])
 })
 
-t.test('instance: at its cap, then the other instance first, and refused when both are at their caps', async (t) => {
+t.test('instance: at its cap it is skipped, and calls are refused when both are at their caps', async (t) => {
   const held: ServerResponse[] = []
   const at: string[] = []
   const take = (name: string) => (_request: unknown, response: ServerResponse) => {
@@ -238,9 +238,9 @@ t.test('instance: at its cap, then the other instance first, and refused when bo
     return recorder
   }
   const first = send()
-  await eventually(() => at.length === 1, 'the first')
+  await eventually(() => at.length === 1, 'the first request')
   const second = send()
-  await eventually(() => at.length === 2, 'the second')
+  await eventually(() => at.length === 2, 'the second request')
   t.strictSame(at.toSorted(), ['a', 'b'])
   t.match(send().error, { code: 'JW_OVERLOADED', reason: 'overload_instances' })
   t.equal(counts['jingwei_mesh_overflows_total{orders,instance}'], 1)
@@ -250,7 +250,7 @@ t.test('instance: at its cap, then the other instance first, and refused when bo
     held[1 + i]!.end()
     await eventually(() => mesh.status()[0]!.active === 1, 'room')
     send()
-    await eventually(() => at.length === 3 + i, 'the next')
+    await eventually(() => at.length === 3 + i, 'the next request')
     t.equal(at.at(-1), freed)
   }
   for (const response of held) response.end()
@@ -262,17 +262,17 @@ t.test('instance: waiting calls are served in order; an aborted call is removed 
     perInstance: { maxConnections: 1, maxPendingRequests: 2 }
   })
   const calls = ['/1', '/2', '/3'].map(send)
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   t.equal(pending(), 2)
   t.match(mesh.status()[0]!.instances[0], { active: 3, concerns: { caps: { maxConnections: 1, pending: 2 } } })
   t.match(send('/4').error, { code: 'JW_OVERLOADED' })
   t.equal(overflows('instance'), 1)
   calls[1]!.controller.abort(new Error('gone'))
-  t.equal(pending(), 1, 'its slot is free')
+  t.equal(pending(), 1, 'the aborted call leaves the queue')
   const fifth = send('/5')
   t.equal(fifth.error, null)
   for (let i = 0; i < 3; i++) {
-    await eventually(() => held.length > i, 'it to arrive')
+    await eventually(() => held.length > i, 'the request')
     held[i]!.end()
   }
   await Promise.all([calls[0]!.done, calls[2]!.done, fifth.done])
@@ -280,12 +280,12 @@ t.test('instance: waiting calls are served in order; an aborted call is removed 
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
-t.test('instance: its own maxRequests', async (t) => {
+t.test('instance: perInstance has its own maxRequests', async (t) => {
   const { held, send } = await capped(t, { perInstance: { maxConnections: 2, maxRequests: 3 } })
   const calls = ['/1', '/2', '/3'].map(send)
   t.match(send('/4').error, { code: 'JW_OVERLOADED' })
   for (let i = 0; i < 3; i++) {
-    await eventually(() => held.length > i, 'it to arrive')
+    await eventually(() => held.length > i, 'the request')
     held[i]!.end()
   }
   await Promise.all(calls.map(({ done }) => done))
@@ -295,7 +295,7 @@ t.test('shadow: counts calls that would be refused, and refuses none', async (t)
   const { mesh, held, send, counts } = await capped(t, { mode: 'shadow', maxConnections: 1, maxPendingRequests: 1 })
   const shadowed = () => counts['jingwei_mesh_shadowed_total{orders,caps}'] ?? 0
   const calls = ['/1', '/2', '/3', '/4'].map(send)
-  await eventually(() => held.length === 4, 'all of them')
+  await eventually(() => held.length === 4, 'the requests of all calls')
   t.equal(shadowed(), 2)
   t.match(statusOf(mesh), { mode: 'shadow', active: 2 })
   for (const response of held) response.end()

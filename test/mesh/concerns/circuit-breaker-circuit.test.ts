@@ -48,14 +48,14 @@ t.test('closed: opens at the ratio, not before, and only with enough responses',
   const half = circuitOf()
   half.times(51)
   half.times(50, true)
-  t.equal(half.circuit.state, 'closed', '50 of 101')
+  t.equal(half.circuit.state, 'closed', '50 failures of 101 calls')
   half.times(1, true)
-  t.equal(half.circuit.state, 'open', '51 of 102')
+  t.equal(half.circuit.state, 'open', '51 failures of 102 calls')
 
   const tenth = circuitOf({ errorRatio: 0.1, minRequests: 30 })
   tenth.times(27)
   tenth.times(3, true)
-  t.equal(tenth.circuit.state, 'open', 'exactly a tenth')
+  t.equal(tenth.circuit.state, 'open', 'the ratio is reached exactly')
 })
 
 t.test('closed: responses older than the window do not count', async (t) => {
@@ -69,18 +69,18 @@ t.test('closed: responses older than the window do not count', async (t) => {
   t.equal(circuit.state, 'open')
 })
 
-t.test('slow responses open it too, successful or not', async (t) => {
+t.test('slow responses open the circuit, too, successful or not', async (t) => {
   const all = circuitOf()
   all.times(9, false, true)
   all.times(1)
-  t.equal(all.circuit.state, 'closed', '90 % are not 100 %')
+  t.equal(all.circuit.state, 'closed', 'a ratio of 90 % is below 100 %')
   const slow = circuitOf({ slowRatio: 0.8 })
   slow.times(2)
   slow.times(8, false, true)
   t.strictSame(slow.changes, ['open: 8 of 10 calls were slow in the last 10 s (slowRatio 80%)'])
 })
 
-t.test('a ratio that is off never opens it', async (t) => {
+t.test('a ratio that is off never opens the circuit', async (t) => {
   const onlySlow = circuitOf({ errorRatio: false })
   onlySlow.times(50, true)
   t.equal(onlySlow.circuit.state, 'closed')
@@ -100,7 +100,7 @@ t.test('open: refuses with the remaining time, and becomes half-open by the cloc
   t.equal(circuit.retryInMs, 1)
   t.equal(circuit.state, 'open')
   at.now += 1
-  t.equal(circuit.state, 'half-open', 'without any request')
+  t.equal(circuit.state, 'half-open', 'the clock alone makes the circuit half-open')
   t.equal(circuit.retryInMs, 0)
   t.strictSame(changes.slice(1), ['half-open: it was open for long enough'])
 })
@@ -119,7 +119,7 @@ t.test('half-open: one probe at a time until one succeeds', async (t) => {
   t.equal(circuit.status().admitted, 0.25)
 })
 
-t.test('half-open: a probe that fails opens it for as long again', async (t) => {
+t.test('half-open: a failed probe opens the circuit for the same time again', async (t) => {
   for (const slow of [false, true]) {
     const { circuit, at, pass, trip, changes } = circuitOf()
     trip()
@@ -139,28 +139,25 @@ t.test('half-open: a probe that fails opens it for as long again', async (t) => 
   }
 })
 
-t.test(
-  'half-open: a probe that came to nothing makes room for the next, one without answer too in the end',
-  async (t) => {
-    const { circuit, at, pass, trip } = circuitOf()
-    trip()
-    circuit.forget(circuit.admit())
-    const lost = circuit.admit()
-    t.ok(lost >= 0, 'its caller left: another probe may pass')
-    at.now += 4_999
-    t.notOk(pass())
-    at.now += 1
-    t.ok(pass(), 'a probe without a response is not the last')
-    t.equal(circuit.state, 'half-open')
-  }
-)
+t.test('half-open: a probe without a result, or without a response in time, admits the next', async (t) => {
+  const { circuit, at, pass, trip } = circuitOf()
+  trip()
+  circuit.forget(circuit.admit())
+  const lost = circuit.admit()
+  t.ok(lost >= 0, 'another probe passes once its caller has left')
+  at.now += 4_999
+  t.notOk(pass())
+  at.now += 1
+  t.ok(pass(), 'another probe passes after one without a response')
+  t.equal(circuit.state, 'half-open')
+})
 
 t.test('half-open: the share of calls that pass grows linearly', async (t) => {
   const { circuit, at, trip, pass, changes } = circuitOf()
   trip()
   pass()
   const underWay = circuit.admit()
-  t.ok(underWay >= 0, 'never less than one')
+  t.ok(underWay >= 0, 'at least one call passes')
   for (const [elapsed, dice, passes] of [
     [100, 0.01, false],
     [100, 0.0099, true],
@@ -205,15 +202,15 @@ t.test('the ramp, with uniform random numbers: half of the calls pass', async (t
   t.equal(circuit.state, 'closed')
 })
 
-t.test('the ramp: failures at the ratio open it again, a single one does not', async (t) => {
+t.test('the ramp: failures at the ratio open the circuit again, a single one does not', async (t) => {
   const { circuit, trip, pass, changes } = circuitOf()
   trip()
   pass()
   pass()
   pass(true)
-  t.equal(circuit.state, 'half-open', '1 of 3')
+  t.equal(circuit.state, 'half-open', '1 failure of 3 calls')
   pass(true)
-  t.equal(circuit.state, 'open', '2 of 4')
+  t.equal(circuit.state, 'open', '2 failures of 4 calls')
   t.equal(changes.at(-1), 'open: 2 of 4 calls failed since it was half-open (errorRatio 50%)')
 
   const strict = circuitOf({ errorRatio: 0.1, minRequests: 20 })
@@ -223,7 +220,7 @@ t.test('the ramp: failures at the ratio open it again, a single one does not', a
   t.equal(strict.circuit.state, 'half-open', 'two responses are too few for a ratio of a tenth')
   strict.times(7)
   strict.pass(true)
-  t.equal(strict.circuit.state, 'open', 'ten are enough')
+  t.equal(strict.circuit.state, 'open', 'ten responses are enough')
 })
 
 t.test('after closing, the window is empty', async (t) => {
@@ -246,8 +243,8 @@ t.test('responses to calls from before the opening do not count', async (t) => {
   const probe = circuit.admit()
   circuit.settle(late[1]!, true, false)
   circuit.forget(late[2]!)
-  t.equal(circuit.state, 'half-open', 'an old failure does not count as the probe')
-  t.notOk(pass(), 'nor does it admit another probe')
+  t.equal(circuit.state, 'half-open', 'a failure of an old call does not count as the probe')
+  t.notOk(pass(), 'an old call does not admit another probe')
   circuit.settle(probe, false, false)
   t.equal(circuit.status().requests, 1)
 })

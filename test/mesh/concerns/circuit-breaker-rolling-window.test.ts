@@ -16,7 +16,7 @@ t.test('counts expire a bucket at a time', async (t) => {
   t.strictSame(counts(window), [2, 1, 1])
 })
 
-t.test('a pause of one window or of many empties it', async (t) => {
+t.test('a pause of one window or more empties the window', async (t) => {
   for (const pause of [1000, 1001, 12_345, 1e9]) {
     const window = new RollingWindow(1000)
     window.add(950, true, true)
@@ -27,14 +27,14 @@ t.test('a pause of one window or of many empties it', async (t) => {
   }
 })
 
-t.test('it works on a clock that starts late', async (t) => {
+t.test('the window works on a clock that starts late', async (t) => {
   const window = new RollingWindow(1000)
   window.add(86_400_000, true, false)
   window.add(86_400_999, true, false)
   t.strictSame(counts(window), [2, 2, 0])
 })
 
-t.test('against a list of what was added', async (t) => {
+t.test('the counts equal those of a list of all events', async (t) => {
   let seed = 7
   const random = () => {
     seed = (seed * 1_103_515_245 + 12_345) % 2_147_483_648
@@ -51,7 +51,7 @@ t.test('against a list of what was added', async (t) => {
     added.push([newest, failed, slow])
     const live = added.filter(([bucket]) => bucket > newest - 10)
     const expected = [live.length, live.filter(([, f]) => f).length, live.filter(([, , s]) => s).length]
-    if (counts(window).join() !== expected.join()) t.strictSame(counts(window), expected, `at ${now}`)
+    if (counts(window).join() !== expected.join()) t.strictSame(counts(window), expected, `counts at ${now} ms`)
   }
   window.clear()
   t.strictSame(counts(window), [0, 0, 0])

@@ -48,7 +48,7 @@ function broken(t: Test, url: string, circuitBreaker: object, policy: Parameters
   return { mesh, at, ask, said, ...stub }
 }
 
-t.test('not in the chain if it is off', async (t) => {
+t.test('the circuit breaker is not in the chain if it is off', async (t) => {
   const { url } = await upstream(t, 'a')
   for (const circuitBreaker of [false, { errorRatio: false, slowRatio: false }]) {
     const mesh = meshOf(t, [service('orders', [url], policyOf({ circuitBreaker }))])
@@ -58,7 +58,7 @@ t.test('not in the chain if it is off', async (t) => {
   t.ok(mesh.describe('orders').includes('circuit-breaker'))
 })
 
-t.test('opens, refuses at once, probes, admits traffic again, closes', async (t) => {
+t.test('the circuit opens, refuses calls, admits a probe and then a growing share, and closes', async (t) => {
   let status = 500
   const { url, requests } = await upstream(t, 'a', (request, response) => {
     response.statusCode = status
@@ -72,7 +72,7 @@ t.test('opens, refuses at once, probes, admits traffic again, closes', async (t)
 
   at.now += 1_500
   await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN', reason: 'circuit_open', retryAfterMs: 3_500 })
-  t.equal(requests.length, 4, 'no request was sent')
+  t.equal(requests.length, 4, 'no request is sent while the circuit is open')
   t.equal(counts['jingwei_mesh_circuit_refusals_total{orders}'], 1)
 
   status = 200
@@ -106,14 +106,14 @@ t.test('half-open: while the probe is in flight, others are refused', async (t) 
   for (let i = 0; i < 4; i++) await ask('/fail')
   at.now += 5_000
   const probe = ask()
-  await eventually(() => held.length === 1, 'the probe')
+  await eventually(() => held.length === 1, 'the probe at the service')
   await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN', reason: 'circuit_half_open' })
   held[0]!.end()
   await probe
   t.match(statusOf(mesh), { state: 'half-open' })
   at.now += 2_000
   const one = ask()
-  await eventually(() => held.length === 2, 'one of a fifth')
+  await eventually(() => held.length === 2, 'one call of five, as the share grows')
   at.dice = 0.2
   await t.rejects(ask(), { code: 'JW_CIRCUIT_OPEN' })
   at.dice = 0.19
@@ -142,7 +142,7 @@ t.test('no response is a failure: refused, reset, malformed, timed out', async (
   const policy = { ...policyOf({ circuitBreaker: breaker }), timeout: 60 }
   const mesh = meshOf(t, [service('orders', [(await silent(t)).url], policy)])
   for (let i = 0; i < 4; i++) await t.rejects(mesh.request(get), { code: 'JW_CALL_TIMEOUT' })
-  t.match(statusOf(mesh), { state: 'open' }, 'the deadline')
+  t.match(statusOf(mesh), { state: 'open' }, 'the deadline counts as a failure')
 })
 
 t.test('a deadline that a queue has used up is no failure', async (t) => {
@@ -153,7 +153,7 @@ t.test('a deadline that a queue has used up is no failure', async (t) => {
   const mesh = meshOf(t, [service('orders', [url], policy)])
   const first = new Recorder()
   mesh.dispatch(get, first)
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   held[0]!.write('begun')
   const inLine = new Recorder()
   mesh.dispatch(get, inLine)
@@ -163,7 +163,7 @@ t.test('a deadline that a queue has used up is no failure', async (t) => {
   held[0]!.end()
   await Promise.all([inLine.done, late.done])
   t.match([inLine.error, late.error], [{ code: 'JW_CALL_TIMEOUT' }, { code: 'JW_CALL_TIMEOUT' }])
-  await eventually(() => held.length === 2, 'the second had its turn')
+  await eventually(() => held.length === 2, 'the second request')
   t.match(statusOf(mesh), { state: 'closed', requests: 1 })
 })
 
@@ -217,7 +217,7 @@ t.test('an abort by the caller is no failure: waiting for a response, uploading,
   // One caller aborts with an error that would be a failure if it came from the network.
   const reason = Object.assign(new Error('gone'), { code: 'ECONNRESET', syscall: 'read' })
   for (const { controller } of calls) controller.abort(reason)
-  await eventually(() => mesh.status()[0]!.active === 0, 'all to be gone')
+  await eventually(() => mesh.status()[0]!.active === 0, 'no call in flight')
   t.match(statusOf(mesh), { state: 'closed', requests: 0 })
 })
 
@@ -231,7 +231,7 @@ t.test('a probe whose caller leaves admits the next', async (t) => {
   at.now += 5_000
   const recorder = new Recorder()
   mesh.dispatch({ ...get, path: '/never' }, recorder)
-  await eventually(() => requests.length === 5, 'the probe to arrive')
+  await eventually(() => requests.length === 5, 'the request of the probe')
   recorder.controller.abort(new Error('gone'))
   t.equal(await ask(), 200)
 })
@@ -263,14 +263,14 @@ t.test('slow: to the headers, from the end of the request, whatever the status',
     mesh.dispatch({ ...get, method: 'POST', body: body ?? 'x' }, recorder)
     if (body !== undefined) {
       body.write('a')
-      await eventually(() => mesh.status()[0]!.active === 1, 'it to begin')
+      await eventually(() => mesh.status()[0]!.active === 1, 'the call in flight')
       at.now += 60_000
       body.end('b')
     }
     await eventually(() => held.length > before, 'the request to arrive')
     at.now += elapsed
     held.at(-1)!.writeHead(200).flushHeaders()
-    await eventually(() => recorder.status === 200, 'its headers')
+    await eventually(() => recorder.status === 200, 'the header section of the response')
     at.now += 60_000
     held.at(-1)!.end()
     await recorder.done
@@ -283,7 +283,7 @@ t.test('slow: to the headers, from the end of the request, whatever the status',
   for (let i = 0; i < 4; i++) {
     const before = held.length
     const call = slow.ask('/', 'POST')
-    await eventually(() => held.length > before, 'the request')
+    await eventually(() => held.length > before, 'the request at the service')
     slow.at.now += 1_001
     held.at(-1)!.end()
     await call
@@ -302,7 +302,11 @@ t.test('streams and upgrades: the headers decide', async (t) => {
   )
   const { mesh } = broken(t, url, breaker)
   for (let i = 0; i < 4; i++) await t.rejects(mesh.request(get).then(({ body }) => body.text()))
-  t.match(statusOf(mesh), { state: 'closed', requests: 4, errorRatio: 0 }, 'aborted after the headers')
+  t.match(
+    statusOf(mesh),
+    { state: 'closed', requests: 4, errorRatio: 0 },
+    'a call aborted after the header section is no failure'
+  )
   const { socket } = await upgrade(`${origin}/`, { dispatcher: mesh, protocol: 'x' })
   t.match(statusOf(mesh), { requests: 5 })
   socket.destroy()
@@ -327,7 +331,7 @@ t.test('a call counts once, with any number of attempts, and a successful retry 
   const retry = { ...retryOptions, attempts: 2, on: [503] }
   const { mesh, ask } = broken(t, url, breaker, { retry })
   for (let i = 0; i < 6; i++) t.equal(await ask(), 200)
-  t.equal(requests, 12, 'each was tried twice')
+  t.equal(requests, 12, 'each call is tried twice')
   t.match(statusOf(mesh), { state: 'closed', requests: 6, errorRatio: 0 })
   failing = () => true
   for (let i = 0; i < 6; i++) t.equal(await ask(), 503)
@@ -404,7 +408,7 @@ for (const kept of [false, true]) {
     const { body, breakOff } = breakingBody()
     const recorder = new Recorder()
     mesh.dispatch({ ...get, method: 'PUT', body } as DispatchOptions, recorder)
-    await eventually(() => mesh.status()[0]!.instances.some(({ active }) => active > 0), 'the attempt')
+    await eventually(() => mesh.status()[0]!.instances.some(({ active }) => active > 0), 'the attempt in flight')
     await sleep(50)
     breakOff()
     await recorder.done
@@ -425,7 +429,7 @@ t.test('a call that ends between two attempts releases its slot in the circuit',
   const recorder = new Recorder()
   mesh.dispatch(get as DispatchOptions, recorder)
   const concerns = () => mesh.status()[0]!.concerns
-  await eventually(() => (concerns().retries as { active: number }).active === 1, 'the pause')
+  await eventually(() => (concerns().retries as { active: number }).active === 1, 'the pause before the retry')
   t.match(concerns(), { 'circuit-breaker': { inFlight: 1 } })
   recorder.controller.abort(new Error('left'))
   t.match(concerns(), { 'circuit-breaker': { inFlight: 0 }, retries: { active: 0 } })

@@ -49,14 +49,14 @@ t.test('calls that arrive before the headers share one response', async (t) => {
     t.equal(each.body, 'helloworld')
   }
   t.equal(late.body, 'later')
-  t.equal(new Set(all.map(({ controller }) => controller)).size, 6, 'a controller each')
+  t.equal(new Set(all.map(({ controller }) => controller)).size, 6, 'each caller has its own controller')
   t.equal(collapsed(), 5)
   t.equal(mesh.status()[0]!.active, 0)
   const after = ask()
   await arrived(3)
   responses[2]!.end('new')
   await after.done
-  t.equal(after.body, 'new', 'nothing is kept')
+  t.equal(after.body, 'new', 'the response is not stored')
 })
 
 t.test('a caller that throws at the end does not affect the others', async (t) => {
@@ -78,7 +78,7 @@ t.test('a caller that throws at the end does not affect the others', async (t) =
   }
 })
 
-t.test('errors and HEAD are shared, the record is that of the shared call', async (t) => {
+t.test('errors and HEAD are shared, and each record is that of the shared call', async (t) => {
   const { responses, ask, arrived, url } = await holdingService(t)
   const [a, b] = [ask({ method: 'HEAD' }), ask({ method: 'HEAD' })]
   await arrived(1)
@@ -110,7 +110,7 @@ t.test('errors and HEAD are shared, the record is that of the shared call', asyn
   ])
 })
 
-t.test('differences between requests: all but harmless headers', async (t) => {
+t.test('requests that differ in more than harmless headers are not shared', async (t) => {
   const { of } = identityOf({ excludeHeaders: [] })
   const request = (more: object) => of({ ...get, headers: {}, ...more } as DispatchOptions)
   const flat = request({ headers: ['host', 'a', 'cookie', 'x=1', 'cookie', 'y=2', 'traceparent', '1'] })
@@ -146,7 +146,7 @@ t.test('differences between requests: all but harmless headers', async (t) => {
   }
 })
 
-t.test('headers that the configuration excludes, or includes', async (t) => {
+t.test('the configuration excludes and includes headers', async (t) => {
   const { of } = identityOf({
     excludeHeaders: ['X-Forwarded-For', 'authorization', 'Cookie', 'traceparent'],
     headers: ['Traceparent'],
@@ -159,7 +159,7 @@ t.test('headers that the configuration excludes, or includes', async (t) => {
   for (const name of ['authorization', 'cookie', 'traceparent']) t.not(request({ [name]: '1' }), none, name)
 })
 
-t.test('response headers that decide about sharing', async (t) => {
+t.test('response headers decide about sharing', async (t) => {
   const { responses, ask, arrived, collapsed } = await holdingService(t)
   /** Returns true if the second call gets the response to the first; otherwise it sends its own request. */
   const shared = async (headers: IncomingHttpHeaders, first: object = {}, second: object = {}) => {
@@ -181,7 +181,7 @@ t.test('response headers that decide about sharing', async (t) => {
   }
   t.ok(await shared({}))
   t.ok(await shared({}, { traceparent: 'a' }, { traceparent: 'b' }), 'harmless')
-  t.ok(await shared({ vary: 'Accept, Cookie' }), 'are the same')
+  t.ok(await shared({ vary: 'Accept, Cookie' }), 'the values are the same')
   t.ok(await shared({ vary: 'Origin' }, { origin: 'a' }, { origin: 'a' }))
   t.ok(await shared({ vary: 'Traceparent' }, { traceparent: 'a' }, { traceparent: 'a' }))
   t.notOk(await shared({ vary: 'Traceparent' }, { traceparent: 'a' }, { traceparent: 'b' }))
@@ -190,11 +190,11 @@ t.test('response headers that decide about sharing', async (t) => {
   t.notOk(await shared({ 'cache-control': 'max-age=1, private' }))
   t.notOk(await shared({ 'cache-control': 'no-store' }))
   t.notOk(await shared({ 'cache-control': 'x="unfinished, public' }))
-  t.ok(await shared({ 'cache-control': 'no-store' }, { cookie: 'me' }, { cookie: 'me' }), 'the same person')
+  t.ok(await shared({ 'cache-control': 'no-store' }, { cookie: 'me' }, { cookie: 'me' }), 'the cookies are the same')
   t.notOk(await shared({ 'content-type': 'text/event-stream; charset=utf-8' }))
 })
 
-t.test('statuses about a single request go to no other caller', async (t) => {
+t.test('statuses about a single request are not shared', async (t) => {
   const { responses, ask, arrived, collapsed } = await holdingService(t)
   const shared = [200, 204, 301, 304, 404, 410, 500, 503]
   const own = [400, 401, 403, 405, 407, 408, 409, 412, 413, 414, 416, 417, 421, 425, 426, 429, 431, 451]
@@ -307,13 +307,13 @@ t.test('the first caller may leave: the others get the response, each may leave 
   await sleep(20)
   t.notOk(socket!.destroyed)
   e.controller.abort(new Error('the last one'))
-  await eventually(() => socket!.destroyed, 'the end of the call that nobody waits for')
+  await eventually(() => socket!.destroyed, 'the connection of the call without a caller to close')
   t.equal(mesh.status()[0]!.active, 0)
   const f = ask()
   await arrived(3)
   responses[2]!.end('f')
   await f.done
-  t.equal(f.body, 'f', 'not joined to the aborted call')
+  t.equal(f.body, 'f', 'a later call does not join the aborted one')
 })
 
 t.test('a slow client stalls no other, and gets the whole response', async (t) => {
@@ -354,7 +354,7 @@ t.test('a single caller applies backpressure, as without collapsing', async (t) 
   }
   mesh.dispatch(get, recorder)
   recorder.controller.pause()
-  await eventually(() => recorder.status === 200, 'the headers')
+  await eventually(() => recorder.status === 200, 'the header section')
   let before = -1
   await eventually(() => {
     const still = before === sent
@@ -377,7 +377,7 @@ t.test('a large response is not shared: the others send their own requests', asy
   b.controller.pause()
   responses[1]!.end('its own')
   await a.done
-  await eventually(() => b.status === 200, 'its answer')
+  await eventually(() => b.status === 200, 'the response to the second caller')
   t.equal(b.body, '')
   b.controller.resume()
   await b.done
@@ -385,7 +385,7 @@ t.test('a large response is not shared: the others send their own requests', asy
   t.equal(collapsed(), 0)
 })
 
-t.test('length unknown: the others get it once it is complete', async (t) => {
+t.test('unknown length: the others get the response once it is complete', async (t) => {
   const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await arrived(1)
@@ -403,7 +403,7 @@ t.test('length unknown: the others get it once it is complete', async (t) => {
   t.equal(collapsed(), 2)
 })
 
-t.test('length unknown: too large, or too slow, and the others send their own requests', async (t) => {
+t.test('unknown length: if the response is too large or too slow, the others send their own requests', async (t) => {
   const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b] = [ask(), ask()]
   await arrived(1)
@@ -434,7 +434,7 @@ t.test('length unknown: too large, or too slow, and the others send their own re
   t.equal(collapsed(), 0)
 })
 
-t.test('length unknown: the caller that reads leaves, another takes over', async (t) => {
+t.test('unknown length: if the reading caller leaves, another one reads', async (t) => {
   const { responses, ask, arrived, collapsed } = await holdingService(t)
   const [a, b, c] = [ask(), ask(), ask()]
   await arrived(1)
@@ -457,7 +457,7 @@ t.test('length unknown: the caller that reads leaves, another takes over', async
   // While the chunk is being distributed.
   d.onResponseData = () => d.controller.abort(new Error('left in the middle'))
   responses[1]!.write('two ')
-  await eventually(() => e.body === 'one two ', 'what was missed, and what came')
+  await eventually(() => e.body === 'one two ', 'the missed chunk and the next one')
   responses[1]!.socket!.resetAndDestroy()
   await e.done
   t.strictSame(e.events, ['start', '200', 'data', 'error'])
@@ -507,7 +507,7 @@ t.test('through the gateway: one request to the service, a response for each cli
   t.teardown(gateway.close)
   const ask = () => connect(gateway.port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
   const clients = [ask(), ask(), ask()]
-  await eventually(() => responses.length === 1, 'the request')
+  await eventually(() => responses.length === 1, 'the shared request')
   // Time for the other callers.
   await sleep(100)
   t.equal(responses.length, 1)
@@ -536,7 +536,7 @@ t.test('a response that varies by caller goes to no other caller when its own le
   responses[1]!()
   await b.done
   t.equal(b.body, 'for b')
-  await eventually(() => mesh.status()[0]!.active === 0, 'the end')
+  await eventually(() => mesh.status()[0]!.active === 0, 'no call in flight')
 })
 
 t.test('a fault that one caller requested is not shared with others', async (t) => {

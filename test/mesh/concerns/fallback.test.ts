@@ -32,7 +32,7 @@ async function responseOf(mesh: ReturnType<typeof meshOf>, more: object = {}) {
   return { status: statusCode, headers, text: await body.text(), mark: headers['x-jingwei-fallback'] }
 }
 
-t.test('a static response: its headers, its length, its mark', async (t) => {
+t.test('a static response has its headers, its length and the header x-jingwei-fallback', async (t) => {
   const { meter, counts } = meterStub()
   const gone = await refused()
   const mesh = meshOf(
@@ -60,7 +60,7 @@ t.test('a static response: its headers, its length, its mark', async (t) => {
   t.equal(empty.headers['content-length'], undefined)
 })
 
-t.test('conditions', async (t) => {
+t.test('`on` selects the failures to which a fallback applies', async (t) => {
   const responding = await upstream(t, 'any', (request, response) => {
     response.writeHead(Number(request.url!.slice(1))).end('real')
   })
@@ -125,10 +125,10 @@ t.test('conditions', async (t) => {
       t.match(response, { mark: undefined, status, text: 'real' }, `${conditions}: not ${status}`)
     }
   }
-  await eventually(() => mesh.status()[0]!.active === 0, 'what was thrown away to end')
+  await eventually(() => mesh.status()[0]!.active === 0, 'the discarded response to end')
 })
 
-t.test('another service, with its own policy; it gets the body, too', async (t) => {
+t.test('another service gets the call with its body, under its own policy', async (t) => {
   const { meter, counts } = meterStub()
   const busy = await upstream(t, 'busy', (request, response) => {
     request.resume().on('end', () => response.writeHead(503).end('busy'))
@@ -160,7 +160,7 @@ t.test('another service, with its own policy; it gets the body, too', async (t) 
   await recorder.done
   t.strictSame(recorder.events, ['start', '200', 'end'])
   const [{ service: name, instance, attempts, sent } = {}] = records
-  t.strictSame([name, instance, attempts, sent], ['readonly', good.url, 2, true], 'one record, of both calls')
+  t.strictSame([name, instance, attempts, sent], ['readonly', good.url, 2, true], 'one record has both calls')
 })
 
 t.test('a request that may not be sent twice goes to a fallback only if nothing of it was sent', async (t) => {
@@ -193,7 +193,7 @@ t.test('a request that may not be sent twice goes to a fallback only if nothing 
   t.match(await post('orders', { body: large(), method: 'PUT' }), { status: 503 })
 })
 
-t.test('in order; if a fallback fails, the next is tried; in the end the first failure is reported', async (t) => {
+t.test('fallbacks are tried in order, and if all fail, the first failure is reported', async (t) => {
   const busy = await upstream(t, 'busy', (request, response) => {
     request.resume().on('end', () => response.writeHead(503).end('busy'))
   })
@@ -208,14 +208,18 @@ t.test('in order; if a fallback fails, the next is tried; in the end the first f
   const by = (...fallback: FallbackOptions[]) => responseOf(mesh, { mesh: { timeout: 50, fallback } })
   t.equal((await by(to('busy'), to('dead'), to('good'), fixed())).mark, 'service:good')
   t.equal((await by(fixed(), to('good'))).mark, 'static')
-  t.equal((await by(to('dead', { on: ['timeout'] }), fixed({ on: ['timeout'] }))).mark, 'static', 'an earlier failure')
+  t.equal(
+    (await by(to('dead', { on: ['timeout'] }), fixed({ on: ['timeout'] }))).mark,
+    'static',
+    'the fallback applies to the failure of the previous fallback'
+  )
   t.match(
     await by(to('dead'), to('busy')),
     { status: 503, text: 'busy', mark: 'service:busy' },
     'an error status is a response'
   )
   await t.rejects(by(to('dead')), { code: 'JW_CALL_TIMEOUT' }, 'the failure of the service itself')
-  await t.rejects(by(to('nobody')), { code: 'JW_CALL_TIMEOUT' })
+  await t.rejects(by(to('silent')), { code: 'JW_CALL_TIMEOUT' })
 })
 
 t.test('services that are fallbacks of each other do not loop', async (t) => {
@@ -242,7 +246,7 @@ t.test('no fallback once the response has begun', async (t) => {
   t.strictSame(recorder.events, ['start', '200', 'data', 'error'])
   await t.rejects(
     responseOf(mesh).then(({ mark }) => mark),
-    'the incomplete response was not stored'
+    'an incomplete response is not stored'
   )
 })
 
@@ -259,14 +263,17 @@ t.test('a huge error response is aborted, also if the caller has paused', async 
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
   recorder.controller.pause()
-  await eventually(() => recorder.status === 200, 'the fallback')
-  t.strictSame(recorder.events, ['start', '200'], 'its body waits')
+  await eventually(() => recorder.status === 200, 'the response of the fallback')
+  t.strictSame(recorder.events, ['start', '200'], 'the body waits for the caller')
   recorder.controller.resume()
   t.strictSame(recorder.events, ['start', '200', 'data', 'end'])
-  await eventually(() => huge.sockets.size === 0 && mesh.status()[0]!.active === 0, 'the huge answer to be cut')
+  await eventually(
+    () => huge.sockets.size === 0 && mesh.status()[0]!.active === 0,
+    'the connection of the huge response to close'
+  )
 })
 
-t.test('one controller, which aborts the attempt in flight', async (t) => {
+t.test('the caller has one controller, which aborts the attempt in flight', async (t) => {
   const dead = await refused()
   const slow = await upstream(t, 'slow', (request, response) => {
     if (request.url === '/begun') response.writeHead(200, { 'content-length': 10 }).write('part')
@@ -285,8 +292,8 @@ t.test('one controller, which aborts the attempt in flight', async (t) => {
     const before = slow.requests.length
     mesh.dispatch({ ...get, ...more }, recorder)
     const { controller } = recorder
-    await eventually(() => slow.requests.length > before, 'the request')
-    if (events.length > 2) await eventually(() => recorder.body === 'part', 'the answer')
+    await eventually(() => slow.requests.length > before, 'the request at the service')
+    if (events.length > 2) await eventually(() => recorder.body === 'part', 'the beginning of the response')
     const { socket } = slow.requests.at(-1)!
     controller.abort(new Error('left'))
     t.strictSame(recorder.events, events)
@@ -295,7 +302,7 @@ t.test('one controller, which aborts the attempt in flight', async (t) => {
     t.equal(recorder.controller, controller)
     await eventually(() => socket.destroyed, 'the end of the attempt')
     await sleep(20)
-    t.strictSame(recorder.events, events, 'and no further request')
+    t.strictSame(recorder.events, events, 'no further request is sent')
   }
   const early = new Recorder()
   mesh.dispatch(get, early)
@@ -303,7 +310,7 @@ t.test('one controller, which aborts the attempt in flight', async (t) => {
   t.strictSame(early.events, ['start', 'error'])
 })
 
-t.test('after the retries, and at the concurrency limit', async (t) => {
+t.test('a fallback applies after the retries, and at the concurrency limit', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     count++
@@ -347,9 +354,9 @@ async function staleable(t: Parameters<typeof upstream>[0], policy: Partial<Mesh
   }
 }
 
-t.test('stale: the last successful response, with its age', async (t) => {
+t.test('stale: the last successful response is sent with its age', async (t) => {
   const { good, down, pass, counts, mesh } = await staleable(t)
-  t.equal(await down(), null, 'there is none yet')
+  t.equal(await down(), null, 'nothing is stored yet')
   await good({ etag: '"1"' })
   const text = await good({ etag: '"2"', age: '10', 'keep-alive': 'timeout=3', 'cache-status': 'cdn; fwd=miss' })
   pass(5500)
@@ -369,13 +376,17 @@ t.test('stale: the last successful response, with its age', async (t) => {
   t.equal(await down({ path: '/other' }), null)
   t.equal(await down({ headers: { host: 'other' } }), null)
   t.equal(await down({ method: 'POST' }), null)
-  t.equal(await down({ headers: { 'cache-control': 'no-cache' } }), null, 'stale responses refused')
+  t.equal(
+    await down({ headers: { 'cache-control': 'no-cache' } }),
+    null,
+    'Cache-Control: no-cache of the request refuses a stale response'
+  )
   t.match(mesh.status()[0]!.concerns.stale, { answers: 1, bytes: text.length })
   pass(55_000)
-  t.equal(await down(), null, 'too old')
+  t.equal(await down(), null, 'the stored response is too old')
 })
 
-t.test('stale: responses that are stored, and callers that get them', async (t) => {
+t.test('stale: private responses are neither stored for nor sent to other callers', async (t) => {
   const { good, down, pass } = await staleable(t)
   let path = 0
   /** Returns true if the response with these headers to `first` is given to `second`. */
@@ -395,9 +406,9 @@ t.test('stale: responses that are stored, and callers that get them', async (t) 
   for (const name of ['authorization', 'cookie']) {
     const personal = { headers: { [name]: 'me' } }
     t.notOk(await isKept({}, personal), name)
-    t.notOk(await isKept({}, {}, personal), 'nor the response to another caller')
-    t.notOk(await isKept({}, personal, {}), 'nor to other callers')
-    t.ok(await isKept({ 'cache-control': 'public' }, personal), 'unless the response is public')
+    t.notOk(await isKept({}, {}, personal), 'a response to a personal request is not given to another caller')
+    t.notOk(await isKept({}, personal, {}), 'it is not given to callers with credentials either')
+    t.ok(await isKept({ 'cache-control': 'public' }, personal), 'a public response is given to all callers')
   }
   const known = { caller: { ip: '::1', consumer: { id: 'ann' }, trusted: false } }
   t.notOk(await isKept({}, known))
@@ -410,11 +421,23 @@ t.test('stale: responses that are stored, and callers that get them', async (t) 
   ] // biome-ignore format: a list
   for (const name of identifying) {
     t.ok(await isKept({}, own(name)), name)
-    t.notOk(await isKept({}, own(name), {}), `${name}: not to those who lack it`)
-    t.notOk(await isKept({}, own(name), { headers: { [name]: 'other' } }), `${name}: not to others`)
-    t.notOk(await isKept({ vary: 'accept-encoding' }, own(name), {}), `${name}: Vary names another header`)
-    t.ok(await isKept({ 'cache-control': 'public' }, own(name), {}), `${name}: unless it is for everybody`)
-    t.notOk(await isKept({ 'cache-control': 'public', vary: name }, own(name), {}), `${name}: as far as Vary says`)
+    t.notOk(await isKept({}, own(name), {}), `${name}: a caller without it gets no stale response`)
+    t.notOk(
+      await isKept({}, own(name), { headers: { [name]: 'other' } }),
+      `${name}: a caller with another value gets no stale response`
+    )
+    t.notOk(
+      await isKept({ vary: 'accept-encoding' }, own(name), {}),
+      `${name}: Vary that names another header does not help`
+    )
+    t.ok(
+      await isKept({ 'cache-control': 'public' }, own(name), {}),
+      `${name}: a public response is given to all callers`
+    )
+    t.notOk(
+      await isKept({ 'cache-control': 'public', vary: name }, own(name), {}),
+      `${name}: a public response is given as Vary allows`
+    )
   }
   t.ok(await isKept({}, own('traceparent'), {}))
   t.notOk(await isKept({ vary: 'traceparent' }, own('traceparent'), {}))
@@ -427,11 +450,14 @@ t.test('stale: responses that are stored, and callers that get them', async (t) 
     'x-original-url',
     'x-http-method-override'
   ]) {
-    t.notOk(await isKept({ 'cache-control': 'public' }, own(name), {}), `${name}: another resource`)
+    t.notOk(
+      await isKept({ 'cache-control': 'public' }, own(name), {}),
+      `${name}: another resource gets no stale response`
+    )
   }
   const ann = { caller: { ip: '::1', consumer: { id: 'ann' }, trusted: false } }
   const bob = { caller: { ip: '::1', consumer: { id: 'bob' }, trusted: false } }
-  t.notOk(await isKept({ 'cache-control': 'public' }, ann, bob), 'consumers share nothing')
+  t.notOk(await isKept({ 'cache-control': 'public' }, ann, bob), 'consumers do not share responses')
   t.ok(await isKept({ 'cache-control': 'public' }, ann))
 
   const language = (value: string) => ({ path: '/vary', headers: { 'accept-language': value } })
@@ -443,18 +469,18 @@ t.test('stale: responses that are stored, and callers that get them', async (t) 
 
   await good({ 'cache-control': 'max-age=10, must-revalidate', age: '4' }, { path: '/fresh' })
   pass(5900)
-  t.ok(await down({ path: '/fresh' }), 'still fresh')
+  t.ok(await down({ path: '/fresh' }), 'the stored response is fresh')
   pass(200)
-  t.equal(await down({ path: '/fresh' }), null, 'must not be given when stale')
+  t.equal(await down({ path: '/fresh' }), null, 'must-revalidate forbids a stale response')
 })
 
-t.test('stale: headers that the configuration excludes', async (t) => {
+t.test('stale: the configuration excludes headers', async (t) => {
   const excludeHeaders = ['X-Forwarded-For', 'authorization']
   const { good, down } = await staleable(t, { fallback: [kept({ stale: { ...stale, excludeHeaders } })] })
   const text = await good({}, { headers: { 'x-forwarded-for': '192.0.2.1' } })
   t.equal((await down({ headers: { 'x-forwarded-for': '192.0.2.2' } }))?.text, text)
   await good({}, { path: '/mine', headers: { authorization: 'me' } })
-  t.equal(await down({ path: '/mine' }), null, 'credentials cannot be excluded')
+  t.equal(await down({ path: '/mine' }), null, 'headers with credentials cannot be excluded')
 })
 
 t.test('stale: the newer response wins, private or shared', async (t) => {
@@ -502,7 +528,7 @@ t.test('stale: bounded in number and size, least recently used entries are evict
   t.equal(found('v', { x: '19' }), undefined)
 })
 
-t.test('whole configuration: the defaults, and the gateway', async (t) => {
+t.test('the defaults apply in a gateway', async (t) => {
   const dead = await refused()
   const good = await upstream(t, 'good')
   const config = {
@@ -529,7 +555,10 @@ t.test('whole configuration: the defaults, and the gateway', async (t) => {
   t.match(page, { status: 503, body: 'back soon', headers: { 'x-jingwei-fallback': 'static', 'retry-after': '5' } })
   const head = await ask(gateway.port, '/page', [], 'HEAD')
   t.match(head, { status: 503, body: '', headers: { 'content-length': '9' } })
-  await eventually(() => gateway.log.filter(({ attempts }) => attempts !== undefined).length === 3, 'the log')
+  await eventually(
+    () => gateway.log.filter(({ attempts }) => attempts !== undefined).length === 3,
+    'the access lines of three calls'
+  )
   const line = gateway.log.find(({ attempts, instance }) => attempts !== undefined && instance === good.url)
   t.match(line, { service: 'copies', attempts: 3 })
 })
@@ -549,12 +578,12 @@ t.test('through the gateway: a client that leaves during a fallback', async (t) 
   t.teardown(gateway.close)
   const leaving = new AbortController()
   const response = fetch(gateway.url, { signal: leaving.signal }).catch(() => 'left')
-  await eventually(() => slow.requests.length === 1, 'the fallback')
+  await eventually(() => slow.requests.length === 1, 'the request of the fallback')
   const { socket } = slow.requests[0]!
   leaving.abort()
   t.equal(await response, 'left')
   await eventually(() => socket.destroyed, 'the end of the attempt')
-  await eventually(() => gateway.log.some(({ status }) => status === 499), 'the log')
+  await eventually(() => gateway.log.some(({ status }) => status === 499), 'the access line with 499')
 })
 
 t.test('after a fallback with an unknown error, the next one is tried', async (t) => {

@@ -9,7 +9,7 @@ import { upstream } from '../../helpers/mesh/servers.ts'
 const none: FaultOptions = { header: false, maxActive: 1000 }
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
 
-t.test('a delay before, an abort instead, by their percentages', async (t) => {
+t.test('delays and aborts are injected by their percentages', async (t) => {
   const { url, requests } = await upstream(t, 'a')
   const { meter, counts } = meterStub()
   let draws = 0
@@ -30,7 +30,7 @@ t.test('a delay before, an abort instead, by their percentages', async (t) => {
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
-t.test('outer layers see a fault as one of the service: it is retried, and the attempt timeout applies', async (t) => {
+t.test('an injected fault is retried, and the attempt timeout applies, as to a fault of the service', async (t) => {
   const { url, requests } = await upstream(t, 'a')
   let draws = 0
   const retry = { ...retryOptions, on: [503 as const, 'gateway-error' as const] }
@@ -51,8 +51,8 @@ t.test('outer layers see a fault as one of the service: it is retried, and the a
   t.equal(requests.length, 1, 'the second attempt, no fault')
 
   await t.rejects(mesh.request({ ...get, origin: 'http://slow.mesh' }), { code: 'JW_ATTEMPT_TIMEOUT' })
-  t.equal(requests.length, 1, 'it never reached the service')
-  await eventually(() => (mesh.status()[1]!.concerns.fault as { active: number }).active === 0, 'the delay to end')
+  t.equal(requests.length, 1, 'no delayed attempt reaches the service')
+  await eventually(() => (mesh.status()[1]!.concerns.fault as { active: number }).active === 0, 'no delay in progress')
 })
 
 t.test('a delay ends with its caller', async (t) => {
@@ -87,8 +87,8 @@ t.test('a bandwidth limit slows a body, loses no byte, and respects pauses of th
     if (size < 100_000) await new Promise((resolve) => setTimeout(resolve, 20))
   }
   t.equal(digest.digest('hex'), createHash('sha256').update(sent).digest('hex'))
-  t.ok(performance.now() - started > 150, 'not at once')
-  await eventually(() => (mesh.status()[0]!.concerns.fault as { active: number }).active === 0, 'it to end')
+  t.ok(performance.now() - started > 150, 'the body takes longer than without a limit')
+  await eventually(() => (mesh.status()[0]!.concerns.fault as { active: number }).active === 0, 'no fault in progress')
 })
 
 t.test('headers request faults: only if enabled, and only from trusted callers', async (t) => {
@@ -106,9 +106,9 @@ t.test('headers request faults: only if enabled, and only from trusted callers',
   }
   const abort = ['x-jingwei-fault-abort', '418']
   t.equal(await ask('open', true, abort), 418)
-  t.equal(await ask('open', false, abort), 200, 'a stranger')
-  t.equal(await ask('shut', true, abort), 200, 'not enabled')
-  t.equal(await ask('open', true, ['x-jingwei-fault-abort', '999']), 200, 'no status')
+  t.equal(await ask('open', false, abort), 200, 'an untrusted caller cannot request a fault')
+  t.equal(await ask('shut', true, abort), 200, 'a fault cannot be requested where it is off')
+  t.equal(await ask('open', true, ['x-jingwei-fault-abort', '999']), 200, 'an invalid status is ignored')
   t.equal(await ask('open', true, ['x-jingwei-fault-abort', '-1; DROP']), 200)
   t.equal(await ask('open', true, ['x-jingwei-fault-delay', '20', ...abort]), 418, 'a delay and an abort')
 })

@@ -31,16 +31,17 @@ async function ofThree(t: Test, balance: Partial<BalanceOptions>, setCookie?: st
   return { ask, mesh, urls, servers }
 }
 
-t.test('the same key, the same instance; many keys, all of them', async (t) => {
+t.test('calls with the same key go to the same instance, and many keys use all instances', async (t) => {
   const { ask, mesh } = await ofThree(t, { hashOn: 'header:x-user' })
   t.ok(mesh.describe('s').includes('hash'))
   const homes = new Map<string, string>()
   for (let user = 0; user < 60; user++) homes.set(String(user), (await ask({ headers: { 'x-user': String(user) } })).by)
   t.equal(new Set(homes.values()).size, 3)
-  for (const [user, home] of homes) t.equal((await ask({ headers: ['X-User', user] })).by, home, `user ${user}`)
+  for (const [user, home] of homes)
+    t.equal((await ask({ headers: ['X-User', user] })).by, home, `instance of user ${user}`)
 })
 
-t.test('by query, consumer and address', async (t) => {
+t.test('the key can be a query parameter, the consumer or the address', async (t) => {
   const caller = (id: string) => ({ ip: `10.0.0.${id}`, consumer: { id }, trusted: false })
   const requests: [HashSource, (key: string) => Partial<DispatchOptions>][] = [
     ['query:q', (key) => ({ path: `/?q=${key}` })],
@@ -57,7 +58,7 @@ t.test('by query, consumer and address', async (t) => {
   }
 })
 
-t.test('without a value, any instance, and no cookie unless configured', async (t) => {
+t.test('a call without a value goes to any instance, and sets no cookie unless configured', async (t) => {
   for (const hashOn of ['header:x-user', 'cookie:c', 'query:q', 'ip', 'consumer'] as const) {
     const { ask } = await ofThree(t, { hashOn })
     const seen = new Set<string>()
@@ -70,7 +71,7 @@ t.test('without a value, any instance, and no cookie unless configured', async (
   }
 })
 
-t.test('a caller without the cookie gets one, and is already on its instance', async (t) => {
+t.test('a caller without the cookie gets the one of its instance', async (t) => {
   const { ask } = await ofThree(t, { hashOn: 'cookie:jw', cookieTtl: 3_600_000 })
   const minted = new Set<string>()
   for (let i = 0; i < 10; i++) {
@@ -84,7 +85,7 @@ t.test('a caller without the cookie gets one, and is already on its instance', a
   t.equal(minted.size, 10)
 })
 
-t.test('a session cookie, beside those of the service', async (t) => {
+t.test('a session cookie is set beside the cookies of the service', async (t) => {
   const one = await ofThree(t, { hashOn: 'cookie:jw', cookieTtl: 0 }, 'theirs=1')
   t.match((await one.ask()).cookie, ['theirs=1', /^jw=[0-9a-f]{16}; Path=\/; HttpOnly; SameSite=Lax$/])
   const two = await ofThree(t, { hashOn: 'cookie:jw', cookieTtl: 0 }, ['theirs=1', 'theirs=2'])

@@ -49,7 +49,10 @@ t.test('the first response wins, and the other attempt is aborted', async (t) =>
   const { body, context } = await mesh.request(get)
   t.equal(await body.text(), 'fast')
   t.notOk(context === undefined)
-  await eventually(() => slow.sockets.size === 0 && active().every((number) => number === 0), 'the end of the slow one')
+  await eventually(
+    () => slow.sockets.size === 0 && active().every((number) => number === 0),
+    'the connection of the slow attempt to close'
+  )
   t.equal(count('hedges_total{orders,won}'), 1)
   t.equal(count('hedges_total{orders,lost}'), 0)
   t.equal(count('attempts_total{orders,hedged}'), 1)
@@ -57,7 +60,7 @@ t.test('the first response wins, and the other attempt is aborted', async (t) =>
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('the record names the winner, and counts both', async (t) => {
+t.test('the record has the winning instance and both attempts', async (t) => {
   const { fast, mesh } = await pair(t)
   const recorder = new Recorder()
   let call: { instance: string; attempts: number; sent: boolean } | undefined
@@ -72,13 +75,13 @@ t.test('the record names the winner, and counts both', async (t) => {
   t.match(call, { instance: fast.url, attempts: 2, sent: true })
 })
 
-t.test('the first may still win', async (t) => {
+t.test('the first attempt can win after the hedge', async (t) => {
   const slow = await holdingService(t, 'slow')
   const slower = await holdingService(t, 'slower')
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [slow.url, slower.url], { hedge: hedged() })], { meter })
   const response = mesh.request(get)
-  await eventually(() => slower.responses.length === 1, 'the hedge')
+  await eventually(() => slower.responses.length === 1, 'the hedged attempt')
   slow.responses[0]!.end('slow')
   t.equal(await (await response).body.text(), 'slow')
   await eventually(() => slower.sockets.size === 0, 'the end of the hedge')
@@ -87,7 +90,7 @@ t.test('the first may still win', async (t) => {
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('no hedge: another method, a fast response, no other instance, a streaming body', async (t) => {
+t.test('no hedge is sent for another method, a fast response, a single instance or a streaming body', async (t) => {
   const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast')
   const hedge = hedged({ methods: ['GET', 'PUT'] })
@@ -99,7 +102,7 @@ t.test('no hedge: another method, a fast response, no other instance, a streamin
   const unhedged = async (options: object) => {
     const before = fast.requests.length
     const response = mesh.request({ ...get, ...options } as never)
-    await eventually(() => slow.responses.length === 1, 'the request')
+    await eventually(() => slow.responses.length === 1, 'the request at the slow instance')
     await sleep(60)
     t.equal(fast.requests.length, before)
     slow.responses.pop()!.end('slow')
@@ -125,7 +128,7 @@ t.test('a body is sent again if it is in memory', async (t) => {
   }
 })
 
-t.test('after a failure, the other attempt decides: a 5xx, and no response at all', async (t) => {
+t.test('after a failed attempt, the other attempt decides, be it a 5xx or no response', async (t) => {
   const { slow, mesh, count } = await pair(t, { hedge: hedged({ after: 20 }) })
   for (const fail of [
     (response: ServerResponse) => void response.writeHead(503).end('busy'),
@@ -135,7 +138,7 @@ t.test('after a failure, the other attempt decides: a 5xx, and no response at al
     const two = meshOf(t, [service('orders', [slow.url, slower.url], { hedge: hedged() })])
     const recorder = new Recorder()
     two.dispatch(get, recorder)
-    await eventually(() => slower.responses.length === 1, 'the hedge')
+    await eventually(() => slower.responses.length === 1, 'the hedged attempt')
     fail(slow.responses.pop()!)
     await sleep(50)
     t.strictSame(recorder.events, ['start'])
@@ -148,7 +151,7 @@ t.test('after a failure, the other attempt decides: a 5xx, and no response at al
   t.equal(count('hedges_total{orders,won}'), 1)
 })
 
-t.test('both fail: the last response, completely, or else the failure', async (t) => {
+t.test('if both attempts fail, the last response is forwarded, or else the failure', async (t) => {
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })], { meter })
@@ -183,16 +186,16 @@ t.test('both fail: the last response, completely, or else the failure', async (t
   t.strictSame(c.recorder.events, ['start', 'error'])
   t.equal(c.recorder.error?.code, 'JW_UPSTREAM_RESET')
   t.equal(counts['jingwei_mesh_hedges_total{orders,lost}'], 2)
-  t.equal(counts['jingwei_mesh_hedges_total{orders,won}'], 1, 'its 503 was passed on')
+  t.equal(counts['jingwei_mesh_hedges_total{orders,won}'], 1, 'the 503 of the hedged attempt is forwarded')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('a held response that is incomplete does not count', async (t) => {
+t.test('an incomplete failed response is not forwarded', async (t) => {
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })])
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
-  await eventually(() => two.responses.length === 1, 'the hedge')
+  await eventually(() => two.responses.length === 1, 'the hedged attempt')
   one.responses[0]!.writeHead(503, { 'content-length': 100 }).write('part')
   await sleep(50)
   one.responses[0]!.socket!.resetAndDestroy()
@@ -209,11 +212,11 @@ t.test('if both fail, the call is retried elsewhere', async (t) => {
   const retry = { ...retryOptions, attempts: 1, on: [503] as (typeof retryOptions)['on'] }
   const mesh = meshOf(t, [service('orders', [one.url, good.url, two.url], { hedge: hedged(), retry })])
   const response = mesh.request(get)
-  await eventually(() => two.responses.length === 1, 'the hedge')
+  await eventually(() => two.responses.length === 1, 'the hedged attempt')
   one.responses[0]!.writeHead(503).end('busy')
   two.responses[0]!.writeHead(503).end('busy')
   t.equal(await (await response).body.text(), 'good')
-  await eventually(() => mesh.status()[0]!.instances.every(({ active }) => active === 0), 'the end of all')
+  await eventually(() => mesh.status()[0]!.instances.every(({ active }) => active === 0), 'no attempt in flight')
 })
 
 t.test('a refused connection goes straight to the retry', async (t) => {
@@ -225,22 +228,22 @@ t.test('a refused connection goes straight to the retry', async (t) => {
   t.equal(await post.body.text(), 'good')
 })
 
-t.test('abort and deadline reach both', async (t) => {
+t.test('abort and deadline end both attempts', async (t) => {
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged(), timeout: 300 })], { meter })
   const idle = () => one.sockets.size === 0 && two.sockets.size === 0
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
-  await eventually(() => two.responses.length === 1, 'the hedge')
+  await eventually(() => two.responses.length === 1, 'the hedged attempt')
   recorder.controller.abort(new Error('left'))
   t.strictSame(recorder.events, ['start', 'error'])
   t.equal(recorder.error?.message, 'left')
-  await eventually(idle, 'the connections to be cut')
+  await eventually(idle, 'all connections to close')
   t.equal(counts['jingwei_mesh_attempts_total{orders,aborted}'], 2)
 
   await t.rejects(mesh.request(get), { code: 'JW_CALL_TIMEOUT' })
-  await eventually(idle, 'the connections to be cut')
+  await eventually(idle, 'all connections to close')
   t.equal(counts['jingwei_mesh_attempts_total{orders,timeout}'], 2)
 
   const before = new Recorder()
@@ -248,21 +251,21 @@ t.test('abort and deadline reach both', async (t) => {
   await eventually(() => one.sockets.size > 0 || two.sockets.size > 0, 'the first attempt')
   before.controller.abort(new Error('left early'))
   await sleep(60)
-  t.ok(idle(), 'no hedge for a caller that has left')
+  t.ok(idle(), 'a caller that has left gets no hedge')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
   t.equal(mesh.status()[0]!.active, 0)
 })
 
-t.test('pause and resume reach the winner, and a pause before it, too', async (t) => {
+t.test('pause and resume apply to the winner, also a pause before the response', async (t) => {
   const large = 'x'.repeat(3_000_000)
   const [one, two] = [await holdingService(t, 'one'), await holdingService(t, 'two')]
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged() })])
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
   recorder.controller.pause()
-  await eventually(() => two.responses.length === 1, 'the hedge')
+  await eventually(() => two.responses.length === 1, 'the hedged attempt')
   two.responses[0]!.end(large)
-  await eventually(() => recorder.status === 200, 'the answer')
+  await eventually(() => recorder.status === 200, 'the header section of the response')
   await sleep(50)
   t.ok(recorder.body.length < large.length)
   recorder.controller.resume()
@@ -270,7 +273,7 @@ t.test('pause and resume reach the winner, and a pause before it, too', async (t
   t.equal(recorder.body.length, large.length)
 })
 
-t.test('within the retry budget and the cap on retries', async (t) => {
+t.test('hedges need the retry budget and a slot of maxRetries', async (t) => {
   const budgeted = async (policy: Partial<MeshPolicy>, now: () => number) => {
     const slow = await holdingService(t, 'slow')
     const fast = await upstream(t, 'fast')
@@ -299,14 +302,14 @@ t.test('within the retry budget and the cap on retries', async (t) => {
   const { meter, counts } = meterStub()
   const mesh = meshOf(t, [service('orders', [one.url, two.url], { hedge: hedged(), circuitBreaker })], { meter })
   const responses = [mesh.request(get), mesh.request(get)]
-  await eventually(() => counts[overflows] === 1, 'the second not to be hedged')
-  await eventually(() => one.responses.length + two.responses.length === 3, 'the three')
+  await eventually(() => counts[overflows] === 1, 'the refusal of the second hedge')
+  await eventually(() => one.responses.length + two.responses.length === 3, 'three attempts')
   for (const response of [...one.responses, ...two.responses]) response.end('done')
   for (const { body } of await Promise.all(responses)) t.equal(await body.text(), 'done')
   t.match(mesh.status()[0]!.concerns.retries, { active: 0 })
 })
 
-t.test('several hedges', async (t) => {
+t.test('a call can have several hedges', async (t) => {
   const slow = [await holdingService(t, 'a'), await holdingService(t, 'b'), await holdingService(t, 'c')]
   const fast = await upstream(t, 'fast')
   const { meter, counts } = meterStub()
@@ -315,10 +318,13 @@ t.test('several hedges', async (t) => {
   t.equal(await (await mesh.request(get)).body.text(), 'fast')
   t.equal(counts['jingwei_mesh_hedges_total{orders,lost}'], 2)
   t.equal(counts['jingwei_mesh_hedges_total{orders,won}'], 1)
-  await eventually(() => slow.every(({ sockets }) => sockets.size === 0), 'the end of the slow ones')
+  await eventually(
+    () => slow.every(({ sockets }) => sockets.size === 0),
+    'the connections of the slow attempts to close'
+  )
 })
 
-t.test('at a percentile of the latency, once there are enough measurements', async (t) => {
+t.test('a hedge is sent at a percentile of the latency, once there are enough measurements', async (t) => {
   const { slow, fast, mesh } = await pair(t, {
     hedge: { percentile: 95, attempts: 1, methods: ['GET'] },
     balance: 'round-robin'
@@ -326,14 +332,14 @@ t.test('at a percentile of the latency, once there are enough measurements', asy
   let responds = true
   slow.server.on('request', (_request, response: ServerResponse) => responds && response.end('slow'))
   for (let i = 0; i < 50; i++) await (await mesh.request(get)).body.dump()
-  t.equal(slow.responses.length, 25, 'none was hedged')
+  t.equal(slow.responses.length, 25, 'no call is hedged')
   t.equal(fast.requests.length, 25)
   responds = false
   t.equal(await (await mesh.request(get)).body.text(), 'fast')
   t.match(mesh.status()[0]!.concerns.hedge, { responses: 52 })
 })
 
-t.test('percentiles', async (t) => {
+t.test('percentiles of the latency are estimated', async (t) => {
   const latencies = new Latencies()
   for (let i = 1; i < 50; i++) latencies.add(i)
   t.equal(latencies.percentile(95), null)
@@ -343,21 +349,21 @@ t.test('percentiles', async (t) => {
     [25, 45, 50]
   )
   for (let i = 0; i < 1000; i++) latencies.add(1000)
-  t.equal(latencies.percentile(50), 1000, 'the last ones count')
+  t.equal(latencies.percentile(50), 1000, 'the percentile is that of the latest latencies')
 })
 
-t.test('the loser is not blamed', async (t) => {
+t.test('the instance of the aborted attempt is not blamed', async (t) => {
   const outlierDetection = {
     mode: 'enforce', consecutive5xx: 1, consecutiveGatewayFailures: 1, interval: 1000, baseEjection: 30_000,
     maxEjection: 300_000, maxEjectionPercent: 1, successRate: false, failurePercentage: false
   } as const // biome-ignore format: a table
   const { slow, mesh } = await pair(t, { outlierDetection })
   for (let i = 0; i < 4; i++) t.equal(await (await mesh.request(get)).body.text(), 'fast')
-  await eventually(() => slow.sockets.size === 0, 'the end of the slow ones')
+  await eventually(() => slow.sockets.size === 0, 'the connection of the slow attempt to close')
   t.ok(mesh.status()[0]!.instances.every(({ available }) => available))
 })
 
-t.test('through the gateway', async (t) => {
+t.test('a hedge works through the gateway', async (t) => {
   const slow = await holdingService(t, 'slow')
   const fast = await upstream(t, 'fast')
   const gateway = await startGateway(
@@ -370,7 +376,7 @@ t.test('through the gateway', async (t) => {
   )
   t.teardown(gateway.close)
   for (let i = 0; i < 3; i++) t.equal(await (await fetch(gateway.url)).text(), 'fast')
-  await eventually(() => slow.sockets.size === 0, 'the slow ones to be cut')
+  await eventually(() => slow.sockets.size === 0, 'the connections of the slow attempts to close')
   const lines = gateway.log.filter(({ attempts }) => attempts !== undefined)
   t.ok(lines.every((line) => line.attempts === 1 || (line.attempts === 2 && line.instance === fast.url)))
 })

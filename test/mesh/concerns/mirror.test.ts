@@ -44,7 +44,7 @@ t.test('the copy equals the call; its response is ignored', async (t) => {
   })
   const response = await send(mesh, { headers: ['host', 'api.example.com:8080', 'x-a', '1', 'x-a', '2'] })
   t.equal(response.body, 'real')
-  await eventually(() => shadow.got.length === 1, 'the copy')
+  await eventually(() => shadow.got.length === 1, 'the mirrored request')
   const { request } = shadow.got[0]!
   t.equal(request.url, '/a?b=c')
   t.equal(request.headers.host, 'api.example.com-shadow:8080')
@@ -69,7 +69,7 @@ t.test('the Host of a copy is marked in every format of headers', async (t) => {
   ]
   for (const [index, headers] of shapes.entries()) {
     await send(mesh, { headers })
-    await eventually(() => shadow.got.length === index + 1, 'the copy')
+    await eventually(() => shadow.got.length === index + 1, 'the mirrored request')
     t.match(shadow.got[index]!.request.headers, { host: 'api.example-shadow', 'x-a': '1' })
     t.match(real.got[index]!.request.headers, { host: 'api.example', 'x-a': '1' })
   }
@@ -94,7 +94,7 @@ t.test('bodies of every kind are copied, up to the limit', async (t) => {
     real.got.map(({ body }) => body.length),
     [4, 5, 8, 1001, 1200]
   )
-  await eventually(() => shadow.got.length === 3, 'the copies')
+  await eventually(() => shadow.got.length === 3, 'the mirrored requests')
   t.strictSame(shadow.got.map(({ body }) => body).sort(), ['a stream', 'bytes', 'text'])
   t.equal(counts['jingwei_mesh_mirrored_total{orders,too-large}'], 2)
 })
@@ -112,7 +112,7 @@ t.test('a retried call is copied once, with its whole body', async (t) => {
   const mesh = meshOf(t, [service('orders', [real.url], { mirror: options, retry }), service('shadow', [shadow.url])])
   t.equal((await send(mesh, { method: 'PUT', body: 'once' })).status, 200)
   t.equal(real.requests.length, 2)
-  await eventually(() => shadow.got.length === 1, 'the copy')
+  await eventually(() => shadow.got.length === 1, 'the mirrored request')
   t.equal(shadow.got[0]!.body, 'once')
 })
 
@@ -137,7 +137,7 @@ t.test('a silent, unavailable or unknown shadow affects no call, and copies in f
   t.equal(counts['jingwei_mesh_mirrored_total{gone,failed}'], 1)
 })
 
-t.test('a percentage, and no upgrades', async (t) => {
+t.test('a percentage of calls is mirrored, and upgrades are not', async (t) => {
   const real = await keeping(t, 'real')
   const shadow = await keeping(t, 'shadow')
   let draws = 0
@@ -151,7 +151,7 @@ t.test('a percentage, and no upgrades', async (t) => {
   t.ok(shadow.got.length <= 4, String(shadow.got.length))
 })
 
-t.test('a copy of a body that came as text', async (t) => {
+t.test('a body of text is mirrored', async (t) => {
   const got: string[] = []
   const { url } = await upstream(t, 'a')
   const shadow = await upstream(t, 'shadow', (request, response) => {
@@ -167,7 +167,7 @@ t.test('a copy of a body that came as text', async (t) => {
   mesh.dispatch({ ...get, method: 'PUT', body: Readable.from(['grüß', ' dich']) } as DispatchOptions, recorder)
   await recorder.done
   t.equal(recorder.error, null)
-  await eventually(() => got.length === 1, 'the copy')
+  await eventually(() => got.length === 1, 'the mirrored request')
   t.strictSame(got, ['grüß dich'])
 })
 

@@ -45,7 +45,7 @@ t.test('consecutive 5xx eject at once; any other response resets the count', asy
   t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-5xx}': 1 })
 })
 
-t.test('gateway failures: 502, 503, 504 and no response', async (t) => {
+t.test('502, 503, 504 and no response are gateway failures', async (t) => {
   const { report, out, counts } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: 4 })
   report(0, 502, 503, 504, 500, 0, 0, 0)
   t.equal(out(), '', 'a 500 is not a gateway failure')
@@ -54,20 +54,20 @@ t.test('gateway failures: 502, 503, 504 and no response', async (t) => {
   t.strictSame(counts, { 'jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}': 1 })
 })
 
-t.test('both off', async (t) => {
+t.test('with both counts off, no instance is ejected', async (t) => {
   const { report, out } = detectorOf(t, 3, { consecutive5xx: false, consecutiveGatewayFailures: false })
   report(0, ...times(100, 0))
   t.equal(out(), '')
 })
 
-t.test('an ejection lasts longer with each one before it, and ends with an interval', async (t) => {
+t.test('each ejection lasts longer than the one before, and ends with an interval', async (t) => {
   const { report, tick, out, detector, all, clock, host } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' })
   report(0, ...times(5, 500))
   t.match(detector.instanceStatus(all[0]!.endpoint), { ejected: true, returnsInMs: 30_000, ejections: 1 })
   tick(10_000)
   tick(10_000)
   tick(9_999)
-  t.equal(out(), 'a', 'not a millisecond before its time')
+  t.equal(out(), 'a', 'the ejection lasts until its end')
   tick(1)
   t.equal(out(), '')
   t.equal(all[0]!.flips.at(-1), 'in: outlier-detection: its ejection is over')
@@ -99,7 +99,7 @@ t.test('maxEjection bounds an ejection and its multiplier', async (t) => {
   t.equal(host(0).multiplier, 4)
 })
 
-t.test('maxEjectionPercent: one may always be ejected, one always stays', async (t) => {
+t.test('maxEjectionPercent: at least one instance can be ejected, and at least one stays', async (t) => {
   const table: [instances: number, percent: string, out: number][] = [
     [1, '100%', 0],
     [2, '100%', 1],
@@ -130,7 +130,7 @@ t.test('a refused ejection is tried again after as many failures more', async (t
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 2)
   tick(30_000)
   report(1, ...times(3, 500))
-  t.equal(out(), 'b', 'when there is room')
+  t.equal(out(), 'b', 'the ejection follows when another instance is back')
 })
 
 t.test('instances that are unavailable for other reasons count as well', async (t) => {
@@ -150,7 +150,7 @@ t.test('instances that are unavailable for other reasons count as well', async (
   }, 'an instance that is ejected already causes no further ejection') // biome-ignore format: one assertion
 })
 
-t.test('never the last available instance', async (t) => {
+t.test('the last available instance is not ejected', async (t) => {
   const { report, all, out } = detectorOf(t, 3, { maxEjectionPercent: '100%' })
   all[1]!.health.obstruct('health-check', 'connection refused')
   all[2]!.health.obstruct('health-check', 'connection refused')
@@ -158,24 +158,24 @@ t.test('never the last available instance', async (t) => {
   t.equal(out(), 'bc')
 })
 
-t.test('responses of an ejected instance', async (t) => {
+t.test('failures of an ejected instance do not count', async (t) => {
   const { report, all, counts, tick } = detectorOf(t, 3, { baseEjection: '10s' })
   report(0, ...times(30, 500))
-  t.equal(all[0]!.flips.length, 1, 'ejected once')
+  t.equal(all[0]!.flips.length, 1, 'an ejected instance is not ejected again')
   t.equal(counts['jingwei_mesh_ejections_total{orders,consecutive-gateway-failures}'], undefined)
   t.equal(counts['jingwei_mesh_ejections_total{orders,consecutive-5xx}'], 1)
   tick(10_000)
   report(0, ...times(4, 500))
-  t.equal(all[0]!.flips.length, 2, 'failures before its return do not count after it')
+  t.equal(all[0]!.flips.length, 2, 'failures before the return do not count after it')
 })
 
-t.test('success rate', async (t) => {
+t.test('the instance with an outlying success rate is ejected at the interval', async (t) => {
   const successRate = { minHosts: 5, minRequests: 100, stdevFactor: 1.9 }
   const options = { successRate, consecutive5xx: false, consecutiveGatewayFailures: false }
   const { report, tick, out, counts, detector, all } = detectorOf(t, 10, options)
   for (let index = 0; index < 9; index++) report(index, ...times(100, 200))
   report(9, ...times(60, 200), ...times(40, 500))
-  t.equal(out(), '', 'not before the end of the interval')
+  t.equal(out(), '', 'no ejection before the end of the interval')
   tick(10_000)
   t.equal(out(), 'j')
   t.equal(counts['jingwei_mesh_ejections_total{orders,success-rate}'], 1)
@@ -184,9 +184,9 @@ t.test('success rate', async (t) => {
   // Requests from before the ejection do not count again.
   for (let index = 0; index < 9; index++) report(index, ...times(100, index === 0 ? 500 : 200))
   tick(10_000)
-  t.equal(out(), 'j', 'at 10 % of ten, one is already ejected')
+  t.equal(out(), 'j', 'one ejected instance of ten reaches 10 %')
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
-  t.match(detector.instanceStatus(all[9]!.endpoint), { successRate: null }, 'it got no requests')
+  t.match(detector.instanceStatus(all[9]!.endpoint), { successRate: null }, 'without requests there is no success rate')
 })
 
 t.test('failure percentage: the worst are ejected first', async (t) => {
@@ -203,7 +203,7 @@ t.test('failure percentage: the worst are ejected first', async (t) => {
   t.equal(counts['jingwei_mesh_ejection_overflows_total{orders}'], 1)
 })
 
-t.test('off by default: rates eject no instance', async (t) => {
+t.test('by default, rates eject no instance', async (t) => {
   const { report, tick, out } = detectorOf(t, 5)
   for (let index = 0; index < 5; index++) {
     for (let request = 0; request < 200; request++) report(index, index === 0 && request % 4 > 0 ? 500 : 200)
@@ -224,7 +224,7 @@ t.test('a successful active check ends an ejection, if it began after the ejecti
   t.equal(all[0]!.flips.at(-1), 'in: outlier-detection: an active check succeeded')
   t.equal(all[0]!.health.since, 6000)
   report(0, ...times(5, 500))
-  t.equal(host(0).returnsAt, 66_000, 'the next one is longer nevertheless')
+  t.equal(host(0).returnsAt, 66_000, 'the next ejection is longer nevertheless')
 })
 
 t.test('instances are added and removed', async (t) => {
@@ -242,7 +242,7 @@ t.test('instances are added and removed', async (t) => {
   t.equal(all[1]!.flips.length, 1)
   const kept = host(2)
   detector.update(all.slice(2).map(({ instance }) => ({ ...instance, weight: 7 })))
-  t.equal(host(2), kept, 'an instance that stays keeps its counts')
+  t.equal(host(2), kept, 'a remaining instance keeps its counts')
   t.equal(detector.instanceStatus(all[0]!.endpoint), undefined)
 })
 
@@ -264,7 +264,11 @@ t.test('shadow: counts and logs ejections that it would make', async (t) => {
   t.strictSame(detector.status(), { mode: 'shadow', ejected: 1 })
   tick(30_000)
   report(0, ...times(5, 502))
-  t.equal(counts['jingwei_mesh_shadowed_total{orders,outlier-detection}'], 2, 'again after its time')
+  t.equal(
+    counts['jingwei_mesh_shadowed_total{orders,outlier-detection}'],
+    2,
+    'the ejection is counted again after its time'
+  )
 })
 
 t.test('intervals run only while needed', async (t) => {
@@ -279,18 +283,18 @@ t.test('intervals run only while needed', async (t) => {
     clearTimeout: (timer) => void (timer && cleared.push(timer))
   }
   const { report, tick, detector } = detectorOf(t, 3, { interval: '10s', baseEjection: '30s' }, timers)
-  t.equal(set.length, 0, 'not at the start')
+  t.equal(set.length, 0, 'no interval runs at the start')
   report(0, 200, 200)
   t.equal(set.length, 1)
   set[0]!()
-  t.equal(refreshed, 1, 'one follows the other')
-  t.equal(cleared.length, 0, 'there was traffic')
+  t.equal(refreshed, 1, 'the next interval is scheduled')
+  t.equal(cleared.length, 0, 'the interval continues with traffic')
   tick(10_000)
-  t.equal(cleared.length, 1, 'there was none')
+  t.equal(cleared.length, 1, 'the interval ends without traffic')
   report(0, ...times(5, 500))
   t.equal(set.length, 2)
   for (let interval = 0; interval < 3; interval++) tick(10_000)
-  t.equal(cleared.length, 1, 'it was ejected, and then its multiplier had to decay')
+  t.equal(cleared.length, 1, 'the interval runs until the multiplier has decayed')
   tick(10_000)
   t.equal(cleared.length, 2)
   detector.close()

@@ -10,7 +10,7 @@ const hosts = (...successes: number[]): Named[] =>
   successes.map((count, index) => ({ name: 'abcdefghij'[index]!, successes: count, failures: 100 - count }))
 const names = (outliers: { host: Named }[]) => outliers.map(({ host }) => host.name).join('')
 
-t.test('success rate: below mean - factor × standard deviation', async (t) => {
+t.test('the success rate threshold is mean - factor × standard deviation', async (t) => {
   const options = { minHosts: 5, minRequests: 100, stdevFactor: 1.9 }
   t.equal(names(bySuccessRate(hosts(100, 100, 100, 100, 100), options)), '', 'equals')
   // Mean 80, standard deviation 40, threshold 4.
@@ -19,14 +19,18 @@ t.test('success rate: below mean - factor × standard deviation', async (t) => {
   // Mean 0.95, deviation about 0.0316, threshold 0.89: 0.90 stays, 0.88 would not.
   t.equal(names(bySuccessRate(hosts(97, 97, 97, 97, 97, 90), options)), 'f')
   t.equal(names(bySuccessRate(hosts(98, 96, 94, 92, 90), options)), '', 'a wide spread has no outlier')
-  t.equal(names(bySuccessRate(hosts(100, 100, 0, 100, 100), { ...options, stdevFactor: 2 })), '', 'exactly at it')
+  t.equal(
+    names(bySuccessRate(hosts(100, 100, 0, 100, 100), { ...options, stdevFactor: 2 })),
+    '',
+    'a rate exactly at the threshold is not ejected'
+  )
   t.equal(
     names(bySuccessRate(hosts(100, 10, 100, 100, 0, 100, 100, 100, 100, 100), { ...options, stdevFactor: 1 })),
     'eb'
   )
 })
 
-t.test('equal rates differ by rounding alone', async (t) => {
+t.test('rounding makes no outlier of equal rates', async (t) => {
   const misjudged = Array.from({ length: 101 }, (_, successes) => successes).filter((successes) => {
     const equals = hosts(...Array.from({ length: 7 }, () => successes))
     return bySuccessRate(equals, { minHosts: 1, minRequests: 1, stdevFactor: 0 }).length > 0
@@ -34,14 +38,18 @@ t.test('equal rates differ by rounding alone', async (t) => {
   t.strictSame(misjudged, [])
 })
 
-t.test('failure percentage', async (t) => {
+t.test('failure percentages above the threshold are outliers', async (t) => {
   const options = { minHosts: 5, minRequests: 50, threshold: 0.85 }
   t.equal(
     names(byFailurePercentage(hosts(100, 15, 16, 0, 100), options)),
     'db',
     'from the threshold on, the worst first'
   )
-  t.equal(names(byFailurePercentage(hosts(0, 0, 0, 0, 0), options)), 'abcde', 'it needs no other instances')
+  t.equal(
+    names(byFailurePercentage(hosts(0, 0, 0, 0, 0), options)),
+    'abcde',
+    'the failure percentage does not depend on other instances'
+  )
   t.match(byFailurePercentage(hosts(100, 15, 100, 100, 100), options)[0]!.detail, /^85 % /)
 })
 
@@ -51,8 +59,16 @@ t.test('neither ejects with few requests or few instances', async (t) => {
   t.equal(names(bySuccessRate(hosts(100, 0, 100, 100), rate)), '')
   t.equal(names(byFailurePercentage(hosts(100, 0, 100, 100), share)), '')
   const few: Named = { name: 'few', successes: 0, failures: 99 }
-  t.equal(names(bySuccessRate([...hosts(100, 100, 100, 100), few], rate)), '', 'the fifth does not count')
+  t.equal(
+    names(bySuccessRate([...hosts(100, 100, 100, 100), few], rate)),
+    '',
+    'an instance with few requests does not count'
+  )
   t.equal(names(byFailurePercentage([...hosts(100, 100, 100, 100), few], share)), '')
-  t.equal(names(byFailurePercentage([...hosts(100, 100, 100, 100, 100), few], share)), '', 'nor is it judged')
+  t.equal(
+    names(byFailurePercentage([...hosts(100, 100, 100, 100, 100), few], share)),
+    '',
+    'an instance with few requests is not ejected'
+  )
   t.equal(names(bySuccessRate([], { ...rate, minHosts: 1 })), '')
 })

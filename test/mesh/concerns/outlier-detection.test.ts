@@ -77,7 +77,7 @@ t.test('with a retry, not even the first call fails', async (t) => {
   t.match(mesh.status()[0]!.instances[0]!, { available: false, active: 0 })
 })
 
-t.test('it is available again after its ejection time', async (t) => {
+t.test('an instance is available again after its ejection time', async (t) => {
   let broken = true
   const [a, b] = [
     await upstream(t, 'a'),
@@ -88,13 +88,13 @@ t.test('it is available again after its ejection time', async (t) => {
   const isOut = () => !mesh.status()[0]!.instances[1]!.available
   while (!isOut()) await (await mesh.request(get)).body.dump()
   broken = false
-  await eventually(() => !isOut(), 'its return')
+  await eventually(() => !isOut(), 'the instance to be available')
   const responders = new Set<string>()
   for (let call = 0; call < 4; call++) responders.add(await (await mesh.request(get)).body.text())
   t.strictSame([...responders].sort(), ['a', 'b'])
 })
 
-t.test('answers', async (t) => {
+t.test('responses are counted by their status', async (t) => {
   const { url } = await upstream(t, 'a', (request, response) => {
     response.writeHead(Number(request.url!.slice(1))).end('answer')
   })
@@ -117,7 +117,7 @@ t.test('answers', async (t) => {
   }
 })
 
-t.test('no answer', async (t) => {
+t.test('a call without a response counts as a failure', async (t) => {
   const babbling = await raw(t, (socket) => socket.once('data', () => socket.end('SSH-2.0-OpenSSH_9\r\n')))
   const closing = await raw(t, (socket) =>
     socket.once('data', () => socket.end('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
@@ -148,7 +148,7 @@ t.test('incomplete bodies do not reset the count of failures', async (t) => {
   t.strictSame(counts(), [3, 3])
 })
 
-t.test("the call's deadline: counts against the instance that used most of it", async (t) => {
+t.test("the call's deadline counts against the instance that used most of it", async (t) => {
   const { url } = await silent(t)
   const alone = meshTo(t, url, { timeout: 50 })
   await t.rejects(alone.mesh.request(get), { code: 'JW_CALL_TIMEOUT' })
@@ -160,7 +160,7 @@ t.test("the call's deadline: counts against the instance that used most of it", 
   t.strictSame(late.counts(), [1, 1], 'the second has used little')
 })
 
-t.test('failures that count against no instance', async (t) => {
+t.test('some failures count against no instance', async (t) => {
   const mute = await silent(t)
   const slow: ServerResponse[] = []
   const endless = await upstream(t, 'a', (_request: IncomingMessage, response) => {
@@ -182,7 +182,7 @@ t.test('failures that count against no instance', async (t) => {
     ]) {
       const recorder = new Recorder()
       mesh.dispatch(get, recorder)
-      await eventually(() => mute.sockets.size > 0, 'a connection')
+      await eventually(() => mute.sockets.size > 0, 'the connection')
       await sleep(10)
       recorder.controller.abort(reason)
       await recorder.done
@@ -204,7 +204,7 @@ t.test('failures that count against no instance', async (t) => {
     const { mesh, counts } = meshTo(t, endless.url)
     const recorder = new Recorder()
     mesh.dispatch(get, recorder)
-    await eventually(() => recorder.body === 'begun', 'its beginning')
+    await eventually(() => recorder.body === 'begun', 'the beginning of the response')
     recorder.controller.abort(new Error('gone'))
     await recorder.done
     t.strictSame(counts(), [0, 0])
@@ -271,14 +271,14 @@ t.test('failures that count against no instance', async (t) => {
       if (policy.timeout === undefined) {
         await sleep(250)
         slow.at(-1)!.end()
-        await eventually(() => second.body === 'begun', 'the second to have its turn')
+        await eventually(() => second.body === 'begun', 'the response to the second call')
         second.controller.abort(new Error('enough'))
       } else {
         await second.done
         t.equal(second.error?.code, 'JW_CALL_TIMEOUT')
         first.controller.abort(new Error('enough'))
       }
-      t.match(attempts, [{ attempts: 1 }], 'no retry')
+      t.match(attempts, [{ attempts: 1 }], 'the call is not retried')
       t.strictSame(counts(), [0, 0])
     }
   })
@@ -314,7 +314,7 @@ t.test('an upgrade is a response', async (t) => {
   t.strictSame(counts(), [0, 0])
 })
 
-t.test('not in the chain by default', async (t) => {
+t.test('outlier detection is not in the chain by default', async (t) => {
   const { url } = await upstream(t, 'a')
   t.notOk(
     meshOf(t, [service('orders', [url])])

@@ -35,7 +35,7 @@ t.test('a burst passes, the next calls wait in order, more are refused', async (
   const burst = [send('/1'), send('/2')]
   const waiting = [send('/3'), send('/4')]
   const refusal = send('/5')
-  t.match(refusal.error, { code: 'JW_UPSTREAM_LIMITED', retryAfterMs: 300 }, 'at once')
+  t.match(refusal.error, { code: 'JW_UPSTREAM_LIMITED', retryAfterMs: 300 }, 'the call is refused at once')
   t.strictSame([count('queued'), count('refused')], [2, 1])
   t.match(statusOf(mesh), { mode: 'enforce', rate: 10, perMs: 1_000, burst: 2, tokens: 0, pending: 2 })
   await Promise.all(burst.map(({ done }) => done))
@@ -51,7 +51,11 @@ t.test('a burst passes, the next calls wait in order, more are refused', async (
 t.test('no call waits for longer than queueTimeout; one that would is refused at once', async (t) => {
   const { send, at } = await limited(t, { rate: 10, burst: 1, queueTimeout: '250ms' })
   const calls = [send('/1'), send('/2'), send('/3')]
-  t.match(send('/4').error, { code: 'JW_UPSTREAM_LIMITED', retryAfterMs: 300 }, 'its token would come after 300 ms')
+  t.match(
+    send('/4').error,
+    { code: 'JW_UPSTREAM_LIMITED', retryAfterMs: 300 },
+    'the call is refused, since its token would come after 300 ms'
+  )
   at.now += 200
   await Promise.all(calls.map(({ done }) => done))
   t.ok(calls.every(({ error }) => error === null))
@@ -67,7 +71,7 @@ t.test('without a queue, more are refused at once', async (t) => {
   const second = send('/3')
   await second.done
   t.strictSame([second.error, count('queued'), count('refused')], [null, 0, 1])
-  t.ok(timers() <= before + 3, 'but for those of the connection and the call')
+  t.ok(timers() <= before + 3, 'no timer remains, except those of the connection and the call')
 })
 
 t.test('an abort frees the slot in the queue at once; its token goes to the next call', async (t) => {
@@ -87,7 +91,7 @@ t.test('an abort frees the slot in the queue at once; its token goes to the next
   t.equal(statusOf(mesh).pending, 0)
 })
 
-t.test('one timer for all waiting calls, none without any', async (t) => {
+t.test('all waiting calls share one timer, which ends without them', async (t) => {
   const { send, at, mesh } = await limited(t, { rate: 1, burst: 1, queueTimeout: '1h' }, { timeout: 3_600_000 })
   await send('/1').done
   const before = timers()
@@ -126,7 +130,7 @@ t.test('a retry consumes a token, too', async (t) => {
   t.equal(requests.length, 3)
 })
 
-t.test('with the real clock: all calls pass, in order, no faster than the rate', async (t) => {
+t.test('by the real clock, all calls pass in order, no faster than the rate', async (t) => {
   const { send, arrived } = await limited(t, { rate: 100, burst: 1, queueTimeout: '5s' }, {}, false)
   const from = performance.now()
   const calls = Array.from({ length: 21 }, (_, i) => send(`/${i}`))
@@ -153,7 +157,7 @@ t.test('shadow: counts calls that would be refused, and delays none', async (t) 
   const calls = [send('/1'), send('/2'), send('/3'), send('/4'), send('/5')]
   await Promise.all(calls.map(({ done }) => done))
   t.ok(calls.every(({ error }) => error === null))
-  t.equal(shadowed(), 2, 'two pass, one would have waited')
+  t.equal(shadowed(), 2, 'two calls pass, the third would have waited')
   t.match(statusOf(mesh), { mode: 'shadow', pending: 1 })
   at.now += 100
   await send('/6').done

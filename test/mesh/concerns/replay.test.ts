@@ -62,7 +62,7 @@ t.test('chunks that the first attempt read are sent again, then the rest, with t
   t.match(mesh.status()[0]!.concerns.replay, { bytes: 0 })
 })
 
-t.test('a reset in the middle: the stream is not destroyed', async (t) => {
+t.test('a reset within the body does not destroy the stream', async (t) => {
   const good = await echo(t)
   const mesh = meshOf(t, [service('orders', [(await resetting(t)).url, good.url], { retry })])
   const { stream, push } = source()
@@ -75,7 +75,7 @@ t.test('a reset in the middle: the stream is not destroyed', async (t) => {
   t.equal(await (await response).body.text(), 'first second')
 })
 
-t.test('strings, generators and web streams', async (t) => {
+t.test('strings, generators and web streams are sent again', async (t) => {
   const good = await echo(t)
   const mesh = meshOf(t, [service('orders', [(await resetting(t)).url, good.url], { retry })])
   async function* generated() {
@@ -113,7 +113,7 @@ t.test('only bodies that may be sent twice are buffered, and only up to the limi
   t.equal(await status({ body: stream(1001) }), 503, 'too large, found while reading')
   const large = stream(1001)
   t.equal(await status({ body: large, headers: { 'content-length': '1001' } }), 503)
-  t.equal(bodies[0], large, 'known to be too large: not even wrapped')
+  t.equal(bodies[0], large, 'a body that is known to be too large is not wrapped')
   const posted = stream(10)
   t.equal(await status({ method: 'POST', body: posted }), 503)
   t.equal(bodies[0], posted)
@@ -124,7 +124,7 @@ t.test('only bodies that may be sent twice are buffered, and only up to the limi
   t.equal(await status({ body: stream(10), mesh: { retry: { ...retry, maxBody: 0 } } }), 503)
 })
 
-t.test('no connection in time: the body is sent elsewhere', async (t) => {
+t.test('a body whose attempt gets no connection in time is sent to another instance', async (t) => {
   const good = await echo(t)
   const policy = { attemptTimeout: 200, retry: { ...retry, on: [...retry.on] } }
   const mesh = meshOf(t, [service('orders', [(await connecting(t)).url, good.url], policy)])
@@ -140,7 +140,7 @@ t.test('a source that fails ends the call, once, and is not sent again', async (
   const { stream, push } = source()
   push('begun')
   const response = mesh.request({ ...put, body: stream })
-  await eventually(() => good.heads.length === 1, 'the request')
+  await eventually(() => good.heads.length === 1, 'the request at the service')
   stream.destroy(Object.assign(new Error('the client is gone'), { code: 'ECONNRESET', syscall: 'read' }))
   // The echo has responded by now, so the response's body is aborted.
   await t.rejects(
@@ -155,7 +155,7 @@ t.test('a source that fails ends the call, once, and is not sent again', async (
   await t.rejects(mesh.request({ ...put, body: early }), { message: 'never was' })
 })
 
-t.test('a source that fails between two attempts: the next gets the error', async (t) => {
+t.test('a source that fails between two attempts fails the next', async (t) => {
   const mesh = meshOf(t, [
     service('orders', [(await resetting(t)).url, (await echo(t)).url], {
       retry: { ...retry, backoff: { base: 100, max: 100 } }
@@ -165,7 +165,7 @@ t.test('a source that fails between two attempts: the next gets the error', asyn
   push('begun')
   const response = mesh.request({ ...put, body: stream })
   await eventually(() => mesh.status()[0]!.instances[0]!.active === 1, 'the first attempt')
-  await eventually(() => mesh.status()[0]!.instances[0]!.active === 0, 'its end')
+  await eventually(() => mesh.status()[0]!.instances[0]!.active === 0, 'the end of the first attempt')
   stream.destroy(new Error('gone meanwhile'))
   await t.rejects(response, { message: 'gone meanwhile' })
 })
@@ -185,11 +185,11 @@ t.test('an abort, and a response before the end of the body, destroy the rest of
   second.push('x')
   const recorder = new Recorder()
   mesh.dispatch({ ...put, origin: 'http://quiet.mesh', body: second.stream }, recorder)
-  await eventually(() => quiet.requests.length === 1, 'the request')
+  await eventually(() => quiet.requests.length === 1, 'the request at the service')
   recorder.controller.abort(new Error('left'))
   t.ok(second.stream.destroyed)
   t.strictSame(recorder.events, ['start', 'error'])
-  await eventually(() => quiet.sockets.size === 0, 'the connection to be cut')
+  await eventually(() => quiet.sockets.size === 0, 'the connection to close')
 })
 
 t.test('no more is read than the service accepts', async (t) => {
@@ -222,12 +222,12 @@ const collect = async (body: AsyncIterable<string | Uint8Array>) => {
   return text
 }
 
-t.test('the body by itself', async (t) => {
+t.test('ReplayBody reads its source and replays it', async (t) => {
   const of = (items: string[], most = 100, pool = new ReplayPool()) => {
     const kept = new ReplayBody(Readable.from(items.map((item) => Buffer.from(item))), most, pool)
     return { kept, pool }
   }
-  t.test('concurrent readers once it is complete; one reader until then', async (t) => {
+  t.test('a complete body has concurrent readers, an incomplete one has one', async (t) => {
     const { kept, pool } = of(['a', 'b', 'c'])
     const first = kept[Symbol.asyncIterator]()
     t.same((await first.next()).value.toString(), 'a')
@@ -243,7 +243,7 @@ t.test('the body by itself', async (t) => {
     t.strictSame(pool.status(), { bytes: 0 })
     await t.rejects(collect(kept))
   })
-  t.test('beyond the limit it continues for its reader, and is not replayable', async (t) => {
+  t.test('a body beyond the limit continues for its reader, and is not replayable', async (t) => {
     const { kept, pool } = of(['aa', 'bb', 'cc', 'dd'], 3)
     t.ok(kept.replayable)
     t.equal(await collect(kept), 'aabbccdd')
@@ -267,7 +267,7 @@ t.test('the body by itself', async (t) => {
     await t.rejects(waiting)
     t.equal(await second, 'atoo large to be kept')
   })
-  t.test('sealed: the reader continues', async (t) => {
+  t.test('the reader of a sealed body continues', async (t) => {
     const { kept } = of(['a', 'b'])
     const reader = kept[Symbol.asyncIterator]()
     await reader.next()
@@ -302,7 +302,7 @@ t.test('through the gateway: an upload is sent again, and a client that leaves i
   t.teardown(gateway.close)
   for (let i = 0; i < 4; i++) {
     const client = connect(gateway.port, 'PUT / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n')
-    await eventually(() => good.heads.length === 1, 'the good instance')
+    await eventually(() => good.heads.length === 1, 'the request at the good instance')
     client.send('3\r\ndef\r\n0\r\n\r\n')
     const text = await client.until('def')
     t.match(text, /200 OK.*abc/s)
@@ -310,8 +310,8 @@ t.test('through the gateway: an upload is sent again, and a client that leaves i
     good.heads.length = 0
   }
   const leaving = connect(gateway.port, 'PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\nabc')
-  await eventually(() => good.heads.length === 1, 'the request')
+  await eventually(() => good.heads.length === 1, 'the request at the service')
   const { socket } = good.requests.at(-1)!
   leaving.socket.destroy()
-  await eventually(() => socket.destroyed, 'the attempt to be cut')
+  await eventually(() => socket.destroyed, 'the connection of the attempt to close')
 })

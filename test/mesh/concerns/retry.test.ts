@@ -20,7 +20,7 @@ const get = { origin, path: '/', method: 'GET' } as const
 const deps = { meter: null, now: () => 0 } as unknown as MeshDeps
 const on503 = { ...retryOptions, on: ['connect-failure', 503] as (typeof retryOptions)['on'] }
 
-t.test('a refused connection: another instance, for every method', async (t) => {
+t.test('a refused connection is retried at another instance, for every method', async (t) => {
   const good = await upstream(t, 'good')
   const mesh = meshOf(t, [service('orders', [await refused(), good.url], { retry: retryOptions })])
   for (const method of ['GET', 'POST', 'PATCH', 'DELETE'] as const) {
@@ -34,7 +34,7 @@ t.test('a refused connection: another instance, for every method', async (t) => 
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
-t.test('never the same instance while another is available', async (t) => {
+t.test('a retry does not go to the same instance while another is available', async (t) => {
   const dead = [await refused(), await refused(), await refused()]
   for (const balance of ['round-robin', 'least-request', 'random'] as const) {
     const good = await upstream(t, 'good')
@@ -78,7 +78,7 @@ async function contextOf(mesh: ReturnType<typeof meshOf>) {
   return { context: call!, recorder }
 }
 
-t.test('a reset: idempotent methods only', async (t) => {
+t.test('a reset is retried for idempotent methods only', async (t) => {
   const bad = await resetting(t)
   const good = await upstream(t, 'good')
   const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry: retryOptions })])
@@ -99,7 +99,7 @@ t.test('a reset: idempotent methods only', async (t) => {
   t.equal(good.requests.length, before + 1, 'the failed POST was not retried')
 })
 
-t.test('a malformed response is a reset', async (t) => {
+t.test('a malformed response is retried like a reset', async (t) => {
   const garbage = [
     'SSH-2.0-OpenSSH_9\r\n',
     'HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n',
@@ -114,7 +114,7 @@ t.test('a malformed response is a reset', async (t) => {
       const retry = { ...retryOptions, on: [condition] }
       const mesh = meshOf(t, [service('orders', [bad.url, good.url], { retry })])
       for (let i = 0; i < 4; i++) t.equal(await (await mesh.request(get)).body.text(), 'good', condition)
-      t.ok(bad.count() > 0, 'the bad one was tried')
+      t.ok(bad.count() > 0, 'the malformed instance was tried')
       await t.rejects(
         mesh.request({ ...get, method: 'POST' }).then(() => mesh.request({ ...get, method: 'POST' })),
         {
@@ -125,7 +125,7 @@ t.test('a malformed response is a reset', async (t) => {
   }
 })
 
-t.test('not once a part of the response has gone to the caller', async (t) => {
+t.test('a call is not retried once a part of the response has reached the caller', async (t) => {
   const closing = await raw(t, (socket) =>
     socket.once('data', () => {
       socket.write('HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\npart')
@@ -168,7 +168,7 @@ t.test('after a connection closes under a request, it counts as sent, for any er
   t.equal(good.requests.length, 0)
 })
 
-t.test('statuses: the last response is passed on completely', async (t) => {
+t.test('after retries of a status, the last response is forwarded completely', async (t) => {
   let count = 0
   const busy = await upstream(t, 'busy', (_request, response) => {
     count++
@@ -182,12 +182,12 @@ t.test('statuses: the last response is passed on completely', async (t) => {
   t.equal(await body.text(), 'busy 3')
 
   const posted = await mesh.request({ ...get, method: 'POST', body: 'x' })
-  t.equal(await posted.body.text(), 'busy 4', 'POST once')
+  t.equal(await posted.body.text(), 'busy 4', 'POST is sent once')
   const off = await mesh.request({ ...get, mesh: Object.freeze({ retry: false as const }) })
-  t.equal(await off.body.text(), 'busy 5', 'retry off')
+  t.equal(await off.body.text(), 'busy 5', 'retry: false sends a call once')
 })
 
-t.test('conditions are statuses, gateway-error, 5xx', async (t) => {
+t.test('conditions can be statuses, gateway-error and 5xx', async (t) => {
   let status = 0
   let count = 0
   const { url } = await upstream(t, 'any', (_request, response) => {
@@ -213,7 +213,7 @@ t.test('conditions are statuses, gateway-error, 5xx', async (t) => {
   }
 })
 
-t.test('a discarded response: a small one keeps its connection, a huge or endless one is aborted', async (t) => {
+t.test('a small discarded response keeps its connection, a huge or endless one is aborted', async (t) => {
   let connections = 0
   let body = (): string | Readable => 'small'
   const busy = await upstream(t, 'busy', (_request, response) => {
@@ -237,11 +237,11 @@ t.test('a discarded response: a small one keeps its connection, a huge or endles
 
   body = () => Readable.from(endless(), { objectMode: false })
   await ask()
-  await eventually(() => busy.sockets.size === 0, 'the huge answer to be cut')
+  await eventually(() => busy.sockets.size === 0, 'the connection of the huge response to close')
 
   body = () => new Readable({ read() {} })
   await ask()
-  await eventually(() => busy.sockets.size === 0, 'the silent answer to be cut')
+  await eventually(() => busy.sockets.size === 0, 'the connection of the silent response to close')
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
@@ -260,7 +260,7 @@ t.test('a caller that paused early does not stall a discarded response', async (
   const recorder = new Recorder()
   mesh.dispatch(get, recorder)
   recorder.controller.pause()
-  await eventually(() => recorder.status === 200, 'the second answer')
+  await eventually(() => recorder.status === 200, 'the header section of the second response')
   t.equal(mesh.status()[0]!.instances[0]!.active, 1)
   recorder.controller.resume()
   await recorder.done
@@ -268,7 +268,7 @@ t.test('a caller that paused early does not stall a discarded response', async (
   t.equal(mesh.status()[0]!.instances[0]!.active, 0)
 })
 
-t.test('Retry-After: longer than backoff.max, the response is passed on at once', async (t) => {
+t.test('Retry-After: if longer than backoff.max, the response is forwarded at once', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     count++
@@ -340,7 +340,7 @@ t.test('Retry-After: looking for another instance does not advance the rotation'
   t.strictSame(tries, ['busy', 'a', 'b', 'busy', 'a', 'b'], 'calls and retries rotate')
 })
 
-t.test('Retry-After: honoured as seconds and as a date, passed on if the call ends before', async (t) => {
+t.test('Retry-After: honoured as seconds and as a date, and forwarded if the call would end before', async (t) => {
   let after = ''
   const times: number[] = []
   const { url } = await upstream(t, 'busy', (_request, response) => {
@@ -415,9 +415,12 @@ t.test('a call may end while it waits to retry', async (t) => {
     responses = 0
     const recorder = new Recorder()
     mesh.dispatch({ ...get, mesh: late }, recorder)
-    await eventually(() => responses === 1 && mesh.status()[0]!.instances[0]!.active === 0, 'the pause')
+    await eventually(
+      () => responses === 1 && mesh.status()[0]!.instances[0]!.active === 0,
+      'the pause before the retry'
+    )
     recorder.controller.abort(new Error('left'))
-    t.strictSame(recorder.events, ['start', 'error'], 'it was waiting to retry')
+    t.strictSame(recorder.events, ['start', 'error'], 'the call waits to be retried')
   }
   for (let i = 0; i < 5; i++) {
     responses = 0
@@ -434,7 +437,7 @@ t.test('a failure to connect costs no budget', async (t) => {
   t.ok(all.every((name) => name === 'good'))
 })
 
-t.test('backoff: exponential, bounded, times the random number', async (t) => {
+t.test('the backoff is exponential, bounded and multiplied by the random number', async (t) => {
   const times: number[] = []
   const { url } = await upstream(t, 'busy', (_request, response) => {
     times.push(performance.now())
@@ -472,7 +475,7 @@ t.test('deadline and abort during the pause end the call at once', async (t) => 
   await mesh.close()
 })
 
-t.test('a stream is unread after a refused connection, and is sent completely', async (t) => {
+t.test('a stream is not read by a refused connection, and is sent completely', async (t) => {
   const got: Buffer[][] = []
   const good = await upstream(t, 'good', (request, response) => {
     const chunks: Buffer[] = []
@@ -535,7 +538,7 @@ t.test('an attempt that gets no connection in time does not destroy the body', a
   )
 })
 
-t.test('connect timeout: a stream goes elsewhere', async (t) => {
+t.test('after a connect timeout, a stream is sent to another instance', async (t) => {
   const stuck = await connecting(t)
   const good = await upstream(t, 'good', (request, response) => request.pipe(response))
   const mesh = meshOf(t, [service('orders', [stuck.url, good.url], { connectTimeout: 100, retry: retryOptions })])
@@ -566,7 +569,7 @@ t.test('a response header requests a retry', async (t) => {
   t.equal(counts['jingwei_mesh_retries_total{orders,retriable-header}'], 1)
   await (await mesh.request({ ...get, path: '/x-other' })).body.dump()
   await (await mesh.request({ ...get, path: '/x-retry-me', method: 'POST' })).body.dump()
-  t.equal(count, 4, 'neither another header, nor POST')
+  t.equal(count, 4, 'another header, or POST, causes no retry')
 })
 
 t.test('with an Idempotency-Key, any method may be sent twice', async (t) => {
@@ -583,10 +586,10 @@ t.test('with an Idempotency-Key, any method may be sent twice', async (t) => {
   }
   t.equal(await post({ 'Idempotency-Key': 'a1' }), 2)
   t.equal(await post(['idempotency-key', 'a1']), 2)
-  t.equal(await post({ 'idempotency-key': '' }), 1, 'an empty one is ignored')
+  t.equal(await post({ 'idempotency-key': '' }), 1, 'an empty Idempotency-Key is ignored')
   t.equal(await post({}), 1)
   const ignored = { mesh: { retry: { ...on503, attempts: 1, idempotencyKey: false } } }
-  t.equal(await post({ 'idempotency-key': 'a1' }, ignored), 1, 'where the policy does not count it')
+  t.equal(await post({ 'idempotency-key': 'a1' }, ignored), 1, 'the policy can ignore Idempotency-Key')
 })
 
 t.test('refusals of the mesh itself are not retried', async (t) => {
@@ -617,7 +620,7 @@ t.test('refusals of the mesh itself are not retried', async (t) => {
 })
 
 t.test(
-  'maxRetries: no more than this many in flight; the place is free when the retried attempt has ended',
+  'maxRetries: limits the retries in flight, and the slot is free when the retried attempt has ended',
   async (t) => {
     const held: (() => void)[] = []
     const { url } = await upstream(t, 'busy', (request, response) => {
@@ -657,7 +660,7 @@ t.test(
     const overflows = () => counts['jingwei_mesh_retry_overflows_total{orders}'] ?? 0
     const one = ask('/1')
     await eventually(() => held.length === 1, 'the first retry')
-    t.equal(await ask('/2'), 'first', 'its response is passed on')
+    t.equal(await ask('/2'), 'first', 'the first response is forwarded')
     t.equal(overflows(), 1)
     t.strictSame(mesh.status()[0]!.concerns.retries, { active: 1, maxRetries: 1 })
     held.pop()!()
@@ -666,14 +669,14 @@ t.test(
 
     const three = new Recorder()
     mesh.dispatch({ ...get, path: '/3' }, three)
-    await eventually(() => held.length === 1, 'another retry')
+    await eventually(() => held.length === 1, 'the other retry')
     three.controller.abort(new Error('left'))
     t.match(mesh.status()[0]!.concerns.retries, { active: 0 }, 'free at once when the caller leaves')
     held.length = 0
 
     seen.clear()
     const both = [ask('/1', 'http://lenient.mesh'), ask('/2', 'http://lenient.mesh')]
-    await eventually(() => held.length === 2, 'both retries')
+    await eventually(() => held.length === 2, 'both retries in flight')
     for (const response of held.splice(0)) response()
     t.strictSame(await Promise.all(both), ['second', 'second'])
     t.equal(counts['jingwei_mesh_shadowed_total{lenient,max-retries}'], 1)
@@ -692,7 +695,7 @@ t.test('maxRetries: several retries of one call use one slot', async (t) => {
   const limit = new RetryLimit({ name: 'orders', config: { mesh: { circuitBreaker } } } as Service, deps)
   t.ok(limit.take(null))
   t.notOk(limit.take(null))
-  t.ok(limit.take(null, true), 'the one that follows takes over')
+  t.ok(limit.take(null, true), 'the next call takes the slot')
   limit.release()
   t.ok(limit.take(null))
   const mesh = meshOf(t, [config])

@@ -101,7 +101,7 @@ async function overHttp2(port: number, path: string, more: object = {}): Promise
   return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name, [value].flat().join('\n')]))
 }
 
-t.test("by the client's address, as far as its proxy is trusted", async (t) => {
+t.test("a sticky key can be the client's address, as far as its proxy is trusted", async (t) => {
   const services = await three()
   const gateway = await gatewayOver(services, { policy: 'ring-hash', hashOn: 'ip', maxLoad: '150%' })
   t.teardown(async () => {

@@ -16,7 +16,7 @@ function outcomesOf(counts: Record<string, number>) {
   return Object.fromEntries(own.map(([key, value]) => [key.slice(name.length, -1), value]))
 }
 
-t.test('outcomes of attempts', async (t) => {
+t.test('attempts are counted by outcome', async (t) => {
   const status = (code: number) =>
     upstream(t, 'any', (_request, response) => {
       response.statusCode = code
@@ -63,7 +63,7 @@ t.test('an abort by the caller counts against no instance, in the queue and in t
   const mesh = meshOf(t, [service('orders', [slow.url])], { meter })
   const recorders = [new Recorder(), new Recorder()]
   for (const recorder of recorders) mesh.dispatch(get, recorder)
-  await eventually(() => held.length === 2, 'both requests')
+  await eventually(() => held.length === 2, 'both requests in flight')
   held[0]!.write('part')
   await eventually(() => recorders.some(({ body }) => body === 'part'), 'the first bytes')
   for (const { controller } of recorders) controller.abort(new Error('left'))
@@ -76,11 +76,11 @@ t.test('an abort by the caller counts against no instance, in the queue and in t
   const recorder = new Recorder()
   waiting.dispatch(get, recorder)
   recorder.controller.abort(new Error('left'))
-  await eventually(() => Object.keys(outcomesOf(queued.counts)).length > 0, 'the attempt to end')
+  await eventually(() => Object.keys(outcomesOf(queued.counts)).length > 0, 'the outcome of the attempt')
   t.strictSame(outcomesOf(queued.counts), { aborted: 1 })
 })
 
-t.test('retries: each attempt by its own outcome, the call once', async (t) => {
+t.test('with retries, each attempt has its own outcome, and the call is counted once', async (t) => {
   let count = 0
   const { url } = await upstream(t, 'busy', (_request, response) => {
     response.statusCode = ++count < 3 ? 503 : 200
@@ -89,12 +89,12 @@ t.test('retries: each attempt by its own outcome, the call once', async (t) => {
   const { meter, counts, observed } = meterStub()
   const mesh = meshOf(t, [service('orders', [url], { retry: { ...retryOptions, on: [503] } })], { meter })
   await (await mesh.request(get)).body.dump()
-  t.strictSame(outcomesOf(counts), { '5xx': 2, success: 1 }, 'one of them cut short, since nobody wants it')
+  t.strictSame(outcomesOf(counts), { '5xx': 2, success: 1 }, 'one attempt is aborted, since its caller has left')
   t.equal(counts['jingwei_mesh_retries_total{orders,503}'], 2)
   t.equal(observed['jingwei_mesh_request_duration_seconds{orders}']?.length, 1)
 })
 
-t.test('durations by the mesh’s clock, to the end of the body', async (t) => {
+t.test('durations are measured by the mesh’s clock, to the end of the body', async (t) => {
   let clock = 1000
   const { url } = await upstream(t, 'a', (_request, response) => {
     response.write('part')
@@ -144,7 +144,7 @@ t.test('gauges show the state of the services', async (t) => {
     [{ service: 'users' }, 0]
   ])
   t.strictSame(gauges.jingwei_mesh_discovery_up!()[0], [{ service: 'orders' }, 1])
-  t.strictSame(gauges.jingwei_mesh_discovery_age_seconds!()[0], [{ service: 'orders' }, 0], 'static is always fresh')
+  t.strictSame(gauges.jingwei_mesh_discovery_age_seconds!()[0], [{ service: 'orders' }, 0], 'a static list has age 0')
   recorder.controller.abort(new Error('seen'))
 })
 

@@ -39,11 +39,11 @@ t.test('an attemptTimeout that is unset follows the timeout of the call', async 
     code: 'JW_CALL_TIMEOUT'
   })
   t.equal(hanging.count(), 1)
-  t.equal(mesh.status()[1]!.instances[0]!.available, false, 'it counts against the instance')
+  t.equal(mesh.status()[1]!.instances[0]!.available, false, 'the instance is blamed')
   t.notOk(mesh.describe('slow').includes('attempt-timeout'))
 })
 
-t.test('attempt timeout, without a connection and without an answer', async (t) => {
+t.test('the attempt timeout applies without a connection and without a response', async (t) => {
   for (const { url } of [await connecting(t), await silent(t)]) {
     const mesh = meshOf(t, [service('orders', [url], { attemptTimeout: 80 })])
     await t.rejects(mesh.request(get), { code: 'JW_ATTEMPT_TIMEOUT' })
@@ -52,19 +52,24 @@ t.test('attempt timeout, without a connection and without an answer', async (t) 
   }
 })
 
-t.test('attempt timeout: the next attempt goes elsewhere where the policy counts it as no answer', async (t) => {
-  const slow = await silent(t)
-  const good = await upstream(t, 'good')
-  const instances = [slow.url, good.url]
-  for (const on of ['gateway-error', '5xx'] as const) {
-    const mesh = meshOf(t, [service('orders', instances, { attemptTimeout: 80, retry: { ...retryOptions, on: [on] } })])
-    t.equal(await (await mesh.request(get)).body.text(), 'good')
+t.test(
+  'after an attempt timeout, the call is retried at another instance if the policy retries such failures',
+  async (t) => {
+    const slow = await silent(t)
+    const good = await upstream(t, 'good')
+    const instances = [slow.url, good.url]
+    for (const on of ['gateway-error', '5xx'] as const) {
+      const mesh = meshOf(t, [
+        service('orders', instances, { attemptTimeout: 80, retry: { ...retryOptions, on: [on] } })
+      ])
+      t.equal(await (await mesh.request(get)).body.text(), 'good')
+    }
+    const mesh = meshOf(t, [service('orders', instances, { attemptTimeout: 80, retry: retryOptions })])
+    await t.rejects(mesh.request(get), { code: 'JW_ATTEMPT_TIMEOUT' })
   }
-  const mesh = meshOf(t, [service('orders', instances, { attemptTimeout: 80, retry: retryOptions })])
-  await t.rejects(mesh.request(get), { code: 'JW_ATTEMPT_TIMEOUT' })
-})
+)
 
-t.test('deadline: over all attempts and pauses', async (t) => {
+t.test('the deadline includes all attempts and pauses', async (t) => {
   const slow = await silent(t)
   const retry = { ...retryOptions, attempts: 10, on: ['5xx'] as (typeof retryOptions)['on'] }
   const mesh = meshOf(t, [service('orders', [slow.url], { attemptTimeout: 60, timeout: 200, retry })])
@@ -76,7 +81,7 @@ t.test('deadline: over all attempts and pauses', async (t) => {
   await eventually(() => slow.sockets.size === 0, 'connections to close')
 })
 
-t.test('deadline: a replayed body does not restart it', async (t) => {
+t.test('a replayed body does not restart the deadline', async (t) => {
   const slow = await silent(t)
   const retry = { ...retryOptions, attempts: 10, on: ['5xx'] as (typeof retryOptions)['on'], budget: 1 }
   const mesh = meshOf(t, [service('orders', [slow.url], { attemptTimeout: 100, timeout: 250, retry })])
@@ -134,7 +139,7 @@ t.test('a caller that stalls for longer than the idle timeout is aborted; no ins
       body.write('x')
     }
     await t.rejects(call, { code: 'JW_CALLER_SILENT' })
-    t.ok(performance.now() - from >= (begun ? 340 : 190), 'since its last bytes')
+    t.ok(performance.now() - from >= (begun ? 340 : 190), 'the timeout starts with the last bytes')
     t.ok(body.destroyed)
     t.strictSame(active(mesh), [0])
     t.equal(mesh.status()[0]!.instances[0]!.available, true)
@@ -170,7 +175,7 @@ t.test('the timeout runs from the end of the body, and while the service does no
   t.strictSame(active(stuck), [0])
 })
 
-t.test('neither aborts a body once the headers have arrived', async (t) => {
+t.test('neither timeout aborts a body once the headers have arrived', async (t) => {
   const { url } = await upstream(t, 'stream', async (_request, response) => {
     for (let i = 0; i < 6; i++) {
       response.write(`${i}`)
@@ -188,7 +193,7 @@ t.test('informational responses do not stop the timeout', async (t) => {
   await t.rejects(mesh.request(get), { code: 'JW_ATTEMPT_TIMEOUT' })
 })
 
-t.test('idle timeout: between bytes, and not while the caller is the slow one', async (t) => {
+t.test('the idle timeout runs between bytes, and not while the caller is slow', async (t) => {
   const { url } = await upstream(t, 'stalls', (request, response) => {
     response.write('part')
     if (request.url === '/whole') setTimeout(() => response.end('x'.repeat(500_000)), 20)
@@ -202,7 +207,7 @@ t.test('idle timeout: between bytes, and not while the caller is the slow one', 
 
   const slow = new Recorder()
   mesh.dispatch({ ...get, path: '/whole' }, slow)
-  await eventually(() => slow.body !== '', 'the first bytes')
+  await eventually(() => slow.body !== '', 'the first bytes of the body')
   slow.controller.pause()
   await sleep(2500)
   slow.controller.resume()
@@ -211,7 +216,7 @@ t.test('idle timeout: between bytes, and not while the caller is the slow one', 
   t.strictSame(active(mesh), [0])
 })
 
-t.test('abort: before the start, in the queue, waiting, in the body', async (t) => {
+t.test('a caller can abort before the start, in the queue, while waiting and within the body', async (t) => {
   const stuck = await connecting(t)
   const held: ServerResponse[] = []
   const slow = await upstream(t, 'slow', (_request, response) => held.push(response))
@@ -224,13 +229,13 @@ t.test('abort: before the start, in the queue, waiting, in the body', async (t) 
   const aborted = AbortSignal.abort(left)
   await t.rejects(mesh.request({ ...get, signal: aborted }), { message: 'left' })
   t.equal(slow.requests.length, 0)
-  t.strictSame(active(mesh), [0, 0], 'no attempt was made')
+  t.strictSame(active(mesh), [0, 0], 'no attempt is made')
 
   const queued = new Recorder()
   mesh.dispatch({ ...get, origin: 'http://stuck.mesh' }, queued)
   t.strictSame(active(mesh), [1, 0])
   queued.controller.abort(left)
-  t.strictSame(queued.events, ['start', 'error'], 'reported at once')
+  t.strictSame(queued.events, ['start', 'error'], 'the abort is reported at once')
   queued.controller.abort(left)
   queued.controller.pause()
   queued.controller.resume()
@@ -238,24 +243,24 @@ t.test('abort: before the start, in the queue, waiting, in the body', async (t) 
 
   const waiting = new Recorder()
   mesh.dispatch(get, waiting)
-  await eventually(() => held.length === 1, 'the request to arrive')
+  await eventually(() => held.length === 1, 'the request at the service')
   waiting.controller.abort(left)
   t.strictSame(waiting.events, ['start', 'error'])
   t.strictSame(active(mesh), [0, 0])
-  await eventually(() => slow.sockets.size === 0, 'the upstream to see it')
+  await eventually(() => slow.sockets.size === 0, 'the connection to close')
 
   const reading = new Recorder()
   mesh.dispatch(get, reading)
-  await eventually(() => held.length === 2, 'the request to arrive')
+  await eventually(() => held.length === 2, 'the request at the service')
   held[1]!.write('part')
-  await eventually(() => reading.body === 'part', 'the first bytes')
+  await eventually(() => reading.body === 'part', 'the first bytes of the body')
   reading.controller.abort(left)
   t.strictSame(reading.events, ['start', '200', 'data', 'error'])
   t.equal(reading.error, left)
   t.ok(reading.controller.aborted)
   t.equal(reading.controller.reason, left)
   t.strictSame(active(mesh), [0, 0])
-  await eventually(() => slow.sockets.size === 0, 'the upstream to see it')
+  await eventually(() => slow.sockets.size === 0, 'the connection to close')
 })
 
 t.test('an upgraded connection counts as load until it closes, not as a call in flight', async (t) => {
@@ -267,10 +272,10 @@ t.test('an upgraded connection counts as load until it closes, not as a call in 
   const mesh = meshOf(t, [service('orders', [url], { timeout: 100, attemptTimeout: 100, idleTimeout: 100 })])
   const { socket } = await upgrade(origin, { dispatcher: mesh, protocol: 'echo' })
   await sleep(300)
-  t.notOk(socket.destroyed, 'no timeout applies to it')
+  t.notOk(socket.destroyed, 'no timeout applies to the upgraded connection')
   t.strictSame(active(mesh), [1])
   await mesh.close()
-  t.notOk(socket.destroyed, 'nor does close()')
+  t.notOk(socket.destroyed, 'close() does not close the upgraded connection')
   socket.destroy()
   await eventually(() => active(mesh)[0] === 0, 'the load to be given back')
 })
@@ -286,7 +291,7 @@ t.test('timers are cleared with the call', async (t) => {
   for (let i = 0; i < 5; i++) await (await mesh.request(get)).body.dump()
   const recorder = new Recorder()
   mesh.dispatch({ ...get, origin: 'http://slow.mesh' }, recorder)
-  await eventually(() => slow.count() === 1, 'the request')
+  await eventually(() => slow.count() === 1, 'the request at the service')
   recorder.controller.abort(new Error('left'))
   await mesh.destroy()
   // undici's clock, which all its clients share, stops by itself.

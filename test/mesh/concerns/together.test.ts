@@ -94,17 +94,17 @@ t.test('each caller gets one end, and no state is left', async (t) => {
     ({ recorder, sent }) =>
       sent !== '' && recorder.status === 200 && recorder.error === null && !isOne(recorder.body, sent)
   )
-  t.equal(mixedUp.length, 0, 'each got the echo of what it sent, or a fallback')
+  t.equal(mixedUp.length, 0, 'each caller gets its own echo, or a fallback')
   function isOne(body: string, sent: string): boolean {
     return body === sent || body === 'fixed' || body === 'other'
   }
-  await eventually(() => mesh.status().every(({ active }) => active === 0), 'all calls to end')
+  await eventually(() => mesh.status().every(({ active }) => active === 0), 'no call in flight')
   await eventually(
     () => mesh.status().every((each) => each.instances.every(({ active }) => active === 0)),
-    'all attempts'
+    'no attempt in flight'
   )
   t.match(mesh.status()[0]!.concerns, { retries: { active: 0 }, replay: { bytes: 0 } })
-  await eventually(() => sources.every(({ destroyed }) => destroyed), 'the bodies')
+  await eventually(() => sources.every(({ destroyed }) => destroyed), 'all request bodies to be destroyed')
   for (const name of ['collapsed_total{orders}', 'hedges_total{orders,won}', 'fallbacks_total{orders,']) {
     t.ok(
       Object.keys(counts).some((each) => each.startsWith(`jingwei_mesh_${name}`)),

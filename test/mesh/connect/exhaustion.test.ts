@@ -24,7 +24,7 @@ async function starve(mode: string, instances: readonly string[]): Promise<Seen>
   return JSON.parse(stdout) as Seen
 }
 
-t.test('out of descriptors, under a real limit', async (t) => {
+t.test('calls fail with JW_OUT_OF_DESCRIPTORS under a real limit of descriptors', async (t) => {
   const close: RequestListener = (_request, response) => void response.setHeader('connection', 'close').end('well')
   const [a, b] = [await upstream(t, 'a', close), await upstream(t, 'b', close)]
   const localhost = b.url.replace('127.0.0.1', 'localhost')

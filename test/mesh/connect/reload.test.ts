@@ -39,7 +39,7 @@ async function scene(t: Test) {
   return { folder, made, ours, first, second, tls, put, ...peer, log, of, meter, counts, gauges, open }
 }
 
-t.test('a new client certificate, by rename, under load', async (t) => {
+t.test('a new client certificate is used after a rename, and no call fails', async (t) => {
   const { second, tls, put, handshakes, counts, gauges, open, server, of } = await scene(t)
   const mesh = open()
   const failed: string[] = []
@@ -59,7 +59,7 @@ t.test('a new client certificate, by rename, under load', async (t) => {
   t.ok(before > Date.now() / 1000 && before < Date.now() / 1000 + 3 * 86_400)
   const [[from, since] = [{}, 0]] = gauges.jingwei_mesh_certificate_not_before_timestamp_seconds!()
   t.same(from, { service: 'orders' })
-  t.equal(before - since, 2 * 86_400, 'its lifetime')
+  t.equal(before - since, 2 * 86_400, 'lifetime of the certificate')
   put(second.certFile, tls.cert)
   put(second.keyFile, tls.key)
   await eventually(() => counts[reloads('success')] === 1, 'the new certificate')
@@ -68,7 +68,7 @@ t.test('a new client certificate, by rename, under load', async (t) => {
   await sleep(50)
   t.equal(handshakes.length, old, 'open connections continue')
   server.closeIdleConnections()
-  await eventually(() => handshakes.at(-1)!.client === 'second', 'a connection with it')
+  await eventually(() => handshakes.at(-1)!.client === 'second', 'a connection with the new certificate')
   going = false
   await Promise.all(workers)
   // A call may race with the server closing an idle connection; the reload itself must not fail calls.
@@ -79,12 +79,12 @@ t.test('a new client certificate, by rename, under load', async (t) => {
   t.equal(of('error').length, 0)
 })
 
-t.test('an invalid file: the old certificate stays in use, logged once, until the file is valid', async (t) => {
+t.test('with an invalid file, the old certificate stays in use, and the fault is logged once', async (t) => {
   const { second, tls, put, server, handshakes, counts, open, of } = await scene(t)
   const mesh = open()
   t.equal(await call(mesh), 'hello')
   writeFileSync(tls.cert, 'no certificate')
-  await eventually(() => of('error').length > 0, 'it is said')
+  await eventually(() => of('error').length > 0, 'the log line of the invalid file')
   await sleep(150)
   t.equal(of('error').length, 1)
   t.match(of('error')[0]!.fields, { err: { message: /cert contains no certificate/ } })
@@ -107,7 +107,7 @@ t.test('an invalid file: the old certificate stays in use, logged once, until th
   t.match(mesh.status()[0]!.concerns.transport, { error: null })
 
   rmSync(tls.key)
-  await eventually(() => of('error').length === 3, 'a file that is gone')
+  await eventually(() => of('error').length === 3, 'the log line of the missing file')
   t.equal(await again(), 'hello')
   copyFileSync(second.keyFile, tls.key)
   await sleep(100)
@@ -115,10 +115,10 @@ t.test('an invalid file: the old certificate stays in use, logged once, until th
   t.match(mesh.status()[0]!.concerns.transport, { error: null })
   utimesSync(tls.ca, new Date(), new Date())
   await sleep(100)
-  t.equal(counts[reloads('success')], 1, 'modified time only')
+  t.equal(counts[reloads('success')], 1, 'a change of the mtime alone is no reload')
 })
 
-t.test('links of a Kubernetes secret: one folder link is replaced, and all files with it', async (t) => {
+t.test('a replaced folder link of a Kubernetes secret reloads all files', async (t) => {
   const { folder, ours, first, second, url, handshakes, server } = await scene(t)
   const lay = (name: string, own: typeof first) => {
     mkdirSync(join(folder, name))
@@ -137,20 +137,20 @@ t.test('links of a Kubernetes secret: one folder link is replaced, and all files
   symlinkSync('..2', join(folder, '..next'))
   renameSync(join(folder, '..next'), join(folder, '..data'))
   rmSync(join(folder, '..1'), { recursive: true })
-  await eventually(() => counts[reloads('success')] === 1, 'the swap')
+  await eventually(() => counts[reloads('success')] === 1, 'the reload after the swapped link')
   server.closeAllConnections()
   await call(mesh)
   t.equal(await call(mesh), 'hello')
   t.equal(handshakes.at(-1)!.client, 'second')
 })
 
-t.test('an authority that is no longer trusted: no new connection, not even a resumed one', async (t) => {
+t.test('an authority that is no longer trusted gets no new connection, not even a resumed one', async (t) => {
   const { made, tls, put, open, server, counts } = await scene(t)
   const mesh = open()
   t.equal(await call(mesh), 'hello')
   const theirs = authority(made, 'theirs')
   put(theirs.file, tls.ca)
-  await eventually(() => counts[reloads('success')] === 1, 'the new authority')
+  await eventually(() => counts[reloads('success')] === 1, 'the reload of the authority')
   server.closeAllConnections()
   await call(mesh)
   t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
@@ -167,7 +167,7 @@ t.test('closing the former service does not stop watching the files of its repla
   t.equal(await call(mesh), 'hello')
   put(second.certFile, tls.cert)
   put(second.keyFile, tls.key)
-  await eventually(() => counts[reloads('success')] === 1, 'the new certificate')
+  await eventually(() => counts[reloads('success')] === 1, 'the reload of the certificate')
 })
 
 t.test('no file is read after close()', async (t) => {

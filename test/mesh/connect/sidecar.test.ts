@@ -5,7 +5,7 @@ import { service } from '../../helpers/mesh/mesh.ts'
 import { refused, upstream } from '../../helpers/mesh/servers.ts'
 import { call } from './support.ts'
 
-t.test('independent of instances, Consul and DNS', async (t) => {
+t.test('mode sidecar needs no instances, Consul or DNS', async (t) => {
   const sidecar = await upstream(t, 'the sidecar')
   const gone = await refused()
   const dns = { host: 'nowhere.invalid', port: 1, srv: false, tls: false, minTtl: 1000, maxTtl: 1000 }

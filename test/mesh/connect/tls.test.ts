@@ -12,13 +12,13 @@ const ours = authority(folder, 'ours')
 const theirs = authority(folder, 'theirs')
 const good = ours.issue('good', { san: 'DNS:orders.internal,IP:127.0.0.1' })
 
-t.test('a configured authority, by address', async (t) => {
+t.test('an instance with an address is trusted by a configured authority', async (t) => {
   const { url, handshakes } = await secure(t, good)
   t.equal(await call(calling(t, url, { ca: ours.file })), 'hello')
   t.match(handshakes, [{ sni: false, client: undefined, protocol: 'TLSv1.3' }])
 })
 
-t.test("without it, Node's authorities, which do not include the test's", async (t) => {
+t.test("without a configured authority, those of Node are trusted, which do not include the test's", async (t) => {
   const { url, handshakes } = await secure(t, good)
   for (const tls of [undefined, {}]) {
     t.equal(await call(calling(t, url, tls)), 'JW_UPSTREAM_UNTRUSTED')
@@ -39,7 +39,7 @@ t.test('no environment switches the verification off', async (t) => {
   t.equal(await call(calling(t, url, undefined)), 'JW_UPSTREAM_UNTRUSTED')
 })
 
-t.test('expired', async (t) => {
+t.test('an expired certificate is not trusted', async (t) => {
   const { url } = await secure(t, ours.issue('expired', { san: 'IP:127.0.0.1', days: -1 }))
   t.equal(await call(calling(t, url, { ca: ours.file })), 'JW_UPSTREAM_UNTRUSTED')
 })
@@ -59,7 +59,7 @@ t.test('a certificate that cannot be verified is logged once, and so is its reco
   t.equal(reports().length, 2)
 })
 
-t.test('for another host; the Host header does not matter', async (t) => {
+t.test('a certificate of another host is not trusted, whatever the Host header is', async (t) => {
   const { url, handshakes } = await secure(t, ours.issue('elsewhere', { san: 'DNS:elsewhere.internal' }))
   const mesh = calling(t, url, { ca: ours.file })
   t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED')
@@ -77,7 +77,7 @@ t.test('serverName is sent as SNI, and is the name that the certificate must hav
   t.equal(await call(wrong), 'JW_UPSTREAM_UNTRUSTED')
 })
 
-t.test('san: one of the names, instead of the host', async (t) => {
+t.test('san: the certificate must have one of the names instead of the host', async (t) => {
   const uri = 'spiffe://example.org/orders'
   const { url, handshakes } = await secure(t, ours.issue('spiffe', { san: `URI:${uri},DNS:*.orders.internal` }))
   const to = (san: string[], more = {}) => call(calling(t, url, { ca: ours.file, san, ...more }))
@@ -88,7 +88,7 @@ t.test('san: one of the names, instead of the host', async (t) => {
   t.equal(await to(['spiffe://example.org/order']), 'JW_UPSTREAM_UNTRUSTED')
   t.equal(await to(['127.0.0.1']), 'JW_UPSTREAM_UNTRUSTED')
   t.equal(await to(['users.internal']), 'JW_UPSTREAM_UNTRUSTED')
-  t.equal(await to([uri], { serverName: 'lb.internal' }), 'hello', 'SNI of its own')
+  t.equal(await to([uri], { serverName: 'lb.internal' }), 'hello', 'serverName sets the SNI')
   t.equal(handshakes.at(-1)!.sni, 'lb.internal')
 })
 
@@ -135,7 +135,7 @@ t.test('a client certificate is presented to a peer that requests one', async (t
   t.match(await call(calling(t, url, other)), /^JW_UPSTREAM_(TLS|RESET)$/)
 })
 
-t.test('the minimum is TLS 1.2, or 1.3 if configured', async (t) => {
+t.test('the minimum version is TLS 1.2, or 1.3 if configured', async (t) => {
   const old = await secure(t, { ...good, minVersion: 'TLSv1.2', maxVersion: 'TLSv1.2' })
   t.equal(await call(calling(t, old.url, { ca: ours.file })), 'hello')
   t.equal(await call(calling(t, old.url, { ca: ours.file, minVersion: 'TLSv1.3' })), 'JW_UPSTREAM_TLS')
@@ -162,11 +162,11 @@ t.test('no session is resumed: resumption would skip the verification of the nam
     server.setSecureContext({ cert: users.cert, key: users.key, maxVersion, ticketKeys })
     server.closeAllConnections()
     t.not(await call(mesh), 'hello')
-    t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED', 'a resumed session would hide it')
+    t.equal(await call(mesh), 'JW_UPSTREAM_UNTRUSTED', 'the name is verified on each connection')
   }
 })
 
-t.test('invalid files: the mesh does not start', async (t) => {
+t.test('the mesh does not start with invalid files', async (t) => {
   const { url } = await secure(t, good)
   const other = ours.issue('other')
   for (const [tls, why] of [

@@ -20,11 +20,11 @@ async function ending(t: Parameters<typeof raw>[0], how: 'end' | 'resetAndDestro
   return recorder
 }
 
-t.test('closed: whole', async (t) => {
+t.test('a response that ends with the close of the connection is complete', async (t) => {
   t.match(await ending(t, 'end'), { events: ['start', '200', 'data', 'end'], body: 'some of it' })
 })
 
-t.test('reset: incomplete, and the caller gets an error', async (t) => {
+t.test('a response that ends with a reset is incomplete, and the caller gets an error', async (t) => {
   t.match(await ending(t, 'resetAndDestroy'), {
     events: ['start', '200', 'data', 'error'],
     error: { code: 'JW_UPSTREAM_RESET' }

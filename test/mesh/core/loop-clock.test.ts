@@ -22,13 +22,13 @@ t.test('the clock stands still while no timer runs', async (t) => {
   const clock = new LoopClock((ms) => blocks.push(ms), () => wallMs) // biome-ignore format: short
   t.equal(clock.now(), 1000)
   wallMs = 5000
-  t.equal(clock.now(), 5000, 'no lag before it is started')
+  t.equal(clock.now(), 5000, 'there is no lag before the first timer')
   clock.start()
   t.teardown(() => clock.close())
   wallMs = 5200
-  t.equal(clock.now(), 5200, 'within the tolerance')
+  t.equal(clock.now(), 5200, 'a lag within the tolerance is ignored')
   wallMs = 8200
-  t.strictSame([clock.now(), clock.stalledMs()], [5200, 3000], 'also before the timer runs')
+  t.strictSame([clock.now(), clock.stalledMs()], [5200, 3000], 'the lag is excluded before the timer runs')
   clock.tick()
   t.strictSame([clock.now(), clock.stalledMs(), blocks], [5200, 3000, [3000]])
   wallMs = 8300
@@ -69,12 +69,12 @@ t.test('timeouts of attempts and calls in flight are extended by the block', asy
     setImmediate(() => block(1500))
     t.strictSame((await Promise.all(calls)).sort(), ['a', 'a', 'b', 'b'])
     assertNoneBlamed()
-    t.equal(warnings(), 1, 'logged once')
+    t.equal(warnings(), 1, 'the block is logged once')
     t.equal(counts['jingwei_mesh_exhausted_total{cpu}'], 1)
   }
 })
 
-t.test('a loop that is blocked repeatedly: 503 of the gateway in the end, and no instance is blamed', async (t) => {
+t.test('calls of a loop that is blocked repeatedly fail with 503, and no instance is blamed', async (t) => {
   // Handshakes never end, so no attempt would.
   const { url } = await connecting(t)
   for (const policy of [{ attemptTimeout: 200 }, { timeout: 200 }, { connectTimeout: 200 }]) {
@@ -95,13 +95,13 @@ t.test('a loop that is blocked repeatedly: 503 of the gateway in the end, and no
   }
 })
 
-t.test('active checks have no result then', async (t) => {
+t.test('active checks have no result during a block', async (t) => {
   const { server, url } = await upstream(t, 'a')
   let checks = 0
   server.on('request', () => checks++)
   const healthCheck = checkOptions({ interval: '20ms', timeout: '50ms', unhealthyThreshold: 1 })
   const { assertNoneBlamed } = touchy(t, [url], { healthCheck })
-  await eventually(() => checks > 0, 'a check')
+  await eventually(() => checks > 0, 'the first check')
   for (let i = 0; i < 4; i++) {
     block(400)
     await eventually(
@@ -109,7 +109,7 @@ t.test('active checks have no result then', async (t) => {
         (before) => () =>
           checks > before
       )(checks),
-      'the next'
+      'the next check'
     )
   }
   assertNoneBlamed()

@@ -25,10 +25,10 @@ t.test('chunks may be freed once no attempt can send them again', async (t) => {
   await only.next()
   t.equal(large.transfers, false)
   await only.next()
-  t.equal(large.transfers, true, 'more than the limit')
+  t.equal(large.transfers, true, 'chunks beyond the limit can be freed')
 })
 
-t.test('not while an earlier attempt may still be sending them', async (t) => {
+t.test('chunks are not freed while an earlier attempt may still be sending them', async (t) => {
   const kept = body()
   await kept[Symbol.asyncIterator]().next()
   await kept[Symbol.asyncIterator]().next()

@@ -20,7 +20,7 @@ class Latch {
   }
 }
 
-t.test("concerns that have chosen the same name do not get each other's state", async (t) => {
+t.test('concerns with state of the same name do not share it', async (t) => {
   const mesh = meshOf(t, [service('orders', []), service('users', [])], { discovery: byHand().discovery })
   const [orders, users] = [mesh.service('orders'), mesh.service('users')]
   const counter = new StateKey<Counter>('mine')

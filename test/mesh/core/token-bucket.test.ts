@@ -2,7 +2,7 @@
 import t from 'tap'
 import { TokenBucket } from '../../../plugins/mesh/core/token-bucket.ts'
 
-t.test('a burst, then one token per interval, and at most a burst after a pause', async (t) => {
+t.test('a bucket has a burst, then one token per interval, and at most a burst after a pause', async (t) => {
   let now = 5_000
   const bucket = new TokenBucket(3, 100, () => now)
   for (let i = 0; i < 3; i++) {
@@ -35,7 +35,7 @@ t.test('debt is repaid at the same rate', async (t) => {
   t.equal(bucket.tokens, 1)
 })
 
-t.test('over a long time, exactly the rate, for any pattern of calls', async (t) => {
+t.test('over a long time, the rate is exact for any pattern of calls', async (t) => {
   let now = 0
   const bucket = new TokenBucket(1, 1000 / 7, () => now)
   let taken = 0
@@ -49,7 +49,7 @@ t.test('over a long time, exactly the rate, for any pattern of calls', async (t)
   t.ok(taken > 417 && taken <= 421, `${taken} of 420`)
 })
 
-t.test('reservations: a burst, then one per interval, and tokens are refilled with time', async (t) => {
+t.test('reservations take a burst, then one token per interval, and time refills tokens', async (t) => {
   let now = 0
   const bucket = new TokenBucket(2, 1000, () => now)
   t.same([bucket.reserve(), bucket.reserve(), bucket.reserve()], [0, 0, 1000])

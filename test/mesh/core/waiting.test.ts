@@ -28,7 +28,7 @@ function queueOf() {
   return { queue, at, aborted, join, next }
 }
 
-t.test('first come, first served; the time in the queue is recorded', async (t) => {
+t.test('waiting attempts are served in order, and the time in the queue is recorded', async (t) => {
   const { queue, at, join, next } = queueOf()
   t.equal(next(), null)
   const { call } = join('a')

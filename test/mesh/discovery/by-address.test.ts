@@ -17,7 +17,7 @@ const spec = (id: string, more: Partial<InstanceSpec> = {}): InstanceSpec => {
   return { id, origin: 'http://10.0.0.7:80', weight: 1, tags: [], meta: {}, ...more }
 }
 
-t.test('merged: the first id and meta, the largest weight, the tags of all', async (t) => {
+t.test('merged instances have the first id and meta, the largest weight and all tags', async (t) => {
   const a = spec('a', { weight: 2, tags: ['v1', 'x'], meta: { version: '1' } })
   const b = spec('b', { weight: 5, tags: ['x', 'v2'], meta: { version: '2', 'failover-rank': '1' } })
   const other = spec('c', { origin: 'http://10.0.0.8:80' })
@@ -37,7 +37,7 @@ const listing =
   (response) =>
     response.writeHead(200, { 'content-type': 'application/json', 'x-consul-index': '5' }).end(JSON.stringify(entries))
 
-t.test('Consul, its failover datacenters, and the snapshot', async (t) => {
+t.test('instances of Consul, failover datacenters and the snapshot are merged by address', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'jingwei-snapshot-'))
   t.teardown(() => rmSync(folder, { recursive: true, force: true }))
   const listed = listing(registrations)
@@ -52,7 +52,11 @@ t.test('Consul, its failover datacenters, and the snapshot', async (t) => {
   const { until, sets } = watch(discovery.source(web))
   await until(['http://10.0.0.7'])
   t.match(sets.at(-1), [{ id: 'n1/web-1', weight: 1, tags: ['web-1', 'web-2'] }])
-  t.equal(sets.at(-1)?.[0]?.meta['failover-rank'], undefined, 'the first datacenter lists it')
+  t.equal(
+    sets.at(-1)?.[0]?.meta['failover-rank'],
+    undefined,
+    'an instance of the first datacenter has no failover rank'
+  )
   await discovery.close()
 
   const restarted = createDiscovery(options, recording().surroundings)

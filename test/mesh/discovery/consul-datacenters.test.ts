@@ -34,7 +34,7 @@ async function instance(t: Test, name: string) {
 
 const knows = async (consul: Consul) => String((await consul.api('GET', '/v1/catalog/datacenters')).body)
 
-t.test('failover to a joined datacenter and back, and the agent’s locality', async (t) => {
+t.test('calls fail over to a joined datacenter and back, by the locality of the agent', async (t) => {
   const [one, two] = [await datacenter(t, 'dc1'), await datacenter(t, 'dc2')]
   const joined = await one.consul.api('PUT', `/v1/agent/join/127.0.0.1:${two.serfWan}?wan=1`)
   t.equal(joined.status, 200)
@@ -95,5 +95,5 @@ t.test('failover to a joined datacenter and back, and the agent’s locality', a
   t.same(await responders(), new Set(['near']))
   await one.consul.deregister('web-2')
   await eventually(() => mesh.service('web').snapshot?.instances.length === 1)
-  t.same(await responders(), new Set(['far']), 'its registry is unavailable, its instances are not')
+  t.same(await responders(), new Set(['far']), 'instances of a datacenter without Consul are still used')
 })

@@ -43,7 +43,7 @@ function three(headStart = 60_000, restored?: readonly InstanceSpec[]) {
 }
 const ids = (set: readonly InstanceSpec[] | undefined) => set?.map(({ id }) => id)
 
-t.test('one set, in the order of the datacenters', async (t) => {
+t.test('the set has the instances in the order of the datacenters', async (t) => {
   const { primary, second, third, source, sets } = three()
   t.teardown(() => source.close())
   third.publish([one('c', 2)])

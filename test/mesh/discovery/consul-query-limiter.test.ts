@@ -149,7 +149,7 @@ async function connects(port: number): Promise<boolean> {
   return open
 }
 
-t.test('a real agent that accepts fewer connections than there are services', async (t) => {
+t.test('services share the connections of a real agent that accepts fewer', async (t) => {
   const consul = await startConsul({ config: { limits: { http_max_conns_per_client: 60 } } })
   t.teardown(consul.stop)
   const { surroundings, lines } = recording()

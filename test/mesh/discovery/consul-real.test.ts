@@ -64,7 +64,7 @@ t.test('instances are added and removed at once, with their weights, tags and st
   t.same(lines, [])
 })
 
-t.test('restarted with its data: no instance is lost, and changes arrive again', async (t) => {
+t.test('after a restart of Consul with its data, no instance is lost, and changes are discovered again', async (t) => {
   const dataDir = await mkdtemp(join(tmpdir(), 'jingwei-discovery-'))
   t.teardown(() => rm(dataDir, { recursive: true, force: true }))
   const first = await startConsul({ dataDir })
@@ -88,7 +88,7 @@ t.test('restarted with its data: no instance is lost, and changes arrive again',
   )
 })
 
-t.test('restarted with nothing: instances that return in time are never missed; else it is empty', async (t) => {
+t.test('after a restart of Consul without data, instances that register in time are never removed', async (t) => {
   const first = await startConsul()
   t.teardown(first.stop)
   await first.register({ id: 'web-1', name: 'web', port: 4001 })
@@ -104,14 +104,14 @@ t.test('restarted with nothing: instances that return in time are never missed; 
   t.teardown(second.stop)
   await second.register({ id: 'web-1', name: 'web', port: 4001 })
   await eventually(() => web.source.status().error === null, 'Consul to be back', 20_000)
-  t.equal(gone.sets.length, 1, 'not accepted at once')
+  t.equal(gone.sets.length, 1, 'an empty response is not accepted at once')
   await gone.until([], 30_000)
   t.equal(web.sets.length, 1)
   await second.register({ id: 'web-2', name: 'web', port: 4002 })
   await web.until([at(4001), at(4002)], 2000)
 })
 
-t.test('absent at the start: found as soon as it is there', async (t) => {
+t.test('without Consul at the start, instances are found once it is available', async (t) => {
   const probe = await startConsul()
   await probe.kill()
   const { open, lines } = discover(t, probe)
@@ -129,7 +129,7 @@ t.test('absent at the start: found as soon as it is there', async (t) => {
   )
 })
 
-t.test('ACLs: the documented rights suffice, a wrong token is reported', async (t) => {
+t.test('the documented ACL rights suffice, and a wrong token is reported', async (t) => {
   const consul = await startConsul({ acl: true })
   t.teardown(consul.stop)
   await consul.register({ id: 'web-1', name: 'web', port: 4001 })
@@ -146,7 +146,7 @@ t.test('ACLs: the documented rights suffice, a wrong token is reported', async (
   t.equal(wrong.lines.length, 1)
 })
 
-t.test('TLS: both sides present certificates, and the name is verified', async (t) => {
+t.test('over TLS, both sides present certificates, and the name is verified', async (t) => {
   const folder = await mkdtemp(join(tmpdir(), 'jingwei-discovery-'))
   t.teardown(() => rm(folder, { recursive: true, force: true }))
   const { path } = await tool('consul')
@@ -195,7 +195,7 @@ t.test('TLS: both sides present certificates, and the name is verified', async (
   }
 })
 
-t.test("Consul's own DNS: A and SRV", async (t) => {
+t.test('the DNS of Consul is queried for A and SRV records', async (t) => {
   const consul = await startConsul()
   t.teardown(consul.stop)
   const weights = { passing: 5, warning: 1 }

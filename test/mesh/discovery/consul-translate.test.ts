@@ -12,7 +12,7 @@ const entry = (service: Part = {}, checks: unknown = [], node: Part = {}) => ({
 const check = (Status: unknown, CheckID: unknown = 'c') => ({ CheckID, Status })
 const one = (given: unknown, options = all) => translate([given], options).instances[0]
 
-t.test('a whole entry', async (t) => {
+t.test('a complete entry is translated', async (t) => {
   const given = entry({ Tags: ['v1', 'http'], Meta: { version: '2' }, Weights: { Passing: 7, Warning: 2 } })
   t.same(translate([given], { tags: ['http', 'v1'], passingOnly: true }), {
     instances: [
@@ -29,7 +29,7 @@ t.test('a whole entry', async (t) => {
   })
 })
 
-t.test('address and scheme', async (t) => {
+t.test('address and scheme are taken from service, node, tags and meta', async (t) => {
   const table: [Part, Part, string][] = [
     [{ Address: '' }, {}, 'http://10.0.0.1:8080'],
     [{ Address: null }, { Address: 'fd00::1' }, 'http://[fd00::1]:8080'],
@@ -42,7 +42,7 @@ t.test('address and scheme', async (t) => {
   for (const [service, node, origin] of table) t.equal(one(entry(service, [], node))?.origin, origin)
 })
 
-t.test('state of the checks', async (t) => {
+t.test('the state of the checks decides about an instance', async (t) => {
   const weights = { Weights: { Passing: 10, Warning: 2 } }
   const table: [unknown, number | undefined, number | undefined][] = [
     [[], 10, 10],
@@ -77,7 +77,7 @@ t.test('every configured tag is required', async (t) => {
   t.equal(one(entry({ Tags: null }), { tags: ['a'], passingOnly: false }), undefined)
 })
 
-t.test('reserved keys of the meta, and nothing but text in it', async (t) => {
+t.test('reserved keys and values other than text are removed from the meta', async (t) => {
   const Meta = { 'consul-node': 'forged', 'consul-zone': 'forged', n: 1, ok: 'yes' }
   const meta = one(entry({ Meta, Locality: { Region: 'eu', Zone: 'eu-1' } }))?.meta
   t.same(meta, { ok: 'yes', 'consul-node': 'n1', 'consul-dc': 'dc1', 'consul-region': 'eu', 'consul-zone': 'eu-1' })
@@ -118,7 +118,7 @@ t.test('sorted by id; the same service id on two nodes is two instances', async 
   )
 })
 
-t.test('the zone: of the locality, else of the node, else of the service', async (t) => {
+t.test('the zone is that of the locality, else of the node, else of the service', async (t) => {
   const zone = (service: Part, node: Part) => one(entry(service, [], node))?.meta['consul-zone']
   const [inService, inNode] = [{ Meta: { zone: 'c' } }, { Meta: { zone: 'b' } }]
   t.equal(zone({ ...inService, Locality: { Region: 'r', Zone: 'a' } }, inNode), 'a')
@@ -127,7 +127,7 @@ t.test('the zone: of the locality, else of the node, else of the service', async
   t.equal(zone({}, { Meta: { zone: 7 } }), undefined)
 })
 
-t.test('the rank of a failover datacenter is not the service owner’s to say', async (t) => {
+t.test('a service cannot set the rank of its failover datacenter', async (t) => {
   const forged = entry({ Meta: { 'failover-rank': '1' } }, [], { Datacenter: 'dc2' })
   t.equal(one(forged)?.meta['failover-rank'], undefined)
   const found = one(forged, { ...all, failover: { datacenter: 'dc2', rank: 2 } })

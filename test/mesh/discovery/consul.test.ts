@@ -14,7 +14,7 @@ import { recording, service, watch } from '../../helpers/mesh/sources.ts'
 // Each test has a Consul of its own and is idle most of the time, so tests run in parallel.
 t.jobs = 8
 
-t.test('queries as configured, blocks by index, and publishes only changes', async (t) => {
+t.test('the source queries as configured, blocks by index, and publishes only changes', async (t) => {
   const steps = [respond(5, [1]), respond(6, [1]), respond('18446744073709551615', [1, 2]), hold]
   const options = { token: 'secret', datacenter: 'dc1', namespace: 'team' }
   const { open, seen, counts } = await scripted(t, steps, options)
@@ -35,7 +35,7 @@ t.test('queries as configured, blocks by index, and publishes only changes', asy
   })
 })
 
-t.test('an IPv6 address and a path in the URL', async (t) => {
+t.test('the URL of Consul can have an IPv6 address and a path', async (t) => {
   const paths: unknown[] = []
   const server = createServer((request, response) => {
     paths.push(request.url)
@@ -53,14 +53,14 @@ t.test('an IPv6 address and a path in the URL', async (t) => {
   t.equal(paths[0], '/consul/v1/health/service/web?stale=1')
 })
 
-t.test('the datacenter of the service wins', async (t) => {
+t.test('the datacenter of the service has precedence', async (t) => {
   const { open, seen } = await scripted(t, [hold], { datacenter: 'dc1' })
   open(service('web', { consul: { datacenter: 'dc2', passingOnly: true } }))
   await eventually(() => seen.length === 1)
   t.equal(seen[0]?.query.dc, 'dc2')
 })
 
-t.test('an index that goes backwards is forgotten', async (t) => {
+t.test('an index that goes backwards is reset', async (t) => {
   const { open, seen, counts } = await scripted(t, [respond(50, [1]), respond(7, [2]), respond(8, [2]), hold])
   const { until } = open(service('web'))
   await until([origin(2)])
@@ -73,7 +73,7 @@ t.test('an index that goes backwards is forgotten', async (t) => {
 })
 
 for (const index of [null, 0, '-3', 'x']) {
-  t.test(`index ${index}: polls, and never spins`, async (t) => {
+  t.test(`with index ${index}, the source polls at an interval`, async (t) => {
     const { open, seen } = await scripted(t, [respond(index, [1])], {}, { burst: 3, interval: 300 })
     const { until, sets } = open(service('web'))
     await until([origin(1)])
@@ -92,7 +92,7 @@ t.test('a server that does not hold blocking queries is queried at the steady ra
   t.ok(seen.length <= 5, `${seen.length} questions`)
 })
 
-t.test('errors of every kind keep the set, and the loop goes on', async (t) => {
+t.test('errors of every kind keep the set, and the queries continue', async (t) => {
   const broken: Step = (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('[{')
   const noList: Step = (response) => response.writeHead(200, { 'content-type': 'application/json' }).end('{"a":1}')
   const empty: Step = (response) => response.writeHead(200).end()
@@ -157,7 +157,7 @@ t.test('the first response is published even when empty', async (t) => {
   await until([], 2000)
 })
 
-t.test('empty after an outage: kept, and the instances that return are never missed', async (t) => {
+t.test('empty after an outage: the set is kept, and instances that return are never removed', async (t) => {
   const { open, seen } = await scripted(t, [respond(5, [1]), closeConnection, respond(3, []), respond(4, [1, 2]), hold])
   const { until, sets } = open(service('web'))
   await until([origin(1), origin(2)])
@@ -166,7 +166,10 @@ t.test('empty after an outage: kept, and the instances that return are never mis
     [1, 2]
   )
   await eventually(() => seen.length === 5)
-  t.ok(Number.parseInt(seen[3]?.query.wait ?? '', 10) <= consulTiming.emptyGrace, 'short until confirmed')
+  t.ok(
+    Number.parseInt(seen[3]?.query.wait ?? '', 10) <= consulTiming.emptyGrace,
+    'blocking queries are short until the response is confirmed'
+  )
   t.equal(seen[4]?.query.wait, '60000ms')
 })
 
@@ -174,7 +177,7 @@ for (const [name, steps] of [
   ['after an outage', [respond(5, [1]), closeConnection, respond(3, [])]],
   ['after an index that went backwards', [respond(5, [1]), respond(3, [])]]
 ] as const) {
-  t.test(`empty ${name}: believed when it lasts`, async (t) => {
+  t.test(`empty ${name}: accepted when it persists`, async (t) => {
     const { open, seen } = await scripted(t, [...steps], {}, { emptyGrace: 600, interval: 100 })
     const { until, sets, source } = open(service('web'))
     await eventually(() => seen.length > steps.length)
@@ -204,24 +207,27 @@ for (const [name, step] of [
   ['with the index of the previous response', respond(5, [])],
   ['since no entry made sense', noUse]
 ] as const) {
-  t.test(`empty ${name}, after a good response: kept, and the instances that return are never missed`, async (t) => {
-    const { open, seen } = await scripted(
-      t,
-      [respond(5, [1]), step, step, respond(8, [1, 2]), hold],
-      {},
-      { interval: 100 }
-    )
-    const { until, sets } = open(service('web'))
-    await until([origin(1), origin(2)])
-    t.same(
-      sets.map((set) => set.length),
-      [1, 2]
-    )
-    await eventually(() => seen.length === 5)
-    t.equal(seen[4]?.query.wait, '60000ms')
-  })
+  t.test(
+    `empty ${name}, after a good response: the set is kept, and instances that return are never removed`,
+    async (t) => {
+      const { open, seen } = await scripted(
+        t,
+        [respond(5, [1]), step, step, respond(8, [1, 2]), hold],
+        {},
+        { interval: 100 }
+      )
+      const { until, sets } = open(service('web'))
+      await until([origin(1), origin(2)])
+      t.same(
+        sets.map((set) => set.length),
+        [1, 2]
+      )
+      await eventually(() => seen.length === 5)
+      t.equal(seen[4]?.query.wait, '60000ms')
+    }
+  )
 
-  t.test(`empty ${name}: believed when it lasts`, async (t) => {
+  t.test(`empty ${name}: accepted when it persists`, async (t) => {
     const { open, seen } = await scripted(t, [respond(5, [1]), step], {}, { emptyGrace: 600, interval: 100 })
     const { until, sets, source } = open(service('web'))
     await eventually(() => /no instance/.test(source.status().error ?? ''))
@@ -245,10 +251,10 @@ t.test('an outage while an empty response is being confirmed restarts the period
   const { open, seen } = await scripted(t, steps, {}, { emptyGrace: 2000, backoff: 20 })
   const { sets } = open(service('web'))
   await eventually(() => seen.length === steps.length)
-  t.equal(sets.length, 1, 'checks may turn critical for a moment just after a restart')
+  t.equal(sets.length, 1, 'checks that are critical for a moment after a restart remove no instance')
 })
 
-t.test('a refused token: shown, logged once, and the set is kept', async (t) => {
+t.test('a refused token is shown and logged once, and the set is kept', async (t) => {
   const denied = status(403, 'Permission denied')
   const { open, lines } = await scripted(t, [respond(5, [1]), denied, denied, denied, respond(6, [2]), hold])
   const { until, source } = open(service('web'))
@@ -263,7 +269,7 @@ t.test('a refused token: shown, logged once, and the set is kept', async (t) => 
   )
 })
 
-t.test('an empty list that was filtered by ACLs proves nothing', async (t) => {
+t.test('an empty list that was filtered by ACLs is ignored', async (t) => {
   const filtered = respond(6, [], { 'x-consul-results-filtered-by-acls': 'true' })
   const { open, lines } = await scripted(t, [respond(5, [1]), filtered, filtered, respond(7, [2]), hold])
   const { until, sets } = open(service('web'))
@@ -275,25 +281,28 @@ t.test('an empty list that was filtered by ACLs proves nothing', async (t) => {
   )
 })
 
-t.test('several services: one line when Consul is unavailable, one when it is available again for all', async (t) => {
-  let away = false
-  const { open, lines } = await scripted(t, [
-    (response, request) => {
-      if (away) return response.destroy()
-      if (request.url?.includes('index=')) return setTimeout(() => response.destroy(), away ? 0 : 300)
-      return respond(5, [1])(response, request)
-    }
-  ])
-  const watches = ['a', 'b', 'c'].map((name) => open(service(name)))
-  await Promise.all(watches.map(({ until }) => until([origin(1)])))
-  away = true
-  await eventually(() => watches.every(({ source }) => source.status().error !== null))
-  away = false
-  await eventually(() => watches.every(({ source }) => source.status().error === null))
-  const [first, second] = lines
-  t.match(first, { level: 'warn', message: /unavailable/, fields: { url: /^http:/ } })
-  t.match(second, { level: 'info', message: /available again/ })
-})
+t.test(
+  'for several services, one line is logged when Consul is unavailable, and one when it is available again',
+  async (t) => {
+    let away = false
+    const { open, lines } = await scripted(t, [
+      (response, request) => {
+        if (away) return response.destroy()
+        if (request.url?.includes('index=')) return setTimeout(() => response.destroy(), away ? 0 : 300)
+        return respond(5, [1])(response, request)
+      }
+    ])
+    const watches = ['a', 'b', 'c'].map((name) => open(service(name)))
+    await Promise.all(watches.map(({ until }) => until([origin(1)])))
+    away = true
+    await eventually(() => watches.every(({ source }) => source.status().error !== null))
+    away = false
+    await eventually(() => watches.every(({ source }) => source.status().error === null))
+    const [first, second] = lines
+    t.match(first, { level: 'warn', message: /unavailable/, fields: { url: /^http:/ } })
+    t.match(second, { level: 'info', message: /available again/ })
+  }
+)
 
 t.test('Consul unavailable: the line differs with and without known instances', async (t) => {
   const never = await scripted(t, [closeConnection])
@@ -325,7 +334,7 @@ t.test('close: the query is cancelled and no socket stays open', async (t) => {
   await Promise.all([source.close(), backingOff.source.close(), source.close()])
   client.close()
   await eventually(() => sockets.size === 0, 'the end of the connections', 2000)
-  t.same(lines, [], 'closing is not an error')
+  t.same(lines, [], 'closing logs no error')
   t.equal(source.status().error, null)
 })
 

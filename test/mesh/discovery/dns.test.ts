@@ -104,7 +104,7 @@ const srv = (target: string, port: number, priority: number, weight: number, ttl
   return { type: 'SRV', name: '_web._tcp.test', ttl, data: { target, port, priority, weight } }
 }
 
-t.test('A and AAAA, behind an alias whose record comes last', async (t) => {
+t.test('A and AAAA records are found behind an alias whose record comes last', async (t) => {
   const { server } = await dnsServer(t, ({ type }) => ({
     answers:
       type === 'A'
@@ -122,7 +122,7 @@ t.test('A and AAAA, behind an alias whose record comes last', async (t) => {
   t.match(source.status(), { kind: 'dns', confirmedAt: Number, error: null })
 })
 
-t.test('tls, and the default port', async (t) => {
+t.test('tls and the default port are set', async (t) => {
   const { server } = await dnsServer(t, ({ type }) => ({ answers: type === 'A' ? [a('10.0.0.1')] : [] }))
   await open(t, { host: 'legacy.test', tls: true, server }).until(['https://10.0.0.1'])
   await open(t, { host: 'legacy.test', server }).until(['http://10.0.0.1'])
@@ -183,7 +183,7 @@ t.test('SRV target "." means that the service is not available', async (t) => {
   await open(t, { host: '_web._tcp.test', srv: true, server }).until([])
 })
 
-t.test('SRV weights', async (t) => {
+t.test('SRV weights are used', async (t) => {
   t.same(scaleWeights([0, 0]), [1, 1])
   t.same(scaleWeights([3, 1]), [3, 1])
   t.same(scaleWeights([0, 1, 2]), [1, 100, 200])
@@ -335,7 +335,7 @@ t.test('a failure of one address family removes no instance', async (t) => {
 })
 
 for (const [what, code] of [
-  ['an empty answer', 0],
+  ['an empty response', 0],
   ['NXDOMAIN', NXDOMAIN]
 ] as const) {
   t.test(`${what} is accepted when it persists`, async (t) => {

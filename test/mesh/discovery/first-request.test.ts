@@ -20,7 +20,7 @@ t.test('from the change to the first attempt at the new instance', async (t) => 
 
   timing.update([a.instance])
   send(a)
-  t.same(observed, [], 'what was found at the start came by no change')
+  t.same(observed, [], 'instances found at the start are not timed')
   t.equal(a.endpoint.onAttempt, null)
 
   now = 1000
@@ -48,9 +48,9 @@ t.test('in a mesh: the first attempt at an instance that a change has added', as
   const series = 'jingwei_mesh_discovery_first_request_seconds{orders}'
   publish('orders', [before.url])
   await get()
-  t.notOk(series in observed, 'what was found at the start came by no change')
+  t.notOk(series in observed, 'instances found at the start are not timed')
   publish('orders', [before.url, added.url])
   for (let i = 0; i < 6; i++) await get()
-  t.ok(added.requests.length > 1, 'several attempts')
-  t.equal(observed[series]?.length, 1, 'one of them is timed')
+  t.ok(added.requests.length > 1, 'several attempts at the added instance')
+  t.equal(observed[series]?.length, 1, 'only the first attempt is timed')
 })

@@ -54,7 +54,7 @@ t.test("an agent's description of itself", async (t) => {
 t.test('the agent is queried until it responds, and the failure is logged once', async (t) => {
   const { requests, consul } = await agent(t, (count) => (count < 4 ? [500, 'not yet'] : [200, JSON.stringify(self)]))
   const { locality, lines, known } = own(t, { consul })
-  t.same(locality.current, { datacenter: null, zone: null }, 'the start does not wait for it')
+  t.same(locality.current, { datacenter: null, zone: null }, 'the start does not wait for the agent')
   await eventually(() => known() === 1)
   t.same(locality.current, { datacenter: 'dc1', zone: 'a' })
   t.same(requests[0]?.split('?')[0], '/v1/agent/self')

@@ -21,14 +21,14 @@ const entry = (service: string, count = 1): Entry => ({
 
 t.test('the entries that were written are read', async (t) => {
   const path = join(t.testdir(), 'snapshot')
-  t.equal(readEntries(path), null, 'a missing file is not an error')
+  t.equal(readEntries(path), null, 'a missing file is read as null')
   const entries = [entry('web'), entry('orders', 3)]
   await writeEntries(path, entries)
   t.strictSame(readEntries(path), entries)
   t.equal(statSync(path).mode & 0o777, 0o600)
   await writeEntries(path, [])
   t.strictSame(readEntries(path), [])
-  t.strictSame(readdirSync(join(path, '..')), ['snapshot'], 'no temporary file is left')
+  t.strictSame(readdirSync(join(path, '..')), ['snapshot'], 'no temporary file remains')
 })
 
 t.test('a file that a crash or a disk has damaged is detected', async (t) => {
@@ -37,7 +37,7 @@ t.test('a file that a crash or a disk has damaged is detected', async (t) => {
   const whole = readFileSync(path)
   for (let length = 0; length < whole.length; length += 97) {
     writeFileSync(path, whole.subarray(0, length))
-    t.throws(() => readEntries(path), `the first ${length} bytes`)
+    t.throws(() => readEntries(path), `a file of the first ${length} bytes is refused`)
   }
   writeFileSync(path, whole.subarray(0, -1))
   t.throws(() => readEntries(path), 'the last byte is missing')
@@ -45,7 +45,7 @@ t.test('a file that a crash or a disk has damaged is detected', async (t) => {
     const flipped = Buffer.from(whole)
     flipped[at] = flipped[at]! ^ 1
     writeFileSync(path, flipped)
-    t.throws(() => readEntries(path), `byte ${at} is wrong`)
+    t.throws(() => readEntries(path), `a file with byte ${at} changed is refused`)
   }
   writeFileSync(path, whole)
   t.equal(readEntries(path)?.length, 2)
@@ -60,7 +60,7 @@ t.test('a file of another version is an error', async (t) => {
   }
 })
 
-t.test('a folder at the path, and planted links', async (t) => {
+t.test('a folder at the path is reported, and planted links are not followed', async (t) => {
   const folder = t.testdir({ victim: 'precious' })
   const path = join(folder, 'snapshot')
   mkdirSync(path)

@@ -35,24 +35,24 @@ t.test('a removed instance: its calls complete, its connections close, it gets n
   publish('orders', [a.url])
   const queued = new Recorder()
   const slow = mesh.request({ ...get, path: '/slow' })
-  await eventually(() => held.length === 1, 'the slow request')
+  await eventually(() => held.length === 1, 'the slow request in flight')
   await (await mesh.request(get)).body.dump()
   // Needs a connection of its own, which is still connecting when the instance is removed.
   const late = Promise.all([mesh.request(get), mesh.request(get), mesh.request(get)])
   mesh.dispatch({ ...get, path: '/slow' }, queued)
 
   publish('orders', [b.url])
-  for (const { body } of await late) t.equal(await body.text(), 'a', 'sent before the removal')
+  for (const { body } of await late) t.equal(await body.text(), 'a', 'calls sent before the removal complete')
   const before = a.requests.length
   for (let i = 0; i < 20; i++) t.equal(await (await mesh.request(get)).body.text(), 'b')
-  t.ok(a.requests.length <= before + 1, 'only queued calls')
+  t.ok(a.requests.length <= before + 1, 'a removed instance only gets queued calls')
 
-  await eventually(() => held.length === 2, 'the queued slow request')
+  await eventually(() => held.length === 2, 'the queued slow request in flight')
   for (const response of held) response.end('slow a')
   t.equal(await (await slow).body.text(), 'slow a')
   await queued.done
   t.equal(queued.body, 'slow a')
-  await eventually(() => a.sockets.size === 0, 'all connections to the instance that left to close')
+  await eventually(() => a.sockets.size === 0, 'the connections to the removed instance to close')
 })
 
 t.test('an address that stays keeps its connections, with any id and weight', async (t) => {
@@ -75,7 +75,7 @@ t.test('an address that stays keeps its connections, with any id and weight', as
   publish('orders', [a.url])
   await ask()
   t.equal(connections, 1)
-  await eventually(() => b.sockets.size === 0, 'the other to close')
+  await eventually(() => b.sockets.size === 0, 'the connections to the other instance to close')
 
   publish('orders', [b.url])
   publish('orders', [a.url])
@@ -120,7 +120,7 @@ t.test('close() waits for calls in flight, those between two attempts too', asyn
   await end
   t.strictSame(closed.at(-1), 'discovery')
   t.ok(closed.includes('orders'))
-  await eventually(() => good.sockets.size === 0, 'connections to close')
+  await eventually(() => good.sockets.size === 0, 'the connections to close')
 })
 
 t.test('close() aborts calls that exceed the grace period; destroy() aborts at once', async (t) => {
@@ -138,14 +138,17 @@ t.test('close() aborts calls that exceed the grace period; destroy() aborts at o
       return recorder
     })
     const before = never.requests.length
-    await eventually(() => never.requests.length === before + 1 || never.requests.length > before, 'the request')
+    await eventually(
+      () => never.requests.length === before + 1 || never.requests.length > before,
+      'the request at the silent instance'
+    )
     await (end === 'shutdown' ? mesh.shutdown(50) : mesh.destroy(new Error('enough')))
     for (const { events, error } of recorders) {
       t.strictSame(events, ['start', 'error'])
       if (end === 'shutdown') t.equal(error?.code, 'JW_MESH_CLOSED')
       else t.equal(error?.message, 'enough')
     }
-    await eventually(() => never.sockets.size === 0 && stuck.sockets.size === 0, 'connections to close')
+    await eventually(() => never.sockets.size === 0 && stuck.sockets.size === 0, 'the connections to close')
     await mesh.close()
     await mesh.destroy()
   }

@@ -96,7 +96,7 @@ t.test('a restart begins with the instances of the run before', async (t) => {
   first.clock.wall += 7000
   first.clock.now += 7000
   await first.snapshot.close()
-  t.match(readEntries(path), [{ service: 'web', confirmedAt: 1_000_000 }], 'as old as its confirmation')
+  t.match(readEntries(path), [{ service: 'web', confirmedAt: 1_000_000 }], 'the entry has the time of its confirmation')
   t.same(silent.sets, [])
   t.same(first.lines, [])
 
@@ -104,7 +104,7 @@ t.test('a restart begins with the instances of the run before', async (t) => {
   second.snapshot.startWriting()
   const again = second.open('web')
   const [none, other, before] = [second.open('gone'), second.open('silent', 'another'), second.open('new')]
-  t.same(again.sets, [[1, 2]], 'at once')
+  t.same(again.sets, [[1, 2]], 'the restored set is published at once')
   t.same(again.inner.restored?.length, 2, 'the source gets the restored set')
   t.match(again.status(), { kind: 'by hand', confirmedAt: 50_000 - 60_000, restored: true })
   for (const each of [none, other, before]) t.match([each.sets, each.status().confirmedAt], [[], null])
@@ -142,7 +142,7 @@ t.test('an unconfirmed set ages over any number of restarts', async (t) => {
   }
   const last = life(path, 3_600_001)
   t.same(last.open('old').sets, [], 'this set is too old')
-  t.same(last.open('web').sets, [[1]], 'this set is recent')
+  t.same(last.open('web').sets, [[1]], 'a recent set is restored')
   await eventually(() => last.lines.length === 1)
   t.match(last.lines, [{ level: 'info', fields: { services: 1, tooOld: 1 } }])
   const late = life(path, 9_000_000)
@@ -223,7 +223,7 @@ t.test('a path that cannot be written: logged once at the start, and once when i
   web.publish(1)
   web.publish(1, 2)
   await new Promise((resolve) => setTimeout(resolve, 100))
-  t.same(web.sets, [[1], [1, 2]], 'discovery continues')
+  t.same(web.sets, [[1], [1, 2]], 'discovery continues without the file')
   const warnings = () => lines.filter(({ message }) => /cannot be written/.test(message)).length
   t.equal(warnings(), 1)
   rmSync(join(folder, 'taken'))

@@ -43,7 +43,7 @@ t.test('an unhealthy instance is unavailable after its first check, and availabl
   const { meter, counts } = meterStub()
   const policy = { healthCheck: checkOptions({ ...soon, healthyThreshold: 2 }) }
   const mesh = meshOf(t, [service('orders', [a.url, b.url], policy)], { log, meter })
-  await eventually(() => seen(mesh) === 'in out', 'the sick one to be out')
+  await eventually(() => seen(mesh) === 'in out', 'the unhealthy instance to be unavailable')
   for (let call = 0; call < 5; call++) t.equal(await ask(mesh), 'a')
   t.match(mesh.status()[0]!.instances[1], {
     obstacles: { 'health-check': 'GET /health responded with 500' },
@@ -52,7 +52,7 @@ t.test('an unhealthy instance is unavailable after its first check, and availabl
     }
   })
   b.state.health = 204
-  await eventually(() => seen(mesh) === 'in in', 'it to be back')
+  await eventually(() => seen(mesh) === 'in in', 'the instance to be available again')
   t.match(mesh.status()[0]!.instances[1], { concerns: { 'health-check': { outcome: 'success' } }, obstacles: {} })
   const flips = lines.filter(({ message }) => /^instance .+ is (un)?available$/.test(message))
   t.strictSame(
@@ -66,11 +66,11 @@ t.test('an unhealthy instance is unavailable after its first check, and availabl
   t.ok(counts['jingwei_mesh_health_checks_total{orders,failure}']! >= 1)
 })
 
-t.test('an instance that cannot be reached', async (t) => {
+t.test('an instance that refuses connections is unavailable', async (t) => {
   const a = await patient(t, 'a')
   const policy = { healthCheck: checkOptions({ ...soon, type: 'tcp' }) }
   const mesh = meshOf(t, [service('orders', [a.url, await refused()], policy)])
-  await eventually(() => seen(mesh) === 'in out', 'it to be out')
+  await eventually(() => seen(mesh) === 'in out', 'the instance to be unavailable')
   t.match(mesh.status()[0]!.instances[1]!.obstacles, { 'health-check': 'connection refused' })
   for (let call = 0; call < 4; call++) t.equal(await ask(mesh), 'a')
 })
@@ -95,7 +95,7 @@ t.test('if Consul reports an instance as passing, one failure is not enough', as
   const policy = { healthCheck: checkOptions({ ...soon, unhealthyThreshold: 5 }) }
   const mesh = meshOf(t, [service('orders', [], policy)], { discovery })
   publish('orders', [a.url])
-  await eventually(() => seen(mesh) === 'out', 'it to be out')
+  await eventually(() => seen(mesh) === 'out', 'the instance to be unavailable')
   t.ok(a.state.checks >= 5)
 })
 
@@ -106,8 +106,8 @@ t.test('with Consul’s checks ignored, the first check decides', async (t) => {
   const policy = { healthCheck: checkOptions({ interval: '1h', unhealthyThreshold: 5, insteadOfConsul: true }) }
   const mesh = meshOf(t, [service('orders', [], policy)], { discovery })
   publish('orders', [a.url])
-  t.equal(seen(mesh), 'in', 'it serves until a check fails')
-  await eventually(() => seen(mesh) === 'out', 'it to be out')
+  t.equal(seen(mesh), 'in', 'the instance serves until a check fails')
+  await eventually(() => seen(mesh) === 'out', 'the instance to be unavailable')
   t.equal(a.state.checks, 1)
 })
 
@@ -118,14 +118,14 @@ t.test('the checks of a removed instance end, and all checks end with the mesh',
     discovery
   })
   publish('orders', [a.url, b.url])
-  await eventually(() => a.state.checks > 2 && b.state.checks > 2, 'checks of both')
+  await eventually(() => a.state.checks > 2 && b.state.checks > 2, 'checks of both instances')
   publish('orders', [b.url])
   await sleep(20) // checks in flight end
   const [before, others] = [a.state.checks, b.state.checks]
-  await eventually(() => b.state.checks > others + 5, 'those of the other to go on')
+  await eventually(() => b.state.checks > others + 5, 'further checks of the other instance')
   t.equal(a.state.checks, before)
   publish('orders', [a.url, b.url])
-  await eventually(() => a.state.checks > before + 2, 'checks to begin again when it is back')
+  await eventually(() => a.state.checks > before + 2, 'checks of the instance that is back')
   await mesh.close()
   await sleep(20)
   const after = [a.state.checks, b.state.checks]
@@ -152,9 +152,9 @@ t.test('a full pool does not fail active checks', async (t) => {
     })
   ])
   const slow = ask(mesh)
-  await eventually(() => held.length === 1, 'a call that holds the one connection')
+  await eventually(() => held.length === 1, 'the call that holds the only connection')
   const before = a.state.checks
-  await eventually(() => a.state.checks > before + 3, 'checks all the while')
+  await eventually(() => a.state.checks > before + 3, 'checks beside the call')
   t.equal(seen(mesh), 'in')
   held[0]!.end('done')
   t.equal(await slow, 'done')
@@ -165,12 +165,12 @@ t.test('in a panic, unhealthy instances are used, and stay marked as unhealthy',
   a.state.health = 500
   b.state.health = 500
   const mesh = meshOf(t, [service('orders', [a.url, b.url], { healthCheck: checkOptions(soon) })])
-  await eventually(() => seen(mesh) === 'out out', 'both to be out')
+  await eventually(() => seen(mesh) === 'out out', 'both instances to be unavailable')
   t.equal(mesh.status()[0]!.panic, true)
   t.strictSame(new Set([await ask(mesh), await ask(mesh)]), new Set(['a', 'b']))
   t.equal(seen(mesh), 'out out')
   a.state.health = 200
-  await eventually(() => seen(mesh) === 'in out', 'one to be back')
+  await eventually(() => seen(mesh) === 'in out', 'one instance to be available')
 })
 
 t.test('a successful check ends an ejection', async (t) => {
@@ -186,11 +186,11 @@ t.test('a successful check ends an ejection', async (t) => {
   const isLogged = (reason: RegExp) => lines.some((line) => line.instance === b.url && reason.test(String(line.reason)))
   while (!isLogged(/^2 attempts in a row failed/)) await ask(mesh)
   broken = false
-  await eventually(() => isLogged(/^an active check succeeded/), 'it to be back')
+  await eventually(() => isLogged(/^an active check succeeded/), 'the instance to be available again')
   t.equal(seen(mesh), 'in in')
 })
 
-t.test('10,000 instances: first checks spread over the interval, few at once', async (t) => {
+t.test('the first checks of 10,000 instances are spread over the interval, few at once', async (t) => {
   const { setTimeout: real } = globalThis
   t.teardown(() => Object.assign(globalThis, { setTimeout: real }))
   const timers: { run: () => void; ms: number }[] = []
@@ -240,7 +240,7 @@ t.test('10,000 instances: first checks spread over the interval, few at once', a
     started++
     start()
   }
-  t.equal(started, 9000, 'each is checked')
+  t.equal(started, 9000, 'each remaining instance is checked')
   t.equal(timers.length, 9000, 'the next check is scheduled')
   t.equal(most, 128)
 })

@@ -5,7 +5,7 @@ import { instanceOf, logOf } from '../../helpers/mesh/health.ts'
 import { meshOf, meterStub, service } from '../../helpers/mesh/mesh.ts'
 import { upstream } from '../../helpers/mesh/servers.ts'
 
-t.test('available unless a concern gives a reason against it', async (t) => {
+t.test('an instance is available unless a concern has a reason against it', async (t) => {
   let clock = 100
   const { health, flips } = instanceOf('a', () => clock)
   t.equal(health.available, true)
@@ -40,7 +40,7 @@ t.test('successful checks reach their listeners', async (t) => {
   t.strictSame(heard, ['one 2', 'two 2'])
 })
 
-t.test('a change: one log line, one count, and the next call goes elsewhere', async (t) => {
+t.test('a change of health is logged and counted once, and the next call goes to another instance', async (t) => {
   const [a, b] = [await upstream(t, 'a'), await upstream(t, 'b')]
   const { log, lines } = logOf()
   const { meter, counts } = meterStub()
@@ -103,7 +103,7 @@ t.test('a change: one log line, one count, and the next call goes elsewhere', as
     health.obstruct('one', `round ${round}`)
     health.clear('one', `round ${round}`)
   }
-  t.equal(about().length, 6, 'including changes between calls')
+  t.equal(about().length, 6, 'changes between calls are logged, too')
   t.strictSame(counts['jingwei_mesh_health_flips_total{orders,one,unavailable}'], 4)
   t.strictSame(counts['jingwei_mesh_health_flips_total{orders,one,available}'], 3)
   t.strictSame(counts['jingwei_mesh_health_flips_total{orders,two,available}'], 1)

@@ -37,34 +37,37 @@ function checkOf(t: Test, healthCheck: object, { vouched = true, random = 0.5 } 
 
 const bad = 'GET /health responded with 500'
 
-t.test('unavailable after unhealthyThreshold failures, available after healthyThreshold successes', async (t) => {
-  const { finish, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })
-  finish(bad, bad, null, bad, bad)
-  t.strictSame(flips, [])
-  finish(bad)
-  t.strictSame(flips, [`out: health-check: ${bad}`])
-  finish('connection refused')
-  t.strictSame(health.obstacles, { 'health-check': 'connection refused' }, 'the newest reason')
-  finish(null, bad, null)
-  t.equal(flips.length, 1, 'an opposite result resets the count')
-  finish(null)
-  t.strictSame(flips.slice(1), ['in: health-check: passed 2 checks in a row'])
-  finish(bad, bad)
-  t.equal(flips.length, 2)
-  finish(bad)
-  t.equal(flips.length, 3)
-  t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 10)
-  t.equal(outcomes.filter((outcome) => outcome === 'success').length, 4)
-})
+t.test(
+  'an instance is unavailable after unhealthyThreshold failures, and available after healthyThreshold successes',
+  async (t) => {
+    const { finish, health, flips, outcomes } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 })
+    finish(bad, bad, null, bad, bad)
+    t.strictSame(flips, [])
+    finish(bad)
+    t.strictSame(flips, [`out: health-check: ${bad}`])
+    finish('connection refused')
+    t.strictSame(health.obstacles, { 'health-check': 'connection refused' }, 'the newest reason is shown')
+    finish(null, bad, null)
+    t.equal(flips.length, 1, 'an opposite result resets the count')
+    finish(null)
+    t.strictSame(flips.slice(1), ['in: health-check: passed 2 checks in a row'])
+    finish(bad, bad)
+    t.equal(flips.length, 2)
+    finish(bad)
+    t.equal(flips.length, 3)
+    t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 10)
+    t.equal(outcomes.filter((outcome) => outcome === 'success').length, 4)
+  }
+)
 
-t.test('without a registry that checks it, the first check decides', async (t) => {
+t.test('without a registry that checks the instance, the first check decides', async (t) => {
   const { finish, flips } = checkOf(t, { unhealthyThreshold: 3, healthyThreshold: 2 }, { vouched: false })
   finish(bad)
   t.strictSame(flips, [`out: health-check: ${bad}`])
   finish(null, null)
   t.equal(flips.length, 2)
   finish(bad, bad)
-  t.equal(flips.length, 2, 'only the first')
+  t.equal(flips.length, 2, 'only the first check decides alone')
 
   const good = checkOf(t, { unhealthyThreshold: 3 }, { vouched: false })
   good.finish(null, bad, bad)
@@ -84,7 +87,7 @@ t.test('a success is reported as a proof, unless the instance is still unavailab
   t.strictSame(proofs, [1000, 2000], 'with the time at which the check began')
 })
 
-t.test('status', async (t) => {
+t.test('the status shows the last check', async (t) => {
   const { finish, check, clock } = checkOf(t, {})
   t.strictSame(check.status(), { outcome: null })
   finish(bad, bad)
@@ -96,7 +99,7 @@ t.test('status', async (t) => {
   t.strictSame(check.status(), { outcome: 'success', agoMs: 0, consecutiveSuccesses: 1, consecutiveFailures: 0 })
 })
 
-t.test('pauses: the interval, and the jitter', async (t) => {
+t.test('pauses between checks have the interval and the jitter', async (t) => {
   const { setTimeout: real } = globalThis
   t.teardown(() => Object.assign(globalThis, { setTimeout: real }))
   const pauses: number[] = []

@@ -9,7 +9,7 @@ const entry = (checks: unknown) => ({
 })
 const check = (Status: unknown, CheckID = 'service:web-1') => ({ CheckID, Status })
 
-t.test('checks of any state are ignored, maintenance is not', async (t) => {
+t.test('checks of Consul are ignored in any state, maintenance is not', async (t) => {
   const table: [checks: unknown, weight: number | undefined][] = [
     [[check('passing')], 7],
     [[check('warning')], 7],

@@ -25,7 +25,7 @@ function ask(origin: string, options: object = {}, connector = connectorOf(origi
   return new Promise((resolve) => probeOf(origin, checkOptions({ timeout: '10s', ...options }), connector)(resolve))
 }
 
-t.test('the expected statuses', async (t) => {
+t.test('a check succeeds with the expected statuses', async (t) => {
   const { url } = await upstream(t, 'a', (request, response) => {
     response.writeHead(Number(request.url!.slice(1)), { location: '/200' }).end()
   })
@@ -48,7 +48,7 @@ t.test('the expected statuses', async (t) => {
   }
 })
 
-t.test('the request of a check', async (t) => {
+t.test('the request of a check has the configured path and Host', async (t) => {
   const { url, requests, sockets } = await upstream(t, 'a')
   t.equal(await ask(url), null)
   t.equal(await ask(url, { path: '/up?deep=1', host: 'orders.internal' }), null)
@@ -66,7 +66,7 @@ t.test('an interim response does not count', async (t) => {
   t.equal(await ask(url), 'GET /health responded with 500')
 })
 
-t.test('failures', async (t) => {
+t.test('a failed check has its reason', async (t) => {
   const gone = await refused()
   t.equal(await ask(gone), 'connection refused')
   t.equal(await ask(gone, { type: 'tcp' }), 'connection refused')
@@ -85,13 +85,13 @@ t.test('the timeout bounds the whole check, and leaves no connection', async (t)
   const timeout = { timeout: '50ms' }
   const mute = await silent(t)
   t.equal(await ask(mute.url, timeout), 'GET /health: no response within 50 ms')
-  await eventually(() => mute.sockets.size === 0, 'its connection to be closed')
+  await eventually(() => mute.sockets.size === 0, 'the connection to close')
 
   const stuck = await raw(t, (socket) =>
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort'))
   )
-  t.equal(await ask(stuck.url, timeout), 'GET /health: no response within 50 ms', 'nor when the response does not end')
-  await eventually(() => stuck.sockets.size === 0, 'its connection to be closed')
+  t.equal(await ask(stuck.url, timeout), 'GET /health: no response within 50 ms', 'the timeout includes the body')
+  await eventually(() => stuck.sockets.size === 0, 'the connection to close')
 
   for (const type of ['http', 'tcp']) {
     const handshaking = await connecting(t)
@@ -118,8 +118,8 @@ t.test('a body without end is not read to its end', async (t) => {
     response.on('drain', more)
     more()
   })
-  t.equal(await ask(url), null, 'its status was good')
-  await eventually(() => sockets.size === 0, 'the connection to be cut')
+  t.equal(await ask(url), null, 'the status decides')
+  await eventually(() => sockets.size === 0, 'the connection to close')
   t.ok(sent < 8 * 1024 * 1024)
 })
 
@@ -127,10 +127,10 @@ t.test('tcp: a connection suffices', async (t) => {
   const server = await raw(t, () => {})
   t.equal(await ask(server.url, { type: 'tcp' }), null)
   t.equal(await ask((await silent(t)).url, { type: 'tcp' }), null)
-  await eventually(() => server.count() === 1 && server.sockets.size === 0, 'it to be closed again')
+  await eventually(() => server.count() === 1 && server.sockets.size === 0, 'the connection to close')
 })
 
-t.test('cancelled: no result, and no open connection', async (t) => {
+t.test('a cancelled check has no result, and leaves no connection', async (t) => {
   for (const type of ['http', 'tcp'] as const) {
     const server = await silent(t)
     let results = 0
@@ -143,7 +143,7 @@ t.test('cancelled: no result, and no open connection', async (t) => {
     callOff()
     await new Promise((resolve) => setTimeout(resolve, 60))
     t.equal(results, 0)
-    await eventually(() => server.sockets.size === 0, 'no connection')
+    await eventually(() => server.sockets.size === 0, 'no open connection')
   }
 })
 
@@ -174,12 +174,12 @@ t.test('a connection that comes too late is closed', async (t) => {
       return undefined
     }
     t.match(await ask(server.url, { type, timeout: '10ms' }, waiting), /no response within 10 ms/)
-    await eventually(() => connected === 1, 'it to come')
-    await eventually(() => server.sockets.size === 0, 'it to be closed')
+    await eventually(() => connected === 1, 'the late connection')
+    await eventually(() => server.sockets.size === 0, 'the late connection to close')
   }
 })
 
-t.test('texts for network errors', async (t) => {
+t.test('network errors have plain texts', async (t) => {
   for (const [code, words] of [
     ['ENOTFOUND', 'host name not found'],
     ['EHOSTUNREACH', 'host unreachable'],
@@ -195,7 +195,7 @@ t.test('texts for network errors', async (t) => {
   }
 })
 
-t.test('https, by the service’s own connector', async (t: Test) => {
+t.test('https checks use the connector of the service', async (t: Test) => {
   const { cert, key } = selfSigned(t)
   const server = https.createServer({ key: readFileSync(key), cert: readFileSync(cert) }, (_request, response) => {
     response.end('well')
@@ -207,6 +207,6 @@ t.test('https, by the service’s own connector', async (t: Test) => {
   const trusting = connectorOf(url, { ca: readFileSync(cert) })
   for (const type of ['http', 'tcp']) {
     t.equal(await ask(url, { type }, trusting), null)
-    t.match(await ask(url, { type }, connectorOf(url)), /self-signed/, 'a handshake is part of it')
+    t.match(await ask(url, { type }, connectorOf(url)), /self-signed/, 'the check includes the TLS handshake')
   }
 })

@@ -87,7 +87,7 @@ async function receive(t: Parameters<typeof meshOf>[0], interceptor?: Intercepto
 }
 
 t.test('a handler that borrows gets no copies', async (t) => {
-  t.ok((await receive(t)).memory.size <= 2, 'a small and a large one')
+  t.ok((await receive(t)).memory.size <= 2, 'all chunks are views into a small and a large buffer')
 })
 
 for (const [who, interceptor] of Object.entries(keepers)) {
@@ -143,10 +143,10 @@ t.test('other chunks are not freed; replayable ones are once they cannot be sent
   const whole = Buffer.concat(chunks)
   t.ok((await upload(t, 'POST', Readable.from(chunks))).equals(whole))
   t.strictSame(chunks.map(isFreed), [false, false])
-  t.ok((await upload(t, 'PUT', new Transferred(chunks), 1)).equals(whole), 'the second attempt')
-  t.strictSame(chunks.map(isFreed), [false, false], 'kept whole')
+  t.ok((await upload(t, 'PUT', new Transferred(chunks), 1)).equals(whole), 'the second attempt sends the same body')
+  t.strictSame(chunks.map(isFreed), [false, false], 'replayable chunks are kept')
   const large = Array.from({ length: 5 }, () => own(randomBytes(20_000)))
   const all = Buffer.concat(large)
   t.ok((await upload(t, 'PUT', new Transferred(large))).equals(all))
-  t.equal(isFreed(large.at(-1)!), true, 'more than is kept')
+  t.equal(isFreed(large.at(-1)!), true, 'chunks beyond the limit are freed')
 })

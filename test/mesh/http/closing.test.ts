@@ -9,7 +9,7 @@ t.test('close() waits for requests in flight and queued ones, and refuses furthe
   const { ask, pool } = poolTo(t, url, { connections: 1 })
   const first = ask({ path: '/held' })
   const second = ask({ path: '/second' })
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   let closed = 0
   const closing = [pool.close(), pool.close()].map((each) => each.then(() => closed++))
   const late = ask()
@@ -19,7 +19,7 @@ t.test('close() waits for requests in flight and queued ones, and refuses furthe
   held[0]!()
   await Promise.all(closing)
   t.strictSame([first.events.at(-1), second.events.at(-1)], ['end', 'end'])
-  await eventually(() => sockets.size === 0, 'the end')
+  await eventually(() => sockets.size === 0, 'the connections to close')
   await pool.close()
   const unused = poolTo(t, url).pool
   await unused.close()
@@ -34,7 +34,7 @@ t.test('destroy() fails all requests, and completes close()', async (t) => {
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   const running = ask({ path: '/never' })
   const other = ask({ path: '/never' })
-  await eventually(() => requests.length === 2, 'the requests')
+  await eventually(() => requests.length === 2, 'both requests')
   const waiting = ask()
   await iterations(2)
   const arrived = ask()
@@ -44,7 +44,7 @@ t.test('destroy() fails all requests, and completes close()', async (t) => {
     t.strictSame([heard.events.at(-1), heard.error?.code], ['error', 'JW_INSTANCE_REMOVED'])
   }
   await closing
-  await eventually(() => sockets.size === 0, 'the end')
+  await eventually(() => sockets.size === 0, 'the connections to close')
   t.equal(ask().error?.code, 'JW_INSTANCE_REMOVED')
   const connecting = poolTo(t, (await silent(t)).url.replace('http:', 'https:'))
   const one = [connecting.ask(), connecting.ask({ upgrade: 'websocket' })]
@@ -55,7 +55,7 @@ t.test('destroy() fails all requests, and completes close()', async (t) => {
   await connecting.pool.close()
 })
 
-t.test('destroyed in each callback', async (t) => {
+t.test('the pool can be destroyed in each callback', async (t) => {
   for (const hook of ['start', 'head', 'data', 'end', 'error'] as const) {
     const { url, sockets } = await numbered(t)
     const { ask, pool } = poolTo(t, url, { connections: 1 })
@@ -70,11 +70,11 @@ t.test('destroyed in each callback', async (t) => {
     for (const { error } of [same, upgrade]) t.equal(error?.code, 'JW_INSTANCE_REMOVED', hook)
     await pool.close()
     await iterations(5)
-    await eventually(() => sockets.size === 0, 'the end')
+    await eventually(() => sockets.size === 0, 'the connections to close')
   }
 })
 
-t.test('dispatched in each callback', async (t) => {
+t.test('a request can be dispatched in each callback', async (t) => {
   const { url } = await numbered(t)
   for (const connections of [1, 10]) {
     for (const hook of ['start', 'head', 'data', 'end'] as const) {
@@ -88,7 +88,7 @@ t.test('dispatched in each callback', async (t) => {
   }
 })
 
-t.test('handlers that throw', async (t) => {
+t.test('exceptions of handlers fail their request', async (t) => {
   const broken = new Error('broken')
   const thrower = () => {
     throw broken
@@ -97,7 +97,7 @@ t.test('handlers that throw', async (t) => {
   for (const hook of ['start', 'sent', 'head', 'data', 'end'] as const) {
     const { ask } = poolTo(t, url)
     const heard = ask({ method: 'PUT', body: 'x' }, new Heard({ [hook]: thrower }))
-    await eventually(() => heard.error !== null, 'the error')
+    await eventually(() => heard.error !== null, 'the error of the handler')
     t.equal(heard.error, broken, hook)
     const next = ask()
     await next.done
@@ -105,7 +105,7 @@ t.test('handlers that throw', async (t) => {
   }
   const { ask, pool } = poolTo(t, url)
   const stubborn = ask({ path: '/never' }, new Heard({ error: thrower }))
-  await eventually(() => stubborn.controller !== null, 'the start')
+  await eventually(() => stubborn.controller !== null, 'the start of the request')
   t.throws(() => stubborn.controller!.abort(new Error('enough')), broken)
   await pool.close()
   await eventually(() => sockets.size <= 5, 'the end of the connection')

@@ -146,7 +146,7 @@ for (const protocol of ['http', 'https'] as const) {
       t.strictSame(sorted(ours), sorted(theirs), what)
       t.ok(
         ours.every(({ message }) => message.request === ours[0]!.message.request),
-        'one request object'
+        'all messages have the same request object'
       )
       const chunks = (all: typeof ours, name: Name) =>
         Buffer.concat(

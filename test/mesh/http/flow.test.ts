@@ -5,7 +5,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
 import { Heard, numbered, poolTo, responseOf } from './support.ts'
 
-t.test('a body that stalls, and one that is paused', async (t) => {
+t.test('the body timeout applies to a stalled body, and not to a paused one', async (t) => {
   const { url } = await raw(t, (socket) => {
     socket.once('data', () => socket.write('HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhalf'))
     socket.on('data', () => {})
@@ -15,7 +15,7 @@ t.test('a body that stalls, and one that is paused', async (t) => {
   await silence.done
   t.strictSame([silence.events, silence.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_TIMEOUT'])
   const paused = ask({ bodyTimeout: 50 }, new Heard({ head: (controller) => controller.pause() }))
-  await eventually(() => paused.status === 200, 'the head')
+  await eventually(() => paused.status === 200, 'the header section')
   await sleep(200)
   t.strictSame(paused.events, ['start', '200'])
   paused.controller!.resume()
@@ -61,7 +61,7 @@ t.test('a pause at the end does not hold up the next response on the connection'
   const { ask } = poolTo(t, url)
   const pause = (controller: { pause(): void }) => controller.pause()
   const first = ask({ path: '/first' }, new Heard({ data: pause, end: pause }))
-  await eventually(() => first.body !== '', 'the body')
+  await eventually(() => first.body !== '', 'the body of the first response')
   first.controller!.resume()
   await first.done
   const second = ask({ path: '/second' })
@@ -80,7 +80,7 @@ t.test('a handler that pauses before the response gets the header section when i
   })
   const { ask } = poolTo(t, url)
   const heard = ask({}, new Heard({ start: (controller) => controller.pause() }))
-  await eventually(() => heard.status === 200, 'the head')
+  await eventually(() => heard.status === 200, 'the header section')
   t.strictSame(heard.events, ['start', '200'])
   heard.controller!.resume()
   await heard.done

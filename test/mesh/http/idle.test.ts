@@ -11,7 +11,7 @@ import { raw } from '../../helpers/mesh/servers.ts'
 import { iterations, numbered, poolTo, responseOf } from './support.ts'
 
 const spoils: Record<string, (socket: Socket) => void> = {
-  'unasked bytes': (socket) => void socket.write(responseOf('stray')),
+  'an unsolicited response': (socket) => void socket.write(responseOf('stray')),
   'an unasked timeout': (socket) => void socket.end('HTTP/1.1 408 x\r\nConnection: close\r\n\r\n'),
   'an end': (socket) => void socket.end(),
   'a reset': (socket) => void socket.resetAndDestroy(),
@@ -60,13 +60,13 @@ t.test('connections that are not reused', async (t) => {
     ['closed by the request', responseOf('a'), { headers: { connection: 'close' } }],
     ['of HTTP/1.0', responseOf('a').replace('1.1', '1.0'), {}],
     ['kept for no time', responseOf('a', 'Keep-Alive: timeout=1'), {}],
-    ['upgraded in vain', responseOf('a'), { upgrade: 'websocket' }],
+    ['not upgraded although requested', responseOf('a'), { upgrade: 'websocket' }],
     ['a GET with a body', responseOf('a'), { body: 'x' }]
   ] as [string, string, Partial<DispatchOptions>][]) {
     const { url, sockets, count } = await raw(t, (socket) => socket.on('data', () => socket.write(bytes)))
     const { ask } = poolTo(t, url)
     await ask(opts).done
-    await eventually(() => sockets.size === 0, `the end: ${name}`)
+    await eventually(() => sockets.size === 0, `the connection to close: ${name}`)
     const next = ask(opts)
     await next.done
     t.strictSame([next.body, count()], ['a', 2], name)
@@ -100,7 +100,7 @@ t.test('idle, maxAge and maxRequests of a connection', async (t) => {
   const aging = await numbered(t)
   const old = poolTo(t, aging.url, limits({ idleMs: 60_000, maxAgeMs: 300 }))
   const held = old.ask({ path: '/held' })
-  await eventually(() => aging.held.length === 1, 'the request')
+  await eventually(() => aging.held.length === 1, 'the request at the service')
   await sleep(350)
   aging.held[0]!()
   await held.done
@@ -108,7 +108,7 @@ t.test('idle, maxAge and maxRequests of a connection', async (t) => {
   const next = old.ask()
   await next.done
   t.equal(next.body, '2/', 'the next request uses another connection')
-  await eventually(() => aging.sockets.size === 0, 'the end of a connection that is idle when its time is over')
+  await eventually(() => aging.sockets.size === 0, 'the connection to close after maxAge')
 })
 
 t.test('an idle connection is closed a second before the service closes it', async (t) => {

@@ -59,7 +59,7 @@ t.test('a later request does not overtake queued ones', async (t) => {
   const { url, held, requests } = await numbered(t)
   const { ask } = poolTo(t, url, { connections: 1 })
   const first = ask({ path: '/held' })
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   const second = ask({ path: '/second' })
   await iterations(3)
   let third!: Heard
@@ -77,7 +77,7 @@ t.test('a request aborted in the queue is reported once, and is not sent', async
   const withdrawals: ((reason: Error) => void)[] = []
   const { ask } = poolTo(t, url, { connections: 1, onWait: (_opts, withdraw) => void withdrawals.push(withdraw) })
   ask({ path: '/held' })
-  await eventually(() => held.length === 1, 'the first')
+  await eventually(() => held.length === 1, 'the first request')
   const second = ask({ path: '/second' })
   const third = ask({ path: '/third' })
   await iterations(3)
@@ -98,7 +98,7 @@ t.test('a connection without a waiting request serves the next one, or reaches i
   const first = ask({ path: '/first' })
   await iterations(1)
   withdrawals[0]!(new Error('left'))
-  await eventually(() => sockets.size === 1, 'the connection')
+  await eventually(() => sockets.size === 1, 'the connection to open')
   await iterations(5)
   const second = ask({ path: '/second' })
   await second.done
@@ -108,7 +108,7 @@ t.test('a connection without a waiting request serves the next one, or reaches i
     onWait: (_opts, withdraw) => void queueMicrotask(() => withdraw(new Error('left')))
   })
   idle.ask()
-  await eventually(() => other.sockets.size === 1, 'the connection')
+  await eventually(() => other.sockets.size === 1, 'the connection to open')
   await eventually(() => other.sockets.size === 0, 'its end', 6000)
 })
 
@@ -126,7 +126,7 @@ t.test('an abort closes the connection at once, and is reported once', async (t)
     const reason = new Error('enough')
     const abort = (controller: { abort(reason: Error): void } | null) => controller!.abort(reason)
     const heard = ask({}, new Heard(hook === null ? {} : { [hook]: abort }))
-    await eventually(() => requests === 1, 'the request')
+    await eventually(() => requests === 1, 'the request at the service')
     if (hook === null) abort(heard.controller)
     await heard.done
     abort(heard.controller)
@@ -155,7 +155,7 @@ t.test('a connection that is destroyed while a body is read', async (t) => {
   t.strictSame([heard.events, heard.error?.code], [['start', '200', 'data', 'error'], 'JW_UPSTREAM_RESET'])
 })
 
-t.test('connections that cannot be made', async (t) => {
+t.test('requests fail if connections cannot be opened', async (t) => {
   const url = await refused()
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   const all = Array.from({ length: 5 }, () => ask())

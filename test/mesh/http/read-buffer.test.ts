@@ -19,7 +19,7 @@ t.test('large only after a full small buffer with more bytes expected, and until
   t.notOk(buffer.isToChange(smallBytes - 1))
   t.ok(buffer.isToChange(smallBytes))
   buffer.choose(smallBytes, false)
-  t.equal(buffer.current, small, 'the rest fits')
+  t.equal(buffer.current, small, 'the small buffer is used while the rest fits')
   buffer.choose(smallBytes + 1, false)
   const large = buffer.current
   t.equal(large.length, largeBytes)

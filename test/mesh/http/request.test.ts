@@ -40,7 +40,7 @@ async function service(t: Test) {
   return { url, wire, ask, send, host }
 }
 
-t.test('headers of every form', async (t) => {
+t.test('headers of every form are sent', async (t) => {
   const { send, host } = await service(t)
   const bytes = 'GET /a?b=1 HTTP/1.1\r\nHOST\r\nA: 1\r\nb: 2\r\nb: 3\r\nC: \xe9\r\nd: \r\n\r\n'
   const forms: [string, unknown][] = [
@@ -68,7 +68,7 @@ t.test('headers of every form', async (t) => {
   }
 })
 
-t.test('bodies of every form', async (t) => {
+t.test('bodies of every form are sent', async (t) => {
   const { send } = await service(t)
   const head = (method: string, more: string) => `${method} / HTTP/1.1\r\nHOST\r\n${more}\r\n`
   const large = 'x\xe9'.repeat(40_000)
@@ -121,11 +121,14 @@ t.test('a body with a method that defines none closes the connection', async (t)
   for (const method of ['GET', 'DELETE', 'OPTIONS']) {
     const { text } = await send({ method, body: 'abc' })
     t.match(text, `\r\nconnection: close\r\ncontent-length: 3\r\n\r\nabc`)
-    await eventually(() => wire.sockets.every(({ readableEnded, destroyed }) => readableEnded || destroyed), 'the end')
+    await eventually(
+      () => wire.sockets.every(({ readableEnded, destroyed }) => readableEnded || destroyed),
+      'the connections to close'
+    )
   }
 })
 
-t.test('bodies that do not match Content-Length', async (t) => {
+t.test('a body that does not match Content-Length fails the request', async (t) => {
   const { send, wire, ask } = await service(t)
   const withLength = { 'content-length': '3' }
   const bodies = [
@@ -164,7 +167,7 @@ t.test('the header section does not wait for a body that has not arrived', async
     wire.text = ''
     const body = new PassThrough()
     const heard = ask({ method: 'PUT', body, headers })
-    await eventually(() => wire.text !== '', 'the head')
+    await eventually(() => wire.text !== '', 'the header section')
     t.equal(wire.text, `PUT / HTTP/1.1\r\nhost: ${host}\r\nconnection: keep-alive\r\n${framing}\r\n\r\n`)
     t.ok(heard.controller?.awaitsBody)
     body.end('abc')
@@ -174,7 +177,7 @@ t.test('the header section does not wait for a body that has not arrived', async
   }
 })
 
-t.test('requests that must not be sent', async (t) => {
+t.test('malformed requests are not sent', async (t) => {
   const { url, wire, ask } = await service(t)
   const evil = ['\r\nX: y', '\nX: y', '\rX: y', '\0', '\x7f', '\x01', '\u010a', '\u{1f600}']
   const shifty = () => {
@@ -239,7 +242,7 @@ t.test('requests that must not be sent', async (t) => {
   }
   t.equal(wire.text, '')
   const upgrade = poolTo(t, url).ask({ upgrade: 'websocket' })
-  await eventually(() => wire.text.endsWith('\r\n\r\n'), 'the request')
+  await eventually(() => wire.text.endsWith('\r\n\r\n'), 'the complete request')
   t.match(wire.text, /\r\nconnection: upgrade\r\nupgrade: websocket\r\n/)
   upgrade.controller!.abort(new Error('enough'))
 })
@@ -321,26 +324,29 @@ t.test('a service that does not read pauses the body until it reads again', asyn
   }
 })
 
-t.test('a body that fails', async (t) => {
+t.test('a body that fails fails the request', async (t) => {
   const { wire, ask } = await service(t)
   const broken = Object.assign(new Error('broken'), { code: 'EBROKEN' })
   for (const when of ['before', 'after']) {
     const body = new Readable({ read() {} })
     const heard = ask({ method: 'PUT', body, headers: { 'content-length': '10' } })
-    await eventually(() => heard.events.length === 1, 'the start')
+    await eventually(() => heard.events.length === 1, 'the start of the request')
     if (when === 'after') {
       wire.text = ''
       body.push('half')
-      await eventually(() => wire.text.endsWith('half'), 'its first half')
+      await eventually(() => wire.text.endsWith('half'), 'the first half of the body')
     }
     body.destroy(broken)
     await heard.done
     t.equal(heard.error, broken)
-    await eventually(() => wire.sockets.every(({ readableEnded, destroyed }) => readableEnded || destroyed), 'the end')
+    await eventually(
+      () => wire.sockets.every(({ readableEnded, destroyed }) => readableEnded || destroyed),
+      'the connections to close'
+    )
   }
   const left = new Readable({ read() {} })
   const heard = ask({ method: 'PUT', body: left })
-  await eventually(() => heard.events.length === 1, 'the start')
+  await eventually(() => heard.events.length === 1, 'the start of the request')
   left.destroy()
   await heard.done
   t.equal(heard.error?.code, 'UND_ERR_ABORTED')

@@ -13,7 +13,7 @@ import {
 const head = (text: string) => parseHead(text, text.indexOf('\r\n\r\n'))
 const withFields = (...fields: string[]) => head(['HTTP/1.1 200 OK', ...fields, '', ''].join('\r\n'))
 
-t.test('invalid status lines', async (t) => {
+t.test('invalid status lines are refused', async (t) => {
   const bad = [
     'HTTP/2 200 OK',
     'HTTP/2.0 200 OK',
@@ -50,7 +50,7 @@ t.test('invalid status lines', async (t) => {
   }
 })
 
-t.test('status lines', async (t) => {
+t.test('valid status lines are parsed', async (t) => {
   for (const [line, status, text, minor] of [
     ['HTTP/1.1 200 OK', 200, 'OK', 1],
     ['HTTP/1.1 200', 200, '', 1],
@@ -73,7 +73,7 @@ t.test('bytes that are not HTTP fail without waiting for more', async (t) => {
   }
 })
 
-t.test('invalid field lines', async (t) => {
+t.test('invalid field lines are refused', async (t) => {
   const bad = [
     'A : b',
     'A\t: b',
@@ -106,7 +106,7 @@ t.test('invalid field lines', async (t) => {
   }
 })
 
-t.test('fields', async (t) => {
+t.test('valid field lines are parsed', async (t) => {
   const { headers, rawHeaders } = withFields(
     'Content-Type:text/plain',
     'X-Blank: \t  ',
@@ -149,7 +149,7 @@ t.test('trailers are read as fields', async (t) => {
   t.throws(() => parseFields('a : 1', 0, 5, []), { code: 'HPE_INVALID_HEADER_TOKEN' })
 })
 
-t.test('ambiguous framing', async (t) => {
+t.test('ambiguous framing is refused', async (t) => {
   const bad = [
     ['Content-Length: 3, 3'],
     ['Content-Length: 3', 'Content-Length: 3'],
@@ -186,7 +186,7 @@ t.test('ambiguous framing', async (t) => {
   }
 })
 
-t.test('valid framing', async (t) => {
+t.test('valid framing is accepted', async (t) => {
   const length = (method: string, status: number, ...fields: string[]) =>
     bodyLength(head([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')), method)
   for (const [expected, method, status, ...fields] of [
@@ -211,7 +211,7 @@ t.test('valid framing', async (t) => {
   }
 })
 
-t.test('connections that may be reused', async (t) => {
+t.test('version and Connection decide whether a connection is reused', async (t) => {
   const persists = (version: string, ...fields: string[]) =>
     isPersistent(head([`HTTP/${version} 200 OK`, ...fields, '', ''].join('\r\n')))
   for (const [expected, version, ...fields] of [

@@ -32,7 +32,7 @@ const samples: Record<string, Sample> = {
   'head of chunks': { bytes: inChunks, body: '', method: 'HEAD' },
   204: { bytes: 'HTTP/1.1 204 No Content\r\n\r\n', body: '', events: ['start', '204', 'end'] },
   304: { bytes: 'HTTP/1.1 304 Not Modified\r\nContent-Length: 7\r\n\r\n', body: '', events: ['start', '304', 'end'] },
-  'after interim answers': {
+  'after interim responses': {
     bytes: `HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 102 x\r\n\r\n${ok}Content-Length: 1\r\n\r\n!`,
     body: '!',
     events: ['start', '103', '102', '200', 'data', 'end']

@@ -153,7 +153,7 @@ export class Feed {
         lent.fill('X')
       }
       if (this.#ended && this.#waiting.length === 0 && !this.reader.holds && !this.reader.finish())
-        throw new Error('cut off')
+        throw new Error('truncated')
     } catch (error) {
       this.fault = error as Error
       this.request.fail(this.fault)

@@ -35,7 +35,7 @@ async function secure(t: Test) {
   return { ca: ca.cert, url, server, count: () => connections }
 }
 
-t.test('over TLS', async (t) => {
+t.test('requests over TLS', async (t) => {
   const { ca, url, server, count } = await secure(t)
   const { ask, pool } = poolTo(t, url, { ca })
   const allClosed = () => {

@@ -31,7 +31,7 @@ async function talk(socket: Duplex, first: string): Promise<string> {
   return text
 }
 
-t.test('an upgrade gets a connection of its own, and the bytes after the 101', async (t) => {
+t.test('an upgrade gets a new connection, and the bytes after the 101', async (t) => {
   const { url, count, sockets } = await upgrading(t, 'first bytes')
   const { ask, pool } = poolTo(t, url, { connections: 2 })
   await ask().done
@@ -50,7 +50,7 @@ t.test('an upgrade gets a connection of its own, and the bytes after the 101', a
   pool.destroy()
   t.notOk(heard.socket!.destroyed)
   heard.socket!.destroy()
-  await eventually(() => sockets.size === 0, 'the end')
+  await eventually(() => sockets.size === 0, 'the connections to close')
 })
 
 t.test('an upgrade does not wait for idle connections, nor other requests for an upgrade', async (t) => {

@@ -35,7 +35,7 @@ function parties(t: Parameters<typeof scene>[0]) {
 const versions = ['TLSv1.2', 'TLSv1.3'] as const
 
 for (const short of [true, false]) {
-  t.test(`required for all hosts, by ${short ? 'ca' : 'clientCertificate'}`, async (t) => {
+  t.test(`a client certificate is required for all hosts, by ${short ? 'ca' : 'clientCertificate'}`, async (t) => {
     const { main, one, alice, bob } = parties(t)
     const tls = { ...main, ...(short ? { ca: one.file } : { clientCertificate: { ca: one.file } }) }
     const { port, metric, log } = await listening(t, tls)
@@ -44,7 +44,11 @@ for (const short of [true, false]) {
         const to = { maxVersion, ...(servername && { servername }) }
         t.match(await shake(port, { ...to, ...shows(alice) }), { status: 200 })
         t.match(await shake(port, to), { status: 0 }, 'none')
-        t.match(await shake(port, { ...to, ...shows(bob) }), { status: 0 }, 'of another authority')
+        t.match(
+          await shake(port, { ...to, ...shows(bob) }),
+          { status: 0 },
+          'a certificate of another authority is refused'
+        )
       }
     }
     t.equal(await metric('jingwei_edge_refused_total{reason="client-certificate",listener="default"}'), 8)
@@ -61,7 +65,7 @@ for (const short of [true, false]) {
   })
 }
 
-t.test('requested: none is accepted, an invalid one is not, and requests have the verified one', async (t) => {
+t.test('a requested certificate may be missing but not invalid, and requests have the verified one', async (t) => {
   const { main, one, alice, bob } = parties(t)
   const tls = { ...main, clientCertificate: { mode: 'request', ca: one.file } }
   const { port, log } = await listening(t, tls, {}, { before: telling })
@@ -133,7 +137,7 @@ async function byHost(t: Parameters<typeof scene>[0], http2 = true) {
 }
 
 for (const http2 of [true, false]) {
-  t.test(`by host: each has its own rules and authorities, with http2: ${http2}`, async (t) => {
+  t.test(`each host has its own rules and authorities, with http2: ${http2}`, async (t) => {
     const { port, alice, bob } = await byHost(t, http2)
     const cases: [host: string, certificate: Issued | null, expected: number][] = [
       ['www.example.com', null, 200],
@@ -161,7 +165,7 @@ for (const http2 of [true, false]) {
   })
 }
 
-t.test('by host: a certificate is only requested for hosts that are configured so', async (t) => {
+t.test('a certificate is only requested for hosts that are configured so', async (t) => {
   const { port, alice } = await byHost(t)
   const verified = async (servername: string) => {
     const session = await sessionTo(t, port, { servername, ...shows(alice) })
@@ -202,10 +206,10 @@ t.test('a request for a host with rules other than those of its connection is 42
   const session = await sessionTo(t, port, { servername: 'www.example.com' })
   t.match(await askOver(session, 'other.example.com'), { status: 200 })
   t.match(await askOver(session, 'admin.example.com'), misdirected, 'HTTP/2: connections are coalesced')
-  t.match(await askOver(session, 'www.example.com'), { status: 200 }, 'the session goes on')
+  t.match(await askOver(session, 'www.example.com'), { status: 200 }, 'the session continues')
 })
 
-t.test('by host: no session is resumed, since it would carry the verification of another host', async (t) => {
+t.test('no session is resumed with rules by host, since it would carry the verification of another host', async (t) => {
   const { port, alice } = await byHost(t)
   for (const maxVersion of versions) {
     const open = await shake(port, { maxVersion, servername: 'www.example.com' }, 'www.example.com')
@@ -270,7 +274,7 @@ t.test('the rule applies to a handshake for a listener of a plugin, without hook
   t.equal(await upgrade({ servername: 'www.example.com' }, 'admin.example.com'), '421')
 })
 
-t.test('required for all hosts but one', async (t) => {
+t.test('a client certificate can be required for all hosts except one', async (t) => {
   const { main, one, alice } = parties(t)
   const tls = { ...main, ca: one.file, hosts: [{ names: ['open.example.com'], clientCertificate: { mode: 'none' } }] }
   const { port } = await listening(t, tls)
@@ -279,7 +283,11 @@ t.test('required for all hosts but one', async (t) => {
     t.match(await shake(port, { maxVersion, servername: 'open.example.com' }, 'www.example.com'), { status: 421 })
     t.match(await shake(port, { maxVersion, servername: 'www.example.com' }, 'www.example.com'), { status: 0 })
     t.match(await shake(port, { maxVersion, ...shows(alice) }, 'www.example.com'), { status: 200 })
-    t.match(await shake(port, { maxVersion, ...shows(alice) }, 'open.example.com'), { status: 421 }, 'without a name')
+    t.match(
+      await shake(port, { maxVersion, ...shows(alice) }, 'open.example.com'),
+      { status: 421 },
+      'a request on a connection without a server name is 421'
+    )
   }
 })
 

@@ -8,7 +8,7 @@ import { connect, parse } from '../../../helpers/gateway.ts'
 import { listening, scene, shake } from './support.ts'
 
 for (const http2 of [false, true]) {
-  t.test(`a 400 that names the cause, with http2: ${http2}`, async (t) => {
+  t.test(`plain HTTP on a port with TLS gets a 400 that names the cause, with http2: ${http2}`, async (t) => {
     const { issue } = scene(t)
     const { certFile, keyFile } = issue('localhost')
     const tls = { cert: certFile, key: keyFile }
@@ -35,7 +35,7 @@ for (const http2 of [false, true]) {
     const status = await new Promise((resolve) => {
       http.get({ port, host: '127.0.0.1', agent: false }, (response) => resolve(response.resume().statusCode))
     })
-    t.equal(status, 400, 'an HTTP client')
+    t.equal(status, 400, 'an HTTP client gets 400')
     t.match(await shake(port), { status: 200 })
   })
 }

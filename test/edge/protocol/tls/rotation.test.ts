@@ -14,7 +14,7 @@ tlsFilesTiming.intervalMs = 20
 
 const reloads = (outcome: string) => `jingwei_edge_certificate_reloads_total{listener="default",outcome="${outcome}"}`
 
-t.test('under load, over HTTP/1.1 and HTTP/2: no request and no connection is lost', async (t) => {
+t.test('certificates rotate under load over HTTP/1.1 and HTTP/2 without a lost request or connection', async (t) => {
   const { issue, folder, path } = scene(t)
   const generations = Array.from({ length: 6 }, (_, i) => issue(`generation-${i}`, ['a.example', '*.b.example']))
   lay(generations[0]!, folder)
@@ -83,7 +83,7 @@ t.test('under load, over HTTP/1.1 and HTTP/2: no request and no connection is lo
   standing.destroy()
 })
 
-t.test('the default certificate, for clients without a server name', async (t) => {
+t.test('the default certificate rotates for clients without a server name', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('first'), folder)
   const { port } = await listening(t, { cert: path('tls.crt'), key: path('tls.key') })
@@ -106,7 +106,7 @@ for (const kind of ['named', 'in a folder'] as const) {
     const unusable = () => metric('jingwei_edge_certificates_unusable{listener="default"}')
 
     writeFileSync(files.cert, second.cert.slice(0, 300))
-    await eventually(() => errors().length === 1, 'half a file')
+    await eventually(() => errors().length === 1, 'the error of the truncated file')
     await new Promise((resolve) => setTimeout(resolve, 200))
     t.match(errors(), [
       {
@@ -133,18 +133,18 @@ for (const kind of ['named', 'in a folder'] as const) {
     )
 
     rmSync(files.key)
-    await eventually(() => errors().length === 3, 'a key that is gone')
+    await eventually(() => errors().length === 3, 'the error of the missing key')
     t.equal(await shown(), 'second')
     copyFileSync(second.keyFile, files.key)
     await eventually(async () => (await unusable()) === 0, 'back with the same content')
     utimesSync(files.cert, new Date(), new Date())
     await new Promise((resolve) => setTimeout(resolve, 150))
-    t.equal(await metric(reloads('success')), 1, 'no change')
+    t.equal(await metric(reloads('success')), 1, 'an unchanged file is not reloaded')
     t.equal(errors().length, 3)
   })
 }
 
-t.test('Kubernetes secrets: one link is replaced, and both files with it', async (t) => {
+t.test('a replaced link of a Kubernetes secret reloads both files', async (t) => {
   const { issue, path } = scene(t)
   lay(issue('first', ['a.example']), path('..1'))
   symlinkSync('..1', path('..data'))
@@ -162,23 +162,23 @@ t.test('Kubernetes secrets: one link is replaced, and both files with it', async
   )
 })
 
-t.test('pairs and folders that are added and removed', async (t) => {
+t.test('added pairs and folders are served, removed ones are not', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('a.example'), folder, 'a.crt', 'a.key')
   const { port, log } = await listening(t, { folders: [folder], strict: true })
   const shown = async (servername: string) => (await shake(port, { servername })).shown
   t.equal(await shown('b.example'), undefined)
   lay(issue('b.example'), folder, 'b.crt', 'b.key')
-  await eventually(async () => (await shown('b.example')) === 'b.example', 'a new pair')
+  await eventually(async () => (await shown('b.example')) === 'b.example', 'the new pair to be served')
   // As certbot does for a new domain.
   mkdirSync(path('c.example'))
   lay(issue('c.example'), path('c.example'), 'fullchain.pem', 'privkey.pem')
-  await eventually(async () => (await shown('c.example')) === 'c.example', 'a new folder')
+  await eventually(async () => (await shown('c.example')) === 'c.example', 'the new folder to be served')
   rmSync(path('b.crt'))
   rmSync(path('b.key'))
-  await eventually(async () => (await shown('b.example')) === undefined, 'a pair is removed')
+  await eventually(async () => (await shown('b.example')) === undefined, 'the removed pair not to be served')
   rmSync(path('c.example'), { recursive: true })
-  await eventually(async () => (await shown('c.example')) === undefined, 'a folder is removed')
+  await eventually(async () => (await shown('c.example')) === undefined, 'the removed folder not to be served')
   t.match(
     log.filter(({ msg }) => String(msg).startsWith('certificate removed')).map(({ certificate }) => certificate),
     [path('b.crt'), path('c.example/fullchain.pem')]
@@ -189,7 +189,7 @@ t.test('pairs and folders that are added and removed', async (t) => {
   )
   rmSync(path('a.crt'))
   await eventually(() => log.some(({ msg }) => msg === 'no usable certificate is left: the previous ones stay in use'))
-  t.equal(await shown('a.example'), 'a.example', 'the last one stays')
+  t.equal(await shown('a.example'), 'a.example', 'the last pair is kept')
 })
 
 t.test('a folder that cannot be read for a while keeps its certificates', async (t) => {
@@ -204,7 +204,7 @@ t.test('a folder that cannot be read for a while keeps its certificates', async 
   await eventually(async () => (await shake(port, { servername: 'a.example' })).shown === 'again')
 })
 
-t.test('client authorities that change, and a session from before', async (t) => {
+t.test('changed client authorities apply to resumed sessions, too', async (t) => {
   const { issue, folder, path } = scene(t)
   const [one, two] = [authority(folder, 'one'), authority(folder, 'two')]
   const [alice, bob] = [one.issue('alice'), two.issue('bob')]

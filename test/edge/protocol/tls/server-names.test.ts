@@ -8,7 +8,7 @@ import { lay, listening, scene, sessionTo, shake } from './support.ts'
 
 const pairOf = ({ certFile, keyFile }: { certFile: string; keyFile: string }) => ({ cert: certFile, key: keyFile })
 
-t.test('exact names, wildcards of one label, and the default', async (t) => {
+t.test('certificates are selected by exact name, wildcard of one label, and default', async (t) => {
   const { issue } = scene(t)
   const main = issue('main')
   const exact = issue('exact', ['API.Example.com', 'exact.example.com.'])
@@ -46,7 +46,7 @@ t.test('exact names, wildcards of one label, and the default', async (t) => {
   }
 })
 
-t.test('a client that sends an address as server name, against RFC 6066', async (t) => {
+t.test('a client that sends an address as server name, against RFC 6066, gets the default', async (t) => {
   const { issue } = scene(t)
   const address = issue('address', [], { san: 'IP:127.0.0.1' })
   const { port } = await listening(t, { ...pairOf(issue('main')), certificates: [pairOf(address)] })
@@ -62,7 +62,7 @@ t.test('a client that sends an address as server name, against RFC 6066', async 
   t.equal(await shownFor('::1'), 'main')
 })
 
-t.test('HTTP/2: the same certificates', async (t) => {
+t.test('the same certificates are selected over HTTP/2', async (t) => {
   const { issue } = scene(t)
   const { port } = await listening(t, { ...pairOf(issue('main')), certificates: [pairOf(issue('a.example'))] })
   const session = await sessionTo(t, port, { servername: 'a.example' })
@@ -70,7 +70,7 @@ t.test('HTTP/2: the same certificates', async (t) => {
   t.equal(socket.getPeerCertificate().subject.CN, 'a.example')
 })
 
-t.test('strict: names without a certificate, and no name, fail with an alert and are logged', async (t) => {
+t.test('with strict, names without a certificate and no name fail with an alert, and are logged', async (t) => {
   const { issue } = scene(t)
   const gateway = await listening(t, {
     certificates: [pairOf(issue('a.example')), pairOf(issue('*.b.example'))],
@@ -106,7 +106,7 @@ t.test('a server name with invalid characters is escaped in the log', async (t) 
   )
 })
 
-t.test('the default: by name, else the first of the list', async (t) => {
+t.test('the default certificate is the one named, else the first of the list', async (t) => {
   const { issue } = scene(t)
   const certificates = [issue('a.example'), issue('b.example', ['*.b.example'])].map(pairOf)
   const first = await listening(t, { certificates })
@@ -119,7 +119,7 @@ t.test('the default: by name, else the first of the list', async (t) => {
   t.match(await shake(written.port), { shown: 'idna' })
 })
 
-t.test('of several certificates for one name, the one that expires last', async (t) => {
+t.test('of several certificates for one name, the one that expires last is served', async (t) => {
   const { issue } = scene(t)
   const [short, long] = [issue('short', ['a.example'], { days: 1 }), issue('long', ['a.example'], { days: 9 })]
   for (const certificates of [[short, long].map(pairOf), [long, short].map(pairOf)]) {
@@ -128,7 +128,7 @@ t.test('of several certificates for one name, the one that expires last', async 
   }
 })
 
-t.test('folders: pairs with the file names of other software', async (t) => {
+t.test('folders can have pairs with the file names of other software', async (t) => {
   const { issue, folder, path } = scene(t)
   lay(issue('crt'), folder, 'a.crt', 'a.key')
   lay(issue('cer'), folder, 'b.cer', 'b.key')
@@ -208,7 +208,7 @@ t.test('the admin port shows certificates without secrets, and metrics their tim
   )
 })
 
-t.test('versions and ciphers: by default TLS 1.2 and 1.3 with forward secrecy', async (t) => {
+t.test('the default versions and ciphers are TLS 1.2 and 1.3 with forward secrecy', async (t) => {
   const { issue } = scene(t)
   const pair = pairOf(issue('main'))
   const { port, metric } = await listening(t, pair)

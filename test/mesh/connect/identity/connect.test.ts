@@ -38,7 +38,7 @@ async function scene(t: Test) {
   return { ...consul, identity, lines, of, outcomes }
 }
 
-t.test('ready with both, renewed with either, and each query blocks', async (t) => {
+t.test('the identity is ready with leaf and roots, renewed with either, and queries block', async (t) => {
   const { respond, held, requests, identity, outcomes, of } = await scene(t)
   let ready = 0
   identity.whenReady(() => ready++)
@@ -54,17 +54,17 @@ t.test('ready with both, renewed with either, and each query blocks', async (t) 
   t.match(identity.status(), { spiffeId: uri, error: null })
 
   const before = identity.credentials
-  await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions')
+  await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'blocking queries for leaf and roots')
   respond(leafPath, leaf(first, 'two', 3), 11)
-  await eventually(() => identity.credentials !== before, 'the new leaf')
+  await eventually(() => identity.credentials !== before, 'the new leaf certificate')
   t.ok(identity.credentials!.expiresAt! > before!.expiresAt!)
   const renewed = identity.credentials
   respond(rootsPath, roots(second, first), 21)
-  await eventually(() => identity.credentials !== renewed, 'the new roots')
+  await eventually(() => identity.credentials !== renewed, 'the new root certificates')
   t.same(outcomes.filter((outcome) => outcome === 'success').length, 3)
   t.equal(ready, 1)
   t.equal(of('error').length, 1, 'the roots that failed at first')
-  await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'both questions again')
+  await eventually(() => held(leafPath) === 1 && held(rootsPath) === 1, 'blocking queries for leaf and roots again')
   const questions = requests.length
   await sleep(200)
   t.equal(requests.length, questions, 'no further queries')
@@ -88,14 +88,14 @@ t.test('invalid responses change nothing, and are logged once', async (t) => {
     { ...other, PrivateKeyPEM: 7 }
   ]) {
     respond(leafPath, bad, 11)
-    await eventually(() => identity.error !== null, 'the refusal')
+    await eventually(() => identity.error !== null, 'the rejected leaf')
     await sleep(60)
     t.equal(identity.credentials, good, JSON.stringify(bad).slice(0, 40))
   }
   t.equal(of('error').length, 1)
   t.equal(outcomes.filter((outcome) => outcome === 'failure').length, 1)
   respond(leafPath, leaf(first, 'mended'), 12)
-  await eventually(() => identity.error === null, 'the mended one')
+  await eventually(() => identity.error === null, 'the valid leaf')
   t.not(identity.credentials, good)
   for (const bad of [{ TrustDomain: 'x', Roots: [] }, { Roots: [{ RootCert: first.cert }] }, null]) {
     const now = identity.credentials
@@ -103,7 +103,7 @@ t.test('invalid responses change nothing, and are logged once', async (t) => {
     await eventually(() => identity.error !== null, 'the refusal of the roots')
     t.equal(identity.credentials, now)
     respond(rootsPath, roots(first), 31)
-    await eventually(() => identity.error === null, 'good roots')
+    await eventually(() => identity.error === null, 'the valid roots')
   }
 })
 
@@ -121,7 +121,7 @@ t.test('an index that goes backwards is reset; a Consul that does not block is q
   respond(rootsPath, roots(first), null)
   const before = count()
   await sleep(300)
-  t.ok(count() - before <= 2, 'without an index it is polled')
+  t.ok(count() - before <= 2, 'without an index, the roots are polled')
 })
 
 t.test('a source does not start until the gateway has its certificate', async (t) => {

@@ -36,7 +36,7 @@ async function scene(t: Test) {
   return { ...consul, intentions, rules: say, fallTo, of, lines }
 }
 
-t.test('by precedence: exact before wildcard, then the default', async (t) => {
+t.test('exact intentions precede wildcards, and these precede the default', async (t) => {
   const { intentions, rules, fallTo, requests } = await scene(t)
   const [orders, users, other] = ['orders', 'users', 'other'].map((name) => intentions.to(name))
   t.equal(intentions.to('orders'), orders)
@@ -49,7 +49,7 @@ t.test('by precedence: exact before wildcard, then the default', async (t) => {
   await are('allowed', 'denied', 'denied')
   t.notOk(
     requests.some((url) => url.startsWith(check)),
-    'the default is not used'
+    'the default of Consul is not queried'
   )
   rules(rule('users', 8, deny))
   await are('allowed', 'denied', 'allowed')
@@ -72,19 +72,19 @@ t.test('Consul unavailable: the last known intentions stay; logged once, and onc
   const orders = intentions.to('orders')
   respond(match, 'Permission denied', null, 403)
   intentions.start()
-  await eventually(() => /intentions:read on gateway/.test(intentions.error ?? ''), 'the refusal')
+  await eventually(() => /intentions:read on gateway/.test(intentions.error ?? ''), 'the permission error')
   t.equal(orders.verdict, 'unknown')
   rules(rule('orders', 9, deny))
-  await eventually(() => orders.verdict === 'denied', 'the denial')
+  await eventually(() => orders.verdict === 'denied', 'the verdict "denied"')
   for (const bad of ['rubbish', {}, { gateway: 7 }, null]) {
     respond(match, bad)
-    await eventually(() => intentions.error !== null, 'the failure')
+    await eventually(() => intentions.error !== null, 'the failure of Consul')
     await sleep(50)
     t.equal(orders.verdict, 'denied')
   }
   t.equal(lines.filter(({ level }) => level === 'warn').length, 2)
   rules(rule('orders', 9, allow))
-  await eventually(() => orders.verdict === 'allowed', 'the permission')
+  await eventually(() => orders.verdict === 'allowed', 'the verdict "allowed"')
   t.equal(intentions.error, null)
 })
 
@@ -94,7 +94,7 @@ t.test('without a known default, the sidecar decides', async (t) => {
   rules(rule('users', 9, deny))
   respond(check, 'Permission denied', null, 403)
   intentions.start()
-  await eventually(() => users!.verdict === 'denied', 'what is said')
+  await eventually(() => users!.verdict === 'denied', 'the verdict of the intention')
   t.equal(orders!.verdict, 'unknown')
 })
 
@@ -119,14 +119,14 @@ t.test('a denied call opens no connection', async (t) => {
   t.match(mesh.status()[0]!.concerns.transport, { mode: 'direct', intention: 'denied' })
 })
 
-t.test('shadow mode only counts', async (t) => {
+t.test('shadow mode only counts denied calls', async (t) => {
   const { mesh, counts } = await calledMesh(t, { intentions: { mode: 'shadow' } }, rule('orders', 9, deny))
   t.equal(await call(mesh), 'orders')
   t.equal(counts['jingwei_mesh_shadowed_total{orders,intentions}'], 1)
   t.equal(counts['jingwei_mesh_intention_denials_total{orders}'], undefined)
 })
 
-t.test('off by default; if on, missing requirements are reported at once', async (t) => {
+t.test('intentions are off by default, and missing requirements are reported at the start', async (t) => {
   const peer = await upstream(t, 'orders')
   const open = (policy: Partial<MeshPolicy>, more = {}, consul = {}) => {
     const { instances: _none, ...found } = service('orders', [peer.url], policy)

@@ -5,12 +5,16 @@ import { parseSpiffe, speaksFor } from '../../../../plugins/mesh/connect/identit
 const domain = '11111111-2222.consul'
 const orders = `spiffe://${domain}/ns/default/dc/dc1/svc/orders`
 
-t.test('SPIFFE IDs of services, and no others', async (t) => {
+t.test('SPIFFE IDs of services are parsed, others are refused', async (t) => {
   const id = { trustDomain: domain, namespace: 'default', datacenter: 'dc1', service: 'orders' }
   t.strictSame(parseSpiffe(orders), id)
   t.strictSame(parseSpiffe(orders.replace('11111111-2222.consul', '11111111-2222.CONSUL')), id)
   t.strictSame(parseSpiffe(`spiffe://${domain}/ns/default/dc/dc1/svc/a%20b`), { ...id, service: 'a b' })
-  t.strictSame(parseSpiffe(`spiffe://${domain}/ap/part/ns/default/dc/dc1/svc/orders`), null, 'another partition')
+  t.strictSame(
+    parseSpiffe(`spiffe://${domain}/ap/part/ns/default/dc/dc1/svc/orders`),
+    null,
+    'an ID of another partition is refused'
+  )
   for (const odd of [
     `spiffe://${domain}/agent/client/dc/dc1/id/x`,
     `spiffe://${domain}/gateway/mesh/dc/dc1`,
@@ -30,13 +34,13 @@ t.test('SPIFFE IDs of services, and no others', async (t) => {
   }
 })
 
-t.test('identities that are valid for the target', async (t) => {
+t.test('an identity must be valid for the target', async (t) => {
   const target = { service: 'orders', namespace: 'default', trustDomain: domain, datacenters: ['dc1', 'dc2'] }
   const check = (subjectaltname: string | undefined, of: object = {}) =>
     speaksFor('orders', () => ({ ...target, ...of }))('127.0.0.1', { subjectaltname } as unknown as PeerCertificate)
   t.equal(check(`URI:${orders}`), undefined)
   t.equal(check(`DNS:orders.internal, URI:${orders}`), undefined)
-  t.equal(check(`URI:${orders.replace('dc1', 'dc2')}`), undefined, 'a failover datacenter')
+  t.equal(check(`URI:${orders.replace('dc1', 'dc2')}`), undefined, 'an ID of a failover datacenter is valid')
   t.equal(check(`URI:${orders}`, { trustDomain: domain.toUpperCase() }), undefined)
   for (const names of [
     undefined,
@@ -55,6 +59,6 @@ t.test('identities that are valid for the target', async (t) => {
     t.equal(error?.code, 'JW_UPSTREAM_UNTRUSTED', `${names}`)
     t.match(error?.cause?.message, /expected a certificate for spiffe:/)
   }
-  t.ok(check(`URI:${orders}`, { trustDomain: null }), 'roots not known yet')
+  t.ok(check(`URI:${orders}`, { trustDomain: null }), 'no ID is valid before the roots are known')
   t.ok(check(`URI:spiffe://null/ns/default/dc/null/svc/orders`, { trustDomain: null, datacenters: [null] }))
 })
