@@ -336,7 +336,7 @@ t.test('a hedge is sent at a percentile of the latency, once there are enough me
   t.equal(fast.requests.length, 25)
   responds = false
   t.equal(await (await mesh.request(get)).body.text(), 'fast')
-  t.match(mesh.status()[0]!.concerns.hedge, { responses: 52 })
+  t.match(mesh.status()[0]!.concerns.hedge, { answers: 52 })
 })
 
 t.test('percentiles of the latency are estimated', async (t) => {
