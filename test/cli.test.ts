@@ -96,8 +96,8 @@ t.test('commands start nothing with an invalid configuration', async (t) => {
 t.test('routes shows the steps of each route, without a query to Consul', async (t) => {
   const { code, stdout } = await jingwei(['routes', file])
   t.equal(code, 0)
-  const [head, full, plain] = stdout.split('\n').map((line) => line.split(/ {2,}/))
-  t.strictSame(head, ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', 'RESPONSE'])
+  const [header, full, plain] = stdout.split('\n').map((line) => line.split(/ {2,}/))
+  t.strictSame(header, ['ROUTE', 'MATCH', 'EDGE', 'SERVICE', 'MESH', 'RESPONSE'])
   const rows = [full!, plain!].sort(([a], [b]) => (a! < b! ? -1 : 1))
   t.strictSame(rows[0]!.slice(0, 2), ['full', 'any =/full x-beta:***'])
   t.match(rows[0]![2], /cors → jwt/)

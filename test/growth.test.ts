@@ -179,9 +179,9 @@ const lists: Readonly<Record<string, (count: number) => () => unknown>> = {
     return () => store.find(other!)
   },
   'fields of a response': (count) => {
-    const head = `HTTP/1.1 200 OK\r\n${names(count).map((name) => `${name}: 1`).join('\r\n')}`
+    const headerSection = `HTTP/1.1 200 OK\r\n${names(count).map((name) => `${name}: 1`).join('\r\n')}`
     const same = `HTTP/1.1 200 OK\r\n${'set-cookie: a=1\r\n'.repeat(count)}`
-    return () => [parseHead(head, head.length), parseHead(same, same.length)]
+    return () => [parseHead(headerSection, headerSection.length), parseHead(same, same.length)]
   },
   'aliases in DNS, the last one first': (count) => {
     const aliases = names(count).map((name, i) => ({ type: 'CNAME', name, data: `name-${i + 1}`, ttl: 1 }))

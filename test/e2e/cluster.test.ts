@@ -156,8 +156,8 @@ t.test('the load balancer retries no request that is not idempotent', async (t) 
     listen((socket) => {
       sockets.add(socket)
       socket.on('error', () => {})
-      socket.once('data', (head) => {
-        received.push(head.toString().split(' ')[0]!)
+      socket.once('data', (headerSection) => {
+        received.push(headerSection.toString().split(' ')[0]!)
         socket.destroy()
       })
     })

@@ -258,32 +258,32 @@ function seriesOf(text: string): Set<string> {
 }
 
 /** Sends raw, pipelined requests, since clients refuse to send some of these. Resolves with the statuses. */
-function sendRaw(port: number, heads: string[]): Promise<number[]> {
+function sendRaw(port: number, headerSections: string[]): Promise<number[]> {
   return new Promise((resolve, reject) => {
     let text = ''
     const statuses = () => [...text.matchAll(/HTTP\/1\.1 (\d{3})/g)].map(([, status]) => Number(status))
-    const socket = connect(port, '127.0.0.1', () => socket.write(heads.join('')))
-    socket.setTimeout(30_000, () => socket.destroy(new Error(`no response to ${heads}`)))
+    const socket = connect(port, '127.0.0.1', () => socket.write(headerSections.join('')))
+    socket.setTimeout(30_000, () => socket.destroy(new Error(`no response to ${headerSections}`)))
     socket.on('data', (chunk) => {
       text += chunk.toString('latin1')
-      if (statuses().length === heads.length) socket.destroy()
+      if (statuses().length === headerSections.length) socket.destroy()
     })
     socket.on('error', reject)
     socket.on('close', () => resolve(statuses()))
   })
 }
 
-const head = (method: string, path: string, host = 'a.example.com', user = 'a') =>
+const headerSection = (method: string, path: string, host = 'a.example.com', user = 'a') =>
   `${method} ${path} HTTP/1.1\r\nhost: ${host}\r\nx-user: ${user}\r\ncontent-length: 0\r\n\r\n`
 
 t.test('promtool accepts the metrics without a warning', async (t) => {
   const { port, metrics } = await gateway(t)
   await sendRaw(port, [
-    head('GET', '/api/orders'),
-    head('GET', '/protected'),
-    head('GET', '/guarded'),
-    head('GET', '/limited/1'),
-    head('GET', '/')
+    headerSection('GET', '/api/orders'),
+    headerSection('GET', '/protected'),
+    headerSection('GET', '/guarded'),
+    headerSection('GET', '/limited/1'),
+    headerSection('GET', '/')
   ])
   const text = await metrics()
   for (const name of ['edge_requests_total', 'mesh_attempts_total', 'mesh_retries_total', 'edge_redis_up']) {
@@ -299,25 +299,25 @@ t.test('whatever clients send, there are no more series than the configuration a
   const paths = ['/api/orders', '/guarded', '/limited/1', '/none', '/protected']
   // Each outcome of each route once; QUERY without a content type is refused before it is routed.
   for (const method of [...configured, 'QUERY', 'NONSENSE']) {
-    for (const path of paths) await sendRaw(port, [head(method, path), head(method, path)])
+    for (const path of paths) await sendRaw(port, [headerSection(method, path), headerSection(method, path)])
   }
   const random = () => Math.random().toString(36).slice(2)
   // Repeat until the dead instance is ejected.
   while (!/ejections_active\{service="protected"\} [1-9]/.test(await metrics())) {
-    await sendRaw(port, [head('GET', '/protected', 'a.example.com', random())])
+    await sendRaw(port, [headerSection('GET', '/protected', 'a.example.com', random())])
   }
   const before = await series()
   t.ok(before.size > 30)
 
   const statuses = new Map<number, number>()
   for (let batch = 0; batch < 100; batch++) {
-    const heads = Array.from({ length: 30 }, (_, index) => {
+    const headerSections = Array.from({ length: 30 }, (_, index) => {
       const method = methods[(batch * 30 + index) % methods.length]!
       const path = `${paths[Math.floor(Math.random() * paths.length)]!.replace('1', '')}/${random()}?${random()}=1`
-      return head(method, path.replace('//', '/'), `${random()}.example.com`, random())
+      return headerSection(method, path.replace('//', '/'), `${random()}.example.com`, random())
     })
-    const received = await sendRaw(port, heads)
-    received.push(...(await sendRaw(port, [head(random().toUpperCase(), `/${random()}`)]))) // no method at all
+    const received = await sendRaw(port, headerSections)
+    received.push(...(await sendRaw(port, [headerSection(random().toUpperCase(), `/${random()}`)]))) // no method at all
     for (const status of received) statuses.set(status, (statuses.get(status) ?? 0) + 1)
   }
   t.comment([...statuses].map(([status, count]) => `${status}: ${count}`).join(', '))

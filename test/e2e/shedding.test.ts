@@ -13,7 +13,7 @@ import { waitFor } from '../helpers/processes.ts'
 import { selfSigned } from '../helpers/self-signed.ts'
 
 const descriptors = 256
-const head = (method: string, more = '') => `${method} /orders HTTP/1.1\r\nHost: h\r\n${more}\r\n`
+const headerSection = (method: string, more = '') => `${method} /orders HTTP/1.1\r\nHost: h\r\n${more}\r\n`
 
 /** Everything that would eject an instance, open a circuit or repeat an attempt. */
 const mesh = {
@@ -76,14 +76,14 @@ t.test(
   'of 300 slow clients, the first are held, the others refused, and open connections are still served',
   async (t) => {
     const { gateway, port } = await gatewayWith(t)
-    const good = connect(port, head('GET'))
+    const good = connect(port, headerSection('GET'))
     t.equal(parse(await good.until('well')).status, 200)
     const slow = Array.from({ length: 300 }, () => connect(port, 'GET /orders HTTP/1.1\r\nX-Slow: '))
     let closed = 0
     for (const client of slow) void client.closed.then(() => closed++)
     await refused(() => closed, 300 - descriptors)
     for (let served = 2; served < 8; served++) {
-      good.send(head('GET'))
+      good.send(headerSection('GET'))
       await waitFor('its response', () => good.received().split('well').length === served + 1)
     }
     t.equal(good.received().split('HTTP/1.1 200 OK').length, 8, 'an open connection is still served')
@@ -94,7 +94,7 @@ t.test(
     t.equal((await gateway.health()).status, 'ready')
     for (const { socket } of slow) socket.destroy()
     await waitFor('new connections to be accepted again', async () => {
-      const { text } = await connect(port, head('GET', 'Connection: close\r\n')).closed
+      const { text } = await connect(port, headerSection('GET', 'Connection: close\r\n')).closed
       return text.endsWith('well')
     })
     good.socket.destroy()
@@ -140,7 +140,7 @@ t.test('HTTP/2 requests over the limit get 503 with Retry-After, the others thei
 
 t.test('WebSockets are refused before requests are', async (t) => {
   const { gateway, port } = await gatewayWith(t)
-  const handshake = head(
+  const handshake = headerSection(
     'GET',
     'Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n'
   )
@@ -148,7 +148,7 @@ t.test('WebSockets are refused before requests are', async (t) => {
   const clients: Client[] = []
   // A few at a time: all at once would need as many connections to services.
   while (clients.length < 150) {
-    const some = Array.from({ length: 10 }, () => connect(port, head('GET')))
+    const some = Array.from({ length: 10 }, () => connect(port, headerSection('GET')))
     for (const client of some) await client.until('well')
     clients.push(...some)
   }
@@ -170,7 +170,7 @@ t.test('WebSockets are refused before requests are', async (t) => {
     if (refusal.test(response)) break
   }
   t.match(response, refusal)
-  other.send(head('GET'))
+  other.send(headerSection('GET'))
   await waitFor('a plain request', () => other.received().split('well').length === 3)
   await blamesNobody(t, gateway)
   for (const { socket } of [...clients, ...slow]) socket.destroy()

@@ -220,8 +220,8 @@ async function gateway(t: Test, listen: object = {}): Promise<Gateway> {
   })
   service.on('upgrade', (request, socket) => {
     socket.on('error', () => {})
-    const head = `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n`
-    socket.write(`${head}sec-websocket-accept: ${accept(request)}\r\n\r\n`)
+    const headerSection = `HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n`
+    socket.write(`${headerSection}sec-websocket-accept: ${accept(request)}\r\n\r\n`)
   })
   service.listen(0, '127.0.0.1')
   await once(service, 'listening')

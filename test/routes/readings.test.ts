@@ -95,8 +95,8 @@ t.test('no spelling of a protected path reaches an open route over HTTP/2', asyn
       const stream = session.request({ ':path': path })
       let status = 0
       let text = ''
-      stream.on('response', (head) => {
-        status = Number(head[':status'])
+      stream.on('response', (fields) => {
+        status = Number(fields[':status'])
       })
       stream.on('data', (chunk: Buffer) => {
         text += chunk.toString()

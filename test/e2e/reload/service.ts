@@ -74,11 +74,11 @@ export async function startCounting(t: Test): Promise<CountingService> {
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
-  server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+  server.on('upgrade', (request: IncomingMessage, socket: Socket, firstBytes: Buffer) => {
     hits++
     socket.write(accept(request))
     socket.once('end', () => socket.end())
-    echo(new Peer(socket, false, head))
+    echo(new Peer(socket, false, firstBytes))
   })
   server.listen(0, '127.0.0.1')
   await once(server, 'listening')

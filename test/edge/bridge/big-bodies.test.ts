@@ -69,8 +69,8 @@ function bodies(bytes: Buffer): Buffer[] {
   const found: Buffer[] = []
   for (let at = 0; at < bytes.length; ) {
     const end = bytes.indexOf('\r\n\r\n', at) + 4
-    const head = bytes.toString('latin1', at, end).toLowerCase()
-    const length = /content-length: (\d+)/.exec(head)
+    const headerSection = bytes.toString('latin1', at, end).toLowerCase()
+    const length = /content-length: (\d+)/.exec(headerSection)
     if (length !== null) {
       at = end + Number(length[1])
       found.push(bytes.subarray(end, at))

@@ -37,9 +37,9 @@ function inPieces(socket: Socket): void {
   socket.on('data', (chunk: Buffer) => {
     seen += chunk.toString('latin1')
     for (let end = seen.indexOf('\r\n\r\n'); end !== -1; end = seen.indexOf('\r\n\r\n')) {
-      const head = seen.slice(0, end)
+      const headerSection = seen.slice(0, end)
       seen = seen.slice(end + 4)
-      const id = Number(/\/(\d+)/.exec(head)?.[1])
+      const id = Number(/\/(\d+)/.exec(headerSection)?.[1])
       queue = queue.then(() => respond(socket, id))
     }
   })

@@ -34,7 +34,7 @@ async function echoing(t: Test, config: object = {}) {
   return before(t, echo.url, config)
 }
 
-const head = (method: string, ...lines: string[]) =>
+const headerSection = (method: string, ...lines: string[]) =>
   `${[`${method} / HTTP/1.1`, 'Host: h', ...lines].join('\r\n')}\r\n\r\n`
 const bodyOf = (text: string) =>
   JSON.parse(Buffer.from(parse(text).body, 'latin1').toString()) as Awaited<ReturnType<typeof ask>>
@@ -43,24 +43,28 @@ t.test('bodies with a length, chunked or empty are forwarded for any method and 
   const { port } = await echoing(t)
   const send = async (bytes: string) => bodyOf(await raw(port, bytes))
   for (const method of ['POST', 'GET', 'DELETE', 'OPTIONS', 'PATCH']) {
-    const fixed = await send(`${head(method, 'Content-Length: 3', 'Connection: close')}abc`)
+    const fixed = await send(`${headerSection(method, 'Content-Length: 3', 'Connection: close')}abc`)
     t.equal(fixed.body, 'abc', method)
     t.equal(fixed.headers['content-length'], '3')
     const chunked = await send(
-      `${head(method, 'Transfer-Encoding: Chunked', 'Connection: close')}2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n`
+      `${headerSection(method, 'Transfer-Encoding: Chunked', 'Connection: close')}2\r\nab\r\n1;x=y\r\nc\r\n0\r\n\r\n`
     )
     t.equal(chunked.body, 'abc', `${method} chunked`)
   }
-  const none = await send(head('GET', 'Content-Type: application/json', 'Connection: close'))
+  const none = await send(headerSection('GET', 'Content-Type: application/json', 'Connection: close'))
   t.equal(none.headers['transfer-encoding'], undefined, 'a content type does not imply a body')
   t.equal(none.headers['content-type'], 'application/json')
   for (const method of ['POST', 'PUT']) {
-    const empty = await send(head(method, 'Content-Type: text/plain', 'Content-Length: 0', 'Connection: close'))
+    const empty = await send(
+      headerSection(method, 'Content-Type: text/plain', 'Content-Length: 0', 'Connection: close')
+    )
     t.equal(empty.headers['content-length'], '0')
     t.equal(empty.headers['transfer-encoding'], undefined)
   }
   for (const type of ['application/json', 'nonsense', 'a/b/c', ';', '', 'text/plain; charset=', 'm\xfcll/x']) {
-    const seen = await send(`${head('POST', `Content-Type: ${type}`, 'Content-Length: 2', 'Connection: close')}{x`)
+    const seen = await send(
+      `${headerSection('POST', `Content-Type: ${type}`, 'Content-Length: 2', 'Connection: close')}{x`
+    )
     t.equal(seen.body, '{x', type)
     t.equal(seen.headers['content-type'], type)
   }
@@ -85,7 +89,7 @@ t.test('binary data is forwarded unchanged both ways, with any type, to a slow r
   const { port } = await before(t, service.url)
   const client = connect(
     port,
-    head('POST', 'Content-Type: text/plain', `Content-Length: ${bytes.length}`, 'Connection: close')
+    headerSection('POST', 'Content-Type: text/plain', `Content-Length: ${bytes.length}`, 'Connection: close')
   )
   client.send(bytes)
   client.socket.on('data', () => {
@@ -120,13 +124,13 @@ t.test('a side that does not read pauses the other (backpressure)', async (t) =>
     }
     return count()
   }
-  const reader = connect(port, head('GET'))
+  const reader = connect(port, headerSection('GET'))
   await reader.until('200 OK')
   reader.socket.pause()
   t.ok((await stands(() => written)) < 64 * 1024 * 1024, 'the service is held back by the client')
   reader.socket.destroy()
 
-  const writer = connect(port, head('POST', 'Content-Length: 500000000'))
+  const writer = connect(port, headerSection('POST', 'Content-Length: 500000000'))
   let sent = 0
   const pump = () => {
     while (!writer.socket.destroyed && sent < 5e8) {
@@ -150,17 +154,17 @@ t.test('HEAD, 204 and 304 have no body, and the connection is kept', async (t) =
   )
   t.teardown(service.close)
   const { port } = await before(t, service.url)
-  const client = connect(port, head('HEAD'))
+  const client = connect(port, headerSection('HEAD'))
   t.match(parse(await client.until('\r\n\r\n')), {
     status: 200,
     headers: { 'content-length': '7', etag: '"a"' },
     body: ''
   })
-  client.send(head('GET'))
+  client.send(headerSection('GET'))
   await client.until('204 No Content')
-  client.send(head('GET'))
+  client.send(headerSection('GET'))
   await client.until('304 Not Modified')
-  client.send(head('GET', 'Connection: close'))
+  client.send(headerSection('GET', 'Connection: close'))
   const { text } = await client.closed
   t.match(text, /\r\n\r\nok$/)
   t.equal(text.match(/HTTP\/1\.1/g)?.length, 4)
@@ -168,7 +172,10 @@ t.test('HEAD, 204 and 304 have no body, and the connection is kept', async (t) =
 
 t.test('pipelined requests get responses in order', async (t) => {
   const { port } = await echoing(t)
-  const text = await raw(port, `${head('GET', 'x-n: one')}${head('GET', 'x-n: two', 'Connection: close')}`)
+  const text = await raw(
+    port,
+    `${headerSection('GET', 'x-n: one')}${headerSection('GET', 'x-n: two', 'Connection: close')}`
+  )
   t.match(text, /"x-n":"one".*"x-n":"two"/s)
 })
 
@@ -184,7 +191,7 @@ t.test('trailers, early hints and 100-continue are forwarded', async (t) => {
   )
   t.teardown(service.close)
   const { port } = await before(t, service.url)
-  const text = await raw(port, head('GET', 'TE: trailers', 'Connection: close'))
+  const text = await raw(port, headerSection('GET', 'TE: trailers', 'Connection: close'))
   t.match(text, /^HTTP\/1.1 102 Processing\r\n/)
   t.match(text, /HTTP\/1.1 103 Early Hints\r\nlink: <\/a.css>; rel=preload\r\nx-hint: 1\r\n\r\nHTTP\/1.1 104 /)
   t.match(text, /HTTP\/1.1 104 .*\r\nupload-offset: 7\r\nx-two: a\r\nx-two: \xe9\r\n\r\nHTTP\/1.1 200 OK\r\n/)
@@ -192,7 +199,10 @@ t.test('trailers, early hints and 100-continue are forwarded', async (t) => {
   t.match(await raw(port, 'GET / HTTP/1.0\r\n\r\n'), /^HTTP\/1.1 200 OK\r\n/, 'HTTP/1.0 gets no informational response')
 
   const echo = await echoing(t)
-  const client = connect(echo.port, head('POST', 'Expect: 100-continue', 'Content-Length: 2', 'Connection: close'))
+  const client = connect(
+    echo.port,
+    headerSection('POST', 'Expect: 100-continue', 'Content-Length: 2', 'Connection: close')
+  )
   t.equal(await client.until('\r\n\r\n'), 'HTTP/1.1 100 Continue\r\n\r\n')
   client.send('ab')
   const seen = bodyOf((await client.closed).text.replace('HTTP/1.1 100 Continue\r\n\r\n', ''))
@@ -213,7 +223,7 @@ t.test('a response before the end of the request body reaches the client', async
     })
     t.teardown(service.close)
     const { port } = await before(t, service.url)
-    const client = connect(port, head('POST', framing))
+    const client = connect(port, headerSection('POST', framing))
     client.send('5\r\nabcde\r\n')
     t.match(parse(await client.until('\r\n\r\nno')), { status: 401 }, what)
     client.socket.destroy()
@@ -266,13 +276,17 @@ t.test('if the client leaves, the call to the service is aborted at once, and lo
     t.equal(responses, before.responses + 1, `${name}: hooks ran once`)
     t.match(lines().at(-1), { status: 499, error: 'JW_CLIENT_GONE', route: 'all' }, name)
   }
-  await leave('in a hook', head('GET', 'X-Wait: 1'), () => waiting === 1)
+  await leave('in a hook', headerSection('GET', 'X-Wait: 1'), () => waiting === 1)
   release()
   t.equal(arrived, 0, 'the service got no request')
-  await leave('waiting', head('GET'), () => arrived === 1)
-  await leave('in its body', `${head('POST', 'Content-Length: 10')}abc`, () => arrived === 2)
-  await leave('in its chunks', `${head('POST', 'Transfer-Encoding: chunked')}3\r\nabc\r\n`, () => arrived === 3)
-  await leave('streaming', head('GET'), () => arrived === 4)
+  await leave('waiting', headerSection('GET'), () => arrived === 1)
+  await leave('in its body', `${headerSection('POST', 'Content-Length: 10')}abc`, () => arrived === 2)
+  await leave(
+    'in its chunks',
+    `${headerSection('POST', 'Transfer-Encoding: chunked')}3\r\nabc\r\n`,
+    () => arrived === 3
+  )
+  await leave('streaming', headerSection('GET'), () => arrived === 4)
 })
 
 t.test('if the service fails after the header section, the client connection is not closed cleanly', async (t) => {
@@ -284,7 +298,7 @@ t.test('if the service fails after the header section, the client connection is 
     const service = await startRawService((socket) => void socket.once('data', () => socket.end(response)))
     t.teardown(service.close)
     const { port, log } = await before(t, service.url, {}, { log: true })
-    const { text } = await connect(port, head('GET', 'Connection: close')).closed
+    const { text } = await connect(port, headerSection('GET', 'Connection: close')).closed
     t.match(text, /^HTTP\/1.1 200 OK\r\n/, what)
     t.notMatch(text, /\r\n0\r\n/, what)
     const old = await connect(port, 'GET / HTTP/1.0\r\n\r\n').closed
@@ -310,7 +324,7 @@ t.test('an unrequested switch of protocols is a failure of the instance, and is 
     await good.close()
   })
   for (let i = 0; i < 6; i++)
-    t.match(parse(await raw(gateway.port, head('GET', 'Connection: close'))), { body: 'good' })
+    t.match(parse(await raw(gateway.port, headerSection('GET', 'Connection: close'))), { body: 'good' })
   const { instances } = gateway.server.mesh.service('any').status()
   t.match(instances.find(({ origin }) => origin === odd.url)?.concerns, { 'outlier-detection': { ejected: true } })
 })
@@ -321,7 +335,7 @@ t.test('a 101 without Upgrade is 502 at once', async (t) => {
   const { port } = await before(t, service.url)
   const handshake = ['Connection: Upgrade', 'Upgrade: websocket', 'Sec-WebSocket-Key: x', 'Sec-WebSocket-Version: 13']
   for (const lines of [['Connection: close'], handshake]) {
-    const { status, headers, body } = parse(await raw(port, head('GET', ...lines)))
+    const { status, headers, body } = parse(await raw(port, headerSection('GET', ...lines)))
     t.equal(status, 502)
     t.equal(headers['proxy-status'], 'jingwei; error=http_upgrade_failed')
     t.match(JSON.parse(body), { code: 'JW_BAD_UPGRADE' })
@@ -341,13 +355,13 @@ t.test(
     const { port } = await before(t, service.url, { listen: { timeouts: { bodyIdle: '300ms' } } })
     const next = 'GET /next HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n'
     const size = 5_000_000
-    const client = connect(port, `${head('POST', `Content-Length: ${size}`)}first`)
+    const client = connect(port, `${headerSection('POST', `Content-Length: ${size}`)}first`)
     await client.until('\r\n\r\nno')
     client.send(Buffer.alloc(size - 5, 'x'))
     client.send(next)
     t.match((await client.closed).text, /413 [\s\S]+no[\s\S]+200 [\s\S]+ok$/)
 
-    const endless = connect(port, `${head('POST', 'Transfer-Encoding: chunked')}5\r\nfirst\r\n`)
+    const endless = connect(port, `${headerSection('POST', 'Transfer-Encoding: chunked')}5\r\nfirst\r\n`)
     await endless.until('\r\n\r\nno')
     const drip = setInterval(() => endless.socket.writable && endless.send('1\r\nx\r\n'), 20)
     await endless.closed

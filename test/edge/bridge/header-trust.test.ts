@@ -154,14 +154,14 @@ t.test('the header is removed over HTTP/2, from WebSocket handshakes and from tr
   t.strictSame(users(JSON.parse(Buffer.concat(chunks).toString()) as Seen), [], 'HTTP/2')
 
   const plain = await gatewayFor(t, config(service.url))
-  const head = [
+  const lines = [
     'POST /open HTTP/1.1',
     'Host: h',
     'Transfer-Encoding: chunked',
     'Connection: close',
     'Trailer: X-User-Id'
   ]
-  await raw(plain.port, `${head.join('\r\n')}\r\n\r\n1\r\nx\r\n0\r\nX-User-Id: eve\r\nX-Sum: 1\r\n\r\n`)
+  await raw(plain.port, `${lines.join('\r\n')}\r\n\r\n1\r\nx\r\n0\r\nX-User-Id: eve\r\nX-Sum: 1\r\n\r\n`)
   t.strictSame(trailers, ['x-sum', '1'], 'trailers')
 
   const upgrading = await gatewayFor(t, config(sockets.url))

@@ -220,8 +220,8 @@ for (const protocol of protocols) {
     t.equal(json.body.toString(), '{ "not": "touched" }')
     const withBody = await ask('/orders/7', { body: 'in a GET' })
     t.match({ ...withBody, body: withBody.body.toString() }, { status: 200, body: 'in a GET' })
-    const head = await ask('/orders/7', { method: 'HEAD' })
-    t.match(head, { status: 200, headers: { 'content-length': '1234' }, isWhole: true })
+    const headResponse = await ask('/orders/7', { method: 'HEAD' })
+    t.match(headResponse, { status: 200, headers: { 'content-length': '1234' }, isWhole: true })
   })
 
   t.test(`${protocol}: each chunk arrives before the next is sent, both ways`, async (t) => {

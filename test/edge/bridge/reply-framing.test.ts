@@ -92,8 +92,8 @@ const serve = ({ url }: IncomingMessage, response: ServerResponse) => {
 }
 
 /** Sends two pipelined requests; returns all bytes until the connection is closed. */
-async function twice(t: Test, port: number, isTls: boolean, head: string): Promise<string> {
-  const bytes = `${head}\r\nHost: h\r\n\r\nGET /length HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`
+async function twice(t: Test, port: number, isTls: boolean, headerSection: string): Promise<string> {
+  const bytes = `${headerSection}\r\nHost: h\r\n\r\nGET /length HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n`
   if (!isTls) return (await connect(port, bytes).closed).text
   const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false })
   t.teardown(() => socket.destroy())
@@ -117,8 +117,8 @@ const error =
   /^HTTP\/1\.1 500 Internal Server Error\r\n(?!.*transfer-encoding).*content-length: (\d+)\r\n.*\r\n\r\n(\{.*\})$/s
 /** Returns whether all that came is less than one response. */
 function isCutShort(text: string): boolean {
-  const [head = '', body = ''] = text.split('\r\n\r\n')
-  const length = /content-length: (\d+)/.exec(head)?.[1]
+  const [headerSection = '', body = ''] = text.split('\r\n\r\n')
+  const length = /content-length: (\d+)/.exec(headerSection)?.[1]
   return text === '' || (length !== undefined && body.length < Number(length))
 }
 

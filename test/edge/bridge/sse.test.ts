@@ -35,8 +35,8 @@ async function streaming(t: Test, mesh: object = {}, route: object = {}) {
   )
   t.teardown(gateway.close)
   const subscribe = async (...lines: string[]): Promise<[Client, Stream]> => {
-    const head = ['GET /events HTTP/1.1', 'Host: h', 'Accept: text/event-stream', ...lines]
-    const client = connect(gateway.port, `${head.join('\r\n')}\r\n\r\n`)
+    const request = ['GET /events HTTP/1.1', 'Host: h', 'Accept: text/event-stream', ...lines]
+    const client = connect(gateway.port, `${request.join('\r\n')}\r\n\r\n`)
     t.teardown(() => client.socket.destroy())
     const index = streams.length
     await eventually(() => streams.length > index)

@@ -59,8 +59,8 @@ const unsigned = (header: object): TokenOfKey => ({ header, input: '', signature
 
 /** The fields of a token that select its key. */
 function signed(pair: { privateKey: KeyObject }, header: { alg: string; kid?: string }): TokenOfKey {
-  const [head, payload, signature = ''] = token(claims(), pair as never, header).split('.')
-  return { header, input: `${head}.${payload}`, signature }
+  const [encodedHeader, payload, signature = ''] = token(claims(), pair as never, header).split('.')
+  return { header, input: `${encodedHeader}.${payload}`, signature }
 }
 
 const refused = (set: KeySet, header: object) =>

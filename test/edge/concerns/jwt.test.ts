@@ -267,11 +267,11 @@ t.test('malformed tokens of every kind are 401', async (t) => {
   const b64 = (text: string) => Buffer.from(text).toString('base64url')
   const signed = (payload: string) => token(payload)
   const good = token(claims())
-  const [head, body, tail] = good.split('.') as [string, string, string]
+  const [header, body, tail] = good.split('.') as [string, string, string]
   const shapes = [
     '.', '..', '...', 'a', 'a.b', 'a.b.c', 'a.b.c.d', 'a.b.c.d.e', `${good}.`, `.${good}`, `${good}.x`,
-    `${head}..${tail}`, `.${body}.${tail}`, `${head}.${body}`, `${head}.${body}.`, `${head}.${body}.${tail}=`,
-    `${head}.${body}.${tail}A`, `${head}.${body}.!!!`, `${head} .${body}.${tail}`, `${good} ${good}`, `${good},${good}`,
+    `${header}..${tail}`, `.${body}.${tail}`, `${header}.${body}`, `${header}.${body}.`, `${header}.${body}.${tail}=`,
+    `${header}.${body}.${tail}A`, `${header}.${body}.!!!`, `${header} .${body}.${tail}`, `${good} ${good}`, `${good},${good}`,
     `\t${good}`, `${b64('null')}.${body}.${tail}`, `${b64('[]')}.${body}.${tail}`, `${b64('7')}.${body}.${tail}`,
     `${b64('"x"')}.${body}.${tail}`, `${b64('{')}.${body}.${tail}`, `${b64('{}')}.${body}.${tail}`,
     `${b64('{"alg":null}')}.${body}.${tail}`, `${b64('{"alg":["HS256"]}')}.${body}.${tail}`,

@@ -125,10 +125,10 @@ t.test('the access line has the reason of malformed hosts, framing and targets',
     ['POST / HTTP/1.0\r\nHost: h\r\nTransfer-Encoding: chunked\r\n', 'JW_BAD_FRAMING', 'framing_transfer_encoding'],
     ['POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 00\r\n', 'JW_BAD_FRAMING', 'framing_content_length']
   ] as const
-  for (const [index, [head, error, reason]] of cases.entries()) {
-    await raw(gateway.port, `${head}Connection: close\r\n\r\n`)
+  for (const [index, [bytes, error, reason]] of cases.entries()) {
+    await raw(gateway.port, `${bytes}Connection: close\r\n\r\n`)
     await eventually(() => lines().length > index)
-    t.match(lines()[index], { error, reason }, JSON.stringify(head))
+    t.match(lines()[index], { error, reason }, JSON.stringify(bytes))
   }
   const client = connect(gateway.port, 'BAD\r\n\r\n')
   await client.closed

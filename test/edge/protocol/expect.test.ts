@@ -17,7 +17,7 @@ import {
   startService
 } from '../../helpers/gateway.ts'
 
-const head = (target: string, ...lines: string[]) =>
+const headerSection = (target: string, ...lines: string[]) =>
   `${[`POST ${target} HTTP/1.1`, 'Host: h', 'Expect: 100-continue', ...lines].join('\r\n')}\r\n\r\n`
 const goOn = 'HTTP/1.1 100 Continue\r\n\r\n'
 
@@ -44,22 +44,22 @@ async function echoing(t: Test, listen: object = {}) {
 t.test('a refused request gets its status without 100 Continue, and the connection is closed', async (t) => {
   const { port, log } = await echoing(t)
   const length = 'Content-Length: 3'
-  const first = connect(port, head('/scarce', length))
+  const first = connect(port, headerSection('/scarce', length))
   await first.until(goOn)
   first.send('abc')
   await first.until('200 OK')
   first.socket.destroy()
   for (const [status, bytes] of [
-    [401, head('/closed', length)],
-    [413, head('/open', 'Content-Length: 1025')],
-    [429, head('/scarce', length)],
-    [404, head('/nowhere', length)],
-    [404, head('/nowhere', 'Transfer-Encoding: chunked', 'Content-Type: application/json')],
-    [405, head('/open', length).replace('POST', 'PUT')],
-    [400, head('/open/../x', length)],
-    [400, head('/open', length, 'Host: twice')],
-    [502, head('/down', length)],
-    [502, head('/down', 'Transfer-Encoding: chunked')]
+    [401, headerSection('/closed', length)],
+    [413, headerSection('/open', 'Content-Length: 1025')],
+    [429, headerSection('/scarce', length)],
+    [404, headerSection('/nowhere', length)],
+    [404, headerSection('/nowhere', 'Transfer-Encoding: chunked', 'Content-Type: application/json')],
+    [405, headerSection('/open', length).replace('POST', 'PUT')],
+    [400, headerSection('/open/../x', length)],
+    [400, headerSection('/open', length, 'Host: twice')],
+    [502, headerSection('/down', length)],
+    [502, headerSection('/down', 'Transfer-Encoding: chunked')]
   ] as const) {
     const { text } = await connect(port, bytes).closed
     const response = parse(text)
@@ -75,7 +75,7 @@ t.test('bytes after a refusal are an unsolicited body, never the next request', 
   const { port } = await echoing(t)
   const smuggled = 'GET /nowhere HTTP/1.1\r\nHost: h\r\n\r\n'
   for (const target of ['/closed', '/nowhere']) {
-    const client = connect(port, head(target, `Content-Length: ${smuggled.length}`) + smuggled)
+    const client = connect(port, headerSection(target, `Content-Length: ${smuggled.length}`) + smuggled)
     t.equal((await client.closed).text.split('HTTP/1.1 ').length, 2, 'one response is sent')
   }
 })
@@ -86,7 +86,7 @@ t.test('an accepted request gets 100 Continue when the service is ready for the 
     ['Content-Length: 3', 'abc'],
     ['Transfer-Encoding: chunked', '3\r\nabc\r\n0\r\n\r\n']
   ] as const) {
-    const client = connect(port, head('/open', framing))
+    const client = connect(port, headerSection('/open', framing))
     t.equal(await client.until('\r\n\r\n'), goOn)
     await sleep(50)
     t.equal(client.received(), goOn, 'the response waits for the body')
@@ -94,7 +94,7 @@ t.test('an accepted request gets 100 Continue when the service is ready for the 
     const text = await client.until('"body":"abc"')
     t.match(text.slice(goOn.length), /^HTTP\/1\.1 200 OK/)
     t.notMatch(text, /"expect"/i)
-    client.send(`${head('/open', framing, 'Connection: close')}${body}`)
+    client.send(`${headerSection('/open', framing, 'Connection: close')}${body}`)
     const { text: both } = await client.closed
     t.equal(both.split('HTTP/1.1 200 OK').length, 3, 'the connection stays open for the next')
   }
@@ -114,12 +114,12 @@ t.test('100 Continue is not sent before the request is sent to the service', asy
   })
   t.teardown(gateway.close)
   for (const framing of ['Content-Length: 3', 'Transfer-Encoding: chunked']) {
-    const client = connect(gateway.port, head('/open', framing))
+    const client = connect(gateway.port, headerSection('/open', framing))
     await sleep(300)
     t.equal(client.received(), '', 'the wait does not count as a stall of the client')
     client.socket.destroy()
   }
-  const client = connect(gateway.port, head('/open', 'Content-Length: 3'))
+  const client = connect(gateway.port, headerSection('/open', 'Content-Length: 3'))
   release()
   t.equal(await client.until('\r\n\r\n'), goOn)
   client.send('abc')
@@ -129,7 +129,7 @@ t.test('100 Continue is not sent before the request is sent to the service', asy
 
 t.test('a body that arrives before 100 Continue does not need one', async (t) => {
   const { port } = await echoing(t)
-  const { text } = await connect(port, `${head('/open', 'Content-Length: 3', 'Connection: close')}abc`).closed
+  const { text } = await connect(port, `${headerSection('/open', 'Content-Length: 3', 'Connection: close')}abc`).closed
   t.match(text.replace(goOn, ''), /^HTTP\/1\.1 200 OK[\s\S]+"body":"abc"/)
 })
 
@@ -139,10 +139,10 @@ t.test('a body that is sent at once leaves the connection open for the next requ
     ['Content-Length: 3', 'abc'],
     ['Transfer-Encoding: chunked', '3\r\nabc\r\n0\r\n\r\n']
   ] as const) {
-    const client = connect(port, head('/open', framing) + body)
+    const client = connect(port, headerSection('/open', framing) + body)
     const text = await client.until('"body":"abc"')
     t.notMatch(text, /connection: close/i)
-    client.send(head('/open', framing) + body + head('/open', framing, 'Connection: close') + body)
+    client.send(headerSection('/open', framing) + body + headerSection('/open', framing, 'Connection: close') + body)
     const { text: all } = await client.closed
     t.equal(all.split('HTTP/1.1 200 OK').length, 4)
     t.notMatch(all.slice(0, all.lastIndexOf('HTTP/1.1 200 OK')), /connection: close/i)
@@ -151,9 +151,9 @@ t.test('a body that is sent at once leaves the connection open for the next requ
 
 t.test('no 100 Continue is sent to HTTP/1.0, nor without a body', async (t) => {
   const { port } = await echoing(t)
-  const old = connect(port, `${head('/open', 'Content-Length: 3').replace('HTTP/1.1', 'HTTP/1.0')}abc`)
+  const old = connect(port, `${headerSection('/open', 'Content-Length: 3').replace('HTTP/1.1', 'HTTP/1.0')}abc`)
   t.match((await old.closed).text, /^HTTP\/1\.1 200 OK/)
-  const empty = connect(port, head('/open', 'Content-Length: 0', 'Connection: close'))
+  const empty = connect(port, headerSection('/open', 'Content-Length: 0', 'Connection: close'))
   t.match((await empty.closed).text, /^HTTP\/1\.1 200 OK/)
 })
 
@@ -164,7 +164,7 @@ t.test('the response of a service that has not read the body reaches the client'
   t.teardown(service.close)
   const gateway = await startGateway(configure(service.url))
   t.teardown(gateway.close)
-  const client = connect(gateway.port, head('/open', 'Content-Length: 1000', 'Connection: close'))
+  const client = connect(gateway.port, headerSection('/open', 'Content-Length: 1000', 'Connection: close'))
   await client.until(goOn)
   client.send('x')
   t.match((await client.closed).text, /413 Too Large[\s\S]+no$/)
@@ -173,7 +173,7 @@ t.test('the response of a service that has not read the body reaches the client'
 t.test('another expectation is 417', async (t) => {
   const { port } = await echoing(t)
   for (const value of ['nonsense', '200-ok', '100-continued']) {
-    const client = connect(port, head('/open', 'Content-Length: 3').replace('100-continue', value))
+    const client = connect(port, headerSection('/open', 'Content-Length: 3').replace('100-continue', value))
     t.match(parse((await client.closed).text), { status: 417, headers: { connection: 'close' } }, value)
   }
 })

@@ -247,8 +247,8 @@ t.test('HTTP/2: the limits of body and header section apply, and a silent body t
   await new Promise((resolve) => silent.once('response', resolve))
   silent.close()
   t.equal((await response).status, 408)
-  const head = await ask(session(t, port), { ':path': '/', 'x-large': 'x'.repeat(4000) })
-  t.equal(head.status, 431)
+  const refused = await ask(session(t, port), { ':path': '/', 'x-large': 'x'.repeat(4000) })
+  t.equal(refused.status, 431)
 })
 
 t.test('HTTP/2: 100 Continue is sent when the body is wanted', async (t) => {
@@ -380,9 +380,11 @@ t.test('HTTP/2: a connection that reads nothing at all is closed', async (t) => 
   const initialWindow = Buffer.from('00000604000000000000047fffffff', 'hex')
   const window = Buffer.from('0000040800000000007fff0000', 'hex')
   const fields = Buffer.concat([Buffer.from('8287844109', 'hex'), Buffer.from('localhost')])
-  const head = Buffer.from([0, 0, fields.length, 1, 5, 0, 0, 0, 1])
+  const frameHeader = Buffer.from([0, 0, fields.length, 1, 5, 0, 0, 0, 1])
   client.pause()
-  client.write(Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), initialWindow, window, head, fields]))
+  client.write(
+    Buffer.concat([Buffer.from('PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n'), initialWindow, window, frameHeader, fields])
+  )
   const connections = () =>
     new Promise<number>((resolve) => server.server.getConnections((_error, count) => resolve(count)))
   while ((await connections()) > 0) await new Promise((resolve) => setTimeout(resolve, 50))

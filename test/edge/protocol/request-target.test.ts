@@ -181,7 +181,7 @@ t.test('a target that is too long is 414, a header section too large 431, and ne
 
 t.test('a malformed request is 400 and the connection closed', async (t) => {
   const { port } = await routed(t, [{ name: 'all', match: { path: '/' } }])
-  const heads = [
+  const headerSections = [
     'nonsense',
     'GET / HTTP/3.0\r\nHost: h',
     'GET /a b HTTP/1.1\r\nHost: h',
@@ -196,9 +196,12 @@ t.test('a malformed request is 400 and the connection closed', async (t) => {
     'POST / HTTP/1.1\r\nHost: h\r\nContent-Length : 1',
     'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked, identity'
   ]
-  for (const head of heads) {
-    const text = await raw(port, `${head}\r\n${head.includes('Host: b') ? 'Connection: close\r\n' : ''}\r\n`)
-    t.equal(parse(text).status, 400, head)
+  for (const headerSection of headerSections) {
+    const text = await raw(
+      port,
+      `${headerSection}\r\n${headerSection.includes('Host: b') ? 'Connection: close\r\n' : ''}\r\n`
+    )
+    t.equal(parse(text).status, 400, headerSection)
   }
   const coded = 'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: gzip, chunked\r\nConnection: close\r\n\r\n0\r\n\r\n'
   t.equal(parse(await raw(port, coded)).status, 501, 'RFC 9112, 6.1')

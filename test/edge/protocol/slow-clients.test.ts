@@ -81,8 +81,8 @@ function ask(t: Test, port: number, protocol: Protocol, path: string, length = 0
     const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false, settings })
     session.on('error', () => {})
     t.teardown(() => session.destroy())
-    const head = { ':path': path, ':method': length > 0 ? 'POST' : 'GET' }
-    const stream = session.request(length > 0 ? { ...head, 'content-length': length } : head)
+    const fields = { ':path': path, ':method': length > 0 ? 'POST' : 'GET' }
+    const stream = session.request(length > 0 ? { ...fields, 'content-length': length } : fields)
     watch(stream)
     stream.on('response', (headers) => {
       status = headers[':status'] ?? 0
@@ -96,8 +96,8 @@ function ask(t: Test, port: number, protocol: Protocol, path: string, length = 0
       : net.connect(port, '127.0.0.1')
   t.teardown(() => socket.destroy())
   watch(socket)
-  const head = length > 0 ? `POST ${path} HTTP/1.1\r\nContent-Length: ${length}` : `GET ${path} HTTP/1.1`
-  socket.write(`${head}\r\nHost: h\r\n\r\n`)
+  const fields = length > 0 ? `POST ${path} HTTP/1.1\r\nContent-Length: ${length}` : `GET ${path} HTTP/1.1`
+  socket.write(`${fields}\r\nHost: h\r\n\r\n`)
   const sendBody = (bytes: Buffer | string) => void (socket.writable && socket.write(bytes))
   return { stream: socket, connection: socket, sendBody, status: () => Number(text.split(' ')[1]), ...shared }
 }

@@ -57,8 +57,8 @@ t.test('a request in chunks of a byte is merged', async (t) => {
     })
     t.teardown(service.close)
     const { port } = await gatewayBefore(t, service.url, { edge })
-    const head = 'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n'
-    const { text } = await connect(port, head + chunks).closed
+    const headerSection = 'POST / HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n'
+    const { text } = await connect(port, headerSection + chunks).closed
     t.equal(parse(text).status, 200)
     t.equal(parse(got).body, bytes.toString())
     t.ok(chunksOf(got) < mostSteps, `${chunksOf(got)} chunks`)
@@ -110,12 +110,12 @@ t.test('HTTP/2: a request in frames of a byte is merged', async (t) => {
   t.teardown(() => socket.destroy())
   await once(socket, 'secureConnect')
   const frame = (type: number, flags: number, id: number, payload: Buffer) => {
-    const head = Buffer.alloc(9)
-    head.writeUIntBE(payload.length, 0, 3)
-    head.writeUInt8(type, 3)
-    head.writeUInt8(flags, 4)
-    head.writeUInt32BE(id, 5)
-    return Buffer.concat([head, payload])
+    const header = Buffer.alloc(9)
+    header.writeUIntBE(payload.length, 0, 3)
+    header.writeUInt8(type, 3)
+    header.writeUInt8(flags, 4)
+    header.writeUInt32BE(id, 5)
+    return Buffer.concat([header, payload])
   }
   // HPACK: POST, https, / by the static table, then `:authority: h` as a literal.
   const fields = Buffer.from([0x83, 0x87, 0x84, 0x01, 0x01, 0x68])

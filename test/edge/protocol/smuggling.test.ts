@@ -31,7 +31,7 @@ async function recorded(t: Test, route: object = {}) {
 const host = 'Host: h\r\n'
 const smuggled = 'GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n'
 const get = (...lines: string[]) => `GET / HTTP/1.1\r\n${host}${lines.map((line) => `${line}\r\n`).join('')}\r\n`
-const post = (head: string, body: string) => `POST / HTTP/1.1\r\n${host}${head}\r\n\r\n${body}`
+const post = (fields: string, body: string) => `POST / HTTP/1.1\r\n${host}${fields}\r\n\r\n${body}`
 const chunks = (body: string) => post('Transfer-Encoding: chunked', body)
 const coded = (value: string) => post(`Transfer-Encoding: ${value}`, '0\r\n\r\n')
 const sized = (value: string) => post(`Content-Length: ${value}`, 'a')

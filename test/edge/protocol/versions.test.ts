@@ -93,8 +93,8 @@ function askHttp2(
   return new Promise<{ status: number; body: string }>((resolve) => {
     let status = 0
     let body = ''
-    stream.on('response', (head) => {
-      status = Number(head[':status'])
+    stream.on('response', (fields) => {
+      status = Number(fields[':status'])
     })
     stream.on('data', (chunk: Buffer) => {
       body += chunk.toString()

@@ -62,7 +62,7 @@ t.test('subprotocol, text, binary and close code are forwarded for a conforming 
 
 t.test('the handshake is forwarded both ways, without hop-by-hop headers', async (t) => {
   const { port, upstream } = await setUp(t)
-  const { head, peer } = await open(port, '/ws', [
+  const { headerSection, peer } = await open(port, '/ws', [
     'Sec-WebSocket-Extensions: x-made-up',
     'Connection: X-Mine',
     'X-Mine: 1'
@@ -77,7 +77,7 @@ t.test('the handshake is forwarded both ways, without hop-by-hop headers', async
     'x-forwarded-for': '127.0.0.1'
   })
   t.notOk(headers['x-mine'])
-  const response = parse(head)
+  const response = parse(headerSection)
   t.match(response.headers, { connection: /^upgrade$/i, upgrade: 'websocket', 'x-service': 'yes' })
   t.equal(response.headers['sec-websocket-accept'], 's3pPLMBiTxaQ9kYGzzhZRbK+xOo=')
   t.equal(response.headers['x-request-id'], headers['x-request-id'])
@@ -360,7 +360,7 @@ t.test('a server that closes sends 1001 to both sides, between two frames', asyn
   well.peer.onFrame = ({ opcode }) => opcode === opcodes.close && well.peer.close(1001)
   const frame = encode(opcodes.text, 'a frame in two parts')
   upstream.peers[1]!.socket.write(frame.subarray(0, 7))
-  await eventually(() => mid.peer.socket.bytesRead > mid.head.length)
+  await eventually(() => mid.peer.socket.bytesRead > mid.headerSection.length)
   deaf.peer.socket.pause()
   const closing = gateway.close()
   t.equal(codeOf(await well.peer.frame(0)), 1001)

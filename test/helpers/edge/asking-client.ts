@@ -16,13 +16,13 @@ export function listenFor(t: Test, protocol: Protocol): object {
 
 type Fields = Record<string, string | string[] | undefined>
 
-interface Head {
+interface HeaderSection {
   /** 0 where there was no response. */
   status: number
   headers: Fields
 }
 
-export interface Received extends Head {
+export interface Received extends HeaderSection {
   trailers: Fields
   /** Informational responses. */
   hints: number[]
@@ -47,7 +47,7 @@ export interface Call {
   /** Body so far. */
   body(): Buffer
   /** Resolves with the header section, or at the end if there is none. */
-  readonly begun: Promise<Head>
+  readonly begun: Promise<HeaderSection>
   /** Resolves at the first byte of the body. */
   readonly data: Promise<void>
   /** Resolves at the end of the connection, or the stream, with a response or without. */
@@ -99,15 +99,15 @@ function overHttp2(t: Test, port: number): AnyClient['begin'] {
     if (body !== undefined) stream.end(body)
     const hints: number[] = []
     const chunks: Buffer[] = []
-    const begun = Promise.withResolvers<Head>()
+    const begun = Promise.withResolvers<HeaderSection>()
     const data = Promise.withResolvers<void>()
-    let head: Head = { status: 0, headers: {} }
+    let headerSection: HeaderSection = { status: 0, headers: {} }
     let trailers: Fields = {}
     let ended = false
     stream.on('headers', ({ ':status': status }) => hints.push(Number(status)))
     stream.on('response', (given) => {
-      head = { status: Number(given[':status']), headers: given }
-      begun.resolve(head)
+      headerSection = { status: Number(given[':status']), headers: given }
+      begun.resolve(headerSection)
     })
     stream.on('trailers', (given) => {
       trailers = given
@@ -121,9 +121,9 @@ function overHttp2(t: Test, port: number): AnyClient['begin'] {
     })
     const closed = new Promise<void>((resolve) => stream.once('close', resolve))
     const response = closed.then(() => {
-      begun.resolve(head)
+      begun.resolve(headerSection)
       const isWhole = ended && stream.rstCode === http2.constants.NGHTTP2_NO_ERROR
-      return { ...head, trailers, hints, body: Buffer.concat(chunks), isWhole }
+      return { ...headerSection, trailers, hints, body: Buffer.concat(chunks), isWhole }
     })
     return {
       send: (chunk) => void stream.write(chunk),
@@ -156,21 +156,21 @@ function overHttp1(t: Test, isTls: boolean, port: number): AnyClient['begin'] {
     if (body !== undefined) socket.write(body)
     const parser = new Parser(method)
     let hasData = false
-    const begun = Promise.withResolvers<Head>()
+    const begun = Promise.withResolvers<HeaderSection>()
     const data = Promise.withResolvers<void>()
     socket.on('data', (chunk: Buffer) => {
       parser.add(chunk)
-      if (parser.head === null || hasData) return
-      begun.resolve(parser.head)
+      if (parser.headerSection === null || hasData) return
+      begun.resolve(parser.headerSection)
       hasData = parser.read().body.length > 0
       if (hasData) data.resolve()
     })
     const closed = new Promise<void>((resolve) => socket.once('close', () => resolve()))
     const response = closed.then(() => {
-      const head = parser.head ?? { status: 0, headers: {} }
-      begun.resolve(head)
+      const headerSection = parser.headerSection ?? { status: 0, headers: {} }
+      begun.resolve(headerSection)
       const { isWhole, ...content } = parser.read()
-      return { ...head, hints: parser.hints, ...content, isWhole: isWhole && !failed }
+      return { ...headerSection, hints: parser.hints, ...content, isWhole: isWhole && !failed }
     })
     return {
       send: (chunk) => {
@@ -193,7 +193,7 @@ function overHttp1(t: Test, isTls: boolean, port: number): AnyClient['begin'] {
 /** Reads one HTTP/1.1 response. */
 class Parser {
   readonly hints: number[] = []
-  head: Head | null = null
+  headerSection: HeaderSection | null = null
   readonly #method: string
   /** Bytes after the header sections that were read. */
   #chunks: Buffer[] = []
@@ -204,7 +204,7 @@ class Parser {
 
   add(chunk: Buffer): void {
     this.#chunks.push(chunk)
-    while (this.head === null) {
+    while (this.headerSection === null) {
       const text = this.#rest()
       const end = text.indexOf('\r\n\r\n')
       if (end === -1) return
@@ -212,7 +212,7 @@ class Parser {
       const status = Number(start.split(' ')[1])
       this.#chunks = [text.subarray(end + 4)]
       if (status < 200) this.hints.push(status)
-      else this.head = { status, headers: fieldsOf(lines) }
+      else this.headerSection = { status, headers: fieldsOf(lines) }
     }
   }
 
@@ -224,8 +224,8 @@ class Parser {
   /** Returns the body so far without its framing, and true if it is complete. */
   read(): Pick<Received, 'body' | 'isWhole' | 'trailers'> {
     const content = this.#rest()
-    if (this.head === null) return { body: Buffer.alloc(0), isWhole: false, trailers: {} }
-    const { status, headers } = this.head
+    if (this.headerSection === null) return { body: Buffer.alloc(0), isWhole: false, trailers: {} }
+    const { status, headers } = this.headerSection
     const hasNone = this.#method === 'HEAD' || status === 204 || status === 304
     if (hasNone) return { body: content, isWhole: content.length === 0, trailers: {} }
     if (headers['transfer-encoding'] === 'chunked') return unchunked(content)

@@ -18,15 +18,15 @@ export interface Frame {
 export function encode(opcode: number, payload: Buffer | string, { masked = false, fin = true } = {}): Buffer {
   const body = Buffer.from(payload)
   const { length } = body
-  const head = Buffer.alloc(length < 126 ? 2 : length < 65536 ? 4 : 10)
-  head[0] = (fin ? 0x80 : 0) | opcode
-  head[1] = (masked ? 0x80 : 0) | (length < 126 ? length : length < 65536 ? 126 : 127)
-  if (head.length === 4) head.writeUInt16BE(length, 2)
-  if (head.length === 10) head.writeBigUInt64BE(BigInt(length), 2)
-  if (!masked) return Buffer.concat([head, body])
+  const header = Buffer.alloc(length < 126 ? 2 : length < 65536 ? 4 : 10)
+  header[0] = (fin ? 0x80 : 0) | opcode
+  header[1] = (masked ? 0x80 : 0) | (length < 126 ? length : length < 65536 ? 126 : 127)
+  if (header.length === 4) header.writeUInt16BE(length, 2)
+  if (header.length === 10) header.writeBigUInt64BE(BigInt(length), 2)
+  if (!masked) return Buffer.concat([header, body])
   const key = randomBytes(4)
   for (let i = 0; i < length; i++) body[i]! ^= key[i % 4]!
-  return Buffer.concat([head, key, body])
+  return Buffer.concat([header, key, body])
 }
 
 /** The status code of a close frame. */
@@ -42,7 +42,7 @@ export class Peer {
   readonly #masks: boolean
   #rest: Buffer = Buffer.alloc(0)
 
-  constructor(socket: Socket, masks: boolean, head: Buffer) {
+  constructor(socket: Socket, masks: boolean, firstBytes: Buffer) {
     this.socket = socket
     this.#masks = masks
     socket.on('error', () => {})
@@ -53,7 +53,7 @@ export class Peer {
     socket.once('close', () => {
       this.over = true
     })
-    if (head.length > 0) process.nextTick(() => this.#read(head))
+    if (firstBytes.length > 0) process.nextTick(() => this.#read(firstBytes))
   }
 
   send(opcode: number, payload: Buffer | string = '', fin = true): boolean {
@@ -125,14 +125,14 @@ export async function startWebSocketService(options: ServiceOptions = {}): Promi
     sockets.add(socket)
     socket.once('close', () => sockets.delete(socket))
   })
-  server.on('upgrade', (request: IncomingMessage, socket: Socket, head: Buffer) => {
+  server.on('upgrade', (request: IncomingMessage, socket: Socket, firstBytes: Buffer) => {
     requests.push(request)
     if (options.onUpgrade !== undefined) {
       socket.on('error', () => {})
       options.onUpgrade(request, socket)
       return
     }
-    const peer = new Peer(socket, false, head)
+    const peer = new Peer(socket, false, firstBytes)
     peers.push(peer)
     socket.write(Buffer.concat([Buffer.from(accept(request)), options.greeting ?? Buffer.alloc(0)]))
     socket.once('end', () => socket.end())
@@ -184,7 +184,7 @@ export const handshake = (path = '/ws', more: string[] = [], method = 'GET'): st
   ].join('\r\n')
 
 export interface Opened {
-  head: string
+  headerSection: string
   peer: Peer
 }
 
@@ -209,10 +209,10 @@ export async function open(
     const gone = () => reject(new Error(`closed within the handshake: ${seen.toString()}`))
     socket.on('data', read).once('close', gone).once('error', reject)
   })
-  const head = seen.subarray(0, end).toString('latin1')
-  if (!head.startsWith('HTTP/1.1 101 ')) {
+  const headerSection = seen.subarray(0, end).toString('latin1')
+  if (!headerSection.startsWith('HTTP/1.1 101 ')) {
     socket.destroy()
-    throw new Error(head)
+    throw new Error(headerSection)
   }
-  return { head, peer: new Peer(socket, true, seen.subarray(end)) }
+  return { headerSection, peer: new Peer(socket, true, seen.subarray(end)) }
 }

@@ -249,10 +249,10 @@ t.test('through the gateway: callers that differ get responses of their own', as
 })
 
 t.test('many callers of one response cost as much each as few do', async (t) => {
-  const head = { status: 200, headers: { 'content-length': '2' } }
+  const start = { status: 200, headers: { 'content-length': '2' } }
   const whole = { status: 200, headers: {} }
   /** CPU time in microseconds for all of `count` callers. */
-  const cost = (count: number, { status, headers }: typeof head | typeof whole, leaving: boolean) => {
+  const cost = (count: number, { status, headers }: typeof start | typeof whole, leaving: boolean) => {
     let group!: DispatchHandler
     const dispatch = (_opts: DispatchOptions, handler: DispatchHandler) => {
       group = handler
@@ -274,7 +274,7 @@ t.test('many callers of one response cost as much each as few do', async (t) => 
     t.equal(callers.at(-1)!.body, 'ok')
     return after - before
   }
-  for (const response of [head, whole]) {
+  for (const response of [start, whole]) {
     for (const leaving of [false, true]) {
       const least = (count: number) => Math.min(...[1, 2, 3].map(() => cost(count, response, leaving)))
       least(1000)

@@ -49,9 +49,9 @@ t.test('a static response has its headers, its length and the header x-jingwei-f
   t.strictSame({ status, text, mark }, { status: 203, text: '{"items":[]}', mark: 'static' })
   t.match(headers, { 'x-from': 'us', 'content-type': 'application/json', 'content-length': '12' })
   t.equal(counts['jingwei_mesh_fallbacks_total{orders,static}'], 1)
-  const head = await responseOf(mesh, { method: 'HEAD' })
-  t.equal(head.text, '')
-  t.equal(head.headers['content-length'], '12')
+  const headResponse = await responseOf(mesh, { method: 'HEAD' })
+  t.equal(headResponse.text, '')
+  t.equal(headResponse.headers['content-length'], '12')
   const plain = await responseOf(mesh, { origin: 'http://text.mesh' })
   t.match(plain.headers, { 'content-type': 'text/plain; charset=utf-8', 'content-length': '10' })
   t.equal((await responseOf(mesh, { origin: 'http://typed.mesh' })).headers['content-type'], 'text/csv')
@@ -369,9 +369,9 @@ t.test('stale: the last successful response is sent with its age', async (t) => 
     'cache-status': 'cdn; fwd=miss, jingwei; hit; detail=stale-if-error'
   })
   t.notHas(response!.headers, { 'transfer-encoding': 'chunked' })
-  const head = await down({ method: 'HEAD' })
-  t.match(head, { status: 200, text: '', mark: 'stale' })
-  t.equal(head!.headers['content-length'], String(text.length))
+  const headResponse = await down({ method: 'HEAD' })
+  t.match(headResponse, { status: 200, text: '', mark: 'stale' })
+  t.equal(headResponse!.headers['content-length'], String(text.length))
   t.equal(counts['jingwei_mesh_fallbacks_total{orders,stale}'], 2)
   t.equal(await down({ path: '/other' }), null)
   t.equal(await down({ headers: { host: 'other' } }), null)
@@ -553,8 +553,8 @@ t.test('the defaults apply in a gateway', async (t) => {
   t.match(orders, { status: 200, body: 'good', headers: { 'x-jingwei-fallback': 'service:copies' } })
   const page = await ask(gateway.port, '/page')
   t.match(page, { status: 503, body: 'back soon', headers: { 'x-jingwei-fallback': 'static', 'retry-after': '5' } })
-  const head = await ask(gateway.port, '/page', [], 'HEAD')
-  t.match(head, { status: 503, body: '', headers: { 'content-length': '9' } })
+  const headResponse = await ask(gateway.port, '/page', [], 'HEAD')
+  t.match(headResponse, { status: 503, body: '', headers: { 'content-length': '9' } })
   await eventually(
     () => gateway.log.filter(({ attempts }) => attempts !== undefined).length === 3,
     'the access lines of three calls'

@@ -134,10 +134,10 @@ t.test('HEAD and 204 have no body', async (t) => {
     service('orders', ['http://127.0.0.1:1'], { fault: { ...none, abort: { status: 503, percent: 1 } } }),
     service('none', ['http://127.0.0.1:1'], { fault: { ...none, abort: { status: 204, percent: 1 } } })
   ])
-  const head = new Recorder()
-  mesh.dispatch({ ...get, method: 'HEAD' }, head)
-  await head.done
-  t.strictSame(head.events, ['start', '503', 'end'])
+  const headRecorder = new Recorder()
+  mesh.dispatch({ ...get, method: 'HEAD' }, headRecorder)
+  await headRecorder.done
+  t.strictSame(headRecorder.events, ['start', '503', 'end'])
   const none204 = new Recorder()
   mesh.dispatch({ ...get, origin: 'http://none.mesh' }, none204)
   await none204.done

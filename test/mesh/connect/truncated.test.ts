@@ -4,12 +4,12 @@ import t from 'tap'
 import { meshOf, Recorder, service } from '../../helpers/mesh/mesh.ts'
 import { raw } from '../../helpers/mesh/servers.ts'
 
-const head = 'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n'
+const headerSection = 'HTTP/1.1 200 OK\r\nconnection: close\r\n\r\n'
 
 async function ending(t: Parameters<typeof raw>[0], how: 'end' | 'resetAndDestroy') {
   const { url } = await raw(t, (socket) => {
     socket.once('data', async () => {
-      socket.write(`${head}some of it`)
+      socket.write(`${headerSection}some of it`)
       await sleep(50)
       socket[how]()
     })

@@ -70,7 +70,7 @@ t.test('headers of every form are sent', async (t) => {
 
 t.test('bodies of every form are sent', async (t) => {
   const { send } = await service(t)
-  const head = (method: string, more: string) => `${method} / HTTP/1.1\r\nHOST\r\n${more}\r\n`
+  const headerSection = (method: string, more: string) => `${method} / HTTP/1.1\r\nHOST\r\n${more}\r\n`
   const large = 'x\xe9'.repeat(40_000)
   const bytes = Buffer.from(large, 'latin1')
   const view = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length)
@@ -78,30 +78,30 @@ t.test('bodies of every form are sent', async (t) => {
     yield* list
   }
   const table: [string, RequestOptions, string][] = [
-    ['none', { method: 'GET' }, head('GET', '')],
-    ['none, of a POST', { method: 'POST' }, head('POST', 'content-length: 0\r\n')],
-    ['none, of a DELETE', { method: 'DELETE', body: null }, head('DELETE', '')],
-    ['none, of a DELETE that says so', { method: 'DELETE', headers: { 'content-length': '0' } }, head('DELETE', 'content-length: 0\r\n')],
-    ['empty text', { method: 'PUT', body: '' }, head('PUT', 'content-length: 0\r\n')],
-    ['empty bytes', { method: 'PUT', body: Buffer.alloc(0) }, head('PUT', 'content-length: 0\r\n')],
-    ['text', { method: 'PUT', body: 'gr\xfc\xdfe' }, `${head('PUT', 'content-length: 7\r\n')}gr\xc3\xbc\xc3\x9fe`],
-    ['bytes', { method: 'PUT', body: Buffer.from([0, 255, 10]) }, `${head('PUT', 'content-length: 3\r\n')}\0\xff\n`],
-    ['an array of bytes', { method: 'PUT', body: new Uint8Array([1, 2]) as never }, `${head('PUT', 'content-length: 2\r\n')}\x01\x02`],
-    ['many bytes', { method: 'PUT', body: view as never }, `${head('PUT', 'content-length: 80000\r\n')}${large}`],
-    ['bytes with a Content-Length', { method: 'PUT', headers: ['Content-Length', '2'], body: 'ab' }, `${head('PUT', 'content-length: 2\r\n')}ab`],
-    ['a stream', { method: 'PUT', body: Readable.from([Buffer.from('ab'), 'c\xe9', '']) }, `${head('PUT', 'transfer-encoding: chunked\r\n')}2\r\nab\r\n3\r\nc\xc3\xa9\r\n0\r\n\r\n`],
-    ['a stream of a length', { method: 'PUT', headers: { 'content-length': 3 } as never, body: Readable.from(['a', 'bc']) }, `${head('PUT', 'content-length: 3\r\n')}abc`],
-    ['a large stream', { method: 'PUT', body: Readable.from([bytes]) }, `${head('PUT', 'transfer-encoding: chunked\r\n')}13880\r\n${large}\r\n0\r\n\r\n`],
-    ['an empty stream', { method: 'PUT', body: Readable.from([]) }, head('PUT', 'content-length: 0\r\n')],
-    ['an empty stream of a length', { method: 'PUT', headers: { 'content-length': '0' }, body: Readable.from([]) }, head('PUT', 'content-length: 0\r\n')],
-    ['an iterable', { method: 'PUT', body: pieces('a', Buffer.from('b'), new Uint8Array([99])) as never }, `${head('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n`],
-    ['an iterable of a length', { method: 'PUT', headers: { 'content-length': '2' }, body: pieces('a', 'b') as never }, `${head('PUT', 'content-length: 2\r\n')}ab`],
-    ['a list', { method: 'PUT', body: ['a', 'bc'] as never }, `${head('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n2\r\nbc\r\n0\r\n\r\n`],
-    ['an empty iterable', { method: 'PUT', body: pieces() as never }, head('PUT', 'content-length: 0\r\n')],
-    ['trailers', { method: 'PUT', body: Readable.from(['a']), trailers: () => ['X-Sum', '7', 'b', '\xe9'] }, `${head('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n0\r\nX-Sum: 7\r\nb: \xe9\r\n\r\n`],
-    ['trailers behind nothing', { method: 'PUT', body: Readable.from([]), trailers: () => ['X-Sum', '7'] }, `${head('PUT', 'transfer-encoding: chunked\r\n')}0\r\nX-Sum: 7\r\n\r\n`],
-    ['no trailers after all', { method: 'PUT', body: pieces('a') as never, trailers: () => [] }, `${head('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n0\r\n\r\n`],
-    ['trailers of a length', { method: 'PUT', headers: { 'content-length': '1' }, body: Readable.from(['a']), trailers: () => ['X-Sum', '7'] }, `${head('PUT', 'content-length: 1\r\n')}a`]
+    ['none', { method: 'GET' }, headerSection('GET', '')],
+    ['none, of a POST', { method: 'POST' }, headerSection('POST', 'content-length: 0\r\n')],
+    ['none, of a DELETE', { method: 'DELETE', body: null }, headerSection('DELETE', '')],
+    ['none, of a DELETE that says so', { method: 'DELETE', headers: { 'content-length': '0' } }, headerSection('DELETE', 'content-length: 0\r\n')],
+    ['empty text', { method: 'PUT', body: '' }, headerSection('PUT', 'content-length: 0\r\n')],
+    ['empty bytes', { method: 'PUT', body: Buffer.alloc(0) }, headerSection('PUT', 'content-length: 0\r\n')],
+    ['text', { method: 'PUT', body: 'gr\xfc\xdfe' }, `${headerSection('PUT', 'content-length: 7\r\n')}gr\xc3\xbc\xc3\x9fe`],
+    ['bytes', { method: 'PUT', body: Buffer.from([0, 255, 10]) }, `${headerSection('PUT', 'content-length: 3\r\n')}\0\xff\n`],
+    ['an array of bytes', { method: 'PUT', body: new Uint8Array([1, 2]) as never }, `${headerSection('PUT', 'content-length: 2\r\n')}\x01\x02`],
+    ['many bytes', { method: 'PUT', body: view as never }, `${headerSection('PUT', 'content-length: 80000\r\n')}${large}`],
+    ['bytes with a Content-Length', { method: 'PUT', headers: ['Content-Length', '2'], body: 'ab' }, `${headerSection('PUT', 'content-length: 2\r\n')}ab`],
+    ['a stream', { method: 'PUT', body: Readable.from([Buffer.from('ab'), 'c\xe9', '']) }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}2\r\nab\r\n3\r\nc\xc3\xa9\r\n0\r\n\r\n`],
+    ['a stream of a length', { method: 'PUT', headers: { 'content-length': 3 } as never, body: Readable.from(['a', 'bc']) }, `${headerSection('PUT', 'content-length: 3\r\n')}abc`],
+    ['a large stream', { method: 'PUT', body: Readable.from([bytes]) }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}13880\r\n${large}\r\n0\r\n\r\n`],
+    ['an empty stream', { method: 'PUT', body: Readable.from([]) }, headerSection('PUT', 'content-length: 0\r\n')],
+    ['an empty stream of a length', { method: 'PUT', headers: { 'content-length': '0' }, body: Readable.from([]) }, headerSection('PUT', 'content-length: 0\r\n')],
+    ['an iterable', { method: 'PUT', body: pieces('a', Buffer.from('b'), new Uint8Array([99])) as never }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n1\r\nb\r\n1\r\nc\r\n0\r\n\r\n`],
+    ['an iterable of a length', { method: 'PUT', headers: { 'content-length': '2' }, body: pieces('a', 'b') as never }, `${headerSection('PUT', 'content-length: 2\r\n')}ab`],
+    ['a list', { method: 'PUT', body: ['a', 'bc'] as never }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n2\r\nbc\r\n0\r\n\r\n`],
+    ['an empty iterable', { method: 'PUT', body: pieces() as never }, headerSection('PUT', 'content-length: 0\r\n')],
+    ['trailers', { method: 'PUT', body: Readable.from(['a']), trailers: () => ['X-Sum', '7', 'b', '\xe9'] }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n0\r\nX-Sum: 7\r\nb: \xe9\r\n\r\n`],
+    ['trailers behind nothing', { method: 'PUT', body: Readable.from([]), trailers: () => ['X-Sum', '7'] }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}0\r\nX-Sum: 7\r\n\r\n`],
+    ['no trailers after all', { method: 'PUT', body: pieces('a') as never, trailers: () => [] }, `${headerSection('PUT', 'transfer-encoding: chunked\r\n')}1\r\na\r\n0\r\n\r\n`],
+    ['trailers of a length', { method: 'PUT', headers: { 'content-length': '1' }, body: Readable.from(['a']), trailers: () => ['X-Sum', '7'] }, `${headerSection('PUT', 'content-length: 1\r\n')}a`]
   ] // biome-ignore format: a table
   for (const [name, opts, expected] of table) {
     const { text, heard } = await send(opts)

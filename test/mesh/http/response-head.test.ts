@@ -10,8 +10,8 @@ import {
   untilClose
 } from '../../../plugins/mesh/http/response-head.ts'
 
-const head = (text: string) => parseHead(text, text.indexOf('\r\n\r\n'))
-const withFields = (...fields: string[]) => head(['HTTP/1.1 200 OK', ...fields, '', ''].join('\r\n'))
+const parsed = (text: string) => parseHead(text, text.indexOf('\r\n\r\n'))
+const withFields = (...fields: string[]) => parsed(['HTTP/1.1 200 OK', ...fields, '', ''].join('\r\n'))
 
 t.test('invalid status lines are refused', async (t) => {
   const bad = [
@@ -46,7 +46,7 @@ t.test('invalid status lines are refused', async (t) => {
     'HTTP/1.1 200 OK\r'
   ]
   for (const line of bad) {
-    t.throws(() => head(`${line}\r\n\r\n`), { name: 'HTTPParserError', code: /^HPE_/ }, JSON.stringify(line))
+    t.throws(() => parsed(`${line}\r\n\r\n`), { name: 'HTTPParserError', code: /^HPE_/ }, JSON.stringify(line))
   }
 })
 
@@ -61,8 +61,8 @@ t.test('valid status lines are parsed', async (t) => {
     ['HTTP/1.1 599 Odd', 599, 'Odd', 1],
     ['HTTP/1.1 200 HTTP/1.1 500 no', 200, 'HTTP/1.1 500 no', 1]
   ] as const) {
-    t.match(head(`${line}\r\n\r\n`), { status, text, minor, rawHeaders: [] }, line)
-    t.match(head(`${line}\r\nA: b\r\n\r\n`), { status, text, minor, rawHeaders: ['A', 'b'] }, line)
+    t.match(parsed(`${line}\r\n\r\n`), { status, text, minor, rawHeaders: [] }, line)
+    t.match(parsed(`${line}\r\nA: b\r\n\r\n`), { status, text, minor, rawHeaders: ['A', 'b'] }, line)
   }
 })
 
@@ -188,7 +188,7 @@ t.test('ambiguous framing is refused', async (t) => {
 
 t.test('valid framing is accepted', async (t) => {
   const length = (method: string, status: number, ...fields: string[]) =>
-    bodyLength(head([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')), method)
+    bodyLength(parsed([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')), method)
   for (const [expected, method, status, ...fields] of [
     [3, 'GET', 200, 'Content-Length: 3'],
     [3, 'GET', 404, 'content-length:  003\t'],
@@ -213,7 +213,7 @@ t.test('valid framing is accepted', async (t) => {
 
 t.test('version and Connection decide whether a connection is reused', async (t) => {
   const persists = (version: string, ...fields: string[]) =>
-    isPersistent(head([`HTTP/${version} 200 OK`, ...fields, '', ''].join('\r\n')))
+    isPersistent(parsed([`HTTP/${version} 200 OK`, ...fields, '', ''].join('\r\n')))
   for (const [expected, version, ...fields] of [
     [true, '1.1'],
     [true, '1.1', 'Connection: keep-alive'],
@@ -239,7 +239,7 @@ t.test('version and Connection decide whether a connection is reused', async (t)
 t.test('a response that must have no body but announces one closes its connection', async (t) => {
   // If the service does send the body, it would be read as the next response.
   const persists = (status: number, ...fields: string[]) =>
-    isPersistent(head([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')))
+    isPersistent(parsed([`HTTP/1.1 ${status} x`, ...fields, '', ''].join('\r\n')))
   for (const status of [204, 304]) {
     t.equal(persists(status), true)
     t.equal(persists(status, 'Content-Length: 0'), true)
