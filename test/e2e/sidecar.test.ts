@@ -178,8 +178,8 @@ t.test('WebSockets pass both sidecars', async (t) => {
   const pair = await sidecarsFor(t, origin.url)
   const gateway = await gatewayBefore(t, pair)
   for (const port of [pair.port, Number(new URL(gateway.url).port)]) {
-    const { head, peer } = await open(port, '/ws')
-    t.match(head, /^HTTP\/1\.1 101 /)
+    const { headerSection, peer } = await open(port, '/ws')
+    t.match(headerSection, /^HTTP\/1\.1 101 /)
     const payload = randomBytes(200_000)
     const frame = new Promise<Buffer>((resolve) => {
       peer.onFrame = ({ payload }) => resolve(payload)

@@ -62,15 +62,15 @@ async function scene(t: Test, { connect = {}, http2 = false, edge = {}, isReady 
   const say = {
     leaf: (by: Authority, name = 'jingwei') => {
       const { cert, key } = issued(by, name)
-      consul.say(leafPath(name), { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uriOf(name) }, ++index)
+      consul.respond(leafPath(name), { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uriOf(name) }, ++index)
       return cert
     },
     roots: (...trusted: Authority[]) => {
       const Roots = trusted.map(({ cert }) => ({ RootCert: cert }))
-      consul.say(rootsPath, { TrustDomain: domain, Roots }, ++index)
+      consul.respond(rootsPath, { TrustDomain: domain, Roots }, ++index)
     },
-    rules: (...rules: object[]) => consul.say(matchPath, { jingwei: rules }),
-    otherwise: (allowed: boolean) => consul.say(checkPath, { Allowed: allowed })
+    rules: (...rules: object[]) => consul.respond(matchPath, { jingwei: rules }),
+    otherwise: (allowed: boolean) => consul.respond(checkPath, { Allowed: allowed })
   }
   let index = 1
   if (isReady) {
@@ -247,9 +247,9 @@ t.test('decisions by precedence; they apply to open connections; the last ones s
   await becomes(403)
   say.rules(intention('web', 'allow'))
   await becomes(200)
-  consul.say(matchPath, 'no leader', null, 500)
-  const asked = consul.asked.length
-  await eventually(() => consul.asked.length > asked + 1, 'failed queries')
+  consul.respond(matchPath, 'no leader', null, 500)
+  const before = consul.requests.length
+  await eventually(() => consul.requests.length > before + 1, 'failed queries')
   t.equal(await again(), 200, 'the last known ones')
   t.match(await ask(shows(issued(first, 'batch'))), /^HTTP\/1\.1 403/)
   t.equal(connections, 1, 'all on one connection')
@@ -283,12 +283,16 @@ t.test('certificate and roots are replaced while the listener runs', async (t) =
 
 t.test('a reload keeps the identity, and may change the service; its presence needs a restart', async (t) => {
   const { ask, say, reload, sections, consul, port, admin } = await scene(t)
-  const asked = consul.asked.filter((url) => url.startsWith(leafPath('jingwei'))).length
+  const before = consul.requests.filter((url) => url.startsWith(leafPath('jingwei'))).length
   t.match(await reload({ ...sections(), watch: false }), { applied: true })
   t.match(await ask(shows(web)), ok)
-  t.equal(consul.asked.filter((url) => url.startsWith(leafPath('jingwei'))).length, asked, 'not asked again')
+  t.equal(
+    consul.requests.filter((url) => url.startsWith(leafPath('jingwei'))).length,
+    before,
+    'Consul receives no further request for the leaf'
+  )
   say.leaf(first, 'front')
-  consul.say(matchPath, { jingwei: [], front: [intention('web', 'deny', 9, { DestinationName: 'front' })] })
+  consul.respond(matchPath, { jingwei: [], front: [intention('web', 'deny', 9, { DestinationName: 'front' })] })
   t.match(await reload(sections({ service: 'front' })), { applied: true })
   const name = () =>
     new Promise<string>((resolve) => {
