@@ -6,7 +6,7 @@ import t from 'tap'
 import type { Protocol } from '../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { answering, connect, get, startGateway, startRawService, startService } from '../helpers/gateway.ts'
+import { connect, get, responding, startGateway, startRawService, startService } from '../helpers/gateway.ts'
 
 async function before(t: Test, url: string, forward: object = {}, protocol: Protocol = 'HTTP/1.1', route: object = {}) {
   const gateway = await startGateway(
@@ -46,8 +46,8 @@ t.test('errors before the response: status, code, Proxy-Status, access log and m
     ['no such host', 'http://no-such-host.invalid', [502, 'JW_UPSTREAM_DNS', 'dns_error', 'ENOTFOUND', 'connect-failure']],
     ['reset', (await rawService(t, (socket) => socket.once('data', () => socket.resetAndDestroy()))).url, [502, 'JW_UPSTREAM_RESET', 'connection_terminated', 'ECONNRESET', 'reset']],
     ['closed', (await rawService(t, (socket) => socket.once('data', () => socket.end()))).url, [502, 'JW_UPSTREAM_RESET', 'connection_terminated', 'UND_ERR_SOCKET', 'reset']],
-    ['malformed', (await rawService(t, answering('HTTP/9 what\r\n\r\n'))).url, [502, 'JW_UPSTREAM_MALFORMED', 'http_protocol_error', undefined, 'other']],
-    ['large header section', (await rawService(t, answering(`HTTP/1.1 200 OK\r\nX: ${'x'.repeat(5000)}\r\n\r\n`))).url, [502, 'JW_UPSTREAM_HEADERS_TOO_LARGE', 'http_response_header_section_size', 'UND_ERR_HEADERS_OVERFLOW', 'other']],
+    ['malformed', (await rawService(t, responding('HTTP/9 what\r\n\r\n'))).url, [502, 'JW_UPSTREAM_MALFORMED', 'http_protocol_error', undefined, 'other']],
+    ['large header section', (await rawService(t, responding(`HTTP/1.1 200 OK\r\nX: ${'x'.repeat(5000)}\r\n\r\n`))).url, [502, 'JW_UPSTREAM_HEADERS_TOO_LARGE', 'http_response_header_section_size', 'UND_ERR_HEADERS_OVERFLOW', 'other']],
     ['no TLS', (await rawService(t, (socket) => socket.end(ok))).url.replace('http:', 'https:'), [502, 'JW_UPSTREAM_TLS', 'tls_protocol_error', 'ERR_SSL_WRONG_VERSION_NUMBER', 'connect-failure']],
     ['silent', (await rawService(t, () => {})).url, [504, 'JW_CALL_TIMEOUT', 'http_response_timeout', null, 'timeout']]
   ] // biome-ignore format: a table

@@ -252,8 +252,8 @@ t.test('WebSockets', async (t) => {
     { log: true }
   )
   t.teardown(close)
-  const { head, peer } = await open(port, '/ws/chat?x=1')
-  t.match(head, /^HTTP\/1\.1 101 /)
+  const { headerSection, peer } = await open(port, '/ws/chat?x=1')
+  t.match(headerSection, /^HTTP\/1\.1 101 /)
   t.equal(service.requests[0]!.url, '/chat?x=1')
   t.match(service.requests[0]!.headers, { 'x-forwarded-for': '127.0.0.1', 'sec-websocket-version': '13' })
   const message = randomBytes(100_000)
