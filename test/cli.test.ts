@@ -197,7 +197,7 @@ t.test('the help text follows if no known one is near, or if an option has no va
 })
 
 t.test('explain reports invalid arguments', async (t) => {
-  const cases: [args: string[], told: RegExp][] = [
+  const cases: [args: string[], message: RegExp][] = [
     [['-c', file, 'GET', '/plain'], /^jingwei: explain takes a file, a method and a path, such as: /],
     [[file, 'FETCH', '/plain'], /^jingwei: explain: "FETCH" is not an HTTP method; such as: /],
     [[file, 'GET', 'plain'], /^jingwei: explain: a path starts with "\/", found "plain"; /],

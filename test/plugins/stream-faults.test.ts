@@ -12,7 +12,7 @@ const through = (transform) => new Transform({ transform })
 const ways = {
   'throws': (body) => body.pipe(through(raise)),
   'has an error': (body) => body.pipe(through((chunk, encoding, done) => done(new Error('a fault of the stream')))),
-  'has an error that nobody listens to': (body) =>
+  'has an error without a listener': (body) =>
     body.pipe(through((chunk, encoding, done) => done(new Error('a fault of the stream')))).pipe(new PassThrough()),
   'throws in a timer': (body) => body.pipe(through(() => void setTimeout(raise, 5))),
   'throws in an immediate': (body) => body.pipe(through(() => void setImmediate(raise))),
@@ -46,7 +46,7 @@ export { ways }`
 const names = [
   'throws',
   'has an error',
-  'has an error that nobody listens to',
+  'has an error without a listener',
   'throws in a timer',
   'throws in an immediate',
   'rejects',

@@ -67,7 +67,7 @@ t.test('service: more than maxConnections wait, in order; more than maxPendingRe
   t.strictSame([overflows('maxConnections'), overflows('maxPendingRequests')], [4, 1])
 
   for (let i = 0; i < 5; i++) {
-    await eventually(() => held.length > i, `the answer to ${i + 1}`)
+    await eventually(() => held.length > i, `request ${i + 1} arrives`)
     held[i]!.end('done')
     await calls[i]!.done
     t.equal(calls[i]!.body, 'done')

@@ -54,16 +54,16 @@ t.test('preflights, and OPTIONS', async (t) => {
 })
 
 t.test('authentication and limits come before the calls', async (t) => {
-  let asked = 0
+  let callCount = 0
   const counted = (request: IncomingMessage, response: ServerResponse) => {
-    asked++
+    callCount++
     a(request, response)
   }
   const secret = 'a-secret-that-is-long-enough-for-this-test'
   const jwt = { services: { a: counted }, compose: { calls }, route: { edge: { jwt: { secret } } } }
   const guarded = await startComposed(t, jwt)
   t.equal((await fetch(`${guarded.url}/c/1`)).status, 401)
-  t.equal(asked, 0)
+  t.equal(callCount, 0)
   const limited = await startComposed(t, {
     services: { a: counted },
     compose: { calls },
@@ -71,7 +71,7 @@ t.test('authentication and limits come before the calls', async (t) => {
   })
   t.equal((await fetch(`${limited.url}/c/1`)).status, 200)
   t.equal((await fetch(`${limited.url}/c/1`)).status, 429)
-  t.equal(asked, 2)
+  t.equal(callCount, 2)
 })
 
 t.test('headers that concerns set for services', async (t) => {
@@ -92,9 +92,9 @@ t.test('headers that concerns set for services', async (t) => {
 t.test('a client that is slow within its body, and one that leaves', async (t) => {
   const compose = { calls: { one: { service: 'a', path: '/', query: { q: '{body/q}' } } } }
   const more = { listen: { timeouts: { bodyIdle: '300ms' } } }
-  let asked = 0
+  let callCount = 0
   const counted = (request: IncomingMessage, response: ServerResponse) => {
-    asked++
+    callCount++
     a(request, response)
   }
   const { port, log } = await startComposed(t, { services: { a: counted }, compose, more })
@@ -113,7 +113,7 @@ t.test('a client that is slow within its body, and one that leaves', async (t) =
     [],
     'nothing else is logged'
   )
-  t.equal(asked, 0)
+  t.equal(callCount, 0)
 })
 
 t.test('a handshake of a WebSocket', async (t) => {
