@@ -16,8 +16,8 @@ export function checkHttpProxy(at: string, route: Route, checked: Checked): void
   const { data, keys, report } = checked
   const { via, httpProxy, path } = route
   if (!report.usable(`${at}/via`)) return
-  if (keys.withoutMesh) checkWithoutMesh(at, route, report)
-  else if (via !== undefined) checkWithMesh(at, route, checked)
+  if (keys.withoutMesh && via !== 'bridge') checkWithoutMesh(at, route, report)
+  else if (via === 'http-proxy') checkWithMesh(at, route, checked)
   else {
     if (httpProxy !== undefined) report.fault(`${at}/httpProxy`, 'no effect without via: http-proxy', 'key')
     return

@@ -55,9 +55,11 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   const routes: RouteConfig[] = []
   for (const [index, { httpProxy, compose: written, forward: ownForward, ...given }] of data.routes.entries()) {
     yield
-    const isForwarded = forward !== undefined && written === undefined
-    const route = isForwarded ? { ...given, via: 'http-proxy' as const } : given
-    const off = isForwarded || (route.via === undefined && written === undefined) ? {} : bridgeOnly
+    const isForwarded = forward !== undefined && written === undefined && given.via !== 'bridge'
+    const { via: givenVia, ...bridged } = given
+    const isProxied = isForwarded || givenVia === 'http-proxy'
+    const route = isProxied ? { ...bridged, via: 'http-proxy' as const } : bridged
+    const off = isForwarded || (!isProxied && written === undefined) ? {} : bridgeOnly
     const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
     const meshPolicy = ownForward ?? completeSection(route.mesh ?? {}, keys.mesh, absolute)
     const position = positionOf(`/routes/${index}/httpProxy`, report)

@@ -122,7 +122,7 @@ const ofRoutes: Advice = {
 
 const known = ['sidecar', 'instances', 'forward', ...Object.keys(ofServices)]
 
-/** Returns advice for keys of a service that may be sources of instances: mappings under names that are no slips of known keys. */
+/** Returns advice for keys of a service that can be sources of instances: mappings whose names resemble no known key. */
 function sourcesIn(service: Record<string, unknown>): Advice {
   const message = (key: string) =>
     `finding instances by "${key}" needs the mesh: set instances or sidecar instead, or remove "mesh: false"`

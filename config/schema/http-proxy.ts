@@ -4,9 +4,9 @@ import type { Position } from '../faults.ts'
 import { Names, strict } from './kit.ts'
 import Type from './type.ts'
 
-const Via = Names(['http-proxy'], {
+const Via = Names(['http-proxy', 'bridge'], {
   description:
-    'http-proxy: the route is served by @fastify/http-proxy with the options in `httpProxy`; its calls go through the mesh as on any route. It costs about three times the CPU and loses trailers, header order and WebSockets. Default: the gateway’s own proxy code; with `mesh: false`: http-proxy, on which WebSockets work.'
+    'http-proxy: the route is served by @fastify/http-proxy with the options in `httpProxy`; its calls go through the mesh as on any route. It costs about three times the CPU and loses trailers, header order and WebSockets. bridge: by the gateway’s own proxy code. Default: bridge; with `mesh: false`: http-proxy, on which WebSockets work then.'
 })
 
 const HttpProxy = Type.Object(

@@ -26,7 +26,7 @@ interface Address {
   failure: string | null
 }
 
-/** What a service's calls depend on: the addresses, the settings, and the contents of PEM files. */
+/** Addresses and settings of a service, and the contents of its PEM files. */
 export interface ForwardedConfig {
   readonly name: string
   readonly kind: 'sidecar' | 'instances'
@@ -130,7 +130,7 @@ export class ForwardedService {
       origin: address.origin,
       // By default, undici derives it from `Host`, and connects anew whenever it changes.
       servername: name,
-      headers: host === null ? opts.headers : withHost(opts.headers, host),
+      headers: headersOf(opts, host),
       headersTimeout: 0,
       bodyTimeout: own.idleTimeout === false ? 0 : own.idleTimeout
     }
@@ -199,9 +199,16 @@ export function refuse(handler: Dispatcher.DispatchHandler, error: Error): void 
   handler.onResponseError?.(controller, error)
 }
 
-/** Returns headers, as name, value, name, value or by name, with another `Host`. */
-function withHost(headers: Dispatcher.DispatchOptions['headers'], host: string): Dispatcher.DispatchOptions['headers'] {
+/** Returns the headers of a request with the `Host` of the service, and without `Trailer`: undici sends no trailers. */
+function headersOf(
+  { headers, trailers }: Dispatcher.DispatchOptions,
+  host: string | null
+): Dispatcher.DispatchOptions['headers'] {
+  if (host === null && trailers === undefined) return headers
   const pairs = headerPairs(headers)
-  const others = pairs.filter((_, index) => pairs[index - (index % 2)]!.toLowerCase() !== 'host')
-  return ['host', host, ...others]
+  const others = pairs.filter((_, index) => {
+    const name = pairs[index - (index % 2)]!.toLowerCase()
+    return name !== 'trailer' && (host === null || name !== 'host')
+  })
+  return host === null ? others : ['host', host, ...others]
 }

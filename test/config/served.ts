@@ -161,7 +161,8 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^routes\.0\.path/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/a' } })],
   [/^routes\.0\.httpProxy/, ({ routes }) => Object.assign(routes[0]!, { via: 'http-proxy' })],
   [/^(services\.one\.|routes\.0\.)?forward/, (config) => Object.assign(config, { mesh: false, discovery: undefined })],
-  [/^(services\.one\.)?forward\.tls/, (config) => Object.assign(config, { forward: { tls: { cert, key } } })],
+  [/^forward\.tls/, (config) => Object.assign(config, { forward: { tls: { cert, key } } })],
+  [/^services\.one\.forward\.tls/, ({ services }) => Object.assign(services.one!, { forward: { tls: { cert, key } } })],
   [/^routes\.0\.match\.path\.exact/, ({ routes }) => Object.assign(routes[0]!, { match: { path: { exact: '/' } } })]
 ] // biome-ignore format: a table
 

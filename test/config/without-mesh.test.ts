@@ -118,6 +118,17 @@ t.test('a path is changed by one key', async (t) => {
   ])
 })
 
+t.test('via: bridge, with the mesh and without it', async (t) => {
+  const bridged = { ...base, routes: [{ ...routes[0], via: 'bridge' }] }
+  t.equal(parse(bridged).routes[0]!.via, undefined)
+  const { mesh: _false, ...withMesh } = bridged
+  t.equal(parse(withMesh).routes[0]!.via, undefined)
+  t.ok(parse(withMesh).routes[0]!.edge.websocket)
+  t.strictSame(faultsOf({ ...base, routes: [{ ...routes[0], via: 'bridge', httpProxy: {} }] }), [
+    'routes[0].httpProxy: no effect without via: http-proxy'
+  ])
+})
+
 t.test('with the mesh, `forward` is a fault', async (t) => {
   const message = 'no effect with the mesh: set the timeouts under "mesh", or set "mesh: false"'
   const { mesh: _false, ...withMesh } = base

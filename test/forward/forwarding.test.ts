@@ -203,6 +203,54 @@ t.test('trailers and informational responses of a service are dropped, and the r
   t.match(bytes, /\r\n4\r\nbody\r\n0\r\n\r\n$/)
 })
 
+t.test(
+  'a route with `via: bridge` keeps trailers, informational responses, the order of headers and early header sections',
+  async (t) => {
+    const gate = Promise.withResolvers<void>()
+    const { port, client } = await before(
+      t,
+      async (request, response) => {
+        if (request.url === '/late') {
+          response.flushHeaders()
+          await gate.promise
+          response.end('late')
+          return
+        }
+        const body = await bodyOf(request)
+        response.writeEarlyHints({ link: '</a.css>; rel=preload' })
+        response.writeHead(200, ['Trailer', 'x-sum', 'X-B', '1', 'X-A', String(request.headers.trailer)])
+        response.write(body)
+        response.addTrailers({ 'x-sum': '4' })
+        response.end()
+      },
+      'HTTP/1.1',
+      { routes: [{ name: 'all', match: { path: '/' }, service: 'one', via: 'bridge' }] }
+    )
+    const request =
+      'POST / HTTP/1.1\r\nHost: h\r\nTE: trailers\r\nTrailer: x-own\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n'
+    const bytes = await raw(port, `${request}4\r\nbody\r\n0\r\nx-own: 1\r\n\r\n`)
+    t.match(bytes, /^HTTP\/1\.1 103 Early Hints\r\n/)
+    t.match(bytes, /\r\nx-b: 1\r\nx-a: undefined\r\n/i, 'a request has no trailers, and announces none')
+    t.match(bytes, /\r\n4\r\nbody\r\n0\r\nx-sum: 4\r\n\r\n$/i)
+    const call = client.begin('/late')
+    t.equal((await call.begun).status, 200, 'before the body begins')
+    gate.resolve()
+    t.equal((await call.response).body.toString(), 'late')
+    const service = await startWebSocketService({ onPeer: echo })
+    t.teardown(service.close)
+    const other = await startGateway({
+      mesh: false,
+      services: { one: { instances: [service.url] } },
+      routes: [{ name: 'ws', match: { path: '/ws' }, service: 'one', via: 'bridge' }]
+    })
+    t.teardown(other.close)
+    const { peer } = await open(other.port)
+    peer.send(opcodes.text, 'hello')
+    t.equal((await peer.frame(0)).payload.toString(), 'hello')
+    peer.socket.destroy()
+  }
+)
+
 t.test('a body that is longer than its limit', async (t) => {
   const { client } = await before(t, (_request, response) => response.end(), 'HTTP/1.1', { edge: { bodyLimit: '1kb' } })
   const { status } = await client.ask('/', {

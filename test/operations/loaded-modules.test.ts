@@ -123,6 +123,8 @@ t.test('without the mesh, none of its modules is loaded', async (t) => {
   const inMesh = (url: string) => url.startsWith('file:') && /\/plugins\/mesh[/-]/.test(url)
   t.ok((await check(minimal)).urls.some(inMesh), 'they are known by their folder')
   t.strictSame((await check(config)).urls.filter(inMesh), [], 'check')
+  const bridged = await check(config.replace('service: one }', 'service: one, via: bridge }'))
+  t.strictSame(bridged.packages, always, 'a route of the bridge needs no further package')
   const { command, env, file, loaded } = recorded(config)
   const gateway = await start({ command: 'node', args: [...command, '-c', file], env, ready: /jingwei is up/ })
   const [, edge, admin] = /^ {2}edge {5}(\S+)\n {2}metrics {2}(\S+)\/metrics$/m.exec(gateway.output()) ?? []

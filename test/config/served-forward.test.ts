@@ -1,0 +1,4 @@
+// slow: takes about 10 s
+import { testSections } from './served.ts'
+
+testSections(['forward'])
