@@ -2,9 +2,12 @@
 /** Services reach the gateway through the mesh: real Consul, its own proxy as the caller, its authority and intentions. */
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
+import { writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import http2 from 'node:http2'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import tls from 'node:tls'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -12,12 +15,15 @@ import { intentionTiming } from '../../plugins/mesh/connect/identity/intentions.
 import { folderFor } from '../helpers/certificates.ts'
 import type { Consul } from '../helpers/consul.ts'
 import { startConsul } from '../helpers/consul.ts'
-import { inProcess } from '../helpers/e2e/gateway.ts'
+import { appFile, inProcess } from '../helpers/e2e/gateway.ts'
 import { running } from '../helpers/listeners.ts'
-import { intend, proxy } from '../helpers/mesh/connect.ts'
-import { freePort, waitFor } from '../helpers/processes.ts'
+import { behindSidecar, intend, plain, proxy } from '../helpers/mesh/connect.ts'
+import { freePort, freePorts, runToEnd, start, waitFor } from '../helpers/processes.ts'
+import { tool } from '../helpers/tools.ts'
 
 intentionTiming.every = 100
+
+const examples = join(import.meta.dirname, '../../config/examples')
 
 async function consulFor(t: Test, options = {}): Promise<Consul> {
   const consul = await startConsul(options)
@@ -75,11 +81,12 @@ async function callerFor(t: Test, consul: Consul, service: string) {
   const port = await freePort()
   await proxy(t, consul, [`-service=${service}`, `-upstream=jingwei:127.0.0.1:${port}`], port)
   const url = `http://127.0.0.1:${port}`
-  const send = async (options: RequestInit = {}) => {
-    const response = await fetch(`${url}/x`, { ...options, headers: { connection: 'close', ...options.headers } })
+  const send = async (options: RequestInit = {}, path = '/x') => {
+    const response = await fetch(url + path, { ...options, headers: { connection: 'close', ...options.headers } })
     return { status: response.status, headers: response.headers, body: Buffer.from(await response.arrayBuffer()) }
   }
-  const until = (status: number) => waitFor(`${status}`, async () => (await send()).status === status)
+  const until = (status: number, path = '/x') =>
+    waitFor(`${status}`, async () => (await send({}, path)).status === status)
   return { port, send, until }
 }
 
@@ -198,4 +205,45 @@ t.test('the gateway calls another gateway; a token with the minimal policy; Cons
   const socket = tls.connect({ port, host: '127.0.0.1', ...stranger, ...trusting })
   socket.write('GET / HTTP/1.1\r\nhost: jingwei\r\nconnection: close\r\n\r\n')
   t.match(Buffer.concat(await socket.toArray()).toString(), /^HTTP\/1\.1 403 .*JW_CALLER_DENIED/s, 'never seen before')
+})
+
+t.test('the example in-mesh.yaml, registered by in-mesh.json', async (t) => {
+  const consul = await consulFor(t)
+  const orders = await plain(t, 'orders')
+  await behindSidecar(t, consul, 'orders', orders.port)
+  const ports = await freePorts(3)
+  const [PORT, MESH_PORT, ADMIN_PORT] = ports.map(String) as [string, string, string]
+  const gateway = await start({
+    command: process.execPath,
+    args: [appFile, '-c', join(examples, 'in-mesh.yaml')],
+    env: { PORT, MESH_PORT, ADMIN_PORT, CONSUL_URL: consul.url },
+    name: 'gateway',
+    ready: /health +http\S+/
+  })
+  t.teardown(gateway.stop)
+  const file = join(folderFor(t), 'in-mesh.json')
+  const registration = readFileSync(join(examples, 'in-mesh.json'), 'utf8')
+  await writeFile(file, registration.replace('8443', MESH_PORT).replace('8081', ADMIN_PORT))
+  const { path, env } = await tool('consul')
+  await runToEnd(path, ['services', 'register', `-http-addr=${consul.url}`, file], { env })
+  const web = await callerFor(t, consul, 'web')
+  await web.until(200, '/orders')
+  t.match((await web.send({}, '/stock')).body.toString(), /^orders /)
+  const byClient = async (to: string) => (await fetch(`http://127.0.0.1:${PORT}${to}`)).status
+  t.same([await byClient('/orders'), await byClient('/stock')], [200, 404])
+  const deny = await intend(consul, 'web', 'jingwei', 'deny')
+  await web.until(403, '/orders')
+  t.equal(await byClient('/orders'), 200)
+  await deny.remove()
+  await web.until(200, '/orders')
+  await gateway.stop()
+  const lines = gateway
+    .output()
+    .split('\n')
+    .filter((line) => line.startsWith('{') && line.includes('"msg":"request"'))
+  const shown = lines.map((line) => JSON.parse(line) as Record<string, string>)
+  const served = shown.find(({ path, direction }) => path === '/stock' && direction === 'east-west')
+  t.match(served, { listener: 'mesh', consumer: 'web', service: 'orders', status: 200 })
+  const refused = shown.find(({ path, direction }) => path === '/stock' && direction === 'north-south')
+  t.match(refused, { listener: 'public', status: 404, consumer: undefined })
 })

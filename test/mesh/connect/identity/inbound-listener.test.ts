@@ -3,125 +3,24 @@
 import { once } from 'node:events'
 import type http from 'node:http'
 import https from 'node:https'
-import type { AddressInfo } from 'node:net'
 import type { ConnectionOptions } from 'node:tls'
 import tls from 'node:tls'
-import type { Test } from 'tap'
 import t from 'tap'
-import { intentionTiming } from '../../../../plugins/mesh/connect/identity/intentions.ts'
-import type { Authority, Issued } from '../../../helpers/certificates.ts'
-import { authority, folderFor } from '../../../helpers/certificates.ts'
 import { eventually } from '../../../helpers/eventually.ts'
-import { drain, running, service } from '../../../helpers/listeners.ts'
-import { scripted } from './support.ts'
-
-intentionTiming.every = 20
-
-const domain = '11111111-2222.consul'
-const uriOf = (name: string, trustDomain = domain) => `spiffe://${trustDomain}/ns/default/dc/dc1/svc/${name}`
-const leafPath = (name: string) => `/v1/agent/connect/ca/leaf/${name}`
-const rootsPath = '/v1/agent/connect/ca/roots'
-const matchPath = '/v1/connect/intentions/match'
-const checkPath = '/v1/connect/intentions/check'
-
-const folder = folderFor(t)
-const first = authority(folder, 'first')
-const second = authority(folder, 'second')
-const issued = (by: Authority, name: string, san = `URI:${uriOf(name)}`) => by.issue(name, { san })
-const shows = ({ cert, key }: Issued) => ({ cert, key })
-const web = issued(first, 'web')
-
-const intention = (source: string, action: string, precedence = 9, more = {}) => ({
-  SourceNS: 'default',
-  SourceName: source,
-  DestinationNS: 'default',
-  DestinationName: 'jingwei',
-  Precedence: precedence,
-  Action: action,
-  ...more
-})
-
-/** A page of the admin port: a list, or an explanation. */
-interface Listed {
-  readonly edge: readonly string[]
-  readonly [index: number]: unknown
-}
-
-interface Scene {
-  /** Listener `mesh`, beside the listener `public`. */
-  readonly connect?: object
-  readonly http2?: boolean
-  readonly edge?: object
-  readonly isReady?: boolean
-  readonly listen?: object
-}
-
-async function scene(t: Test, { connect = {}, http2 = false, edge = {}, isReady = true, listen = {} }: Scene = {}) {
-  const consul = await scripted(t)
-  const url = await service(t)
-  const say = {
-    leaf: (by: Authority, name = 'jingwei') => {
-      const { cert, key } = issued(by, name)
-      consul.respond(leafPath(name), { CertPEM: cert, PrivateKeyPEM: key, ServiceURI: uriOf(name) }, ++index)
-      return cert
-    },
-    roots: (...trusted: Authority[]) => {
-      const Roots = trusted.map(({ cert }) => ({ RootCert: cert }))
-      consul.respond(rootsPath, { TrustDomain: domain, Roots }, ++index)
-    },
-    rules: (...rules: object[]) => consul.respond(matchPath, { jingwei: rules }),
-    otherwise: (allowed: boolean) => consul.respond(checkPath, { Allowed: allowed })
-  }
-  let index = 1
-  if (isReady) {
-    say.leaf(first)
-    say.roots(first)
-    say.rules()
-    say.otherwise(true)
-  }
-  const sections = (more: object = {}) => ({
-    discovery: { consul: { url: consul.consul.url } },
-    listen: [
-      { name: 'public', host: '127.0.0.1', port: 0, drain },
-      {
-        name: 'mesh',
-        host: '127.0.0.1',
-        port: 0,
-        connect: { service: 'jingwei', ...connect, ...more },
-        http2,
-        ...listen
-      }
-    ],
-    services: { any: { instances: [url] } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge }]
-  })
-  const gateway = await running(t, folderFor(t), sections())
-  const admin = async (path: string) => {
-    const { port } = gateway.runtime.admin!.address as AddressInfo
-    const response = await fetch(`http://127.0.0.1:${port}${path}`)
-    return { status: response.status, body: (await response.json()) as Record<string, unknown> & Listed }
-  }
-  const ready = () => eventually(async () => (await admin('/health/ready')).status === 200, 'ready')
-  if (isReady) await ready()
-  const port = gateway.portOf('mesh')
-  return { ...gateway, consul, say, sections, admin, ready, port, ask: (by: ConnectionOptions) => ask(port, by) }
-}
-
-/** Connects and sends a request. Returns the text of the response, or the code of the error. */
-function ask(port: number, options: ConnectionOptions): Promise<string> {
-  return new Promise((resolve) => {
-    const socket = tls.connect({ port, host: '127.0.0.1', rejectUnauthorized: false, ...options })
-    let text = ''
-    socket.once('secureConnect', () => socket.write('GET / HTTP/1.1\r\nhost: jingwei\r\nconnection: close\r\n\r\n'))
-    socket.on('data', (chunk) => {
-      text += chunk
-    })
-    socket.on('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
-    socket.on('close', () => resolve(text || 'closed'))
-  })
-}
-
-const ok = /^HTTP\/1\.1 200 /
+import {
+  domain,
+  first,
+  intention,
+  issued,
+  leafPath,
+  matchPath,
+  ok,
+  scene,
+  second,
+  shows,
+  uriOf,
+  web
+} from './inbound-support.ts'
 
 for (const http2 of [false, true]) {
   t.test(`certificates of callers, with http2: ${http2}`, async (t) => {
