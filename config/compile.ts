@@ -196,13 +196,24 @@ function isLarge(schema: Shape): boolean {
   return known
 }
 
-/** Returns the schemas that contain options: of the file, of services and routes, and of their sections. */
+/** Returns the schemas that contain options: of the file, of services, routes and a sidecar, and of their sections. */
 function frameOf(schema: Shape): Shape[] {
   const sections = ({ properties = {} }: Shape) =>
     [properties.edge, properties.mesh].filter((section) => section !== undefined)
   const collections = Object.values(schema.properties ?? {}).filter((each) => each.items ?? namedItems(each))
   const items = collections.flatMap((each) => each.items ?? namedItems(each)![1])
-  return [schema, ...collections, ...items, ...[schema, ...items].flatMap(sections)]
+  const sidecar = schema.properties?.sidecar
+  const inbound = sidecar?.properties?.inbound
+  const listeners = [inbound?.then?.items, inbound?.else].filter((each) => each !== undefined)
+  const ofSidecar = [sidecar, inbound, inbound?.then].filter((each) => each !== undefined)
+  return [
+    schema,
+    ...collections,
+    ...items,
+    ...ofSidecar,
+    ...listeners,
+    ...[schema, ...items, ...listeners].flatMap(sections)
+  ]
 }
 
 /** Compiles schemas, equal ones only once: most options of concerns can be set at several levels. */
