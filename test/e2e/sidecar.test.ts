@@ -5,19 +5,14 @@ import { once } from 'node:events'
 import type { IncomingMessage, RequestListener } from 'node:http'
 import http from 'node:http'
 import http2 from 'node:http2'
-import { setTimeout as sleep } from 'node:timers/promises'
-import type { Test } from 'tap'
 import t from 'tap'
-import { authority, folderFor } from '../helpers/certificates.ts'
-import { asProcess, clientOf } from '../helpers/e2e/gateway.ts'
-import { steadyLoad } from '../helpers/e2e/load.ts'
+import { folderFor } from '../helpers/certificates.ts'
+import { appFile, configFile } from '../helpers/e2e/gateway.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { echo, open, startWebSocketService } from '../helpers/edge/websocket.ts'
-import { eventually } from '../helpers/eventually.ts'
-import { connect, raw, startRawService, startService } from '../helpers/gateway.ts'
-import { freePort } from '../helpers/processes.ts'
-import type { Sidecar } from '../helpers/sidecar.ts'
-import { startSidecar } from '../helpers/sidecar.ts'
+import { raw, startRawService, startService } from '../helpers/gateway.ts'
+import { start } from '../helpers/processes.ts'
+import { gatewayBefore, meshCertificates, sidecarsFor, startSidecar } from '../helpers/sidecar.ts'
 
 t.setTimeout(300_000)
 
@@ -36,48 +31,6 @@ const service: RequestListener = (request, response) => {
     response.end()
   })
 }
-
-/** Certificates of a mesh: of the local service's sidecar, and of its callers. */
-function meshCertificates(t: Test) {
-  const folder = folderFor(t)
-  const ca = authority(folder, 'mesh')
-  const orders = ca.issue('orders', { san: 'DNS:orders.mesh' })
-  const gateway = ca.issue('gateway', { san: 'DNS:gateway.mesh' })
-  const stranger = authority(folder, 'other').issue('gateway', { san: 'DNS:gateway.mesh' })
-  const inbound = {
-    cert: orders.certFile,
-    key: orders.keyFile,
-    clientCertificate: { mode: 'require', ca: ca.file }
-  }
-  const callsWith = ({ certFile, keyFile } = gateway) => ({
-    tls: { ca: ca.file, cert: certFile, key: keyFile, serverName: 'orders.mesh' }
-  })
-  return { inbound, callsWith, gateway, stranger, ca }
-}
-
-interface Pair {
-  readonly inbound: Sidecar
-  readonly outbound: Sidecar
-  readonly port: number
-}
-
-/** A sidecar at each end of the calls to a service. */
-async function sidecarsFor(t: Test, url: string, mesh: object = {}, local: object = {}): Promise<Pair> {
-  const certificates = meshCertificates(t)
-  const inbound = await startSidecar(t, { inbound: { url, tls: certificates.inbound, http2: true, mesh: local } })
-  const instances = [`https://127.0.0.1:${inbound.ports.inbound}`]
-  const services = { orders: { instances, mesh: { ...certificates.callsWith(), ...mesh } } }
-  const outbound = await startSidecar(t, { services, outbound: [{ service: 'orders' }, {}] })
-  return { inbound, outbound, port: outbound.ports['outbound-orders']! }
-}
-
-/** A gateway that calls the service by its local sidecar. */
-const gatewayBefore = (t: Test, { port }: Pair, listen: object = {}) =>
-  asProcess(t, {
-    services: { orders: { sidecar: `http://127.0.0.1:${port}`, mesh: { mode: 'sidecar', retry: false } } },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'orders', edge: { bodyLimit: false } }],
-    listen
-  })
 
 const big = randomBytes(5 * 1024 * 1024)
 const sum = createHash('sha256').update(big).digest('hex')
@@ -99,6 +52,34 @@ t.test('gateway, sidecar, sidecar, service: bodies, trailers, informational resp
     t.match(await client.ask('/none'), { status: 204, body: Buffer.alloc(0), isWhole: true }, protocol)
     t.match(await client.ask('/a', { method: 'HEAD' }), { status: 200, body: Buffer.alloc(0) }, protocol)
   }
+})
+
+t.test('a gateway without the mesh, before a sidecar', async (t) => {
+  const { url, close } = await startService(service)
+  t.teardown(close)
+  const { port } = await sidecarsFor(t, url)
+  const file = await configFile(
+    t,
+    JSON.stringify({
+      listen: { host: '127.0.0.1', port: 0, drain: { delay: 0, timeout: '2s' } },
+      admin: false,
+      mesh: false,
+      edge: { bodyLimit: false },
+      services: { orders: { instances: [`http://127.0.0.1:${port}`] } },
+      routes: [{ name: 'all', match: { path: '/' }, service: 'orders' }]
+    })
+  )
+  const running = await start({
+    command: 'node',
+    args: [appFile, 'start', file],
+    ready: /jingwei is up/,
+    timeout: 60_000
+  })
+  t.teardown(() => running.stop())
+  const edge = /edge +http:\/\/127\.0\.0\.1:(\d+)/.exec(running.output())![1]
+  const answer = await anyClient(t, 'HTTP/1.1', Number(edge)).ask('/big', { method: 'POST', body: big })
+  t.match(answer, { status: 200, isWhole: true, headers: { 'x-url': '/big' } })
+  t.ok(answer.body.equals(big), 'the same bytes')
 })
 
 t.test('calls of any client: what it sends is what the service gets', async (t) => {
@@ -218,94 +199,4 @@ t.test('the inbound listener speaks HTTP/2 by mTLS, and lets no stranger in', as
     t.match(text, /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_(RESET|TLS|UNTRUSTED)"/)
   }
   t.equal(await admin.metric('jingwei_mesh_attempts_total', 'local'), 1)
-})
-
-t.test('failures have the codes of the error table', async (t) => {
-  const port = await freePort()
-  const {
-    inbound,
-    outbound,
-    port: to
-  } = await sidecarsFor(t, `http://127.0.0.1:${port}`, { retry: false }, { retry: false })
-  const ask = () => raw(to, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-  t.match(await ask(), /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'the service is down')
-  await inbound.running.stop()
-  t.match(await ask(), /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'its sidecar is down')
-  const health = await outbound.admin.health()
-  t.equal(health.code, 200)
-})
-
-t.test('a service that fails its health check gets no calls', async (t) => {
-  let isWell = true
-  const { url, close } = await startService((request, response) => {
-    response.statusCode = request.url === '/health' && !isWell ? 503 : 200
-    response.end('ok')
-  })
-  t.teardown(close)
-  const healthCheck = { path: '/health', interval: '50ms', timeout: '1s', unhealthyThreshold: 1, healthyThreshold: 1 }
-  const { port } = await sidecarsFor(t, url, { retry: false }, { healthCheck, balance: { panicThreshold: 0 } })
-  const ask = () => raw(port, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-  t.match(await ask(), /^HTTP\/1\.1 200 /)
-  isWell = false
-  await eventually(async () => /^HTTP\/1\.1 503 [\s\S]*"code":"JW_NO_INSTANCE"/.test(await ask()))
-  isWell = true
-  await eventually(async () => /^HTTP\/1\.1 200 /.test(await ask()))
-})
-
-t.test('retries and balancing: an instance whose sidecar is killed under load costs no request', async (t) => {
-  const { inbound, callsWith } = meshCertificates(t)
-  const instances: { url: string; sidecar: Sidecar }[] = []
-  for (const name of ['one', 'two']) {
-    const { url, close } = await startService((_request, response) => {
-      response.setHeader('x-instance', name)
-      response.end('ok')
-    })
-    t.teardown(close)
-    const sidecar = await startSidecar(t, { inbound: { url, tls: inbound } })
-    instances.push({ url: `https://127.0.0.1:${sidecar.ports.inbound}`, sidecar })
-  }
-  const retry = { attempts: 2, on: ['connect-failure', 'reset'], budget: '100%' }
-  const services = { orders: { instances: instances.map(({ url }) => url), mesh: { ...callsWith(), retry } } }
-  const outbound = await startSidecar(t, { services, outbound: [{ service: 'orders' }] })
-  const client = clientOf(`http://127.0.0.1:${outbound.ports['outbound-orders']}`, outbound.adminUrl)
-  t.teardown(() => client.hangUp())
-  const load = steadyLoad(client, ['/'], { concurrency: 8 })
-  await eventually(() => (load.tally.by.one ?? 0) > 50 && (load.tally.by.two ?? 0) > 50)
-  instances[0]!.sidecar.running.kill('SIGKILL')
-  const before = load.tally.by.two!
-  await eventually(() => load.tally.by.two! > before + 200)
-  const { failures } = await load.stop()
-  t.strictSame(failures, [])
-})
-
-t.test('a sidecar that is killed ends the calls through it: nothing hangs', async (t) => {
-  const { url, close } = await startService((_request, response) => void response.write('first'))
-  t.teardown(close)
-  for (const side of ['inbound', 'outbound'] as const) {
-    const pair = await sidecarsFor(t, url, { retry: false })
-    const gateway = await gatewayBefore(t, pair)
-    const client = connect(Number(new URL(gateway.url).port), 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
-    await client.until('first')
-    pair[side].running.kill('SIGKILL')
-    const { text } = await client.closed
-    t.match(text, /first/, side)
-    t.notMatch(text, /\r\n0\r\n\r\n$/, 'not ended as if it were complete')
-  }
-})
-
-t.test('SIGTERM: requests in flight end, then the process', async (t) => {
-  let finish = () => {}
-  const { url, close } = await startService((_request, response) => {
-    response.write('first ')
-    finish = () => void response.end('last')
-  })
-  t.teardown(close)
-  const pair = await sidecarsFor(t, url)
-  const client = connect(pair.port, 'GET / HTTP/1.1\r\nHost: h\r\n\r\n')
-  await client.until('first')
-  for (const { running } of [pair.outbound, pair.inbound]) running.kill('SIGTERM')
-  await sleep(200)
-  finish()
-  await client.until('last')
-  for (const { running } of [pair.outbound, pair.inbound]) t.match(await running.exited, { code: 0 })
 })
