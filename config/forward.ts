@@ -120,6 +120,10 @@ const ofRoutes: Advice = {
   mesh: `its concerns need the mesh: set timeouts under "forward", or remove "mesh: false"`
 }
 
+const ofCalls: Advice = {
+  mesh: `its concerns need the mesh: set timeout of the call, or remove "mesh: false"`
+}
+
 const known = ['sidecar', 'instances', 'forward', ...Object.keys(ofServices)]
 
 /** Returns advice for keys of a service that can be sources of instances: mappings whose names resemble no known key. */
@@ -161,7 +165,14 @@ export function removeMeshKeys(document: object, report: Report): void {
   }
   if (!Array.isArray(data.routes)) return
   for (const [index, route] of data.routes.entries()) {
-    if (isMapping(route)) remove(route, pointer('/routes', index), ofRoutes)
+    if (!isMapping(route)) continue
+    remove(route, pointer('/routes', index), ofRoutes)
+    const { compose } = route
+    if (!isMapping(compose) || !isMapping(compose.calls)) continue
+    for (const [name, call] of Object.entries(compose.calls)) {
+      const at = pointer('/routes', index, 'compose', 'calls', name)
+      if (isMapping(call)) remove(call, at, ofCalls)
+    }
   }
 }
 

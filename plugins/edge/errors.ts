@@ -56,6 +56,9 @@ function gatewayCode(error: Coded, called: boolean): string | undefined {
   return foreignCodes.find(([pattern]) => pattern.test(code))?.[1]
 }
 
+/** Returns whether services have been called for a request, by the bridge or by a composed route. */
+const hasCalled = ({ exchange, partialCalls }: FastifyRequest) => Boolean(exchange ?? partialCalls)
+
 /** Returns the code of Node, OpenSSL or undici for the failure; for the log only. */
 function networkCode(error: Coded): string | null {
   const code = codeOf((error.cause ?? error) as Coded)
@@ -64,7 +67,7 @@ function networkCode(error: Coded): string | null {
 
 /** Records for the access log why a request failed; returns the `JW_` code. */
 export function recordFailure(request: FastifyRequest, error: Coded): string {
-  const code = gatewayCode(error, Boolean(request.exchange)) ?? 'JW_INTERNAL'
+  const code = gatewayCode(error, hasCalled(request)) ?? 'JW_INTERNAL'
   request.failure = code
   request.failureCause = networkCode(error)
   recordSeamReason(request, error)
@@ -117,15 +120,15 @@ function rowOf(code: string | undefined): Row | undefined {
 }
 
 /** Returns whether an error is of the gateway or of a call to a service; other errors are of plugins and libraries. */
-export const isOfGateway = (error: Coded, { exchange }: FastifyRequest): boolean =>
-  gatewayCode(error, Boolean(exchange)) !== undefined
+export const isOfGateway = (error: Coded, request: FastifyRequest): boolean =>
+  gatewayCode(error, hasCalled(request)) !== undefined
 
 /** Makes the reply ready for an error response: removes what a response of the service has left on it. */
 export function prepareReply(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   request.exchange?.withdraw()
   // Codes of Node, and no others, begin with ERR_.
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
-  const code = gatewayCode(error, Boolean(request.exchange)) ?? codeOf(error)
+  const code = gatewayCode(error, hasCalled(request)) ?? codeOf(error)
   const status = rowOf(code)?.[0] ?? error.statusCode
   // The unread rest of the body must not be parsed as the next request.
   const isUnread = status === 408 || status === 413
@@ -137,7 +140,7 @@ export function prepareReply(error: FastifyError, request: FastifyRequest, reply
 /** Sets status and header fields of the response to an error, and records the failure. */
 export function applyTable(error: FastifyError, request: FastifyRequest, reply: FastifyReply): ErrorResponse {
   prepareReply(error, request, reply)
-  const code = gatewayCode(error, Boolean(request.exchange))
+  const code = gatewayCode(error, hasCalled(request))
   const row = rowOf(code)
   if (row !== undefined) {
     const [status, message, type, retryAfter] = row

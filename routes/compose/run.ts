@@ -134,11 +134,10 @@ function checkShape(call: Call, { body }: Received): void {
 
 type Coded = Error & { code?: unknown }
 
-/** Returns an error with a code of the error table: a body that breaks off has one of Node or undici. */
+/** Returns an error with a code: the error table knows those of the gateway, Node and undici. */
 function coded(thrown: unknown, call: string): Coded {
   const error: Coded = thrown instanceof Error ? thrown : new Error(String(thrown))
-  if (typeof error.code === 'string' && error.code.startsWith('JW_')) return error
-  return Object.assign(new Broken(call), { cause: error })
+  return typeof error.code === 'string' ? error : Object.assign(new Broken(call), { cause: error })
 }
 
 /** Returns a signal that is aborted after a time, or with another signal. */

@@ -126,6 +126,13 @@ t.test('parts', async () => {
   only('pick: ["/a//b"]', 'x.pick[0]: expected a member or a JSON pointer such as /address/city, found "/a//b"')
 })
 
+t.test('without the mesh', async (t) => {
+  const lines = '    compose: { calls: { x: { service: a, path: /, mesh: { timeout: 1s } } } }\n'
+  t.strictSame(faultsOf(lines, `mesh: false\n${base}`), [
+    '6:51: routes[0].compose.calls.x.mesh: its concerns need the mesh: set timeout of the call, or remove "mesh: false"'
+  ])
+})
+
 t.test('the caller', async (t) => {
   const fault =
     'templates use the consumer, but nothing on this route identifies it; add jwt or a plugin that declares provides: [consumer]'

@@ -3,7 +3,7 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import http2 from 'node:http2'
 import t from 'tap'
 import { eventually } from '../../helpers/eventually.ts'
-import { connect } from '../../helpers/gateway.ts'
+import { connect, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 import { json, startComposed } from './services.ts'
 
@@ -127,6 +127,23 @@ t.test('a handshake of a WebSocket', async (t) => {
   const text = await client.until('\r\n\r\n')
   t.match(text, /^HTTP\/1\.1 403 /)
   t.match(text, 'JW_UPGRADE_REFUSED')
+})
+
+t.test('without the mesh', async (t) => {
+  const service = await startService(a)
+  t.teardown(service.close)
+  const { url, server } = await startComposed(t, {
+    services: {},
+    compose: { calls },
+    more: { mesh: false, services: { a: { instances: [service.url] } }, admin: { port: 0 } }
+  })
+  const response = await fetch(`${url}/c/1`)
+  t.strictSame(await response.json(), { one: { a: 1 }, two: { a: 1 } })
+  t.match((await server.admin!.inject('/admin/explain?path=/c/1')).json(), {
+    calls: [{ call: 'one' }, { call: 'two' }]
+  })
+  await service.close()
+  t.match(await (await fetch(`${url}/c/1`)).json(), { statusCode: 502, code: 'JW_UPSTREAM_REFUSED' })
 })
 
 t.test('explain and routes show the calls', async (t) => {
