@@ -777,7 +777,7 @@ services:
   a: {}
 `,
     faults: [
-      '3:6: services.a: has no source of instances; set instances, dns or file, or a registry that finds it by its name: discovery.consul or discovery.file'
+      '3:6: services.a: has no source of instances; set instances, dns or file, or a registry that finds it by its name: discovery.consul, discovery.file or discovery.eureka'
     ]
   },
   {

@@ -155,7 +155,7 @@ t.test('the message has the path of each fault', async (t) => {
       'createMesh: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found "soon"',
       'createMesh: mesh.retry.atempts: unknown key; did you mean "attempts"?',
       'createMesh: services.users.instances[0]: expected a URL that starts with http:// or https:// or a mapping, found "ftp://users"',
-      'createMesh: services.orders: has no source of instances; set instances, dns or file, or a registry that finds it by its name: discovery.consul or discovery.file',
+      'createMesh: services.orders: has no source of instances; set instances, dns or file, or a registry that finds it by its name: discovery.consul, discovery.file or discovery.eureka',
       '4 faults in createMesh; nothing was started'
     ].join('\n')
   })

@@ -1,6 +1,7 @@
 import consul from './consul/index.ts'
 import type { DiscoverySource } from './contract.ts'
 import dns from './dns/index.ts'
+import eureka from './eureka/index.ts'
 import file from './file/index.ts'
 import fixed from './static/index.ts'
 
@@ -12,5 +13,6 @@ export const sources: readonly DiscoverySource[] = [
   consul, // `discovery.consul`, `services.*.consul`
   fixed, // `services.*.instances`
   dns, // `services.*.dns`
-  file // `discovery.file`, `services.*.file`
+  file, // `discovery.file`, `services.*.file`
+  eureka // `discovery.eureka`, `services.*.eureka`
 ]
