@@ -84,7 +84,7 @@ async function bundleTypes(): Promise<void> {
     files.push(file)
     const source = sources.get(file)
     if (source === undefined) throw new Error(`exports["${name}"]: ${entry.types} is not built`)
-    const list = name === './mesh' ? 'mesh-augmentations.js' : 'augmentations.js'
+    const list = name.startsWith('./mesh') ? 'mesh-augmentations.js' : 'augmentations.js'
     sources.set(file, `import '${relative(dirname(file), list).replace(/^(?!\.)/, './')}';\n${source}`)
     const imported = importsOf(file, source)
     // Types that make up a concern: `EdgeDefinition` and `UserMeshConcern` extend types of further files.

@@ -13,6 +13,7 @@ import { complete } from '../config/complete.ts'
 import type { Place } from '../config/faults.ts'
 import { ConfigError, Report, segmentsOf } from '../config/faults.ts'
 import { meshSchema } from '../config/mesh-schema.ts'
+import { didYouMean } from '../config/nearest.ts'
 import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
 import { withDefaults } from '../config/settings.ts'
 import { looksLikeSource, sourceFault } from '../config/source-definition.ts'
@@ -96,11 +97,21 @@ export interface MeshOptions extends Omit<LibraryOptions, 'sources' | 'sourcesKe
   readonly sources?: readonly UserDiscoverySource[]
 }
 
+const optionNames: readonly string[] = [
+  'registry', 'meter', 'headers', 'perRequestHeaders', 'log', 'owners', 'claims', 'pluginsKey', 'discovery', 'sources',
+  'transport', 'now', 'timers', 'random'
+] satisfies (keyof MeshOptions)[] // biome-ignore format: a list
+
 /**
  * Creates a mesh and starts discovery. Paths are relative to the current folder.
  * @throws {ConfigError} with every fault of the settings.
+ * @throws {TypeError} for an unknown option.
  */
 export function createMesh(settings: MeshSettings, { registry, sources: users = [], ...rest }: MeshOptions = {}): Mesh {
+  const unknown = Object.keys(rest).find((name) => !optionNames.includes(name))
+  if (unknown !== undefined) {
+    throw new TypeError(`createMesh: unknown option ${unknown}${didYouMean(unknown, optionNames)}`)
+  }
   const options = { ...rest, sources: checkedSources(users) }
   if (registry !== undefined && options.meter !== undefined) {
     throw new TypeError('createMesh: set registry or meter, not both')

@@ -245,6 +245,20 @@ t.test('the mesh without a gateway loads nothing of a gateway', async (t) => {
   t.match(await run(process.execPath, '--import', './recorder.mjs', 'client.ts'), { code: 0, stdout })
 })
 
+t.test('the mesh in a Fastify server loads nothing of a gateway', async (t) => {
+  const printed = '{"url":"/mine","status":200}\n'
+  const { code, stdout } = await run(process.execPath, '--import', './recorder.mjs', 'service.ts')
+  t.equal(code, 0)
+  t.ok(stdout.startsWith(printed), stdout)
+  const loaded = stdout.slice(printed.length).trim().split(',')
+  t.ok(['fastify', 'fastify-plugin', 'undici'].every((name) => loaded.includes(name)))
+  const ofGateway = ['@fastify/http-proxy', '@fastify/jwt', 'prom-client', 'ioredis', 'js-yaml', 'consul']
+  t.strictSame(
+    loaded.filter((name) => ofGateway.includes(name)),
+    []
+  )
+})
+
 t.test('a gateway under test', async (t) => {
   t.match(await run(process.execPath, 'tested.ts'), { code: 0, stdout: '[7]\n' })
 })

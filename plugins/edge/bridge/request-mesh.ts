@@ -66,9 +66,14 @@ const longestMs = 2 ** 31 - 1
 /** An absolute path, with or without a query, of visible ASCII (RFC 9112, 3.2.1). */
 const originForm = /^\/[!-"$-~]*$/
 
+/** Returns headers for the calls of a request, as name, value, name, value. */
+interface OnBehalf {
+  onBehalfOf(request: FastifyRequest): string[]
+}
+
 export class RequestMesh {
   readonly #request: FastifyRequest
-  readonly #requests: UpstreamRequests
+  readonly #requests: OnBehalf
   readonly #seam: Dispatcher
   /** Response bodies that have not ended. A set, since a long-lived request may make many calls. */
   readonly #open: Set<Dispatcher.ResponseData['body']>
@@ -77,7 +82,7 @@ export class RequestMesh {
 
   constructor(
     request: FastifyRequest,
-    requests: UpstreamRequests,
+    requests: OnBehalf,
     seam: Dispatcher,
     open = new Set<Dispatcher.ResponseData['body']>(),
     until: AbortSignal | null = null

@@ -189,6 +189,9 @@ t.test('wrong names', async (t) => {
   )
   t.match(await messageOf('http://users'), /; call it by http:\/\/users\.mesh \(without \.mesh\)/)
   t.match(await messageOf('http://localhost:80'), /: no such service; the origin of a service is http:\/\/NAME\.mesh/)
+  t.throws(() => createMesh({ services: {} }, { registery: new Registry() } as never), {
+    message: 'createMesh: unknown option registery; did you mean "registry"?'
+  })
   t.throws(() => createMesh({ services: { orders: { instances: [url] } }, mesh: { retri: {} } } as never), {
     message: /did you mean "retry"/
   })

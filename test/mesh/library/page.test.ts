@@ -24,7 +24,10 @@ const orders = await upstream(t, 'orders', (_request, response) => {
 })
 const folder = t.testdir({})
 symlinkSync(join(home, 'node_modules'), join(folder, 'node_modules'))
-const entries = { 'jingwei/mesh': join(home, 'plugins/mesh-api.ts') }
+const entries = {
+  'jingwei/mesh': join(home, 'plugins/mesh-api.ts'),
+  'jingwei/mesh/fastify': join(home, 'plugins/mesh-fastify.ts')
+}
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^_?TAP|^NODE_OPTIONS$/.test(name)))
 
 /** Writes the program for this machine: the service at its address, servers on free ports, entries of this checkout. */
@@ -35,6 +38,11 @@ function written(name: string): string {
     "listen(3000, '127.0.0.1')",
     "listen(0, '127.0.0.1', () => console.log('at', server.address()))"
   )
+  source = source.replace(
+    "await fastify.listen({ host: '127.0.0.1', port: 3000 })",
+    '$& \nconsole.log(fastify.addresses())'
+  )
+  source = source.replace('port: 3000', 'port: 0')
   for (const [entry, path] of Object.entries(entries)) source = source.replaceAll(`'${entry}'`, `'${path}'`)
   writeFileSync(file, source)
   return file
@@ -86,6 +94,15 @@ t.test('A service', async (t) => {
 t.test('The global fetch', async (t) => {
   t.strictSame(await run('The global fetch'), { code: 0, stdout: '200 [ 7 ]\n', stderr: '' })
   t.match(orders.requests.at(-1), { method: 'POST' })
+})
+
+t.test('In Fastify', async (t) => {
+  const { url, stop } = await serve('In Fastify')
+  const read = async (path: string) => (await fetch(`${url}${path}`, { headers: { 'x-request-id': 'one' } })).json()
+  t.strictSame(await read('/overview'), { orders: [7] })
+  t.match(orders.requests.at(-1)!.headers, { 'x-request-id': String })
+  t.strictSame(await read('/refresh'), { status: 200 })
+  await stop()
 })
 
 t.test('Errors', async (t) => {

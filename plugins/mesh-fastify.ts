@@ -1,0 +1,166 @@
+/**
+ * Entry `jingwei/mesh/fastify`: the mesh in a Fastify server, without a gateway.
+ *
+ * ```ts
+ * await fastify.register(mesh, { services: { orders: { instances: ['http://127.0.0.1:9101'] } } })
+ * fastify.get('/orders', (request) => request.mesh.json('orders', '/orders'))
+ * ```
+ */
+import type { ServerResponse } from 'node:http'
+import type { FastifyRequest } from 'fastify'
+import fp from 'fastify-plugin'
+import { parseDuration } from '../config/units.ts'
+import { RequestMesh } from './edge/bridge/request-mesh.ts'
+import { bound } from './edge/bridge/response-limit.ts'
+import { errorTable } from './edge/error-table.ts'
+import { headerPairs } from './http-syntax.ts'
+import { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
+import type { DispatchController, Interceptor } from './mesh/core/types.ts'
+import type {} from './mesh/index.ts'
+import type { CallHeaders, MeshOptions, MeshSettings } from './mesh-api.ts'
+import { createMesh, NotReadyError } from './mesh-api.ts'
+
+export type { CallOptions, JsonOptions, RequestMesh } from './edge/bridge/request-mesh.ts'
+
+/** The settings of `createMesh`, its options, and those of the server. */
+export interface FastifyMeshOptions
+  extends MeshSettings,
+    Pick<MeshOptions, 'registry' | 'meter' | 'headers' | 'perRequestHeaders' | 'log' | 'sources'> {
+  /**
+   * Longest time for which the server's start waits for the first results of discovery, such as `5s`; then it starts with
+   * a warning. 0 for none. Default: 5 s.
+   */
+  readonly readyTimeout?: string | number
+}
+
+/** Headers of a client's request that its calls pass on. */
+const traceContext = ['traceparent', 'tracestate', 'baggage']
+
+/** The client left before its response was complete. */
+class ClientGone extends Error {
+  readonly code = 'JW_CLIENT_GONE'
+  /** nginx's status, for the log. */
+  readonly statusCode = 499
+
+  constructor() {
+    super('the client closed the connection')
+  }
+}
+
+/** Gives errors the status of their response, since the server does not have the gateway's error handler. */
+class StatusHandler extends ForwardingHandler {
+  override onResponseError(controller: DispatchController, error: Error): void {
+    this.next.onResponseError?.(controller, withStatus(error))
+  }
+}
+
+const status: Interceptor = (dispatch) => (opts, handler) => dispatch(opts, new StatusHandler(handler))
+
+/** Adds the status that Fastify responds with: 502, 503 or 504, as the gateway does. */
+function withStatus(error: Error): Error {
+  if ('statusCode' in error) return error
+  const { code } = error as { code?: unknown }
+  const row = typeof code === 'string' && Object.hasOwn(errorTable, code) ? errorTable[code] : undefined
+  return row === undefined ? error : Object.assign(error, { statusCode: row[0] })
+}
+
+/** Returns the headers of the program's own function, and those that a request passes on, which are fewer. */
+function headersOf(own: CallHeaders | undefined): CallHeaders {
+  return (call) => {
+    const headers = headerPairs(own?.(call))
+    const request = call.request as FastifyRequest | undefined
+    if (request === undefined) return headers
+    const given = new Set(headers.map((name, index) => (index % 2 === 0 ? name.toLowerCase() : '')))
+    const add = (name: string, value: unknown) => {
+      if (typeof value === 'string' && !given.has(name)) headers.push(name, value)
+    }
+    add('x-request-id', request.id)
+    for (const name of traceContext) add(name, request.headers[name])
+    return headers
+  }
+}
+
+function readyMs(timeout: string | number, pluginTimeout: number | undefined): number {
+  const ms = typeof timeout === 'string' ? parseDuration(timeout) : timeout
+  if (ms === null || !(ms >= 0))
+    throw new TypeError(`readyTimeout: expected a duration such as "5s", found "${timeout}"`)
+  if (pluginTimeout && ms >= pluginTimeout) {
+    throw new Error(`readyTimeout: ${ms} ms must be less than Fastify's pluginTimeout, which is ${pluginTimeout} ms`)
+  }
+  return ms
+}
+
+/**
+ * Decorates a server with `fastify.mesh` and `request.mesh`. The server waits for discovery before it is ready, and closes
+ * the mesh after its last request.
+ */
+export default fp<FastifyMeshOptions>(
+  async (fastify, options) => {
+    const { registry, meter, headers, perRequestHeaders, log = fastify.log, sources, ...rest } = options
+    const { readyTimeout = '5s', ...settings } = rest
+    if (fastify.hasDecorator('mesh') || fastify.hasRequestDecorator('mesh')) {
+      throw new Error(
+        'jingwei/mesh/fastify: this server has a mesh already, its own or that of the gateway: use fastify.mesh'
+      )
+    }
+    const timeout = readyMs(readyTimeout, fastify.initialConfig.pluginTimeout)
+    const mesh = createMesh(settings, {
+      log,
+      ...(registry && { registry }),
+      ...(meter && { meter }),
+      ...(sources && { sources }),
+      ...(perRequestHeaders && { perRequestHeaders }),
+      headers: headersOf(headers)
+    })
+    fastify.decorate('mesh', mesh)
+    fastify.addHook('onClose', () => mesh.close())
+    fastify.addHook('onReady', async () => {
+      try {
+        await mesh.ready({ timeout })
+      } catch (error) {
+        if (!(error instanceof NotReadyError)) throw error
+        fastify.log.warn({ services: error.services }, `${error.message}; the server starts without their instances`)
+      }
+    })
+
+    const seam = mesh.compose(bound, status)
+    const responses = new WeakMap<FastifyRequest, ServerResponse>()
+    const known = new WeakMap<FastifyRequest, RequestMesh>()
+    const create = (request: FastifyRequest): RequestMesh => {
+      const calls = new RequestMesh(request, { onBehalfOf: () => [] }, seam)
+      known.set(request, calls)
+      const gone = new AbortController()
+      request.gone = gone
+      const abort = () => gone.abort(new ClientGone())
+      const { raw } = request
+      const response = responses.get(request)
+      // Not the 'close' of the request, which is emitted once its body has been read.
+      if (raw.aborted || (response?.destroyed && !isFinished(response))) abort()
+      response?.once('close', () => {
+        if (!isFinished(response)) abort()
+      })
+      // Over HTTP/2, a response is finished even if its stream was reset.
+      if (raw.httpVersionMajor > 1) raw.once('aborted', abort)
+      return calls
+    }
+    fastify.decorateRequest('gone', null)
+    fastify.decorateRequest('mesh', {
+      getter(this: FastifyRequest) {
+        return known.get(this) ?? create(this)
+      }
+    })
+    fastify.addHook('onRequest', (request, reply, done) => {
+      responses.set(request, reply.raw)
+      done()
+    })
+    fastify.addHook('onResponse', (request, _reply, done) => {
+      known.get(request)?.endUnread()
+      done()
+    })
+  },
+  { name: 'jingwei-mesh-library', fastify: '5.x' }
+)
+
+function isFinished(response: ServerResponse): boolean {
+  return response.writableFinished || ('stream' in response && response.writableEnded)
+}
