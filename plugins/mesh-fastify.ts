@@ -16,11 +16,18 @@ import { errorTable } from './edge/error-table.ts'
 import { headerPairs } from './http-syntax.ts'
 import { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
 import type { DispatchController, Interceptor } from './mesh/core/types.ts'
-import type {} from './mesh/index.ts'
+import type { Mesh } from './mesh/mesh.ts'
 import type { CallHeaders, MeshOptions, MeshSettings } from './mesh-api.ts'
 import { createMesh, NotReadyError } from './mesh-api.ts'
 
 export type { CallOptions, JsonOptions, RequestMesh } from './edge/bridge/request-mesh.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The mesh, an undici `Dispatcher` whose origins are services, `http://orders.mesh`. */
+    mesh: Mesh
+  }
+}
 
 /** The settings of `createMesh`, its options, and those of the server. */
 export interface FastifyMeshOptions

@@ -84,7 +84,7 @@ export class RequestMesh {
     request: FastifyRequest,
     requests: OnBehalf,
     seam: Dispatcher,
-    open = new Set<Dispatcher.ResponseData['body']>(),
+    open: Set<Dispatcher.ResponseData['body']> = new Set(),
     until: AbortSignal | null = null
   ) {
     this.#request = request
