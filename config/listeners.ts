@@ -72,11 +72,14 @@ function* checkListener({ at, path, trustProxy, tls, connect, http2 }: Listen, c
 }
 
 /** Checks the listener of services in the mesh. */
-function checkConnect({ at, connect, tls, path, trustHeaders }: Listen, { report }: Checked): void {
+function checkConnect({ at, connect, tls, path, trustHeaders }: Listen, { report, keys }: Checked): void {
   const place = `${at}/connect`
   if (connect === undefined || !report.sound(place)) return
   if (tls !== undefined) {
     report.fault(place, 'the certificate of the mesh is used instead of "tls"; set only one of the two', 'key')
+  }
+  if (keys.withoutMesh) {
+    report.fault(place, 'its certificate and callers need the mesh: use "tls", or remove "mesh: false"', 'key')
   }
   if (path !== undefined) report.fault(place, 'other services cannot reach a Unix socket ("path")', 'key')
   const spoofable = trustHeaders.indexOf('x-forwarded-client-cert')

@@ -130,6 +130,9 @@ t.test('connect: services of the mesh as callers', async (t) => {
   t.same(faults({ connect, port: 2, trustHeaders: ['x-forwarded-client-cert'] }, { discovery }), [
     'listen.trustHeaders[0]: the gateway sets this header itself from the certificate of the caller'
   ])
+  t.same(faults({ connect, port: 2 }, { mesh: false }), [
+    'listen.connect: its certificate and callers need the mesh: use "tls", or remove "mesh: false"'
+  ])
   t.same(faults({ connect, port: 2, redirect: 'https' }, { discovery }), [
     'listen.redirect: this listener uses TLS, so its requests are https already',
     'listen.redirect: no listener with a port uses TLS; set the port of the redirect: { to: https, port: 443 }'
