@@ -21,7 +21,9 @@ t.test('failures have the codes of the error table', async (t) => {
     port: to
   } = await sidecarsFor(t, `http://127.0.0.1:${port}`, { retry: false }, { retry: false })
   const ask = () => raw(to, 'GET / HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n')
-  t.match(await ask(), /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'the service is down')
+  const down = await ask()
+  t.match(down, /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'the service is down')
+  t.match(down, /^proxy-status: jingwei; error=connection_refused\r$/im, 'as the other sidecar says')
   await inbound.running.stop()
   t.match(await ask(), /^HTTP\/1\.1 502 [\s\S]*"code":"JW_UPSTREAM_REFUSED"/, 'its sidecar is down')
   const health = await outbound.admin.health()

@@ -49,6 +49,8 @@ const BadUpgrade = createError('JW_BAD_UPGRADE', 'The service switched to a prot
 export interface ResponseRules {
   /** Prefixes of header names that concerns set in place of the service; the service's own are removed. */
   readonly ownsHeaders: readonly string[]
+  /** True if fields by which a service would imitate the gateway are passed on. */
+  readonly isTransparent: boolean
   /** Translates `Location` back; null if the route changes neither path nor host. */
   readonly relocate: Relocate | null
   /** Limits the time of streams of `onSend` hooks; null if there are none, or they have no limit. */
@@ -173,7 +175,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   /** Returns the header section for the client as name, value, name, value; with `Trailer` if `announces`. */
   protected responseHeaders(given: IncomingHttpHeaders, announces = false): string[] {
     const own = this.reply.getHeaders()
-    return responseHeaders(this.relocated(given), own, this.isHttp2, this.rules.ownsHeaders, announces)
+    const { ownsHeaders, isTransparent } = this.rules
+    return responseHeaders(this.relocated(given), own, this.isHttp2, ownsHeaders, isTransparent, announces)
   }
 
   protected relocated(given: IncomingHttpHeaders): IncomingHttpHeaders {

@@ -75,6 +75,7 @@ export default fp(
       let ExchangeClass: typeof RawResponse | typeof ReplyResponse = RawResponse
       let responseRules: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
+        isTransparent: route.isTransparent === true,
         relocate: relocation(route, (request) => requests.peers.trustedHeadersOf(request)),
         stalls: null
       }

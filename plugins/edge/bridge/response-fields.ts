@@ -49,11 +49,15 @@ function imitatesGateway(name: string, value: string | string[] | undefined, own
 /** Returns whether concerns set the headers with such a name. Outside of `passOn` to save an allocation per field. */
 const isOwned = (name: string, beginnings: readonly string[]) => beginnings.some((each) => name.startsWith(each))
 
-/** Calls `add` with each end-to-end header of a service that the reply does not have yet. */
+/**
+ * Calls `add` with each end-to-end header of a service that the reply does not have yet. `isTransparent`: the service may be
+ * another gateway, whose `Proxy-Status` is passed on.
+ */
 function passOn(
   given: IncomingHttpHeaders,
   own: OwnHeaders,
   ownsHeaders: readonly string[],
+  isTransparent: boolean,
   announces: boolean,
   add: (name: string, value: string | string[]) => void
 ): void {
@@ -63,7 +67,7 @@ function passOn(
     if (Object.hasOwn(own, name) && name !== 'vary' && name !== 'set-cookie') continue
     if (ownsHeaders.length > 0 && isOwned(name, ownsHeaders)) continue
     const value = given[name]
-    if (value === undefined || imitatesGateway(name, value, own)) continue
+    if (value === undefined || (!isTransparent && imitatesGateway(name, value, own))) continue
     add(name, value)
   }
   if (announces && !alsoDrop?.has('trailer')) {
@@ -82,6 +86,7 @@ export function responseHeaders(
   own: OwnHeaders,
   isHttp2: boolean,
   ownsHeaders: readonly string[],
+  isTransparent: boolean,
   announces: boolean
 ): string[] {
   const merged: string[] = []
@@ -89,7 +94,7 @@ export function responseHeaders(
     if (typeof value === 'string') merged.push(name, value)
     else for (const item of isHttp2 ? http2Values(name, value) : value) merged.push(name, item)
   }
-  passOn(given, own, ownsHeaders, announces, add)
+  passOn(given, own, ownsHeaders, isTransparent, announces, add)
   for (const name in own) {
     const value = own[name]!
     if (isUnwritable(name, value)) throw badHeader(name)
@@ -116,7 +121,7 @@ export function setServiceHeaders(
 ): Set<string> {
   const own = reply.getHeaders()
   const names = new Set<string>()
-  passOn(given, own, ownsHeaders, announces, (name, value) => {
+  passOn(given, own, ownsHeaders, false, announces, (name, value) => {
     names.add(name)
     const values = isHttp2 && Array.isArray(value) ? [...http2Values(name, value)] : value
     const before = Object.hasOwn(own, name) ? own[name] : undefined
