@@ -1,5 +1,5 @@
 // slow: takes about 10 s
-/** What the edge knows of a calling service: consumer, headers for the service, WebSockets, log, shared identity. */
+/** Knowledge of the edge about a calling service: consumer, headers for the service, WebSockets, log, shared identity. */
 import { once } from 'node:events'
 import https from 'node:https'
 import type { Socket } from 'node:net'
