@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs'
 import { mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import t from 'tap'
 import { freePorts, start } from '../helpers/processes.ts'
 import { bare, compile, install } from './installed.ts'
@@ -34,12 +34,35 @@ await server.close()
 const home = join(import.meta.dirname, '../..')
 const program = (source: string) => run(process.execPath, '--input-type=module', '--eval', source)
 
-t.test('the tarball is small, and has only files that run', async (t) => {
-  t.ok(installed.size <= 400_000, `${installed.size} bytes`)
-  const others = installed.files.filter((file) => !file.startsWith('dist/'))
-  t.strictSame(others.sort(), ['LICENSE', 'README.md', 'package.json'])
-  const sources = installed.files.filter((file) => /(?<!\.d)\.ts$|\.map$/.test(file) && !file.includes('/starter/'))
+t.test('the tarball is small, and has the files that run, the pages and the examples', async (t) => {
+  t.ok(installed.size <= 600_000, `${installed.size} bytes`)
+  const others = installed.files.filter((file) => !/^dist\/|^config\/examples\/|\.md$/.test(file))
+  t.strictSame(others.sort(), ['LICENSE', 'config/prometheus/alerts.yml', 'package.json'])
+  const sources = installed.files.filter(
+    (file) => /(?<!\.d)\.ts$|\.map$/.test(file) && !/\/starter\/|\/examples\//.test(file)
+  )
   t.strictSame(sources, [])
+})
+
+t.test('each page that README links is in the tarball, and each page that these link', async (t) => {
+  const root = join(folder, 'node_modules/jingwei')
+  const pages = ['README.md']
+  const missing: string[] = []
+  for (const page of pages) {
+    for (const [, link] of readFileSync(join(root, page), 'utf8').matchAll(/\]\(([^)#:\s]+)(?:#[^)]*)?\)/g)) {
+      const target = join(dirname(page), link!)
+      const isThere = installed.files.some((file) => file === target || file.startsWith(`${target}/`))
+      if (!isThere) missing.push(target)
+      else if (target.endsWith('.md') && !pages.includes(target)) pages.push(target)
+    }
+  }
+  t.ok(pages.length > 12, `${pages.length} pages`)
+  // The code is in the repository alone.
+  const code = /^(app\.ts|(plugins|config|routes|test)\/.*\.(ts|yml|yaml|json|cfg)|Dockerfile|docker-compose\.yml)$/
+  t.strictSame(
+    missing.filter((target) => !code.test(target)),
+    []
+  )
 })
 
 t.test('npx jingwei prints help, checks, and runs the example', async (t) => {
