@@ -34,6 +34,14 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/(listen|listeners\/[^/]+|admin)$/, 'address|addr|bind', 'write host and port'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],
   [/^\/routes\/\d+$/, 'upstream|backend|target|proxyPass', 'name one of "services" under "service"'],
+  [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'allow|whitelist', 'write the members to keep under "pick"'],
+  [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'deny|blacklist', 'write the members to drop under "drop"'],
+  [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'mapping', 'write the old and new names of members under "rename"'],
+  [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'isCollection', 'a "group" takes lists, too'],
+  [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'flatmapFilter|flatmap', 'write the steps under "edit"'],
+  [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'urlPattern|url', 'write the path of the call under "path"'],
+  [/^\/routes\/\d+\/compose$/, 'backend|backends', 'write each call, with a name, under "calls"'],
+  [/^\/routes\/\d+\/compose$/, 'sequential', 'a call whose templates refer to another call waits for it'],
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
 

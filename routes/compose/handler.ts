@@ -36,7 +36,8 @@ function respond(plan: Plan, results: Results, request: FastifyRequest, reply: F
   reply.header('cache-control', control)
   for (const [name, values] of plan.headers) {
     const fields = values(scope)
-    if (fields.length > 0) reply.header(name, name === 'set-cookie' || fields.length > 1 ? [...fields] : fields[0])
+    if (name === 'vary') addVary(reply, fields)
+    else if (fields.length > 0) reply.header(name, name === 'set-cookie' || fields.length > 1 ? [...fields] : fields[0])
   }
   if (reply.statusCode === 204 || reply.statusCode === 205) {
     reply.send()
@@ -78,11 +79,15 @@ function cacheFields(plan: Plan, { scope }: Results, request: FastifyRequest, re
   })
   const isPrivate = plan.isPersonal || request.consumer != null || request.headers.authorization !== undefined
   const { control, vary } = freshnessOf(parts, isPrivate)
-  // A concern may have set the field before.
-  const names = [reply.getHeader('vary') ?? []].flat().map(String)
-  const all = [...new Set([...names, ...vary, ...plan.vary])]
-  if (all.length > 0) reply.header('vary', all.includes('*') ? '*' : all.join(', '))
+  addVary(reply, [...vary, ...plan.vary])
   return control
+}
+
+/** Adds names to `Vary`, which a concern may have set before. */
+function addVary(reply: FastifyReply, names: readonly string[]): void {
+  const before = [reply.getHeader('vary') ?? []].flat().map(String)
+  const all = [...new Set([...before, ...names])]
+  if (all.length > 0) reply.header('vary', all.includes('*') ? '*' : all.join(', '))
 }
 
 /** Compares entity tags weakly (RFC 9110, 13.1.2). */

@@ -89,6 +89,13 @@ t.test('requests', async () => {
     'service: a, mesh: { fallback: [{ service: b }] }',
     'x.mesh.fallback[0].service: unknown service "b"; did you mean "a"?'
   )
+  only(
+    'mesh: { subset: eu }',
+    'x.mesh.subset: the service "a" has no subset "eu"',
+    ', other: { service: a, path: /o, group: o }'
+  )
+  only('allow: [id]', 'x.allow: unknown key; write the members to keep under "pick"')
+  only('url_pattern: /a', 'x.url_pattern: unknown key; write the path of the call under "path"')
   const deep = `${'['.repeat(40)}1${']'.repeat(40)}`
   only(`method: POST, body: ${deep}`, 'x.body: the body of a call has more than 32 levels')
   only('pth: /', 'x.pth: unknown key; did you mean "path"?')

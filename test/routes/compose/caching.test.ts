@@ -82,10 +82,11 @@ t.test('a composed response and its headers', async (t) => {
 })
 
 t.test('fields of the configuration replace the computed ones', async (t) => {
-  const response = { headers: { 'cache-control': 'no-store' } }
+  const response = { headers: { 'cache-control': 'no-store', vary: 'x-b' } }
   const compose = { calls: { a: { service: 'a', path: '/' } }, response }
   const { url } = await startComposed(t, { services: { a: cached }, compose })
   const { headers } = await fetch(`${url}/c/1`)
   t.equal(headers.get('cache-control'), 'no-store')
   t.equal(headers.get('etag'), null)
+  t.equal(headers.get('vary'), 'x-a, x-b', 'Vary is added to')
 })
