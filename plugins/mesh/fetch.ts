@@ -75,6 +75,9 @@ function setDispatcher(key: symbol, value: AnyDispatcher): void {
  * @throws if a mesh is installed already.
  */
 export function installFetch(mesh: MeshDispatcher): () => void {
+  if (typeof (mesh as Partial<MeshDispatcher> | undefined)?.dispatch !== 'function') {
+    throw new TypeError('installFetch: expected the mesh that createMesh returns')
+  }
   if (Object.hasOwn(globalThis, installed)) {
     throw new Error(
       'installFetch: a mesh is installed already, and fetch can use one only: configure all services in one mesh, or call the function that the first installFetch returned'

@@ -6,7 +6,7 @@ import { Counter, Registry } from 'prom-client'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { MeshOptions, MeshSettings } from '../../../plugins/mesh-api.ts'
-import { createMesh, NotReadyError } from '../../../plugins/mesh-api.ts'
+import { createMesh, installFetch, NotReadyError } from '../../../plugins/mesh-api.ts'
 import { refused, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 function started(t: Test, settings: MeshSettings, options?: MeshOptions) {
@@ -189,6 +189,9 @@ t.test('wrong names', async (t) => {
   )
   t.match(await messageOf('http://users'), /; call it by http:\/\/users\.mesh \(without \.mesh\)/)
   t.match(await messageOf('http://localhost:80'), /: no such service; the origin of a service is http:\/\/NAME\.mesh/)
+  for (const other of [undefined, { services: {} }]) {
+    t.throws(() => installFetch(other as never), { message: 'installFetch: expected the mesh that createMesh returns' })
+  }
   t.throws(() => createMesh({ services: {} }, { registery: new Registry() } as never), {
     message: 'createMesh: unknown option registery; did you mean "registry"?'
   })
