@@ -6,8 +6,8 @@ import { segmentsOf } from '../../config/faults.ts'
 import type { Amend } from '../../config/load.ts'
 import { Discovery } from '../../config/schema/gateway.ts'
 import { Service } from '../../config/schema/service.ts'
-import type { CallConfig, ComposeConfig, Config } from '../../config/schema.ts'
-import { loadAmended } from '../config.ts'
+import type { CallConfig, ComposeConfig, Config, MeshPolicy, ServiceConfig } from '../../config/schema.ts'
+import { loadAmended, parseConfig } from '../config.ts'
 
 /** Settings as a configuration file has them. */
 export type Settings = Readonly<Record<string, unknown>>
@@ -101,11 +101,11 @@ function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
  * concerns return from `isolate`. Listeners have no certificates, since injected requests use no connection.
  */
 export function isolated(config: Config, keys: Keys): Config {
-  const { redis: _redis, discovery, ...rest } = config
+  const { redis: _redis, discovery, forward: _replaced, ...rest } = config
   const { locality } = discovery
   const listeners = config.listeners.map(({ tls: _tls, ...listener }) => listener)
   const services = Object.entries(config.services).map(([name, service]) => {
-    return [name, { ...service, mesh: isolatedPolicy(service.mesh, keys.mesh) }] as const
+    return [name, { ...withScriptedCalls(service), mesh: isolatedPolicy(policyOf(service), keys.mesh) }] as const
   })
   return {
     ...rest,
@@ -122,6 +122,17 @@ export function isolated(config: Config, keys: Keys): Config {
       mesh: isolatedPolicy(route.mesh, keys.mesh)
     }))
   }
+}
+
+/** Removes `forward`: with `mesh: false`, too, the scripted services are called by the mesh. */
+const withScriptedCalls = ({ forward: _replaced, ...service }: ServiceConfig): ServiceConfig => service
+
+/** Returns the policy of a service; with `mesh: false`, a policy with its timeouts and without retries. */
+function policyOf({ mesh, forward }: ServiceConfig): MeshPolicy {
+  if (forward === undefined) return mesh
+  const { connectTimeout, timeout, idleTimeout, responseTimeout, maxHeaderSize } = forward
+  const { mesh: defaults } = parseConfig('{}', 'defaults', {})
+  return { ...defaults, ...mesh, retry: false, connectTimeout, timeout, idleTimeout, responseTimeout, maxHeaderSize }
 }
 
 function isolatedCalls({ calls, ...rest }: ComposeConfig, keys: readonly Key[]): ComposeConfig {

@@ -502,3 +502,14 @@ t.test('several gateways at once, and again after they have closed', async (t) =
     await t.rejects(gateways[0]!.inject('/orders'), 'one that has closed takes no request')
   }
 }) // biome-ignore format: short
+
+t.test('a configuration with mesh: false, whose services are scripted as others are', async (t) => {
+  const config = new URL('../../config/examples/edge-only.yaml', import.meta.url)
+  const services = { users: { json: { id: 7 } }, orders: [{ status: 503 }, { json: [] }] }
+  await using gateway = await testGateway({ config, services })
+  const response = await gateway.inject('/api/users/7')
+  t.strictSame([response.statusCode, response.json()], [200, { id: 7 }])
+  t.match(gateway.calls('users'), [{ url: '/users/7' }])
+  t.equal((await gateway.inject('/api/orders/1')).statusCode, 503)
+  t.equal(gateway.calls('orders').length, 1, 'sent once')
+})
