@@ -1392,7 +1392,7 @@ routes:
       '8:106: routes[4].httpProxy.rewritePrefix: ":id" occurs twice, but http-proxy replaces only the first one',
       '9:95: routes[5].httpProxy.rewritePrefix: a prefix must not contain "?": it is a plain path with parameters such as ":id"',
       (dir) => `9:112: routes[5].httpProxy.module: no such file: ${dir}/none.ts`,
-      '10:55: routes[6].via: expected one of http-proxy, found "http-proxi"; did you mean "http-proxy"?',
+      '10:55: routes[6].via: expected one of http-proxy, bridge, found "http-proxi"; did you mean "http-proxy"?',
       '10:80: routes[6].httpProxy.upstream: unknown key',
       '11:123: routes[7].httpProxy.rewritePrefix: expected a path that starts with /, found "v2"',
       '12:108: routes[8].httpProxy.rewritePrefix: cannot be combined with path.parameters: pass: http-proxy does not find a prefix with path parameters in it'
