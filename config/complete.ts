@@ -23,7 +23,7 @@ import type {
   ServiceOptions,
   Written
 } from './schema.ts'
-import { defaultSources, sourcesOf } from './sources.ts'
+import { backendsOf, defaultSources, sourcesOf } from './sources.ts'
 
 /** A function that resolves a path relative to the configuration's folder. */
 type Absolute = (path: string) => string
@@ -102,6 +102,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
       const routeConfig = keys.routeConfig?.plugins?.[index] ?? null
       return { ...files(plugin, ['path'], absolute), position: positionOf(`/plugins/${index}`, report), routeConfig }
     }),
+    backends: Object.fromEntries(Object.values(services).map((each) => [each.name, backendsOf(each, keys.sources)])),
     otherServices: Object.fromEntries(
       Object.values(services).map(({ name, mesh }) => [name, otherServices(keys.mesh, mesh)])
     ),

@@ -103,6 +103,11 @@ export interface SourceKey {
   check?(options: unknown, at: string, checked: Checked): void
   /** The same for `services.*.NAME`. */
   checkService?(service: unknown, at: string, checked: Checked): void
+  /**
+   * Returns names of the instances of a service, `name`: two services with a name in common share instances. Absent: the key of
+   * the service as a text.
+   */
+  backends?(service: unknown, name: string): readonly string[]
   /** Returns the options with absolute paths of files. */
   complete?(options: unknown, absolute: (path: string) => string): unknown
   /** Returns the key of a service with values that depend on the service's name, and with absolute paths of files. */

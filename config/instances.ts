@@ -5,15 +5,21 @@ import { pointer } from './faults.ts'
 import { Instances } from './schema/service.ts'
 import type { ServiceSources } from './schema.ts'
 
+type Listed = NonNullable<ServiceSources['instances']>
+
 export const instancesKey = {
   name: 'instances',
   service: Instances,
   checkService(listed, at, { report }) {
-    for (const [index, instance] of (listed as NonNullable<ServiceSources['instances']>).entries()) {
+    for (const [index, instance] of (listed as Listed).entries()) {
       const place = pointer(at, index)
       if (typeof instance === 'string') checkOrigin(place, instance, report)
       else checkOrigin(`${place}/url`, instance?.url, report)
     }
+  },
+  backends(listed) {
+    const urls = (listed as Listed).map((instance) => (typeof instance === 'string' ? instance : instance.url))
+    return urls.map((url) => `at ${new URL(url).host}`)
   }
 } satisfies SourceKey
 

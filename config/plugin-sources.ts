@@ -68,6 +68,10 @@ function contained(source: PluginSourceKey, entry: string, report: Report): Sour
       findsByName: (given: unknown) =>
         attempt('findsByName', entry, report, () => source.findsByName?.(given) === true, false)
     }),
+    ...(source.backends && {
+      backends: (given: unknown, service: string) =>
+        attempt('backends', entry, report, () => source.backends?.(given, service) ?? [], [])
+    }),
     complete: (given, absolute) =>
       attempt('complete', entry, report, () => source.complete?.(given, absolute) ?? given, given),
     completeService: (given, service, absolute) =>

@@ -179,6 +179,8 @@ export interface Config extends Omit<Written, 'services' | 'routes' | 'consumers
   readonly plugins: readonly PluginOptions[]
   /** For each service, the names of other services to which its policy sends calls. */
   readonly otherServices: Readonly<Record<string, readonly string[]>>
+  /** For each service, names of its instances: two services with a name in common share instances. */
+  readonly backends: Readonly<Record<string, readonly string[]>>
   /** Request headers by which trusted peers instruct concerns. `believed`: those that some policy in force obeys. */
   readonly instructions: { readonly headers: readonly string[]; readonly believed: readonly string[] }
   /** Request headers whose value differs for each request. */

@@ -11,7 +11,7 @@ export type PluginSourceKey = SourceKey & { readonly create: unknown }
 const definitionKeys = {
   ...({
     name: 'any', options: 'any', service: 'any', needsOptions: 'any', findsByName: 'function', findsConnect: 'any',
-    check: 'function', checkService: 'function', complete: 'function', completeService: 'function'
+    backends: 'function', check: 'function', checkService: 'function', complete: 'function', completeService: 'function'
   } satisfies Record<keyof SourceKey, 'any' | 'function'>),
   create: 'function', every: 'any', timeout: 'any', emptyGrace: 'any'
 } as const // biome-ignore format: a table

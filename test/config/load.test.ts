@@ -158,6 +158,12 @@ t.test('a configuration with every section is loaded', async (t) => {
         declared: { answersPreflights: false, ownsHeaders: [] }
       }
     ],
+    backends: {
+      orders: ['consul orders'],
+      users: ['consul users-v2'],
+      products: ['at 127.0.0.1:9101', 'at 127.0.0.1:9102'],
+      legacy: ['dns legacy.internal 8080']
+    },
     otherServices: { orders: [], users: [], products: [], legacy: [] },
     instructions: {
       headers: ['x-jingwei-fault-delay', 'x-jingwei-fault-abort', 'x-jingwei-fault-bandwidth'],

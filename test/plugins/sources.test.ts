@@ -61,6 +61,7 @@ t.test('a gateway finds instances by the source of a plugin', async (t) => {
   const file = await folderOf(t, reads, yaml, { orders: [one], people: [two] })
   const config = await loadConfig(file)
   t.match(config.services.users, { phonebook: { entry: 'people' } })
+  t.strictSame(config.backends, { orders: ['phonebook orders'], users: ['phonebook {"entry":"people"}'] })
   const server = build(config, { logger: false })
   t.teardown(() => server.close())
   await server.listen({ host: '127.0.0.1', port: 0 })

@@ -5,14 +5,14 @@
  * Two entries of `services` with the same instances count as one service. A route reaches its service, the services of its
  * split, those to which concerns send calls or copies (fallback, mirror), and the services that these reach in turn.
  */
-import type { Config, RouteConfig, ServiceConfig } from '../../../config/schema.ts'
+import type { Config, RouteConfig } from '../../../config/schema.ts'
 import type { HeaderFilter } from './upstream-headers.ts'
 import { headerFilter } from './upstream-headers.ts'
 
 type Target = Pick<RouteConfig, 'services'>
 
 export class HeaderTrust {
-  readonly #services: Config['services']
+  readonly #shared: Config['backends']
   readonly #others: Config['otherServices']
   /** By backend: the headers that some route sets. */
   readonly #trusted = new Map<string, Set<string>>()
@@ -23,8 +23,8 @@ export class HeaderTrust {
   /** Cached filters by the services of a route; cleared when a header is added. */
   readonly #filters = new Map<string, HeaderFilter | null>()
 
-  constructor({ services, otherServices }: Pick<Config, 'services' | 'otherServices'>) {
-    this.#services = services
+  constructor({ backends, otherServices }: Pick<Config, 'backends' | 'otherServices'>) {
+    this.#shared = backends
     this.#others = otherServices
   }
 
@@ -67,22 +67,8 @@ export class HeaderTrust {
     const names = new Set([name])
     // Iterating a Set includes members added meanwhile: the services that these services call in turn.
     for (const each of names) for (const other of this.#others[each] ?? []) names.add(other)
-    const backends = new Set([...names].flatMap((each) => [each, ...addressesOf(this.#services[each])]))
+    const backends = new Set([...names].flatMap((each) => [each, ...(this.#shared[each] ?? [])]))
     this.#reached.set(name, backends)
     return backends
   }
-}
-
-/**
- * Returns the addresses of a service's instances and registries. Services with a common address share instances.
- */
-function addressesOf(service: ServiceConfig | undefined): string[] {
-  if (service === undefined) return []
-  const { consul, dns, instances, sidecar } = service
-  const urls = (instances ?? []).map((instance) => (typeof instance === 'string' ? instance : instance.url))
-  return [
-    ...(consul === undefined ? [] : [`consul ${consul.service?.toLowerCase()}`]),
-    ...(dns === undefined ? [] : [`dns ${dns.host.toLowerCase()} ${dns.port ?? 'srv'}`]),
-    ...[...urls, ...(sidecar === undefined ? [] : [sidecar])].map((url) => `at ${new URL(url).host}`)
-  ]
 }

@@ -327,7 +327,8 @@ t.test('the configuration', async (t) => {
   const folder = t.testdir({})
   const parse = (text: string) => parseConfig(text, join(folder, 'gateway.yaml'), {})
   const eureka = 'discovery: { eureka: { urls: ["http://a:8761/eureka"] } }'
-  const { services, discovery } = parse(`${eureka}\nservices: { orders: {}, users: { eureka: { vip: u } } }`)
+  const { services, discovery, backends } = parse(`${eureka}\nservices: { orders: {}, users: { eureka: { vip: u } } }`)
+  t.strictSame(backends, { orders: ['eureka orders'], users: ['eureka u'] })
   t.strictSame(services.orders!.eureka, { secure: false, app: 'orders' })
   t.strictSame(services.users!.eureka, { vip: 'u', secure: false })
   t.match(discovery.eureka, { interval: 30_000, timeout: 10_000, emptyGrace: 60_000, fetch: 'registry', deltas: true })

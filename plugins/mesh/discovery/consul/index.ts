@@ -32,6 +32,7 @@ export default defineSource({
     ...(consul as object),
     service: (consul as { service?: string }).service ?? name
   }),
+  backends: (consul, name) => [`consul ${((consul as { service?: string }).service ?? name).toLowerCase()}`],
   create(agent, { deps, counters }) {
     if (agent === undefined) throw new Error('discovery.consul is not configured')
     const client = new ConsulClient(agent, deps)

@@ -45,6 +45,7 @@ export default defineSource({
     const { port, srv } = dns as DnsOptions
     if (port === undefined && !srv) report.fault(at, 'needs a port, or srv: true')
   },
+  backends: (dns) => [`dns ${(dns as DnsOptions).host.toLowerCase()} ${(dns as DnsOptions).port ?? 'srv'}`],
   create: (_options, { deps, counters }) => ({
     source: ({ name }, dns) => new DnsSource(name, dns!, deps, counters),
     query: (_service, dns) => dns!

@@ -30,6 +30,11 @@ export default defineSource({
     const { app, vip } = service as EurekaService
     if (app !== undefined && vip !== undefined) report.fault(`${at}/vip`, 'set either app or vip, not both', 'key')
   },
+  // Spring's clients register an application under a virtual address of the same name.
+  backends(service, name) {
+    const { app, vip } = service as EurekaService
+    return [`eureka ${(vip ?? app ?? name).toLowerCase()}`]
+  },
   complete(options, absolute) {
     const { tls, ...rest } = options as EurekaOptions
     if (tls === undefined) return rest

@@ -59,6 +59,10 @@ export default defineSource({
       if (!report.unknownKeyIn(at)) report.fault(at, 'needs a path, or discovery.file.path for all services')
     } else warnIfMissing(path, at, checked)
   },
+  backends(service, name) {
+    const { path = '', service: wanted = name } = service as Service
+    return [`file ${path} ${wanted}`]
+  },
   complete: withAbsolutePath,
   completeService: (service, _name, absolute) => withAbsolutePath(service, absolute),
   create: (options = defaultsOf(Options), context) => openFiles(options, context)
