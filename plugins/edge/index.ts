@@ -8,6 +8,7 @@ import { globalConcern } from './concern.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
+import graphql from './concerns/graphql/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
 import overload from './concerns/overload/index.ts'
@@ -49,7 +50,8 @@ export const concerns: readonly EdgeConcern[] = [
   jwt, // identifies the consumer
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
-  bodyLimit // last: no concern before it reads the body
+  bodyLimit, // after all concerns that do not read the body
+  graphql // last: it reads the body, which bodyLimit bounds
 ]
 
 /** Subcommands that concerns add to the command line. */

@@ -1,0 +1,210 @@
+/**
+ * Limits for GraphQL services, and persisted queries. Each operation is measured before it reaches the service: tokens,
+ * depth, aliases, root fields, estimated cost. The service gets the client's bytes, or with a persisted query the whole
+ * query. Refusals, also those of other concerns of the route, have the shape of GraphQL errors.
+ */
+import type { IncomingMessage } from 'node:http'
+import type { Readable } from 'node:stream'
+import { Readable as Stream } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { orOff } from '../../../../config/schema/kit.ts'
+import { edgeRouteOf } from '../../attach.ts'
+import { edgeConcern } from '../../concern.ts'
+import { isWebSocket } from '../../protocol/headers.ts'
+import { hasBody } from '../../protocol/request-body.ts'
+import { ByteLru } from './byte-lru.ts'
+import { checkGraphql } from './check.ts'
+import { Documents } from './document.ts'
+import { limits, Total } from './limits.ts'
+import { readManifest } from './manifest.ts'
+import type { Operation } from './operations.ts'
+import { checkPostTarget, checkType, fromBody, fromSearch, searchOf, textOf } from './operations.ts'
+import type { GraphqlOptions } from './options.ts'
+import { Graphql } from './options.ts'
+import type { PersistedSources } from './persisted.ts'
+import { bodyWith, resolve, searchWith } from './persisted.ts'
+import { readBody } from './read-body.ts'
+import type { Reason } from './refusals.ts'
+import { PersistedQueryMiss, Refusal } from './refusals.ts'
+import { asGraphqlError, respondToMiss } from './responses.ts'
+
+type Done = (error?: Error | null, payload?: Readable) => void
+
+export default edgeConcern({
+  name: 'graphql',
+  options: orOff(Graphql),
+  check: checkGraphql,
+  complete(options, absolute) {
+    const { persistedQueries } = options
+    if (persistedQueries?.manifest === undefined) return options
+    return {
+      ...options,
+      persistedQueries: { ...persistedQueries, manifest: absolute(persistedQueries.manifest) }
+    }
+  },
+  async plugin(_fastify, { stores, meter }) {
+    const refused = meter.counter({
+      name: 'jingwei_edge_graphql_refused_total',
+      help: 'GraphQL requests that the gateway did not pass on, by reason.',
+      labelNames: ['route', 'reason']
+    })
+    const sourcesOf = (route: string, { persistedQueries }: GraphqlOptions): PersistedSources | null => {
+      if (persistedQueries === undefined) return null
+      const { manifest, only, automatic } = persistedQueries
+      return {
+        manifest: manifest === undefined ? null : readManifest(manifest),
+        only,
+        automatic: automatic
+          ? stores.claim('jingwei.graphql', { route, automatic }, () => new ByteLru<string>(automatic))
+          : null
+      }
+    }
+    return (options, { config }) => {
+      const { name } = edgeRouteOf(config)!
+      const guard = new Guard(options, sourcesOf(name, options), (reason) => refused.labels(name, reason).inc())
+      const isBridged =
+        config?.route !== undefined && config.route.via === undefined && config.route.compose === undefined
+      return {
+        preParsing: (request, reply, payload, done) => guard.check(request, reply, payload as Readable, done),
+        // In memory as a whole, so that each attempt of a retry can send it.
+        ...(isBridged && { preValidation: (request, _reply, done) => done(void takeWhole(request)) }),
+        preSerialization: asGraphqlError
+      }
+    }
+  }
+})
+
+/** By request: the whole body, which is also the content of its stream. */
+const wholeBodies = new WeakMap<IncomingMessage, Buffer>()
+
+function takeWhole(request: FastifyRequest): void {
+  const body = wholeBodies.get(request.raw)
+  if (body !== undefined) request.body = body
+}
+
+/** Checks the requests of one route. */
+class Guard {
+  readonly #options: GraphqlOptions
+  readonly #sources: PersistedSources | null
+  readonly #documents: Documents
+  readonly #count: (reason: string) => void
+
+  constructor(options: GraphqlOptions, sources: PersistedSources | null, count: (reason: string) => void) {
+    this.#options = options
+    this.#sources = sources
+    this.#documents = new Documents(options)
+    this.#count = count
+  }
+
+  check(request: FastifyRequest, reply: FastifyReply, payload: Readable, done: Done): void {
+    const refuse = (error: unknown): void => this.#refuse(error, request, reply, done)
+    try {
+      const { raw, method } = request
+      if (isWebSocket(raw.headers.upgrade)) {
+        throw new Refusal('graphql_upgrade', 'Operations in a WebSocket cannot be checked: this route takes none')
+      }
+      if (method === 'POST') this.#checkPost(request, payload, done, refuse)
+      else if (hasBody(raw)) throw new Refusal('graphql_method', `A ${method} must have no body`)
+      else if (method === 'GET' || method === 'HEAD') {
+        this.#checkGet(request)
+        done(null, payload)
+      } else if (method === 'OPTIONS') done(null, payload)
+      else throw new Refusal('graphql_method', 'A GraphQL request is a GET or a POST')
+    } catch (error) {
+      refuse(error)
+    }
+  }
+
+  #checkGet(request: FastifyRequest): void {
+    const { raw } = request
+    const params = new URLSearchParams(searchOf(raw.url!))
+    const { texts, isReplaced } = this.#admit([fromSearch(params)], true)
+    if (!isReplaced) return
+    const changed = searchWith(params, texts[0]!)
+    raw.url = `${raw.url!.slice(0, raw.url!.indexOf('?'))}?${changed}`
+    request.query = Object.fromEntries(changed)
+  }
+
+  #checkPost(request: FastifyRequest, payload: Readable, done: Done, refuse: (error: unknown) => void): void {
+    const { raw } = request
+    const { maxBody, maxBatch } = this.#options
+    checkPostTarget(raw.url!)
+    checkType(raw.rawHeaders)
+    const tooLarge = () => new Refusal('graphql_body_size', `The body is larger than ${maxBody} bytes`)
+    if (Number(raw.headers['content-length'] ?? 0) > maxBody) throw tooLarge()
+    readBody(payload, maxBody, (error, bytes) => {
+      // The client has disconnected, so nothing can be sent.
+      if (request.raw.destroyed && error !== null) return
+      try {
+        if (bytes === null) throw error ?? tooLarge()
+        const text = textOf(bytes)
+        const { texts, isReplaced } = this.#admit(fromBody(text, maxBatch), false)
+        const body = isReplaced ? bodyWith(text, texts) : bytes
+        setLength(raw, body.length, isReplaced)
+        wholeBodies.set(raw, body)
+        done(null, Stream.from([body]))
+      } catch (cause) {
+        refuse(cause)
+      }
+    })
+  }
+
+  /** Checks operations, and returns their queries. Throws a refusal, or a `PersistedQueryMiss`. */
+  #admit(operations: readonly Operation[], isGet: boolean): { texts: readonly string[]; isReplaced: boolean } {
+    const resolved = operations.map((operation) => resolve(operation, this.#sources))
+    const total = new Total()
+    operations.forEach(({ variables }, index) => {
+      total.add(this.#documents.measure(resolved[index]!.text, variables))
+    })
+    limits(total, this.#options)
+    if (isGet && total.hasMutation) {
+      throw new Refusal('graphql_mutation_by_get', 'A mutation must be sent by POST')
+    }
+    for (const { register, text } of resolved) {
+      if (register !== null) this.#sources?.automatic?.set(register, text, 2 * (text.length + register.length))
+    }
+    return { texts: resolved.map(({ text }) => text), isReplaced: resolved.some((each) => each.isReplaced) }
+  }
+
+  #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply, done: Done): void {
+    if (reply.sent) return
+    if (error instanceof PersistedQueryMiss || error instanceof Refusal) {
+      request.refusalReason = error.reason
+      this.#count(error.reason)
+    }
+    if (error instanceof PersistedQueryMiss) respondToMiss(error.reason, request, reply)
+    else if (error instanceof Refusal) {
+      const allowed = allow[error.reason]
+      if (allowed !== undefined) reply.header('allow', allowed)
+      done(error.error)
+    } else done(error as Error)
+  }
+}
+
+/** Values of `Allow`, by reason. */
+const allow: { readonly [R in Reason]?: string } = {
+  graphql_method: 'GET, HEAD, POST',
+  graphql_mutation_by_get: 'POST'
+}
+
+/** Fields that describe the bytes of a body: wrong for another one. */
+const ofBytes = new Set(['content-digest', 'repr-digest', 'digest', 'content-md5'])
+
+/** Sets the Content-Length of a request, in place of a chunked body. */
+function setLength(raw: IncomingMessage, length: number, isReplaced: boolean): void {
+  const { rawHeaders, headers } = raw
+  const value = String(length)
+  let isSet = false
+  for (let i = rawHeaders.length - 2; i >= 0; i -= 2) {
+    const name = rawHeaders[i]!.toLowerCase()
+    if (name === 'content-length') {
+      rawHeaders[i + 1] = value
+      isSet = true
+    } else if (isReplaced && ofBytes.has(name)) {
+      rawHeaders.splice(i, 2)
+      delete headers[name]
+    }
+  }
+  if (!isSet) rawHeaders.push('content-length', value)
+  headers['content-length'] = value
+}
