@@ -99,8 +99,9 @@ const { cert, key } = selfSigned(t)
 const dir = dirname(cert)
 const file = join(dir, 'gateway.yaml')
 writeFileSync(join(dir, 'text.pem'), 'no certificate')
+writeFileSync(join(dir, 'queries.json'), '{"a":"{ a }"}')
 const publicKey = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
-texts.push('one', 'other', 'one.pem', 'text.pem', 'cert.pem', 'key.pem', 'consul', String(publicKey))
+texts.push('one', 'other', 'one.pem', 'text.pem', 'cert.pem', 'key.pem', 'consul', 'queries.json', String(publicKey))
 
 type Mapping = Record<string | number, unknown>
 
@@ -135,6 +136,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^edge\.cors/, ({ edge }) => Object.assign(edge, { cors: { origin: ['http://a'] } })],
   [/^edge\.jwt/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' } })],
   [/^edge\.jwt\.(jwks|publicKey)$/, ({ edge }) => Object.assign(edge, { jwt: {} })],
+  [/^edge\.graphql\.persistedQueries\./, ({ edge }) => Object.assign(edge, { graphql: { persistedQueries: { manifest: 'queries.json' } } })],
   [/^edge\.rateLimit/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s' } })],
   [/^edge\.rateLimit\.maxPerAddress/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', by: 'header:a' } })],
   [/^mesh\.balance/, ({ mesh }) => Object.assign(mesh, { balance: {} })],
