@@ -20,10 +20,25 @@ process.on('SIGUSR1', () => {})
 // gains a tenth only.
 if (import.meta.filename.endsWith('.ts')) nodeModule.enableCompileCache(join(import.meta.dirname, '../.cache/compiled'))
 
-// Keeps the young generation small while modules are loaded. Nearly all of their objects survive, so that V8 would enlarge
-// it to its maximum, and an idle gateway would keep 15 MB that it never uses. Not for longer: a large configuration would
-// take a third more CPU to load.
-setFlagsFromString('--semi-space-growth-factor=1')
+/**
+ * Keeps the young generation small while modules are loaded. Nearly all of their objects survive, so that V8 would enlarge it
+ * to its maximum, and an idle gateway would keep 15 MB that it never uses. Not for longer: a large configuration would take a
+ * third more CPU to load.
+ */
+function keepSmall(isSmall: boolean): void {
+  setFlagsFromString(`--semi-space-growth-factor=${isSmall ? 1 : 2}`)
+}
+
+keepSmall(true)
 const { main } = await import('../app.ts')
-setFlagsFromString('--semi-space-growth-factor=2')
+const { loadWithin } = await import('./on-first-use.ts')
+keepSmall(false)
+loadWithin((load) => {
+  keepSmall(true)
+  try {
+    return load()
+  } finally {
+    keepSmall(false)
+  }
+})
 await main(process.argv.slice(2))

@@ -4,6 +4,14 @@ import { fileURLToPath } from 'node:url'
 
 const require = createRequire(import.meta.url)
 
+/** Runs each load; see `loadWithin`. */
+let within = <T>(load: () => T): T => load()
+
+/** Makes all loads run within a function, for the settings of a process that apply while modules are loaded. */
+export function loadWithin(run: <T>(load: () => T) => T): void {
+  within = run
+}
+
 /**
  * Returns a function that loads a CommonJS package with its first call, for packages that few configurations need: loading
  * them costs memory and start time. Uses `require`, since most callers are synchronous. Call it when the configuration is
@@ -29,7 +37,7 @@ export function moduleOnFirstUse<T>(path: string, from: string): () => T {
 
 function load<T>(name: string): T {
   try {
-    return require(name)
+    return within(() => require(name) as T)
   } catch (cause) {
     const { code = 'failed' } = cause as NodeJS.ErrnoException
     const cure = 'if its files were replaced since the process started, restart the process'
