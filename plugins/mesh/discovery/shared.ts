@@ -36,7 +36,7 @@ export class Shared<T> {
     if (this.#followers.size > 0) return
     this.#end?.()
     this.#end = null
-    // It may be outdated when the next service follows.
+    // The result may be outdated when the next service follows.
     this.#latest = null
   }
 

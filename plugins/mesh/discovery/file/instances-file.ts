@@ -114,7 +114,7 @@ async function readBounded(path: string, maxSize: number): Promise<Buffer> {
     for (;;) {
       const { bytesRead } = await file.read(buffer, length, buffer.length - length, length)
       length += bytesRead
-      // It has grown since: the next look finds the rest.
+      // Rest of the file that was appended since: the next look finds it.
       if (bytesRead === 0 || length === buffer.length) return buffer.subarray(0, length)
     }
   } finally {
