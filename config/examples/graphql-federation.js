@@ -1,7 +1,6 @@
 /**
- * Federation: one GraphQL schema from several services, by @mercuriusjs/gateway (`npm install @mercuriusjs/gateway@5.2.0 graphql@16.12.0`). Its calls
- * go through the mesh. The services speak Apollo Federation 1 and have their endpoint at `/graphql`; graphql-federation.yaml
- * shows the entry under `plugins`.
+ * Federation: one GraphQL schema from several services, by @mercuriusjs/gateway. Its calls go through the mesh. The services
+ * speak Apollo Federation 1 and have their endpoint at `/graphql`; graphql-federation.yaml shows the entry under `plugins`.
  */
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
