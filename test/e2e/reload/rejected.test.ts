@@ -63,7 +63,8 @@ t.test('a rejected configuration changes nothing', async (t) => {
         gateway
           .log()
           .slice(lines)
-          .filter(({ level }) => level === 'error')
+          // A busy machine stalls the process, which is logged as an error, too.
+          .filter(({ level, msg }) => level === 'error' && !/event loop/.test(msg))
       await waitFor('the log line of the fault', () => fault.test(JSON.stringify(errors())))
       for (const line of positioned ? errors() : []) t.match(line, { file: gateway.file, line: Number, column: Number })
       t.equal(JSON.parse(text).faults.length, errors().length, 'each fault has a log line')
