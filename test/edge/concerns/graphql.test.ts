@@ -424,3 +424,57 @@ t.test('batches are measured together', async (t) => {
   t.equal((await post([one, []])).status, 400)
   t.equal(got.length, 1)
 })
+
+t.test('a client that waits for 100 Continue gets it before its body is checked', async (t) => {
+  const { port, got } = await guarded(t, {})
+  const body = '{"query":"{ me { name } }"}'
+  const lines = [
+    'POST /graphql HTTP/1.1',
+    'Host: h',
+    'Content-Type: application/json',
+    `Content-Length: ${body.length}`
+  ]
+  const client = connect(port, `${[...lines, 'Expect: 100-continue', 'Connection: close'].join('\r\n')}\r\n\r\n`)
+  await client.until('HTTP/1.1 100 Continue')
+  client.send(body)
+  t.match((await client.closed).text, /HTTP\/1.1 200 OK.*amy/s)
+  t.equal(got[0]?.body.toString(), body)
+  const refused = connect(port, `${[...lines, 'Content-Encoding: gzip', 'Expect: 100-continue'].join('\r\n')}\r\n\r\n`)
+  t.match((await refused.closed).text, /^HTTP\/1.1 415 /, 'none if the header section is refused')
+})
+
+t.test('routes of http-proxy and own routes of plugins', async (t) => {
+  const service = await graphqlService(t)
+  const manifest = await manifestFile(t)
+  const edge = { graphql: { maxDepth: 2, persistedQueries: { manifest } } }
+  const gateway = await startGateway(
+    {
+      edge,
+      services: { graph: { instances: [service.url] } },
+      routes: [{ name: 'g', match: { path: '/graphql' }, service: 'graph', via: 'http-proxy' }]
+    },
+    {
+      before: (server) => {
+        server.register(async (fastify) => {
+          const config = { guarded: true }
+          fastify.post('/own', { config }, async ({ body }) => ({ body }))
+          fastify.get('/own', { config }, async ({ query }) => ({ query }))
+        })
+      }
+    }
+  )
+  t.teardown(gateway.close)
+  const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
+  const post = (path: string, body: string) => ask(path, { method: 'POST', headers: json, body })
+  const text = '{"query": "{ me { name } }"}'
+  t.match(bodyOf(await post('/graphql', text)), { data: { me: { name: 'amy' } } })
+  t.equal(service.got.at(-1)?.body.toString(), text)
+  t.match(bodyOf(await post('/graphql', '{"id":"amy"}')), { data: { me: { name: 'amy' } } })
+  t.equal(service.got.at(-1)?.body.toString(), '{"query":"{ me { name } }"}')
+  t.match(bodyOf(await ask('/graphql?id=amy')), { data: { me: { name: 'amy' } } })
+  t.equal((await post('/graphql', '{"query":"{ me { friends { age } } }"}')).status, 400)
+  t.strictSame(bodyOf(await post('/own', '{"id":"amy"}')), { body: { query: '{ me { name } }' } })
+  t.strictSame(bodyOf(await ask('/own?id=amy&x=1')), { query: { query: '{ me { name } }', x: '1' } })
+  const refused = await post('/own', '{"query":"{ me { friends { age } } }"}')
+  t.match(bodyOf(refused), { errors: [{ extensions: { code: 'JW_GRAPHQL_LIMIT' } }] })
+})

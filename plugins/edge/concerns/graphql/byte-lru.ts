@@ -1,3 +1,6 @@
+/** Memory of an entry besides its texts. */
+const entryBytes = 200
+
 /** A map of texts with a bound in bytes. When it is full, the entry that was used least recently is removed. */
 export class ByteLru<T> {
   readonly #entries = new Map<string, { readonly value: T; readonly bytes: number }>()
@@ -8,10 +11,6 @@ export class ByteLru<T> {
     this.#maxBytes = maxBytes
   }
 
-  get bytes(): number {
-    return this.#bytes
-  }
-
   get(key: string): T | undefined {
     const entry = this.#entries.get(key)
     if (entry === undefined) return undefined
@@ -20,9 +19,10 @@ export class ByteLru<T> {
     return entry.value
   }
 
-  /** Adds an entry; `bytes` is its size, key included. An entry that is larger than the whole map is not added. */
-  set(key: string, value: T, bytes: number): void {
+  /** Adds an entry; `textBytes` is the size of its texts, key included. An entry that is larger than the whole map is not added. */
+  set(key: string, value: T, textBytes: number): void {
     this.#remove(key)
+    const bytes = textBytes + entryBytes
     if (bytes > this.#maxBytes) return
     this.#entries.set(key, { value, bytes })
     this.#bytes += bytes
