@@ -93,6 +93,7 @@ function keysOf(shape: Shape, path: Path = []): [Path, Shape][] {
   return found
 }
 
+t.setTimeout(300_000)
 const service = await startService((_request, response) => response.end('ok'))
 t.teardown(service.close)
 const { cert, key } = selfSigned(t)
@@ -116,6 +117,9 @@ const base = () => ({
 })
 type Base = ReturnType<typeof base>
 
+/** A call of a composed route, with these settings. */
+const call = (more: object) => ({ service: 'one', path: '/', as: 'text', group: 'a', ...more })
+
 /** Settings that a key needs besides itself, applied in this order; a later one overwrites an earlier one. */
 const companions: readonly (readonly [path: RegExp, add: (config: Base) => void])[] = [
   [/^listen\.tls/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
@@ -125,6 +129,8 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^listen\.tls\.(certificates|default)/, ({ listen }) => Object.assign(listen, { tls: { certificates: [{ cert, key }] } })],
   [/^listen\.redirect/, ({ listen }) => Object.assign(listen, { redirect: { port: 443 } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
+  [/^listen\.connect/, ({ listen }) => Object.assign(listen, { connect: { service: 'a' } })],
+  [/^listen\.connect/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^discovery\.(consul|default)/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
   [/^discovery\.eureka/, ({ discovery }) => Object.assign(discovery, { eureka: { urls: ['http://127.0.0.1:1'], username: 'a' } })],
   [/^services\.one\.eureka/, ({ discovery }) => Object.assign(discovery, { eureka: { urls: ['http://127.0.0.1:1'] } })],
@@ -163,6 +169,18 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^routes\.0\.split\.0\.subset/, ({ services }) => Object.assign(services.one!, { subsets: { a: {} } })],
   [/^routes\.0\.(split|stickOn)/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
   [/^routes\.0\.(split|stickOn)/, ({ routes }) => Object.assign(routes[0]!, { split: [{ service: 'one', weight: 1 }] })],
+  [/^routes\.0\.compose/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
+  [/^routes\.0\.compose/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/', methods: ['GET'] }, compose: { calls: { one: call({}) } } })],
+  [/^routes\.0\.compose\.calls\.one\.body/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ method: 'POST' }) } } })],
+  [/^routes\.0\.compose\.calls\.one\.default/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ required: false }) } } })],
+  [/^routes\.0\.compose\.calls\.one\.at/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ group: undefined }) } } })],
+  [/^routes\.0\.compose\.calls\.one\.edit\.0\.(move|to)/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ edit: [{ move: '/b', to: '/c' }] }) } } })],
+  [/^routes\.0\.compose\.response\.edit\.0\.(move|to)/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({}) }, response: { edit: [{ move: '/b', to: '/c' }] } } })],
+  [/^routes\.0\.compose\.response\.edit\.0\.(delete|flatten)/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({}) }, response: { edit: [{}] } } })],
+  [/^routes\.0\.compose\.response\.edit\.0\.append/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({}) }, response: { edit: [{ append: '/b', to: '/c' }] } } })],
+  [/^routes\.0\.compose\.calls\.one\.edit\.0\.(delete|flatten)/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ edit: [{}] }) } } })],
+  [/^routes\.0\.compose\.calls\.one\.edit\.0\.append/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ edit: [{ append: '/b', to: '/c' }] }) } } })],
+  [/^routes\.0\.compose\.response\.add/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({}) }, response: { add: [{ value: {} }] } } })],
   [/^routes\.0\.path/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/a' } })],
   [/^routes\.0\.httpProxy/, ({ routes }) => Object.assign(routes[0]!, { via: 'http-proxy' })],
   [/^(services\.one\.|routes\.0\.)?forward/, (config) => Object.assign(config, { mesh: false, discovery: undefined })],
@@ -186,12 +204,12 @@ function configWith(path: Path, value: unknown): Base {
 
 /** Keys that are not tested: sections that repeat others, the code of users, and addresses that may be in use. */
 const isLeftOut = (path: Path) =>
-  /^(routes\.0\.(edge|mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$)/.test(
+  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$)/.test(
     path.join('.')
   )
 
-/** Limits that the test's request may exceed, so that it gets no response. */
-const mayReset = (path: Path) => /^listen\.(timeouts|limits)/.test(path.join('.'))
+/** Limits that the test's request may exceed, and listeners for callers with a certificate: they send no response. */
+const mayReset = (path: Path) => /^listen\.(timeouts|limits|connect)/.test(path.join('.'))
 
 /** Status of one request, or the code of the error that ended its connection. */
 function ask({ address, port }: AddressInfo, isTls: boolean): Promise<number | string> {
