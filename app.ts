@@ -25,6 +25,7 @@ import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
+import { refuseMissedRoutes } from './plugins/edge/missed-routes.ts'
 import { gatewayOptions, serverOptions as optionsOf, socketOptions } from './plugins/edge/protocol/listener.ts'
 import { byListener } from './plugins/edge/protocol/peers.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
@@ -89,6 +90,8 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   if (config.forward === undefined) await fastify.register(meshHalf().mesh, config)
   else await fastify.register(import('./plugins/forward/index.ts'), config)
   await fastify.register(edgeOf(config).edge, config)
+  // In a running gateway, plugins add their routes later.
+  if (fastify.host === null) refuseMissedRoutes(fastify)
   await fastify.register(requestState, config)
   await fastify.register(replyGuard)
   if (!config.isSidecar) {

@@ -1,10 +1,12 @@
 // A server of a program's own with the gateway in it, run by `serve`.
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
 import http from 'node:http'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { connect } from 'node:net'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
@@ -159,4 +161,84 @@ t.test('misuse is refused with the way out, and leaves nothing open', async (t) 
     message: /cannot listen on 127\.0\.0\.1:\d+: the address is in use/
   })
   t.equal(late.admin?.server.listening, false, 'the admin port is closed again')
+})
+
+t.test('a route that asks for concerns and cannot have them stops the start', async (t) => {
+  const config = await configured(t)
+  const own = async () => 'open'
+  const guarded = { config: { guarded: true } }
+  type Add = (server: FastifyInstance) => unknown
+  const cases: [what: string, add: Add, fault: RegExp][] = [
+    [
+      'before the gateway',
+      async (server) => {
+        server.get('/own', guarded, own)
+        await server.register(whole, config)
+      },
+      /GET \/own: config\.guarded has no effect .* call `await server\.register\(fp\(gateway\), config\)` first/
+    ],
+    [
+      'without await',
+      (server) => {
+        server.register(whole, config)
+        server.post('/own', { config: { edge: { bodyLimit: '1kb' } } }, own)
+      },
+      /POST \/own: config\.edge has no effect/
+    ],
+    [
+      'in a plugin before the gateway',
+      async (server) => {
+        await server.register(async (child) => child.get('/own', guarded, own), { prefix: '/child' })
+        await server.register(whole, config)
+      },
+      /GET \/child\/own: config\.guarded/
+    ],
+    [
+      'without fp',
+      async (server) => {
+        await server.register((fastify: FastifyInstance) => gateway(fastify, config))
+        server.get('/own', guarded, own)
+      },
+      /GET \/own: config\.guarded/
+    ]
+  ]
+  for (const [what, add, fault] of cases) {
+    const server = Fastify() as FastifyInstance
+    t.teardown(() => server.close())
+    await add(server)
+    await t.rejects(server.listen({ host: '127.0.0.1', port: 0 }), { message: fault }, what)
+  }
+
+  const child = Fastify() as FastifyInstance
+  t.teardown(() => child.close())
+  child.get('/plain', own)
+  await child.register(async (inner) => {
+    await inner.register(whole, config)
+    inner.get('/own', guarded, own)
+  })
+  await child.ready()
+  t.equal(
+    (await child.inject('/own')).headers['ratelimit-limit'],
+    '2',
+    'a gateway in a context of its own guards routes there'
+  )
+  t.equal((await child.inject('/plain')).body, 'open')
+})
+
+t.test('such a route of a server that was created before the gateway was imported refuses its requests', async (t) => {
+  const program = `
+    const { default: Fastify } = await import('fastify')
+    const server = Fastify()
+    server.get('/own', { config: { guarded: true } }, async () => 'open')
+    server.get('/plain', async () => 'open')
+    const { gateway, parseConfig } = await import('./app.ts')
+    const { default: fp } = await import('fastify-plugin')
+    const text = '{ admin: false, services: { a: { instances: ["http://127.0.0.1:1"] } }, routes: [{ name: a, match: { path: /a }, service: a }] }'
+    await server.register(fp(gateway), parseConfig(text, 'gateway.yaml'))
+    server.get('/later', { config: { guarded: true } }, async () => 'guarded')
+    for (const path of ['/own', '/plain', '/later']) console.log((await server.inject(path)).statusCode)
+    await server.close()`
+  const cwd = `${import.meta.dirname}/../..`
+  const { stdout } = await promisify(execFile)(process.execPath, ['--input-type=module', '-e', program], { cwd })
+  t.same(stdout.trim().split('\n'), ['500', '200', '200'])
 })
