@@ -9,6 +9,7 @@ import type { Dispatcher as UndiciDispatcher } from 'undici'
 import type { Dispatch, DispatchHandler, DispatchOptions } from './core/types.ts'
 import { Dispatcher } from './core/undici.ts'
 import type { MeshDispatcher } from './dispatcher.ts'
+import { isMeshOrigin, refusingRedirects } from './foreign-redirect.ts'
 
 /** With TypeScript's `dom` library, `RequestInit` is that of browsers and lacks Node's option. */
 type DispatcherOption = typeof globalThis extends { onmessage: unknown } ? { dispatcher?: UndiciDispatcher } : object
@@ -22,8 +23,6 @@ const legacy = Symbol.for('undici.globalDispatcher.1')
 
 /** Set on `globalThis` while a mesh is installed, also by another copy of this package. */
 const installed = Symbol.for('jingwei.fetch')
-
-const isMeshOrigin = /^https?:\/\/[^/]*\.mesh(?::\d+)?$/
 
 /** A dispatcher of any undici. */
 interface AnyDispatcher {
@@ -53,8 +52,9 @@ class Router extends Dispatcher {
 
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
     const origin = typeof opts.origin === 'string' ? opts.origin : String(opts.origin?.origin)
-    const target = this.#mesh !== null && isMeshOrigin.test(origin) ? this.#mesh : this.#next
-    return target.dispatch(opts, handler)
+    if (this.#mesh === null) return this.#next.dispatch(opts, handler)
+    if (isMeshOrigin(origin)) return this.#mesh.dispatch(opts, handler)
+    return this.#next.dispatch(opts, refusingRedirects(handler, origin))
   }
 }
 
@@ -70,8 +70,8 @@ function setDispatcher(key: symbol, value: AnyDispatcher): void {
 
 /**
  * Makes the mesh the dispatcher of the global `fetch` for hosts that end with `.mesh`: `fetch('http://orders.mesh/42')`.
- * Other hosts keep the dispatcher that they had. Returns a function that restores the dispatcher before; it does not close
- * the mesh.
+ * Other hosts keep the dispatcher that they had; their redirects to such a host fail. Returns a function that restores the
+ * dispatcher before; it does not close the mesh.
  * @throws if a mesh is installed already.
  */
 export function installFetch(mesh: MeshDispatcher): () => void {

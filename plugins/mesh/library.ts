@@ -26,6 +26,8 @@ export interface LibraryOptions extends Omit<MeshOptions, 'meter'> {
 /** Headers that differ in each request although the requests are the same. */
 const perRequestHeaders = ['traceparent', 'tracestate', 'baggage', 'x-request-id']
 
+const ofTls = 'TLS to its instances is a setting of the service'
+
 /** The mesh of a program of its own, without a gateway. */
 export class LibraryMesh extends Mesh {
   readonly #names: readonly string[]
@@ -49,9 +51,8 @@ export class LibraryMesh extends Mesh {
     const [, scheme, host, port] = /^(https?):\/\/(.*?)(?:\.mesh)?(:\d+)?$/.exec(name) ?? []
     if (host === undefined) error.message += didYouMean(name, this.#names)
     else if (this.#names.includes(host)) {
-      const reason =
-        scheme === 'https' ? 'TLS to its instances is a setting of the service' : `without ${port ?? '.mesh'}`
-      error.message += `; call it by http://${host}.mesh (${reason})`
+      const reason = port === undefined ? '.mesh is missing' : `without ${port}`
+      error.message += `; call it by http://${host}.mesh (${scheme === 'https' ? ofTls : reason})`
     } else error.message += `; the origin of a service is http://NAME.mesh, and NAME one of ${this.#names.join(', ')}`
     return error
   }

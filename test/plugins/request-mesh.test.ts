@@ -348,7 +348,7 @@ t.test('a call that AbortSignal.timeout ends fails with 504, not with JW_PLUGIN_
     t,
     { orders },
     `const signal = () => AbortSignal.timeout(50)
-     fastify.addHook('onError', async (request, reply, error) => see([error.code, error.cause?.name]))
+     fastify.addHook('onError', async (request, reply, error) => see([error.code, error.message, error.cause?.name]))
      fastify.get('/silent', async ({ mesh }) => mesh.json('orders', '/silent', { signal: signal() }))
      fastify.get('/begun', async ({ mesh }) => mesh.json('orders', '/begun', { signal: signal() }))
      fastify.get('/body', async ({ mesh }) => {
@@ -371,5 +371,8 @@ t.test('a call that AbortSignal.timeout ends fails with 504, not with JW_PLUGIN_
   t.equal((await fetch(`${url}/own`)).status, 500, 'any other reason fails with JW_PLUGIN_FAILED')
   await eventually(() => server.mesh.status()[0]!.active === 0)
   const seen = seenBy({ url, server })
-  t.strictSame(seen.slice(0, 4), Array(4).fill(['JW_SIGNAL_TIMEOUT', 'TimeoutError']))
+  t.strictSame(
+    seen.slice(0, 4),
+    Array(4).fill(['JW_SIGNAL_TIMEOUT', 'orders: the AbortSignal of the call timed out', 'TimeoutError'])
+  )
 })

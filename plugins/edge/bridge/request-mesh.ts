@@ -42,7 +42,7 @@ export interface StreamOptions extends Omit<CallOptions, 'origin' | 'path'> {
   readonly accept?: string
 }
 
-const TimedOut = createError('JW_SIGNAL_TIMEOUT', "%s: the plugin's AbortSignal timed out", 504)
+const TimedOut = createError('JW_SIGNAL_TIMEOUT', '%s: the AbortSignal of the call timed out', 504)
 const DeadlineExceeded = createError('JW_SIGNAL_TIMEOUT', '%s: not complete within %d ms', 504)
 const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
 

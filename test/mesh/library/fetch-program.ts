@@ -135,6 +135,36 @@ assert.equal(await (await fetch(`${OTHER}/`)).text(), 'another host')
 assert.equal(await (await fetch('http://orders.mesh/away')).text(), 'another host')
 done.push('other hosts, also by a redirect')
 
+const services = [
+  'http://orders.mesh/json',
+  '//orders.mesh/json',
+  'http://ORDERS.mesh:8080/',
+  'http://orders\uff0emesh/json'
+]
+for (const [index, to] of services.entries()) {
+  for (const [status, init] of [
+    [302, {}],
+    [307, { method: 'POST', body: 'x' }],
+    [302, { redirect: 'manual' }]
+  ] as const) {
+    const from = `${OTHER}/to?${status}&${encodeURIComponent(to)}`
+    const { cause } = await fetch(from, init as RequestInit).then(
+      () => assert.fail(`${from} responds`),
+      (error: Error) => error as { cause?: { code?: string; message?: string } }
+    )
+    assert.equal(cause?.code, 'MESH_REDIRECT_REFUSED', `${index}: ${status}`)
+    assert.match(cause.message!, /^http:\/\/127\.0\.0\.1:\d+ redirects to the mesh, http:\/\/orders\.mesh/)
+  }
+}
+await assert.rejects(
+  fetch(`http://orders.mesh/away?${encodeURIComponent('http://orders.mesh/json')}`),
+  (error: Error) => {
+    return (error.cause as { code?: string }).code === 'MESH_REDIRECT_REFUSED'
+  }
+)
+assert.equal(await (await fetch(`${OTHER}/to?302&${encodeURIComponent(`${OTHER}/`)}`)).text(), 'another host')
+done.push('no redirect of another host leads into the mesh')
+
 const socket = new WebSocket('ws://chat.mesh/ws')
 socket.binaryType = 'arraybuffer'
 await new Promise((resolve, reject) => {

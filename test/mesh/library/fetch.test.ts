@@ -45,7 +45,7 @@ function serve(request: IncomingMessage, response: ServerResponse): void {
     '/empty': () => response.writeHead(204).end(),
     '/moved': () => redirect(302, '/json'),
     '/kept': () => redirect(307, '/echo'),
-    '/away': () => redirect(302, `${other}/`),
+    '/away': () => redirect(302, query === '' ? `${other}/` : `${other}/to?302&${query}`),
     '/silent': () => {},
     '/aborted': () => response.end(String(aborted)),
     '/cut': () => response.writeHead(200, { 'content-length': 9 }).write('part', () => response.destroy()),
@@ -63,7 +63,12 @@ function serve(request: IncomingMessage, response: ServerResponse): void {
 const { cert, key } = selfSigned(t)
 const plain = createServer(serve)
 const secure = createTlsServer({ cert: readFileSync(cert), key: readFileSync(key) }, serve)
-const others = createServer((_request, response) => response.end('another host'))
+const others = createServer(({ url }, response) => {
+  const [, status, to] = /^\/to\?(\d+)&(.*)$/.exec(url!) ?? []
+  if (to === undefined) response.end('another host')
+  // Bytes of UTF-8, as a browser accepts them.
+  else response.writeHead(Number(status), { location: Buffer.from(decodeURIComponent(to)).toString('latin1') }).end()
+})
 const [origin, tls, other] = await Promise.all(
   [plain, secure, others].map(async (server) => {
     await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
@@ -100,7 +105,8 @@ const exchanges = [
 const ways = ['mesh.fetch', 'dispatcher', 'installed']
 const before = [
   ...ways.flatMap((way) => exchanges.map((name) => `${way}: ${name}`)),
-  'a second installation is refused', 'other hosts, also by a redirect', 'a WebSocket', 'wrong names'
+  'a second installation is refused', 'other hosts, also by a redirect',
+  'no redirect of another host leads into the mesh', 'a WebSocket', 'wrong names'
 ] // biome-ignore format: a list
 const after = ['uninstalled', 'a closed mesh']
 

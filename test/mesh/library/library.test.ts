@@ -187,7 +187,7 @@ t.test('wrong names', async (t) => {
     await messageOf('https://users.mesh'),
     /; call it by http:\/\/users\.mesh \(TLS to its instances is a setting/
   )
-  t.match(await messageOf('http://users'), /; call it by http:\/\/users\.mesh \(without \.mesh\)/)
+  t.match(await messageOf('http://users'), /; call it by http:\/\/users\.mesh \(\.mesh is missing\)/)
   t.match(await messageOf('http://localhost:80'), /: no such service; the origin of a service is http:\/\/NAME\.mesh/)
   for (const other of [undefined, { services: {} }]) {
     t.throws(() => installFetch(other as never), { message: 'installFetch: expected the mesh that createMesh returns' })
