@@ -10,6 +10,12 @@ export const tokenPattern = "[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 /** A token (RFC 9110, 5.6.2), such as the name of a header. */
 export const token = new RegExp(`^${tokenPattern}$`)
 
+/** Form of request ids that are safe in headers and logs. */
+const wellFormedId = /^[\w.:/+=@-]{1,128}$/
+
+/** Returns whether a header's value is a well-formed request id. */
+export const isRequestId = (value: unknown): value is string => typeof value === 'string' && wellFormedId.test(value)
+
 /** Hop-by-hop headers, which are never forwarded (RFC 9110, 7.6.1, and older ones in use). */
 export const hopByHop: ReadonlySet<string> = new Set([
   'connection',

@@ -6,6 +6,7 @@
  * fastify.get('/orders', (request) => request.mesh.json('orders', '/orders'))
  * ```
  */
+import { randomUUID } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -13,7 +14,7 @@ import { parseDuration } from '../config/units.ts'
 import { RequestMesh } from './edge/bridge/request-mesh.ts'
 import { bound } from './edge/bridge/response-limit.ts'
 import { errorTable } from './edge/error-table.ts'
-import { headerPairs } from './http-syntax.ts'
+import { headerPairs, isRequestId } from './http-syntax.ts'
 import { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
 import type { DispatchController, Interceptor } from './mesh/core/types.ts'
 import type { Mesh } from './mesh/mesh.ts'
@@ -71,6 +72,22 @@ function withStatus(error: Error): Error {
   return row === undefined ? error : Object.assign(error, { statusCode: row[0] })
 }
 
+/** Fastify's own ids, `req-1`, which count the requests of one process, so that each process has the same ones. */
+const ownId = /^req-[\da-z]{1,6}$/
+
+/** Ids that requests without one got here. */
+const made = new WeakMap<FastifyRequest, string>()
+
+/** Returns the id that the client sent, else that of the program's `genReqId` or `requestIdHeader`, else a new one. */
+function requestIdOf(request: FastifyRequest): string {
+  const given = request.headers['x-request-id']
+  if (isRequestId(given)) return given
+  if (isRequestId(request.id) && !ownId.test(request.id)) return request.id
+  const id = made.get(request) ?? randomUUID()
+  made.set(request, id)
+  return id
+}
+
 /** Returns the headers of the program's own function, and those that a request passes on, which are fewer. */
 function headersOf(own: CallHeaders | undefined): CallHeaders {
   return (call) => {
@@ -81,7 +98,7 @@ function headersOf(own: CallHeaders | undefined): CallHeaders {
     const add = (name: string, value: unknown) => {
       if (typeof value === 'string' && !given.has(name)) headers.push(name, value)
     }
-    add('x-request-id', request.id)
+    add('x-request-id', requestIdOf(request))
     for (const name of traceContext) add(name, request.headers[name])
     return headers
   }

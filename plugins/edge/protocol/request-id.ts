@@ -7,6 +7,7 @@ import { isStandardHeader } from '../../../config/header-names.ts'
 import { HeaderName, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import type { Config } from '../../../config/schema.ts'
+import { isRequestId } from '../../http-syntax.ts'
 import { globalConcern } from '../concern.ts'
 
 declare module '../../../config/schema.ts' {
@@ -45,15 +46,12 @@ const key: Key = {
   }
 }
 
-/** Form of ids that are safe in headers and logs. */
-const wellFormed = /^[\w.:/+=@-]{1,128}$/
-
 /** Returns the function that returns the id of a request: a new one, or the client's. */
 export function idOf({ header, trustClient }: RequestIdOptions) {
   const name = header.toLowerCase()
   return ({ headers }: Pick<IncomingMessage, 'headers'>): string => {
     const given = headers[name]
-    return trustClient && typeof given === 'string' && wellFormed.test(given) ? given : randomUUID()
+    return trustClient && isRequestId(given) ? given : randomUUID()
   }
 }
 

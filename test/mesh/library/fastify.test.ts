@@ -12,6 +12,8 @@ import { refused, silent, upstream } from '../../helpers/mesh/servers.ts'
 
 const traceparent = `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01`
 
+const isUuid = (text: unknown) => /^[\da-f]{8}(-[\da-f]{4}){3}-[\da-f]{12}$/.test(String(text))
+
 function server(t: Test, options: FastifyServerOptions = {}): FastifyInstance {
   const fastify = Fastify({ forceCloseConnections: true, ...options })
   t.teardown(() => fastify.close())
@@ -54,6 +56,31 @@ t.test('calls on behalf of a request have its id and its trace context', async (
   t.equal(seen('/plain').traceparent, undefined, 'a call of no request')
   await fastify.inject({ url: '/child', headers: { 'x-request-id': 'given' } })
   t.equal(orders.requests.at(-1)!.headers['x-request-id'], 'given')
+})
+
+t.test('calls have the id of the client, of genReqId, or one that no other process has', async (t) => {
+  const orders = await upstream(t, 'orders', (_request, response) => response.end('1'))
+  const services = { orders: { instances: [orders.url] } }
+  const idsOf = async (options: FastifyServerOptions, id?: string) => {
+    const fastify = await withMesh(t, { services }, options)
+    fastify.get('/', async ({ mesh }) => [await mesh.json('orders', '/'), await mesh.json('orders', '/')])
+    await fastify.inject({ url: '/', headers: id === undefined ? {} : { 'x-request-id': id } })
+    return orders.requests.slice(-2).map(({ headers }) => headers['x-request-id'])
+  }
+  const genReqId = () => 'made'
+  t.strictSame(await idsOf({}, '0b7c-from-the-gateway'), Array(2).fill('0b7c-from-the-gateway'))
+  t.strictSame(await idsOf({ genReqId }, '0b7c'), ['0b7c', '0b7c'])
+  t.strictSame(await idsOf({ genReqId }), ['made', 'made'])
+  t.strictSame(await idsOf({ genReqId }, 'two words'), ['made', 'made'], 'a malformed id')
+  t.strictSame(await idsOf({ genReqId: () => 'two words' }, 'x'.repeat(200)).then((ids) => ids.map(isUuid)), [
+    true,
+    true
+  ])
+  for (const options of [{}, { requestIdHeader: 'x-request-id' }]) {
+    const [first, second] = await idsOf(options)
+    t.ok(isUuid(first), String(first))
+    t.equal(first, second, 'calls of one request have one id')
+  }
 })
 
 t.test("the program's headers take precedence over those of the request", async (t) => {

@@ -24,13 +24,11 @@ const orders = await upstream(t, 'orders', (_request, response) => {
 })
 const folder = t.testdir({})
 symlinkSync(join(home, 'node_modules'), join(folder, 'node_modules'))
-const entries = {
-  'jingwei/mesh': join(home, 'plugins/mesh-api.ts'),
-  'jingwei/mesh/fastify': join(home, 'plugins/mesh-fastify.ts')
-}
+/** Resolves `jingwei` to the sources: the folder is within the package. */
+const checkout = ['--conditions=checkout']
 const env = Object.fromEntries(Object.entries(process.env).filter(([name]) => !/^_?TAP|^NODE_OPTIONS$/.test(name)))
 
-/** Writes the program for this machine: the service at its address, servers on free ports, entries of this checkout. */
+/** Writes the program for this machine: the service at its address, servers on free ports. */
 function written(name: string): string {
   const file = join(folder, `${name.replaceAll(' ', '-')}.ts`)
   let source = programs.get(name)!.replaceAll('http://127.0.0.1:9101', orders.url)
@@ -43,20 +41,22 @@ function written(name: string): string {
     '$& \nconsole.log(fastify.addresses())'
   )
   source = source.replace('port: 3000', 'port: 0')
-  for (const [entry, path] of Object.entries(entries)) source = source.replaceAll(`'${entry}'`, `'${path}'`)
   writeFileSync(file, source)
   return file
 }
 
 async function run(name: string, ...options: string[]) {
-  const { code, stdout, stderr } = await runToEnd(process.execPath, [...options, written(name)], { cwd: folder, env })
+  const { code, stdout, stderr } = await runToEnd(process.execPath, [...checkout, ...options, written(name)], {
+    cwd: folder,
+    env
+  })
   return { code, stdout, stderr }
 }
 
 async function serve(name: string) {
   const program = await start({
     command: process.execPath,
-    args: [written(name)],
+    args: [...checkout, written(name)],
     cwd: folder,
     env,
     ready: /port: \d+/
@@ -77,9 +77,7 @@ t.test('they compile', async (t) => {
     compilerOptions: object
   }
   const strict = { exactOptionalPropertyTypes: true, noPropertyAccessFromIndexSignature: true }
-  const paths = Object.fromEntries(Object.entries(entries).map(([entry, path]) => [entry, [path]]))
-  const settings = { compilerOptions: { ...compilerOptions, ...strict, paths }, include: ['*/main.ts'] }
-  writeFileSync(join(project, 'package.json'), '{ "type": "module" }')
+  const settings = { compilerOptions: { ...compilerOptions, ...strict }, include: ['*/main.ts'] }
   writeFileSync(join(project, 'tsconfig.json'), JSON.stringify(settings))
   const tsc = join(home, 'node_modules/typescript/bin/tsc')
   const { stdout } = await runToEnd(process.execPath, [tsc, '-p', project], { timeout: 120_000 })
