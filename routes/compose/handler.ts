@@ -73,10 +73,7 @@ function merged(plan: Plan, { scope, missing }: Results): unknown {
 
 /** Sets `Vary`, and returns the value of `Cache-Control`. */
 function cacheFields(plan: Plan, { scope }: Results, request: FastifyRequest, reply: FastifyReply): string {
-  const parts = scope.responses.flatMap((received, index) => {
-    const { method } = plan.calls[index]!
-    return received === null ? [] : [{ headers: received.headers, isSafe: method === 'GET' || method === 'HEAD' }]
-  })
+  const parts = scope.responses.flatMap((received) => received?.caching ?? [])
   const isPrivate = plan.isPersonal || request.consumer != null || request.headers.authorization !== undefined
   const { control, vary } = freshnessOf(parts, isPrivate)
   addVary(reply, [...vary, ...plan.vary])

@@ -4,7 +4,7 @@
  */
 import type { Move } from '../../config/compose/pointer.ts'
 import { valueAt } from '../../config/compose/pointer.ts'
-import { textOfNumber } from './json.ts'
+import { textOfNumber } from './raw-number.ts'
 
 export type JsonObject = Record<string, unknown>
 

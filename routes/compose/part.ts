@@ -4,6 +4,7 @@ import { promisify } from 'node:util'
 import type { FastifyRequest } from 'fastify'
 import { NotJson, TooLarge } from './errors.ts'
 import { parseJson } from './json.ts'
+import { listField } from './response-fields.ts'
 
 type Response = Awaited<ReturnType<FastifyRequest['mesh']['request']>>
 
@@ -21,10 +22,9 @@ export interface Part {
 /** Reads a body; an empty one is null. */
 export async function readPart(response: Response, { name, as, maxSize }: PartOptions): Promise<Part> {
   const sent = Buffer.from(await response.body.arrayBuffer())
-  const coding = String(response.headers['content-encoding'] ?? 'identity')
-    .trim()
-    .toLowerCase()
-  const bytes = coding === 'identity' ? sent : await decoded(sent, coding, name, maxSize)
+  const codings = listField(response.headers, 'content-encoding').toLowerCase().split(',')
+  const coding = codings.map((each) => each.trim()).filter((each) => each !== '' && each !== 'identity')
+  const bytes = coding.length === 0 ? sent : await decoded(sent, coding.join(', '), name, maxSize)
   if (bytes.length === 0) return { body: null, bytes: 0 }
   if (!isUtf8(bytes)) throw new NotJson(name, 'the body is not UTF-8')
   const text = bytes.toString()

@@ -1,8 +1,8 @@
 /** Compiles `pick`, `drop`, `rename` and `edit` into one function. It changes the value in place or returns another one. */
 import { membersOf, moveOf } from '../../config/compose/pointer.ts'
 import type { EditStep, Reshaping } from '../../config/schema/compose.ts'
-import { textOfNumber } from './json.ts'
 import { append, flatten, moveAll, removeAll, setOwn } from './members.ts'
+import { textOfNumber } from './raw-number.ts'
 
 type Reshape = (value: unknown) => unknown
 

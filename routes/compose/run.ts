@@ -2,6 +2,7 @@
 import type { FastifyRequest } from 'fastify'
 import { valueAt } from '../../config/compose/pointer.ts'
 import { BadInput, Broken, Late, passedStatus, TooLarge, WrongShape, WrongStatus } from './errors.ts'
+import { cachedPart } from './freshness.ts'
 import { isObject } from './members.ts'
 import { readPart } from './part.ts'
 import type { Call, Plan } from './plan.ts'
@@ -117,7 +118,9 @@ class Running {
     const part = await readPart(response, call)
     this.#bytes += part.bytes
     if (this.#bytes > this.#plan.maxSize) throw new TooLarge(call.name, this.#plan.maxSize)
-    const received = { status, headers: response.headers, body: part.body }
+    const { headers: fields } = response
+    const isSafe = call.method === 'GET' || call.method === 'HEAD'
+    const received = { status, headers: fields, caching: cachedPart(fields, isSafe), body: part.body }
     checkShape(call, received)
     return received
   }

@@ -4,12 +4,14 @@ import type { FastifyRequest } from 'fastify'
 import { allAt, valueAt } from '../../config/compose/pointer.ts'
 import type { Reference } from '../../config/compose/template.ts'
 import { BadInput, WrongShape } from './errors.ts'
-import { textOfNumber } from './json.ts'
+import type { CachedPart } from './freshness.ts'
+import { textOfNumber } from './raw-number.ts'
 
 /** A response that a call received. */
 export interface Received {
   readonly status: number
   readonly headers: IncomingHttpHeaders
+  readonly caching: CachedPart
   /** The body: parsed JSON, or a string. Null if it was empty. */
   readonly body: unknown
 }

@@ -1,10 +1,10 @@
 // The caching fields of composed responses.
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
 import t from 'tap'
-import { freshnessOf } from '../../../routes/compose/freshness.ts'
+import { cachedPart, freshnessOf } from '../../../routes/compose/freshness.ts'
 import { json, startComposed } from './services.ts'
 
-type Fields = Record<string, string>
+type Fields = Record<string, string | string[]>
 
 t.test('the strictest of all parts', async (t) => {
   const date = 'Sun, 29 Nov 2026 12:00:00 GMT'
@@ -29,24 +29,28 @@ t.test('the strictest of all parts', async (t) => {
     [[{ 'cache-control': 'max-age=99999999999999' }], 'max-age=2147483648'],
     [[{ 'cache-control': 'max-age=-1' }], 'no-cache'],
     [[{ 'cache-control': 'max-age=60, max-age=600' }], 'max-age=60'],
-    [[{ 'cache-control': ',,;=,"' }], 'no-cache']
+    [[{ 'cache-control': ',,;=,"' }], 'no-cache'],
+    [[{ 'cache-control': ['public', 'max-age=60'] }], 'public, max-age=60'],
+    [[{ 'cache-control': ['max-age=60', 'no-store'] }], 'no-store'],
+    [[{ 'cache-control': 'max-age=60', age: ['10', '20'] }], 'max-age=50'],
+    [[{ expires: [later, '0'], date: [date, '0'] }], 'max-age=60']
   ] // biome-ignore format: a table
   for (const [parts, control] of cases) {
     const freshness = freshnessOf(
-      parts.map((headers) => ({ headers, isSafe: true })),
+      parts.map((headers) => cachedPart(headers as IncomingHttpHeaders, true)),
       false
     )
     t.equal(freshness.control, control, JSON.stringify(parts))
   }
-  const part = { headers: { 'cache-control': 'public, max-age=60, s-maxage=90' }, isSafe: true }
+  const part = cachedPart({ 'cache-control': 'public, max-age=60, s-maxage=90' }, true)
   t.equal(freshnessOf([part], true).control, 'private, max-age=60')
-  t.equal(freshnessOf([part, { headers: {}, isSafe: false }], false).control, 'no-store', 'a call with another method')
+  t.equal(freshnessOf([part, cachedPart({}, false)], false).control, 'no-store', 'a call with another method')
 })
 
 t.test('Vary is the union', async (t) => {
   const varied = (...all: string[]) =>
     freshnessOf(
-      all.map((vary) => ({ headers: { vary }, isSafe: true })),
+      all.map((vary) => cachedPart({ vary }, true)),
       false
     ).vary
   t.strictSame(varied('Accept, X-A', 'accept,x-b'), ['accept', 'x-a', 'x-b'])
@@ -79,6 +83,61 @@ t.test('a composed response and its headers', async (t) => {
   t.equal(posted.status, 200)
   t.equal(posted.headers.get('cache-control'), 'no-store')
   t.equal(posted.headers.get('etag'), null)
+})
+
+t.test('fields that services send as several lines', async (t) => {
+  const fields = [
+    'Cache-Control',
+    'public',
+    'cache-control',
+    'max-age=60',
+    'Vary',
+    'Origin',
+    'Vary',
+    'Accept',
+    'Age',
+    '10',
+    'Age',
+    '20'
+  ]
+  const repeated = (_request: IncomingMessage, response: ServerResponse) => {
+    response.writeHead(200, [...fields, 'Content-Encoding', 'identity', 'Content-Encoding', 'identity'])
+    response.end('{"b":2}')
+  }
+  const calls = {
+    a: { service: 'a', path: '/' },
+    b: { service: 'b', path: '/', required: false, query: { vary: '{calls.a.headers.vary}' } }
+  }
+  const { url } = await startComposed(t, { services: { a: repeated, b: repeated }, compose: { calls } })
+  const response = await fetch(`${url}/c/1`)
+  t.equal(response.status, 200)
+  t.equal(response.headers.get('x-jingwei-complete'), 'true')
+  t.equal(response.headers.get('cache-control'), 'public, max-age=50')
+  t.equal(response.headers.get('vary'), 'origin, accept')
+  t.equal(await response.text(), '{"b":2}')
+})
+
+t.test('an unexpected error in an optional part leaves the others', async (t) => {
+  const hostile = new Proxy({}, { get: () => { throw new TypeError('unexpected') } }) // biome-ignore format: short
+  const calls = { a: { service: 'a', path: '/' }, b: { service: 'b', path: '/', required: false, group: 'b' } }
+  const { url } = await startComposed(t, {
+    services: { a: cached, b: cached },
+    compose: { calls },
+    before: (fastify) => {
+      fastify.addHook('onRequest', async (request) => {
+        const { mesh } = request
+        const ask: typeof mesh.request = async (options) => {
+          const response = await mesh.request(options)
+          return String(options.origin).includes('b.mesh') ? { ...response, headers: hostile } : response
+        }
+        Object.defineProperty(request, 'mesh', { value: Object.assign(Object.create(mesh), { request: ask }) })
+      })
+    }
+  })
+  const response = await fetch(`${url}/c/1`)
+  t.equal(response.status, 200)
+  t.equal(response.headers.get('x-jingwei-missing'), 'b')
+  t.equal(await response.text(), '{"a":1}')
 })
 
 t.test('fields of the configuration replace the computed ones', async (t) => {

@@ -118,7 +118,7 @@ t.test('numbers keep their digits', async (t) => {
   const ask = await served(t, shape, [{ body }, { body: '{"id":1}' }])
   t.equal(
     (await ask()).text,
-    '{"n":{"id":-12345678901234567890.5},"list":[1234567890123456789],"small":1.50,"no":9007199254740993}'
+    '{"n":{"id":-12345678901234567890.5},"list":[1234567890123456789],"small":1.5,"no":9007199254740993}'
   )
   const targets: string[] = []
   const { url } = await startComposed(t, {
