@@ -27,5 +27,5 @@ export type InboundConnectOptions = Static<typeof InboundConnect>
 
 export const Direction = Names(['north-south', 'east-west'], {
   description:
-    'Direction of the traffic: between external clients and services, or between services. Requests have it as a label wherever they are counted, logged or shown, and rate limits count each direction on its own. Default: east-west with `connect`, else north-south.'
+    'Direction of the traffic: between external clients and services, or between services. `jingwei_edge_requests_total`, `jingwei_edge_request_duration_seconds`, access lines and the admin port show it, and rate limits count each direction on its own. Default: east-west with `connect`, else north-south.'
 })

@@ -46,6 +46,30 @@ t.test('an alert fires if most instances are unavailable, and another if all are
   )
 )
 
+t.test('an alert fires for the failing direction of a route, and for forwarded calls that fail', (t) => {
+  const edge = (direction: string, status: string, values: string) => ({
+    series: `jingwei_edge_requests_total{instance="gateway-1",job="jingwei",route="a",method="GET",status="${status}",direction="${direction}"}`,
+    values
+  })
+  const forwarded = (outcome: string, values: string) => ({
+    series: `jingwei_forward_calls_total{instance="gateway-1",job="jingwei",service="a",outcome="${outcome}"}`,
+    values
+  })
+  return firing(
+    t,
+    [
+      edge('north-south', '200', '0+100x200'),
+      edge('east-west', '200', '0+10x200'),
+      // A tenth of the calls of services, less than a hundredth of all requests.
+      edge('east-west', '502', '0+1x200'),
+      forwarded('success', '0+10x200'),
+      forwarded('4xx', '0+10x200'),
+      forwarded('timeout', '0+2x200')
+    ],
+    { '4m': [], '10m': ['ForwardedCallsFail', 'HighErrorRatio'] }
+  )
+})
+
 t.test('an alert fires if log lines are lost', (t) =>
   firing(t, [{ series: 'jingwei_log_lines_dropped_total{instance="gateway-1",job="jingwei"}', values: '0x60 7x120' }], {
     '4m': [],

@@ -9,7 +9,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { request } from 'undici'
 import { build } from '../../app.ts'
-import { loadWithoutPlugins } from '../../plugins/config.ts'
+import { loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
 import type { Cluster } from '../cluster/cluster.ts'
 import { startCluster } from '../cluster/cluster.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
@@ -48,8 +48,9 @@ const most = 12
 
 /** Values that a dashboard's variables must have. */
 const among: Record<string, string[]> = {
-  instance: ['gateway-1', 'gateway-2', 'gateway-3'],
+  instance: ['gateway-1', 'gateway-2', 'gateway-3', 'gateway-5'],
   route: ['orders', 'users', '(none)'],
+  direction: ['north-south'],
   service: ['breaking', 'orders', 'users']
 }
 
@@ -60,9 +61,10 @@ t.test('every query of a dashboard or an alert has a result', { timeout: 110_000
   const issuer = authority(folderFor(t), 'edge')
   const { certFile: cert, keyFile: key } = issuer.issue('localhost')
   const withTls = await inProcess(t, { services: {}, listen: { tls: { cert, key } } })
-  const nodes = [...cluster.gateways, everything, withTls].map(({ adminUrl }) => adminUrl)
+  const withoutMesh = await forwarder(t, { forwarded: cluster.services[0]!.url, refused: await refused() })
+  const nodes = [...cluster.gateways, everything, withTls, withoutMesh].map(({ adminUrl }) => adminUrl)
   const prometheus = await prometheusOver(t, nodes)
-  await causeEverything(cluster, everything, prometheus)
+  await causeEverything(cluster, everything, withoutMesh, prometheus)
 
   const files = globSync('config/grafana/dashboards/*.json', { cwd: home })
   t.ok(files.length > 0)
@@ -98,6 +100,20 @@ t.test('every query of a dashboard or an alert has a result', { timeout: 110_000
   }
 })
 
+/** Starts a gateway without the mesh, with a route to each service. */
+async function forwarder(t: Test, services: Record<string, string>) {
+  const written = {
+    mesh: false,
+    admin: { host: '127.0.0.1', port: 0 },
+    services: Object.fromEntries(Object.entries(services).map(([name, url]) => [name, { instances: [url] }])),
+    routes: Object.keys(services).map((service) => ({ name: service, match: { path: `/${service}` }, service }))
+  }
+  const server = build(parseConfig(JSON.stringify(written)), { logger: false })
+  t.teardown(() => server.close())
+  const url = await server.listen({ host: '127.0.0.1', port: 0 })
+  return { url, adminUrl: await server.admin!.listen({ host: '127.0.0.1', port: 0 }) }
+}
+
 /** Starts Prometheus with the real configuration and rules; only the scrape interval and the targets differ. */
 async function prometheusOver(t: Test, adminUrls: string[]): Promise<Prometheus> {
   const source = (name: string) => readFile(join(home, 'config/prometheus', name), 'utf8')
@@ -116,7 +132,7 @@ async function prometheusOver(t: Test, adminUrls: string[]): Promise<Prometheus>
 }
 
 function substitute(expr: string): string {
-  return expr.replaceAll(/\$(instance|service|route)/g, '.*').replaceAll('$__rate_interval', '1m')
+  return expr.replaceAll(/\$(instance|service|route|direction)/g, '.*').replaceAll('$__rate_interval', '1m')
 }
 
 /** Asserts that a query's result has a number: it is not empty, nor only NaN as of 0 / 0. Returns the number of series. */
@@ -158,6 +174,7 @@ t.test('with a healthy cluster, the error panel shows each route at 0', async (t
 async function causeEverything(
   { url, consul, redis }: Cluster,
   everything: Everything,
+  { url: forwarding }: { url: string },
   prometheus: Prometheus
 ): Promise<void> {
   const get = async (path: string) => {
@@ -165,7 +182,7 @@ async function causeEverything(
     await body.dump()
     return statusCode
   }
-  await waitFor('all gateways are scraped', async () => (await prometheus.query('up == 1')).length === 4, 30_000)
+  await waitFor('all gateways are scraped', async () => (await prometheus.query('up == 1')).length === 5, 30_000)
   // An unreachable instance without active checks: attempts fail, retries go elsewhere.
   await consul.register({ id: 'nobody', name: 'orders', port: await freePort() })
   const until = Date.now() + 4000
@@ -181,7 +198,9 @@ async function causeEverything(
       get('/api/orders?status=503'),
       get('/api/products'),
       get('/api/users'),
-      get('/no/such/route')
+      get('/no/such/route'),
+      request(`${forwarding}/forwarded`).then(({ body }) => body.dump()),
+      request(`${forwarding}/refused`).then(({ body }) => body.dump())
     ])
   }
   redis.resume()
