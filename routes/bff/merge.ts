@@ -1,4 +1,5 @@
 /** Merges streams of items in the order of arrival. */
+import { checkAll, checkIterable } from './misuse.ts'
 
 export type Sources = Readonly<Record<string, AsyncIterable<unknown>>>
 
@@ -32,6 +33,7 @@ export async function* merge<S extends Sources, F = never>(
   sources: S,
   { onError }: MergeOptions<F> = {}
 ): AsyncGenerator<Merged<S> | F, void, undefined> {
+  checkAll(sources, (source, items) => checkIterable(`merge: ${source}`, items))
   const iterators = new Map<string, AsyncIterator<unknown>>()
   const arrivals: Arrival[] = []
   let wake = () => {}

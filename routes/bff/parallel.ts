@@ -1,5 +1,6 @@
 /** Calls in parallel, of which some may fail: a default takes the place of their result. */
 import type { FastifyRequest } from 'fastify'
+import { checkAll, checkFunction } from './misuse.ts'
 
 type RequestMesh = FastifyRequest['mesh']
 
@@ -28,6 +29,7 @@ export interface ParallelResult<C extends Calls> {
 
 /** Marks a call as optional: if it fails, `substitute` takes the place of its result. */
 export function optional<T>(substitute: NoInfer<T>, call: Call<T>): OptionalCall<T> {
+  checkFunction('optional: the second argument', call, "optional(substitute, (mesh) => mesh.json('users', '/'))")
   return { call, substitute }
 }
 
@@ -36,6 +38,7 @@ export function optional<T>(substitute: NoInfer<T>, call: Call<T>): OptionalCall
  * are in flight at the deadline of `mesh.within` fail, so that the substitutes complete the result in time.
  */
 export async function parallel<C extends Calls>(mesh: RequestMesh, calls: C): Promise<ParallelResult<C>> {
+  checkCalls(mesh, calls)
   const controller = new AbortController()
   const scope = mesh.until(controller.signal)
   const { signal } = scope
@@ -72,4 +75,13 @@ export async function parallel<C extends Calls>(mesh: RequestMesh, calls: C): Pr
   }
   const missing = names.filter((name) => Object.hasOwn(errors, name))
   return { data, missing, errors } as ParallelResult<C>
+}
+
+function checkCalls(mesh: RequestMesh, calls: Calls): void {
+  checkAll(calls ?? {}, (name, each) => {
+    const call = typeof each === 'object' && each !== null && 'call' in each ? each.call : each
+    checkFunction(`parallel: ${name}`, call, `${name}: (mesh) => mesh.json('users', '/')`)
+  })
+  if (typeof mesh?.until === 'function' && typeof calls === 'object' && calls !== null) return
+  throw new TypeError('parallel: the first argument must be request.mesh: write parallel(mesh, { … })')
 }

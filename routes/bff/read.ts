@@ -1,6 +1,7 @@
 /** Readers of streamed responses: newline-delimited JSON and server-sent events. */
 import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
+import { checkIterable } from './misuse.ts'
 
 export interface ReadOptions {
   /** Largest line, and largest event, in characters. Default: 1,048,576. */
@@ -26,6 +27,7 @@ const anyLineEnd = /\r\n|\n|\r/
 
 /** Reads a stream line by line, without the line ends; also what follows the last one. */
 async function* readLines(stream: Readable, end: RegExp, maxLength: number): AsyncGenerator<string, void, undefined> {
+  checkIterable('readEvents and readNdjson: the body', stream)
   const decoder = new TextDecoder()
   let rest = ''
   let wasCr = false

@@ -1,13 +1,14 @@
 /** Responses that are sent item by item: newline-delimited JSON and server-sent events. */
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
+import { checkItems } from './misuse.ts'
 
 export interface SentEvent {
   /** Name of the event; default: `message`. One line. */
   readonly event?: string
   /** Sent as JSON. */
   readonly data: unknown
-  /** Identifier that a browser sends as `Last-Event-ID` when it connects again. One line. */
+  /** Identifier that a browser sends as `Last-Event-ID` when it connects again. One line. An empty one is not sent. */
   readonly id?: string
 }
 
@@ -23,6 +24,7 @@ export interface SendEventsOptions {
  * first item, the client gets an error response; later, the connection is closed.
  */
 export function sendNdjson(reply: FastifyReply, items: AsyncIterable<unknown>): FastifyReply {
+  checkItems('sendNdjson', 'readNdjson', items)
   return send(reply, 'application/x-ndjson; charset=utf-8', jsonLines(items))
 }
 
@@ -32,6 +34,7 @@ export function sendEvents(
   events: AsyncIterable<SentEvent>,
   { heartbeatMs = 15_000, retryMs }: SendEventsOptions = {}
 ): FastifyReply {
+  checkItems('sendEvents', 'readEvents', events)
   return send(reply, 'text/event-stream; charset=utf-8', eventTexts(events, heartbeatMs, retryMs))
 }
 
@@ -42,11 +45,19 @@ function send(reply: FastifyReply, type: string, texts: AsyncIterable<string>): 
   // `no-transform` keeps proxies from buffering the stream to compress it; the second header is nginx's.
   const headers = { 'content-type': type, 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
   for (const [name, value] of Object.entries(headers)) if (!reply.hasHeader(name)) reply.header(name, value)
-  return reply.send(Readable.from(texts))
+  reply.send(Readable.from(texts))
+  // Without `return sendEvents(…)`, the handler returns undefined, which Fastify would send in place of the stream.
+  const { send: sendOther } = reply
+  reply.send = (payload) => (payload === undefined ? reply : sendOther.call(reply, payload))
+  return reply
 }
 
 async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<string, void, undefined> {
-  for await (const item of items) yield `${JSON.stringify(item)}\n`
+  for await (const item of items) {
+    const text = item instanceof Uint8Array ? undefined : JSON.stringify(item)
+    if (text === undefined) throw new TypeError(`sendNdjson: an item is ${nameOf(item)}, which JSON does not have`)
+    yield `${text}\n`
+  }
 }
 
 async function* eventTexts(
@@ -99,10 +110,22 @@ async function* eventTexts(
   }
 }
 
-function textOf({ event, data, id }: SentEvent): string {
+function nameOf(item: unknown): string {
+  if (item instanceof Uint8Array) return 'bytes'
+  if (typeof item === 'object') return item === null ? 'null' : 'an object without data'
+  return item === undefined ? 'undefined' : `a ${typeof item}`
+}
+
+function textOf(sent: SentEvent): string {
+  if (typeof sent !== 'object' || sent === null || !('data' in sent)) {
+    throw new TypeError(
+      `sendEvents: an event must be an object with data, such as { data: { n: 1 } }, not ${nameOf(sent)}`
+    )
+  }
+  const { event, data, id } = sent
   const fields = [
     ['event', event],
-    ['id', id],
+    ['id', id || undefined],
     ['data', JSON.stringify(data) ?? 'null']
   ] as const
   return `${fields.map(([name, value]) => (value === undefined ? '' : `${name}: ${oneLine(name, value)}\n`)).join('')}\n`

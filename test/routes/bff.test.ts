@@ -394,6 +394,70 @@ t.test('sendNdjson: a client that does not read stops the source', async (t) => 
   response.destroy()
 })
 
+t.test('misuse: wrong arguments are errors that name the right form', async (t) => {
+  const gateway = await handlers(
+    t,
+    `const rejected = () => Promise.reject(new Error('not seen'))
+    const drain = async (items) => { for await (const _ of items); }
+    const cases = {
+      bytes: ({ mesh }, reply) => mesh.stream('a', '/').then((body) => sendEvents(reply, body)),
+      lines: ({ mesh }, reply) => mesh.stream('a', '/').then((body) => sendNdjson(reply, body)),
+      unawaited: ({ mesh }, reply) => sendEvents(reply, mesh.stream('a', '/down')),
+      reading: ({ mesh }) => drain(readNdjson(mesh.stream('a', '/down'))),
+      merging: ({ mesh }) => drain(merge({ orders: mesh.stream('a', '/down'), users: rejected() })),
+      promise: ({ mesh }) => parallel(mesh, { one: rejected(), two: rejected() }),
+      optional: ({ mesh }) => parallel(mesh, { one: optional((mesh) => mesh.json('a', '/')) }),
+      substitute: ({ mesh }) => parallel(mesh, { one: optional([], rejected()) }),
+      bare: () => parallel({ one: (mesh) => mesh.json('a', '/') }),
+      undefined: (_request, reply) => sendNdjson(reply, items(undefined)),
+      chunk: (_request, reply) => sendNdjson(reply, items(Buffer.from('x')))
+    }
+    async function* items(item) { yield item }
+    for (const [name, handler] of Object.entries(cases)) fastify.get('/' + name, async (request, reply) => {
+      try { return await handler(request, reply) } catch (error) { return reply.code(500).send(error.name + ': ' + error.message) }
+    })
+    for (const [name, event] of Object.entries({ text: '{}', bytes: Buffer.from('{}'), dataless: { n: 1 } })) {
+      fastify.get('/event/' + name, (_request, reply) => sendEvents(reply, items(event)))
+    }`,
+    { a: (request, response) => void (request.url === '/down' ? request.socket.destroy() : response.end('{}\n')) }
+  )
+  const expected = {
+    bytes: 'TypeError: sendEvents sends items, not bytes: read the stream with readEvents, or send it as it is with reply.send(stream)',
+    lines: 'TypeError: sendNdjson sends items, not bytes: read the stream with readNdjson, or send it as it is with reply.send(stream)',
+    unawaited: 'TypeError: sendEvents: the second argument must be an async iterable, such as a stream, not a promise; await it',
+    reading: 'TypeError: readEvents and readNdjson: the body must be an async iterable, such as a stream, not a promise; await it',
+    merging: 'TypeError: merge: orders must be an async iterable, such as a stream, not a promise; await it',
+    promise: "TypeError: parallel: one must be a function, not a promise; write one: (mesh) => mesh.json('users', '/')",
+    optional: "TypeError: optional: the second argument must be a function, not undefined; write optional(substitute, (mesh) => mesh.json('users', '/'))",
+    substitute: "TypeError: optional: the second argument must be a function, not a promise; write optional(substitute, (mesh) => mesh.json('users', '/'))",
+    bare: 'TypeError: parallel: the first argument must be request.mesh: write parallel(mesh, { … })'
+  } // biome-ignore format: a table
+  for (const [name, text] of Object.entries(expected)) t.equal((await get(`${gateway.url}/${name}`)).text, text, name)
+  for (const name of ['undefined', 'chunk']) t.equal((await get(`${gateway.url}/${name}`)).status, 500, name)
+  for (const name of ['text', 'bytes', 'dataless']) {
+    await t.rejects(get(`${gateway.url}/event/${name}`), `${name} closes the connection`)
+  }
+})
+
+t.test('a handler may send a stream without `return`', async (t) => {
+  const gateway = await handlers(
+    t,
+    `async function* items() { yield { data: 1, id: '' } }
+    async function* broken() { throw Object.assign(new Error('x'), { statusCode: 409 }) }
+    fastify.get('/events', async (_request, reply) => { sendEvents(reply, items()) })
+    fastify.get('/lines', async (_request, reply) => { sendNdjson(reply, items()) })
+    fastify.get('/broken', async (_request, reply) => { sendNdjson(reply, broken()) })
+    fastify.register(async (fastify) => {
+      fastify.addHook('onSend', async (_request, _reply, payload) => payload)
+      fastify.get('/hooked', async (_request, reply) => { sendEvents(reply, items()) })
+    })`,
+    { a: json({}) }
+  )
+  for (const path of ['/events', '/hooked']) t.equal((await get(gateway.url + path)).text, ':\n\ndata: 1\n\n', path)
+  t.equal((await get(`${gateway.url}/lines`)).text, '{"data":1,"id":""}\n')
+  t.equal((await get(`${gateway.url}/broken`)).status, 409)
+})
+
 t.test('HTTP/2 with TLS: the same bytes', async (t) => {
   const { cert, key } = await selfSigned(t)
   const a = streaming('text/event-stream')
