@@ -2,6 +2,7 @@
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod } from 'fastify'
 import { valueAt } from '../../config/compose/pointer.ts'
 import { bodyOf } from './body.ts'
+import type { Freshness } from './freshness.ts'
 import { freshnessOf } from './freshness.ts'
 import type { JsonObject } from './members.ts'
 import { place } from './members.ts'
@@ -28,14 +29,18 @@ function respond(plan: Plan, results: Results, request: FastifyRequest, reply: F
   if (reply.sent) return
   const { scope, missing } = results
   const isSafe = request.method === 'GET' || request.method === 'HEAD'
+  // Templates can fail. They are evaluated before the first field is set, since the error response keeps the fields.
   const text = JSON.stringify(merged(plan, results))
+  const own = plan.headers.map(([name, values]) => [name, values(scope)] as const)
+  // Caches do not read the body of a GET: its response must not be stored for requests with another body.
+  const isCacheable = isSafe && missing.length === 0 && !plan.usesBody
+  const caching = isCacheable ? cachingOf(plan, results, request) : { control: 'no-store', vary: [] }
   reply.code(plan.statusIndex === null ? plan.status : scope.responses[plan.statusIndex]!.status)
   reply.header('x-jingwei-complete', String(missing.length === 0))
   if (missing.length > 0) reply.header('x-jingwei-missing', [...missing].sort().join(', '))
-  const control = isSafe && missing.length === 0 ? cacheFields(plan, results, request, reply) : 'no-store'
-  reply.header('cache-control', control)
-  for (const [name, values] of plan.headers) {
-    const fields = values(scope)
+  addVary(reply, caching.vary)
+  reply.header('cache-control', caching.control)
+  for (const [name, fields] of own) {
     if (name === 'vary') addVary(reply, fields)
     else if (fields.length > 0) reply.header(name, name === 'set-cookie' || fields.length > 1 ? [...fields] : fields[0])
   }
@@ -71,13 +76,12 @@ function merged(plan: Plan, { scope, missing }: Results): unknown {
   return shaped
 }
 
-/** Sets `Vary`, and returns the value of `Cache-Control`. */
-function cacheFields(plan: Plan, { scope }: Results, request: FastifyRequest, reply: FastifyReply): string {
+/** Returns the caching fields of a complete response. */
+function cachingOf(plan: Plan, { scope }: Results, request: FastifyRequest): Freshness {
   const parts = scope.responses.flatMap((received) => received?.caching ?? [])
   const isPrivate = plan.isPersonal || request.consumer != null || request.headers.authorization !== undefined
   const { control, vary } = freshnessOf(parts, isPrivate)
-  addVary(reply, [...vary, ...plan.vary])
-  return control
+  return { control, vary: [...vary, ...plan.vary] }
 }
 
 /** Adds names to `Vary`, which a concern may have set before. */

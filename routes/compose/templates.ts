@@ -131,7 +131,11 @@ export function compileField(text: string, deps: TemplateDeps): Field {
       })
     }
   }
-  return (scope) => [concat(parts, (value) => fieldValue(value, required(value, scope)))]
+  return (scope) => {
+    // Only in fields of the composed response: a call is not made if one that it waits for has failed.
+    if (parts.some((part) => typeof part === 'object' && part.hasFailed(scope))) return []
+    return [concat(parts, (value) => fieldValue(value, required(value, scope)))]
+  }
 }
 
 function fieldValue(value: Value, text: string): string {

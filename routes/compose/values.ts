@@ -41,12 +41,16 @@ export interface Value {
   readonly read: Read
   /** Returns the error for a value that cannot be used: 400 for values of the request, 502 for those of a response. */
   readonly fault: (why: string) => Error
+  /** Returns whether the value is missing because its call has failed. */
+  readonly hasFailed: (scope: Scope) => boolean
 }
 
 /** Compiles a reference. */
 export function compileReference({ source, substitute, text }: Reference, deps: TemplateDeps): Value {
   const read = reader(source, deps)
+  const index = source.of === 'call' && substitute === null ? deps.indexOf(source.call) : null
   return {
+    hasFailed: ({ responses }) => index !== null && responses[index] === null,
     read: substitute === null ? read : (scope) => read(scope) ?? substitute,
     fault: (why) =>
       source.of === 'call' ? new WrongShape(source.call, `{${text}} ${why}`) : new BadInput(`{${text}}`, why)

@@ -1,5 +1,6 @@
 // The caching fields of composed responses.
 import type { IncomingHttpHeaders, IncomingMessage, ServerResponse } from 'node:http'
+import { request } from 'node:http'
 import t from 'tap'
 import { cachedPart, freshnessOf } from '../../../routes/compose/freshness.ts'
 import { json, startComposed } from './services.ts'
@@ -148,4 +149,52 @@ t.test('fields of the configuration replace the computed ones', async (t) => {
   t.equal(headers.get('cache-control'), 'no-store')
   t.equal(headers.get('etag'), null)
   t.equal(headers.get('vary'), 'x-a, x-b', 'Vary is added to')
+})
+
+t.test('an error has no fields of the composed response', async (t) => {
+  const headers = { 'x-first': 'one', 'x-name': '{calls.a/name}', vary: 'x-b' }
+  const compose = { calls: { a: { service: 'a', path: '/' } }, response: { headers } }
+  let name: unknown
+  const a = (_request: IncomingMessage, response: ServerResponse) =>
+    json(response, { name }, { 'cache-control': 'public, max-age=60', vary: 'X-A' })
+  const { url } = await startComposed(t, { services: { a }, compose })
+  for (name of ['Zoë', { first: 'Zoe' }, 'Zoe\r\n']) {
+    const { status, headers } = await fetch(`${url}/c/1`)
+    t.equal(status, 502, JSON.stringify(name))
+    const fields = ['x-jingwei-complete', 'cache-control', 'vary', 'etag', 'x-first', 'x-name']
+    t.strictSame(fields.map((field) => headers.get(field)), fields.map(() => null)) // biome-ignore format: a line
+  }
+  name = 'Zoe'
+  const { status, headers: fields } = await fetch(`${url}/c/1`)
+  t.equal(status, 200)
+  t.strictSame([fields.get('x-name'), fields.get('cache-control')], ['Zoe', 'public, max-age=60'])
+})
+
+t.test('a response field with a value of an optional call that failed is left out', async (t) => {
+  const headers = { 'x-s': 'v={calls.b.status}', 'x-t': 'v={calls.b.status|0}' }
+  const calls = { a: { service: 'a', path: '/' }, b: { service: 'b', path: '/', required: false, group: 'b' } }
+  const b = (_request: IncomingMessage, response: ServerResponse) => json(response, {}, {}, 500)
+  const { url } = await startComposed(t, { services: { a: cached, b }, compose: { calls, response: { headers } } })
+  const { status, headers: fields } = await fetch(`${url}/c/1`)
+  t.equal(status, 200)
+  t.equal(fields.get('x-jingwei-missing'), 'b')
+  t.strictSame([fields.get('x-s'), fields.get('x-t')], [null, 'v=0'])
+})
+
+t.test('responses that depend on the body of a GET are not stored', async (t) => {
+  const calls = { a: { service: 'a', path: '/', query: { q: '{body/v}' } } }
+  const { url } = await startComposed(t, { services: { a: cached }, compose: { calls } })
+  const sent = (body: string) =>
+    new Promise<IncomingMessage>((resolve, reject) => {
+      const fields = { 'content-type': 'application/json', 'content-length': body.length }
+      const call = request(`${url}/c/1`, { headers: fields, agent: false }, resolve)
+      call.on('error', reject).end(body)
+    })
+  for (const body of ['{"v":"evil"}', '']) {
+    const response = await sent(body)
+    response.resume()
+    t.equal(response.statusCode, 200)
+    t.equal(response.headers['cache-control'], 'no-store')
+    t.equal(response.headers.etag, undefined)
+  }
 })
