@@ -173,7 +173,10 @@ export interface Inbound {
   readonly credentials: InboundCredentials | null
   /** Calls back with each change of the credentials. Returns a function that ends this. */
   onChange(hear: () => void): () => void
-  /** Returns the caller that a certificate's subjectAltName names; null unless it is a service of the trust domain. */
+  /**
+   * Returns the caller that a certificate's subjectAltName names; null unless it is a service of the trust domain whose
+   * names are plain.
+   */
   callerOf(subjectAltName: string | undefined): MeshCaller | null
   /** Returns the current decision for a caller that `callerOf` returned. Cheap enough for each request. */
   admit(caller: MeshCaller): Admission

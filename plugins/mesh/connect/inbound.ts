@@ -4,7 +4,7 @@ import type { Admission, Inbound, InboundCredentials, InboundStatus } from '../.
 import type { Callers } from './identity/callers.ts'
 import { Caller } from './identity/callers.ts'
 import type { ConnectIdentity } from './identity/connect.ts'
-import { parseSpiffe } from './identity/spiffe.ts'
+import { hasPlainNames, parseSpiffe } from './identity/spiffe.ts'
 
 export class InboundService implements Inbound {
   readonly service: string
@@ -38,6 +38,7 @@ export class InboundService implements Inbound {
     // SPIFFE requires exactly one URI.
     const spiffe = uris.length === 1 ? parseSpiffe(id!) : null
     if (spiffe === null || spiffe.trustDomain !== this.#identity.trustDomain?.toLowerCase()) return null
+    if (!hasPlainNames(id!, spiffe)) return null
     return new Caller(id!, spiffe)
   }
 

@@ -18,7 +18,7 @@ export class ConnectionCaller {
   constructor(inbound: () => Inbound | null, caller: MeshCaller, { own, hash }: { own: string; hash: string }) {
     this.#inbound = inbound
     this.#caller = caller
-    this.forwarded = `By=${own};Hash=${hash};URI=${caller.id}`
+    this.forwarded = `By=${quoted(own)};Hash=${hash};URI=${quoted(caller.id)}`
     this.consumer = Object.freeze({ id: caller.service })
   }
 
@@ -27,6 +27,10 @@ export class ConnectionCaller {
     return this.#inbound()?.admit(this.#caller) ?? 'unknown'
   }
 }
+
+/** Returns a value of `x-forwarded-client-cert`; one with separators is quoted, so that it adds no key and no element. */
+const quoted = (value: string) =>
+  /[,;="\\]/.test(value) ? `"${value.replaceAll(/["\\]/g, (character) => `\\${character}`)}"` : value
 
 /** Sets the caller of a connection. Returns false if the certificate is not that of a service in the trust domain. */
 export function recordCaller(socket: TLSSocket, inbound: () => Inbound | null): boolean {

@@ -24,6 +24,13 @@ export function parseSpiffe(text: string): SpiffeId | null {
   }
 }
 
+/** Characters of names in Consul. Others, such as separators and controls, would be ambiguous in logs and in headers. */
+const nameInConsul = /^[\p{L}\p{M}\p{N}_.~:@+ -]+$/u
+
+/** Returns whether an id has only names that services, namespaces and datacenters can have in Consul, and is plain ASCII. */
+export const hasPlainNames = (text: string, { namespace, datacenter, service }: SpiffeId): boolean =>
+  /^[!-~]+$/.test(text) && [namespace, datacenter, service].every((name) => nameInConsul.test(name))
+
 export interface Target {
   readonly service: string
   readonly namespace: string

@@ -6,6 +6,7 @@ import https from 'node:https'
 import type { ConnectionOptions } from 'node:tls'
 import tls from 'node:tls'
 import t from 'tap'
+import { ConnectionCaller } from '../../../../plugins/edge/protocol/inbound/caller.ts'
 import { eventually } from '../../../helpers/eventually.ts'
 import {
   domain,
@@ -21,6 +22,37 @@ import {
   uriOf,
   web
 } from './inbound-support.ts'
+
+/** Returns the extension subjectAltName with one URI of any bytes, which the syntax of OpenSSL's names does not allow. */
+function uriOfBytes(text: string): string {
+  const tagged = (tag: number, bytes: Buffer) => Buffer.concat([Buffer.from([tag, bytes.length]), bytes])
+  return `DER:${tagged(0x30, tagged(0x86, Buffer.from(text, 'latin1'))).toString('hex')}`
+}
+
+t.test('names that Consul does not have', async (t) => {
+  const { ask } = await scene(t)
+  const names = [
+    'web;By=spiffe:evil;Subject="CN=admin"', 'web,By=a', 'w"b', 'w\\b', "w'b", 'we\x01b', 'web\x00', 'we\x7fb', 'we\xffb', 'web=a', '*',
+    'web%3bBy=a', 'w%2cb', 'w%22b', 'w%00b', 'w%0d%0aX', 'w%2fb', 'w%7fb', 'w%C2%85b', '%E2%80%AE', '%E2%80%A8', 'web, URI:x'
+  ] // biome-ignore format: a list
+  for (const [index, name] of names.entries()) {
+    const certificate = first.issue(`odd${index}`, { san: uriOfBytes(uriOf(name)) })
+    t.notMatch(await ask(shows(certificate)), 'HTTP', JSON.stringify(name))
+  }
+  for (const name of ['web_2.a-b', 'a%20b', 'caf%C3%A9']) {
+    const certificate = first.issue(`plain-${name.replaceAll('%', '')}`, { san: uriOfBytes(uriOf(name)) })
+    t.match(await ask(shows(certificate)), ok, name)
+  }
+})
+
+t.test('values of x-forwarded-client-cert with separators are quoted', (t) => {
+  const callers = (own: string, id: string) =>
+    new ConnectionCaller(() => null, { id, service: 'web' }, { own, hash: 'HASH' }).forwarded
+  t.equal(callers('spiffe://a/svc/b', 'spiffe://a/svc/c'), 'By=spiffe://a/svc/b;Hash=HASH;URI=spiffe://a/svc/c')
+  t.equal(callers('a,b', 'x;By="y"'), 'By="a,b";Hash=HASH;URI="x;By=\\"y\\""')
+  t.equal(callers('a=b', 'x\\'), 'By="a=b";Hash=HASH;URI="x\\\\"')
+  t.end()
+})
 
 for (const http2 of [false, true]) {
   t.test(`certificates of callers, with http2: ${http2}`, async (t) => {
