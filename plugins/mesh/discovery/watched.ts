@@ -54,6 +54,8 @@ export class WatchedSource implements Restorable {
   readonly #timing: typeof watchedTiming
   readonly #abort = new AbortController()
   readonly #stuck = new Set<Promise<void>>()
+  /** Called when a run that has timed out ends, and when the source ends. */
+  #onFreed: (() => void) | null = null
   #running: Promise<void> | null = null
   #publisher: Publisher | null = null
   #failures = 0
@@ -88,6 +90,7 @@ export class WatchedSource implements Restorable {
 
   async close(): Promise<void> {
     this.#abort.abort()
+    this.#onFreed?.()
     clearTimeout(this.#timer)
     clearTimeout(this.#emptyTimer)
     await this.#running
@@ -99,7 +102,7 @@ export class WatchedSource implements Restorable {
     const bucket = new TokenBucket(burst, interval, this.#deps.now)
     while (!signal.aborted) {
       await pause(bucket.reserve(), signal)
-      if (this.#stuck.size >= mostStuck) await Promise.race([...this.#stuck, aborted(signal)])
+      if (this.#stuck.size >= mostStuck) await this.#freed()
       if (signal.aborted) return
       let delay = this.#options.everyMs * (0.9 + this.#deps.random() / 5)
       try {
@@ -113,12 +116,25 @@ export class WatchedSource implements Restorable {
     }
   }
 
+  /** Resolves when a run that has timed out ends, or the source. */
+  async #freed(): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#onFreed = resolve
+    await promise
+    this.#onFreed = null
+  }
+
   /** Runs the function once. Rejects if it rejects, times out, or ends without a result. */
   async #once(): Promise<void> {
     const { watch, timeoutMs } = this.#options
     const run = new AbortController()
-    const signal = AbortSignal.any([this.#abort.signal, run.signal])
-    const { promise: late, reject } = Promise.withResolvers<never>()
+    const { signal } = run
+    const { promise: end, resolve, reject } = Promise.withResolvers<void>()
+    const onClose = () => {
+      run.abort()
+      resolve()
+    }
+    this.#abort.signal.addEventListener('abort', onClose, { once: true })
     const timer = setTimeout(() => reject(new Error(`no response within ${timeoutMs / 1000} s`)), timeoutMs)
     let hasResult = false
     const inRun =
@@ -131,18 +147,23 @@ export class WatchedSource implements Restorable {
       }
     const watching = { signal, publish: inRun(this.#take.bind(this)), fail: inRun(this.#fail.bind(this)) }
     // In a promise, so that an error that is thrown at once is a rejection as well.
-    const running = new Promise<void>((resolve) => resolve(watch(watching)))
+    const running = new Promise<void>((start) => start(watch(watching)))
     const ended = running.then(
       () => {},
       () => {}
     )
     this.#stuck.add(ended)
-    void ended.then(() => this.#stuck.delete(ended))
+    void ended.then(() => {
+      this.#stuck.delete(ended)
+      this.#onFreed?.()
+    })
     try {
-      await Promise.race([running, late, aborted(this.#abort.signal)])
+      await Promise.race([running, end])
       if (!hasResult && !signal.aborted) throw new Error('it ended without a result')
     } finally {
       clearTimeout(timer)
+      // The signal of the source outlives all runs: a listener that stays would keep what this run has used.
+      this.#abort.signal.removeEventListener('abort', onClose)
       run.abort()
     }
   }
@@ -205,10 +226,4 @@ export class WatchedSource implements Restorable {
       : 'has no instances, so it responds with 503 until then'
     this.#deps.log.warn({ service, err: error }, `${label} unavailable; service ${service} ${consequence}`)
   }
-}
-
-/** Resolves when the signal is aborted. */
-function aborted(signal: AbortSignal): Promise<void> {
-  if (signal.aborted) return Promise.resolve()
-  return new Promise((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
 }

@@ -1,4 +1,5 @@
 /** The part that sources have in common: retries, limits, the last known instances, and one line in the log. */
+import { getEventListeners } from 'node:events'
 import t from 'tap'
 import type { InstanceSpec } from '../../../plugins/mesh/core/types.ts'
 import type { Watching } from '../../../plugins/mesh/discovery/watched.ts'
@@ -191,4 +192,30 @@ t.test('restored instances that are confirmed are not published again', async (t
   await eventually(() => source.status().confirmedAt !== null, 'the first response')
   t.strictSame(watched.sets, [])
   await source.close()
+})
+
+t.test('runs leave no listener behind', async (t) => {
+  const made: AbortSignal[] = []
+  const { AbortController } = globalThis
+  class Recorded extends AbortController {
+    constructor() {
+      super()
+      made.push(this.signal)
+    }
+  }
+  const set = (value: typeof AbortController) => Object.assign(globalThis, { AbortController: value })
+  t.teardown(() => set(AbortController))
+  set(Recorded)
+  const { source, of } = setUp(async ({ publish }, runs) => {
+    if (runs % 2 === 0) throw new Error('failed')
+    publish([one])
+  })
+  set(AbortController)
+  watch(source)
+  await eventually(() => of().runs > 50, 'many runs')
+  const [ofSource] = made
+  // Those of the current run, or of the pause after it.
+  t.ok(getEventListeners(ofSource!, 'abort').length <= 1)
+  await source.close()
+  t.strictSame(getEventListeners(ofSource!, 'abort'), [])
 })
