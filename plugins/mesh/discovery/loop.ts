@@ -69,6 +69,8 @@ export class Publisher {
   readonly #publish: Publish
   readonly #onUpdate: () => void
   #last: string | null
+  /** The frozen list that was published last, which need not be compared. */
+  #list: readonly InstanceSpec[] | null = null
   #size: number
 
   /** Takes the `restored` instances, which are in use already, as the last published set. */
@@ -86,13 +88,16 @@ export class Publisher {
 
   /** Returns whether a set differs from the last published one. */
   differs(instances: readonly InstanceSpec[]): boolean {
-    return JSON.stringify(instances) !== this.#last
+    return instances !== this.#list && JSON.stringify(instances) !== this.#last
   }
 
   offer(instances: readonly InstanceSpec[]): void {
+    if (instances === this.#list) return
     const text = JSON.stringify(instances)
-    if (text === this.#last) return
-    this.#publish(instances)
+    const isNew = text !== this.#last
+    if (isNew) this.#publish(instances)
+    this.#list = Object.isFrozen(instances) ? instances : null
+    if (!isNew) return
     this.#last = text
     this.#size = instances.length
     this.#onUpdate()

@@ -1,4 +1,5 @@
 /** The latest result of a registry that several services share. */
+import { TimeSlice } from '../../time-slices.ts'
 import type { Watching } from './watched.ts'
 
 type Follower<T> = (result: Result<T>) => void
@@ -15,12 +16,24 @@ export class Shared<T> {
     this.#begin = begin
   }
 
-  set(value: T): void {
-    this.#tell({ value })
+  /** Passes a result to all services, in time slices, since there may be hundreds. A later result ends it. */
+  async set(value: T): Promise<void> {
+    if (this.#end === null) return
+    const latest = { value }
+    this.#latest = latest
+    const slice = new TimeSlice()
+    for (const follower of this.#followers) {
+      follower(latest)
+      if (slice.isOver) await slice.next()
+      if (this.#latest !== latest) return
+    }
   }
 
   fail(error: unknown): void {
-    this.#tell({ error })
+    if (this.#end === null) return
+    const latest = { error }
+    this.#latest = latest
+    for (const follower of this.#followers) follower(latest)
   }
 
   /** Passes the latest result and all further ones to a service, until it ends. */
@@ -38,11 +51,5 @@ export class Shared<T> {
     this.#end = null
     // The result may be outdated when the next service follows.
     this.#latest = null
-  }
-
-  #tell(result: Result<T>): void {
-    if (this.#end === null) return
-    this.#latest = result
-    for (const follower of this.#followers) follower(result)
   }
 }

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { loadWithoutPlugins, parseConfig } from '../../../plugins/config.ts'
+import { Applications } from '../../../plugins/mesh/discovery/eureka/applications.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { createMesh } from '../../../plugins/mesh-api.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -42,6 +43,68 @@ async function setUp(t: Test, options: Options = {}, ofServer: EurekaServerOptio
 }
 
 const origin = (port: number) => `http://127.0.0.1:${port}`
+
+/** A registry whose entries count how often their virtual address is read. */
+function counted(apps: number, each: number) {
+  let reads = 0
+  const application = Array.from({ length: apps }, (_, app) => ({
+    name: `APP${app}`,
+    instance: Array.from({ length: each }, (_, index) => {
+      const { vipAddress, ...rest } = registration(`app${app}`, 1000 + index)
+      return {
+        ...rest,
+        get vipAddress() {
+          reads++
+          return vipAddress
+        }
+      }
+    })
+  }))
+  return { applications: new Applications({ applications: { application } }), reads: () => reads }
+}
+
+const byVip = (vip: string, secure = false) => ({ vip, secure, address: 'hostname' as const })
+
+t.test('the registry is searched once for all virtual addresses, and not again without a change', (t) => {
+  const { applications, reads } = counted(100, 10)
+  t.equal(reads(), 0, 'and not at all without one')
+  const all = Array.from({ length: 100 }, (_, app) => byVip(`app${app}`))
+  const lists = all.map((wanted) => applications.instancesOf(wanted))
+  t.ok(lists.every(({ length }) => length === 10))
+  t.ok(reads() <= 1000, `${reads()} reads`)
+  const delta = (application: unknown[]) => ({ applications: { apps__hashcode: 'UP_1000_', application } })
+  t.ok(applications.apply(delta([])))
+  t.ok(all.every((wanted, index) => applications.instancesOf(wanted) === lists[index]))
+  const before = reads()
+  const changed = { ...registration('app0', 1000, { vipAddress: 'app1' }), actionType: 'MODIFIED' }
+  t.ok(applications.apply(delta([{ name: 'APP0', instance: [changed] }])))
+  t.strictSame(
+    [0, 1, 2].map((index) => applications.instancesOf(all[index]!).length),
+    [9, 11, 10]
+  )
+  t.ok(reads() - before < 10, 'only the entry that changed')
+  t.end()
+})
+
+t.test('virtual addresses follow changes', (t) => {
+  const applications = new Applications({ applications: { application: [] } })
+  const count = (vip: string, secure?: boolean) => applications.instancesOf(byVip(vip, secure)).length
+  const apply = (actionType: string, more: Partial<Registration>) => {
+    const instance = { ...registration('a', 1, more), actionType }
+    applications.apply({ applications: { application: { name: 'A', instance } } })
+    return applications.hash
+  }
+  t.equal(count('x'), 0)
+  t.equal(apply('ADDED', { vipAddress: 'x, y,,', secureVipAddress: 'z' }), 'UP_1_')
+  t.strictSame([count('x'), count('y'), count('z'), count('z', true), count('x', true)], [1, 1, 0, 1, 1])
+  t.equal(apply('MODIFIED', { status: 'DOWN', vipAddress: 'y' }), 'DOWN_1_')
+  t.strictSame([count('x'), count('y')], [0, 0])
+  t.equal(apply('MODIFIED', { vipAddress: 'y', secureVipAddress: 'y' }), 'UP_1_')
+  t.strictSame([count('x'), count('y'), count('y', true)], [0, 1, 1], 'an instance with both is one')
+  t.equal(apply('DELETED', { vipAddress: 'other' }), '')
+  t.strictSame([count('y'), count('y', true)], [0, 0])
+  t.end()
+})
 
 t.test('one query for the registry, then one for its changes, for all services', async (t) => {
   const { server, follow } = await setUp(t)

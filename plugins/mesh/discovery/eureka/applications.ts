@@ -27,6 +27,12 @@ const textOf = (value: unknown) => (isText(value) && value.length <= longestText
 export class Applications {
   /** Instances by the name of their application in upper case, and by their id. */
   readonly #apps = new Map<string, Map<string, Fields>>()
+  /** Number of instances by their status. */
+  readonly #statuses = new Map<string, number>()
+  /** Instances by their virtual addresses; null until a service wants one. */
+  #vips: VipIndex | null = null
+  /** Lists as they were returned, until the next change. */
+  #lists: WeakMap<Wanted, readonly InstanceSpec[]> | null = null
 
   /** Takes the response to a query for the registry, a virtual address or one application; null: there is none. */
   constructor(body: unknown) {
@@ -54,50 +60,109 @@ export class Applications {
 
   /** Eureka's hash of a registry: the number of instances in each state, such as `DOWN_1_UP_4_`. */
   get hash(): string {
-    const counts = new Map<string, number>()
-    for (const instances of this.#apps.values()) {
-      for (const { status } of instances.values()) counts.set(String(status), (counts.get(String(status)) ?? 0) + 1)
-    }
-    const sorted = [...counts].sort(([a], [b]) => (a < b ? -1 : 1))
+    const sorted = [...this.#statuses].sort(([a], [b]) => (a < b ? -1 : 1))
     return sorted.map(([status, count]) => `${status}_${count}_`).join('')
   }
 
-  /** Returns the instances that are up, sorted by id, so that equal sets compare equal. */
-  instancesOf({ app, vip, secure, address }: Wanted): readonly InstanceSpec[] {
-    const candidates =
-      app === undefined ? this.#ofVip(vip!, secure) : (this.#apps.get(app.toUpperCase())?.values() ?? [])
-    const specs: InstanceSpec[] = []
-    for (const instance of candidates) {
-      const spec = instance.status === 'UP' ? specOf(instance, secure, address) : null
-      if (spec !== null) specs.push(spec)
-      if (specs.length > mostInstances)
-        throw new Error(`Eureka lists more than ${mostInstances} instances of one service`)
-    }
-    return Object.freeze(specs.sort((a, b) => (a.id < b.id ? -1 : 1)))
+  /**
+   * Returns the instances that are up, sorted by id, so that equal sets compare equal; the same list as before if nothing has
+   * changed since.
+   */
+  instancesOf(wanted: Wanted): readonly InstanceSpec[] {
+    const known = this.#lists?.get(wanted)
+    if (known !== undefined) return known
+    const { app, vip, secure, address } = wanted
+    const candidates = app === undefined ? this.#ofVip(vip!, secure) : this.#apps.get(app.toUpperCase())?.values()
+    const up = [...(candidates ?? [])].filter(({ status }) => status === 'UP')
+    if (up.length > mostInstances) throw new Error(`Eureka lists more than ${mostInstances} instances of one service`)
+    const specs = up.flatMap((instance) => specOf(instance, secure, address) ?? [])
+    const list = Object.freeze(specs.sort((a, b) => (a.id < b.id ? -1 : 1)))
+    this.#lists ??= new WeakMap()
+    this.#lists.set(wanted, list)
+    return list
   }
 
-  *#ofVip(vip: string, secure: boolean): Generator<Fields> {
-    const isOf = (addresses: unknown) => isText(addresses) && addresses.split(',').some((each) => each.trim() === vip)
-    for (const instances of this.#apps.values()) {
-      for (const instance of instances.values()) {
-        if (isOf(instance.vipAddress) || (secure && isOf(instance.secureVipAddress))) yield instance
-      }
+  #ofVip(vip: string, secure: boolean): Iterable<Fields> {
+    if (this.#vips === null) {
+      this.#vips = new VipIndex()
+      for (const instances of this.#apps.values()) for (const instance of instances.values()) this.#vips.add(instance)
     }
+    return this.#vips.of(vip, secure)
   }
 
   #put(app: Fields, instance: Fields): void {
+    this.#remove(app, instance)
     const name = nameOf(app, instance)
     const instances = this.#apps.get(name) ?? new Map<string, Fields>()
     this.#apps.set(name, instances)
     instances.set(idOf(instance), instance)
+    this.#count(instance, 1)
+    this.#vips?.add(instance)
   }
 
   #remove(app: Fields, instance: Fields): void {
     const name = nameOf(app, instance)
     const instances = this.#apps.get(name)
-    instances?.delete(idOf(instance))
-    if (instances?.size === 0) this.#apps.delete(name)
+    const known = instances?.get(idOf(instance))
+    this.#lists = null
+    if (instances === undefined || known === undefined) return
+    instances.delete(idOf(known))
+    if (instances.size === 0) this.#apps.delete(name)
+    this.#count(known, -1)
+    this.#vips?.delete(known)
   }
+
+  #count({ status }: Fields, change: number): void {
+    const count = (this.#statuses.get(String(status)) ?? 0) + change
+    if (count === 0) this.#statuses.delete(String(status))
+    else this.#statuses.set(String(status), count)
+  }
+}
+
+/**
+ * Instances by their virtual addresses. Without it, each service would search the whole registry after each query: seconds, for
+ * some hundred services and ten thousands of instances.
+ */
+class VipIndex {
+  readonly #plain: Vips = new Map()
+  readonly #secure: Vips = new Map()
+
+  add(instance: Fields): void {
+    for (const vip of namesIn(instance.vipAddress)) put(this.#plain, vip, instance)
+    for (const vip of namesIn(instance.secureVipAddress)) put(this.#secure, vip, instance)
+  }
+
+  delete(instance: Fields): void {
+    for (const vip of namesIn(instance.vipAddress)) remove(this.#plain, vip, instance)
+    for (const vip of namesIn(instance.secureVipAddress)) remove(this.#secure, vip, instance)
+  }
+
+  /** Returns the instances of an address; with `secure`, also those that have it as their secure address only. */
+  of(vip: string, secure: boolean): ReadonlySet<Fields> {
+    const plain = this.#plain.get(vip) ?? new Set()
+    return secure ? plain.union(this.#secure.get(vip) ?? new Set()) : plain
+  }
+}
+
+type Vips = Map<string, Set<Fields>>
+
+/** Returns the names in a list of virtual addresses. */
+function namesIn(addresses: unknown): string[] {
+  const text = textOf(addresses) ?? ''
+  const names = text.includes(',') ? text.split(',') : [text]
+  return names.map((name) => name.trim()).filter((name) => name !== '')
+}
+
+function put(vips: Vips, vip: string, instance: Fields): void {
+  const instances = vips.get(vip)
+  if (instances === undefined) vips.set(vip, new Set([instance]))
+  else instances.add(instance)
+}
+
+function remove(vips: Vips, vip: string, instance: Fields): void {
+  const instances = vips.get(vip)
+  instances?.delete(instance)
+  if (instances?.size === 0) vips.delete(vip)
 }
 
 const nameOf = (app: Fields, instance: Fields) => String(app.name ?? instance.app ?? '').toUpperCase()

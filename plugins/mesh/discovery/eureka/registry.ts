@@ -62,7 +62,7 @@ export class EurekaRegistry {
         if (signal.aborted) return
         this.#applications = applications
         this.#succeed()
-        this.#shared.set(applications)
+        await this.#shared.set(applications)
       } catch (error) {
         if (signal.aborted) return
         this.#fail(asError(error))

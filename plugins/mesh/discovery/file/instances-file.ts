@@ -82,7 +82,8 @@ export class InstancesFile {
       const { parseInstances } = await import('./parse.ts')
       const listed = await parseInstances(bytes.toString(), this.#path)
       if (isOver()) return digest
-      this.#shared.set(listed)
+      await this.#shared.set(listed)
+      if (isOver()) return digest
       if (this.#isFailing) this.#log.info({ path: this.#path }, 'the file with instances can be used again')
       this.#isFailing = false
     } catch (error) {
