@@ -178,7 +178,7 @@ export default fp<FastifyMeshOptions>(
       done()
     })
     fastify.addHook('onResponse', (request, _reply, done) => {
-      known.get(request)?.endUnread()
+      known.get(request)?.endOpen()
       done()
     })
   },

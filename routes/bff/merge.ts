@@ -1,4 +1,5 @@
 /** Merges streams of items in the order of arrival. */
+import { closeIterator } from './close-iterator.ts'
 import { checkAll, checkIterable } from './misuse.ts'
 
 export type Sources = Readonly<Record<string, AsyncIterable<unknown>>>
@@ -42,7 +43,7 @@ export async function* merge<S extends Sources, F = never>(
     wake()
   }
   const request = (source: string, iterator: AsyncIterator<unknown>) => {
-    iterator.next().then(
+    Promise.try(() => iterator.next()).then(
       (result) => arrive({ source, result }),
       (error: unknown) => arrive({ source, error })
     )
@@ -73,7 +74,6 @@ export async function* merge<S extends Sources, F = never>(
       }
     }
   } finally {
-    // Not awaited: a generator that waits for its source returns only when the source responds.
-    for (const iterator of iterators.values()) iterator.return?.().catch(() => {})
+    for (const iterator of iterators.values()) closeIterator(iterator)
   }
 }

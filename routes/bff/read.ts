@@ -1,5 +1,5 @@
 /** Readers of streamed responses: newline-delimited JSON and server-sent events. */
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import { checkIterable } from './misuse.ts'
 
@@ -34,7 +34,10 @@ async function* readLines(stream: Readable, end: RegExp, maxLength: number): Asy
   for await (const chunk of stream) {
     let text = typeof chunk === 'string' ? chunk : decoder.decode(chunk as Buffer, { stream: true })
     // The second half of a CR LF is no line end of its own.
-    if (wasCr && text.startsWith('\n')) text = text.slice(1)
+    if (wasCr && text.startsWith('\n')) {
+      text = text.slice(1)
+      wasCr = false
+    }
     if (text === '') continue
     wasCr = end === anyLineEnd && text.endsWith('\r')
     // Splits the chunk alone: splitting it with `rest` each time would cost the square of a line's length.
@@ -49,14 +52,33 @@ async function* readLines(stream: Readable, end: RegExp, maxLength: number): Asy
 }
 
 /**
- * Reads newline-delimited JSON: a value per line. Blank lines are ignored.
+ * Destroys the stream when the reader stops. A generator alone would do so only after its next item, which a service that is
+ * silent, or sends only heartbeats, never sends.
+ */
+function ending<T>(stream: Readable, items: AsyncGenerator<T, void, undefined>): AsyncGenerator<T, void, undefined> {
+  const stop = items.return
+  return Object.assign(items, {
+    return(value: void | PromiseLike<void>): Promise<IteratorResult<T, void>> {
+      // An error without a listener would end the process.
+      if (stream instanceof Readable) stream.on('error', () => {}).destroy()
+      return Reflect.apply(stop, items, [value])
+    }
+  })
+}
+
+/**
+ * Reads newline-delimited JSON: a value per line. Blank lines are ignored. The stream is destroyed when the reader stops.
  * @throws {JW_UPSTREAM_NOT_JSON} (502) at a line that is not JSON.
  * @throws {JW_UPSTREAM_BODY_TOO_LARGE} (502) at a line that is too long.
  */
-export async function* readNdjson<T>(
+export function readNdjson<T>(
   stream: Readable,
   { maxLength = defaultLength }: ReadOptions = {}
 ): AsyncGenerator<T, void, undefined> {
+  return ending(stream, ndjson<T>(stream, maxLength))
+}
+
+async function* ndjson<T>(stream: Readable, maxLength: number): AsyncGenerator<T, void, undefined> {
   for await (const line of readLines(stream, lineFeed, maxLength)) {
     if (line.trim() !== '') yield parsed(line) as T
   }
@@ -72,13 +94,18 @@ function parsed(line: string): unknown {
 
 /**
  * Reads server-sent events as a browser does (https://html.spec.whatwg.org/multipage/server-sent-events.html, 9.2.6), without
- * `retry`. An event at the end of the stream without a blank line is incomplete, and is ignored.
+ * `retry`. An event at the end of the stream without a blank line is incomplete, and is ignored. The stream is destroyed when the
+ * reader stops.
  * @throws {JW_UPSTREAM_BODY_TOO_LARGE} (502) at an event that is too long.
  */
-export async function* readEvents(
+export function readEvents(
   stream: Readable,
   { maxLength = defaultLength }: ReadOptions = {}
 ): AsyncGenerator<ServerEvent, void, undefined> {
+  return ending(stream, serverEvents(stream, maxLength))
+}
+
+async function* serverEvents(stream: Readable, maxLength: number): AsyncGenerator<ServerEvent, void, undefined> {
   let event = ''
   let id = ''
   let data: string[] = []

@@ -1,6 +1,7 @@
 /** Responses that are sent item by item: newline-delimited JSON and server-sent events. */
 import { Readable } from 'node:stream'
 import type { FastifyReply } from 'fastify'
+import { closeIterator } from './close-iterator.ts'
 import { checkItems } from './misuse.ts'
 
 export interface SentEvent {
@@ -25,7 +26,7 @@ export interface SendEventsOptions {
  */
 export function sendNdjson(reply: FastifyReply, items: AsyncIterable<unknown>): FastifyReply {
   checkItems('sendNdjson', 'readNdjson', items)
-  return send(reply, 'application/x-ndjson; charset=utf-8', jsonLines(items))
+  return send(reply, 'application/x-ndjson; charset=utf-8', items, jsonLines)
 }
 
 /** Responds with server-sent events, as `sendNdjson` does with lines. The header section is sent at once. */
@@ -35,25 +36,36 @@ export function sendEvents(
   { heartbeatMs = 15_000, retryMs }: SendEventsOptions = {}
 ): FastifyReply {
   checkItems('sendEvents', 'readEvents', events)
-  return send(reply, 'text/event-stream; charset=utf-8', eventTexts(events, heartbeatMs, retryMs))
+  return send(reply, 'text/event-stream; charset=utf-8', events, (iterator) =>
+    eventTexts(iterator, heartbeatMs, retryMs)
+  )
 }
 
 /** A comment, which a browser ignores. */
 const comment = ':\n\n'
 
-function send(reply: FastifyReply, type: string, texts: AsyncIterable<string>): FastifyReply {
+function send<T>(
+  reply: FastifyReply,
+  type: string,
+  items: AsyncIterable<T>,
+  textsOf: (iterator: AsyncIterator<T>) => AsyncIterable<string>
+): FastifyReply {
   // `no-transform` keeps proxies from buffering the stream to compress it; the second header is nginx's.
   const headers = { 'content-type': type, 'cache-control': 'no-store, no-transform', 'x-accel-buffering': 'no' }
   for (const [name, value] of Object.entries(headers)) if (!reply.hasHeader(name)) reply.header(name, value)
-  reply.send(Readable.from(texts))
+  const iterator = items[Symbol.asyncIterator]()
+  // At once: `textsOf` may wait for an item.
+  reply.send(Readable.from(textsOf(iterator)).once('close', () => closeIterator(iterator)))
   // Without `return sendEvents(…)`, the handler returns undefined, which Fastify would send in place of the stream.
   const { send: sendOther } = reply
   reply.send = (payload) => (payload === undefined ? reply : sendOther.call(reply, payload))
   return reply
 }
 
-async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<string, void, undefined> {
-  for await (const item of items) {
+async function* jsonLines(iterator: AsyncIterator<unknown>): AsyncGenerator<string, void, undefined> {
+  for (;;) {
+    const { done, value: item } = await iterator.next()
+    if (done) return
     const text = item instanceof Uint8Array ? undefined : JSON.stringify(item)
     if (text === undefined) throw new TypeError(`sendNdjson: an item is ${nameOf(item)}, which JSON does not have`)
     yield `${text}\n`
@@ -61,16 +73,15 @@ async function* jsonLines(items: AsyncIterable<unknown>): AsyncGenerator<string,
 }
 
 async function* eventTexts(
-  events: AsyncIterable<SentEvent>,
+  iterator: AsyncIterator<SentEvent>,
   heartbeatMs: number,
   retryMs: number | undefined
 ): AsyncGenerator<string, void, undefined> {
-  const iterator = events[Symbol.asyncIterator]()
   let arrived: { readonly result: IteratorResult<SentEvent> } | { readonly error: unknown } | undefined
   let wake = () => {}
   const request = () => {
     arrived = undefined
-    iterator.next().then(
+    Promise.try(() => iterator.next()).then(
       (result) => {
         arrived = { result }
         wake()
@@ -105,8 +116,6 @@ async function* eventTexts(
     }
   } finally {
     wake()
-    // Not awaited: a generator that waits for its source returns only when the source responds.
-    iterator.return?.().catch(() => {})
   }
 }
 

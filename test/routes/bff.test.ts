@@ -208,6 +208,12 @@ t.test('readEvents: as a browser reads them, whatever the chunks', async (t) => 
   await t.rejects(Array.fromAsync(readEvents(long(), { maxLength: 40 })), { code: 'JW_UPSTREAM_BODY_TOO_LARGE' })
 })
 
+t.test('readEvents: a line feed in a chunk of its own ends no more than its line', async (t) => {
+  const read = (chunks: string[]) => Array.fromAsync(readEvents(Readable.from(chunks)), ({ data }) => data)
+  t.same(await read(['data: a\r', '\n', '\ndata: b\r\n\r\n']), ['a', 'b'])
+  t.same(await read(['data: a\r', '\n', 'data: b\r', '\n', '\r', '\n']), ['a\nb'])
+})
+
 t.test('readNdjson: a value per line, whatever the chunks', async (t) => {
   for (const chunked of chunkings('{"a":"ü"}\r\n\n[1,\r2]\n  \n"€"')) {
     t.same(await Array.fromAsync(readNdjson(chunked())), [{ a: 'ü' }, [1, 2], '€'])
@@ -261,6 +267,48 @@ t.test('merge: a failed source ends the whole, or gives way to an item', async (
   t.ok(items.includes('b is lost'))
   await eventually(() => closed === 2)
 })
+
+t.test('merge: the streams of readers are destroyed at once, also if their services are silent', async (t) => {
+  const silent = () => new Readable({ read() {} })
+  const [a, b, c, unread] = [silent(), silent(), silent(), silent()]
+  a.push('data: 1\n\n')
+  for await (const item of merge({ a: readEvents(a), b: readNdjson(b), c: readEvents(c) })) {
+    t.match(item, { source: 'a', value: { data: '1' } })
+    break
+  }
+  t.same([a.destroyed, b.destroyed, c.destroyed], [true, true, true])
+  await readEvents(unread).return()
+  t.ok(unread.destroyed, 'of a reader that has not begun, too')
+})
+
+t.test(
+  'merge: an iterator whose return is missing, not async, or throws hides no error, and the others are closed',
+  async (t) => {
+    let closed = 0
+    const never = () => new Promise<never>(() => {})
+    const waiting = (end?: () => unknown) => ({
+      [Symbol.asyncIterator]: () => ({ next: never, ...(end && { return: end }) }) as AsyncIterator<number>
+    })
+    const failing = {
+      [Symbol.asyncIterator]: () => ({
+        next(): never {
+          throw new Error('next threw')
+        }
+      })
+    }
+    const sources = {
+      missing: waiting(),
+      notAsync: waiting(() => ({ done: true })),
+      throwing: waiting(() => {
+        throw new Error('return threw')
+      }),
+      failing,
+      last: waiting(async () => closed++)
+    }
+    await t.rejects(Array.fromAsync(merge(sources)), { message: 'next threw' })
+    t.equal(closed, 1)
+  }
+)
 
 const event = (data: unknown) => `data: ${JSON.stringify(data)}\n\n`
 
@@ -456,6 +504,92 @@ t.test('a handler may send a stream without `return`', async (t) => {
   for (const path of ['/events', '/hooked']) t.equal((await get(gateway.url + path)).text, ':\n\ndata: 1\n\n', path)
   t.equal((await get(`${gateway.url}/lines`)).text, '{"data":1,"id":""}\n')
   t.equal((await get(`${gateway.url}/broken`)).status, 409)
+})
+
+t.test('streams of services end with the response, whatever the handler has read of them', async (t) => {
+  const lines = streaming('application/x-ndjson')
+  const events = streaming('text/event-stream')
+  const timer = setInterval(() => {
+    for (const response of events.open) response.write(':\n\n')
+  }, 20)
+  t.teardown(() => clearInterval(timer))
+  const gateway = await handlers(
+    t,
+    `async function* broken() { throw new Error('lost') }
+    fastify.get('/failed', async ({ mesh }, reply) =>
+      sendNdjson(reply, merge({ a: broken(), b: readNdjson(await mesh.stream('lines', '/')) })))
+    fastify.get('/wrapped', async ({ mesh }, reply) => {
+      const items = merge({ a: broken(), b: readNdjson(await mesh.stream('lines', '/')) })
+      return sendNdjson(reply, (async function* () { yield* items })())
+    })
+    fastify.get('/waiting', async ({ mesh }) => {
+      const items = readNdjson(await mesh.stream('lines', '/'))
+      return Promise.race([items.next(), 'enough'])
+    })
+    fastify.get('/one', async ({ mesh }) => {
+      const both = { a: readEvents(await mesh.stream('events', '/a')), b: readEvents(await mesh.stream('events', '/b')) }
+      for await (const item of merge(both)) return item
+    })
+    fastify.get('/unawaited', async ({ mesh }) => {
+      void mesh.json('late', '/').then((value) => fastify.seen.push(value))
+      return 'early'
+    })`,
+    {
+      lines: lines.listener,
+      events: (request, response) => {
+        events.listener(request, response)
+        if (request.url === '/a') response.write('data: 1\n\n')
+      },
+      late: (_request, response) => {
+        response.write('{"late":', () => setTimeout(() => response.end('true}'), 100))
+      }
+    },
+    { mesh: { retry: false, timeout: '2s', idleTimeout: false } }
+  )
+  // One connection, which the client keeps: its end must not be what ends the calls.
+  const agent = new http.Agent({ keepAlive: true, maxSockets: 1 })
+  t.teardown(() => agent.destroy())
+  const status = (path: string) =>
+    new Promise<number | undefined>((resolve, reject) => {
+      const request = http.get(`${gateway.url}${path}`, { agent }, (response) => {
+        response.resume().once('end', () => resolve(response.statusCode))
+      })
+      request.once('error', reject)
+    })
+  t.equal(await status('/failed'), 500)
+  await eventually(() => lines.ended() === 1)
+  t.equal(await status('/wrapped'), 500)
+  await eventually(() => lines.ended() === 2)
+  t.equal(await status('/waiting'), 200)
+  await eventually(() => lines.ended() === 3)
+  t.equal(await status('/one'), 200)
+  await eventually(() => events.ended() === 2)
+  t.equal(await status('/unawaited'), 200)
+  await eventually(() => seenBy(gateway).length === 1)
+  t.same(seenBy(gateway), [{ late: true }], 'a JSON body is read to its end')
+})
+
+t.test('an error status whose body does not end fails the call at once', async (t) => {
+  let ended = 0
+  const gateway = await handlers(
+    t,
+    `const told = (error) => ({ code: error.code, status: error.status })
+    fastify.get('/json', ({ mesh }) => mesh.json('a', '/').catch(told))
+    fastify.get('/stream', ({ mesh }) => mesh.stream('a', '/').catch(told))
+    fastify.get('/optional', ({ mesh }) => parallel(mesh, { a: optional('none', (mesh) => mesh.json('a', '/')) }))`,
+    {
+      a: (_request, response) => {
+        response.once('close', () => ended++)
+        response.writeHead(500).write('no')
+      }
+    },
+    { mesh: { retry: false, idleTimeout: false } }
+  )
+  const fault = { code: 'JW_UPSTREAM_STATUS', status: 500 }
+  t.same((await get(`${gateway.url}/json`)).json(), fault)
+  t.same((await get(`${gateway.url}/stream`)).json(), fault)
+  t.match((await get(`${gateway.url}/optional`)).json(), { data: { a: 'none' }, missing: ['a'] })
+  await eventually(() => ended === 3)
 })
 
 t.test('HTTP/2 with TLS: the same bytes', async (t) => {

@@ -130,7 +130,10 @@ export class RequestMesh {
     }
   }
 
-  /** Calls a service, as undici's `request()` does. An unread response body is destroyed when the request ends. */
+  /**
+   * Calls a service, as undici's `request()` does. A response body that is open when the response to the client has ended is
+   * destroyed, also while it is read.
+   */
   async request(options: CallOptions): Promise<Dispatcher.ResponseData> {
     const { method = 'GET', maxResponseSize = mostBytes, headers, signal, ...rest } = options
     // A target in absolute form would name a host, which takes precedence over `Host` (RFC 9112, 3.2.2).
@@ -167,11 +170,12 @@ export class RequestMesh {
     return response
   }
 
-  /** Destroys the response bodies that were not read: each would hold its connection. */
-  endUnread(): void {
-    for (const body of this.#open) {
-      if (!body.bodyUsed && !body.readableDidRead) body.on('error', () => {}).destroy()
-    }
+  /**
+   * Destroys the response bodies that are open: each would hold its connection. A reader that has stopped cannot be told
+   * from one that waits for a silent service.
+   */
+  endOpen(): void {
+    for (const body of this.#open) body.on('error', () => {}).destroy()
   }
 
   /**
@@ -187,6 +191,8 @@ export class RequestMesh {
       headers: value === undefined ? headers : joined(headers, ['content-type', 'application/json']),
       ...(value !== undefined && { body: JSON.stringify(value) })
     })
+    // It ends by itself, at the latest by a limit, and a call that nothing waits for may outlast the response.
+    this.#open.delete(body)
     const text = await body.text()
     if (text === '') return null as T
     try {
@@ -210,7 +216,8 @@ export class RequestMesh {
       headers: accept === undefined ? headers : joined(headers, ['accept', accept])
     })
     if (statusCode >= 200 && statusCode <= 299) return body
-    await body.dump()
+    // Read, so that the connection can be used again, but not awaited: the body may never end.
+    body.dump().catch(() => {})
     throw new UpstreamStatus(service, statusCode)
   }
 }
@@ -222,7 +229,7 @@ export default fp(
     const known = new WeakMap<FastifyRequest, RequestMesh>()
     if (!fastify.hasDecorator(SEALED)) {
       fastify.addHook('onResponse', (request, _reply, done) => {
-        known.get(request)?.endUnread()
+        known.get(request)?.endOpen()
         done()
       })
     }
