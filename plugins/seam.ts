@@ -135,7 +135,7 @@ export interface SeamError extends Error {
   readonly reason?: unknown
 }
 
-/** Reason for which a mesh refuses a call, if the code has several; for the log. */
+/** Reason for which a mesh refuses a call or its response, if the code has several; for the log. */
 export type SeamReason =
   | 'instances_unknown'
   | 'instances_none'
@@ -146,6 +146,7 @@ export type SeamReason =
   | 'overload_adaptive'
   | 'circuit_open'
   | 'circuit_half_open'
+  | 'continue_unasked'
 
 /** Certificate that a listener presents to callers in the mesh, in PEM. A renewed certificate is another object. */
 export interface InboundCredentials {

@@ -46,7 +46,8 @@ export const seamReasons: Readonly<Record<SeamReason, true>> = {
   overload_instances: true,
   overload_adaptive: true,
   circuit_open: true,
-  circuit_half_open: true
+  circuit_half_open: true,
+  continue_unasked: true
 }
 
 /** Records the reason that an error of the mesh carries. */

@@ -4,7 +4,7 @@ import type { Duplex } from 'node:stream'
 import type { Dispatcher } from 'undici'
 import type { ForwardPolicy } from '../../config/schema/forward.ts'
 import type { CallRecord } from '../seam.ts'
-import { ForwardError } from './errors.ts'
+import { callError, ForwardError } from './errors.ts'
 
 type Controller = Dispatcher.DispatchController
 
@@ -151,6 +151,11 @@ export class ForwardCall implements Dispatcher.DispatchHandler, CallRecord {
 
   onResponseStart(_controller: Controller, status: number, headers: IncomingHttpHeaders, text?: string): void {
     if (this.#isOver) return
+    if (status < 100) {
+      // undici would report an AssertionError.
+      this.#abort(new ForwardError('JW_UPSTREAM_MALFORMED', this.service))
+      return
+    }
     if (status >= 200) {
       clearTimeout(this.#timer)
       this.#status = status
@@ -174,6 +179,6 @@ export class ForwardCall implements Dispatcher.DispatchHandler, CallRecord {
   }
 
   onResponseError(_controller: Controller, error: Error): void {
-    this.#fail(error)
+    this.#fail(callError(error, this.service))
   }
 }

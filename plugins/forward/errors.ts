@@ -6,6 +6,8 @@ const messages = {
   JW_CALL_TIMEOUT: 'the service did not respond within the timeout',
   JW_RESPONSE_TIMEOUT: 'the response took longer than its timeout',
   JW_OVERLOADED: 'concurrency limit reached',
+  JW_UPSTREAM_MALFORMED: 'the response is not valid HTTP/1.1',
+  JW_BAD_UPGRADE: 'the service switched protocols without being asked',
   JW_MESH_CLOSED: 'the gateway is closing'
 } as const satisfies Partial<Record<SeamErrorCode, string>>
 
@@ -14,9 +16,29 @@ export class ForwardError extends Error implements SeamError {
   readonly code: keyof typeof messages
   readonly reason: SeamReason | undefined
 
-  constructor(code: keyof typeof messages, service: string, reason?: SeamReason) {
-    super(`${service}: ${messages[code]}`)
+  constructor(code: keyof typeof messages, service: string, { reason, cause }: Details = {}) {
+    super(`${service}: ${(reason && reasons[reason]) ?? messages[code]}`, cause && { cause })
     this.code = code
     this.reason = reason
   }
+}
+
+interface Details {
+  readonly reason?: SeamReason
+  readonly cause?: Error
+}
+
+const reasons: Partial<Record<SeamReason, string>> = {
+  continue_unasked: 'the service sent 100 Continue, which no request asked for and which undici refuses'
+}
+
+/**
+ * Returns the error that a caller gets for one of undici. For responses that its parser refuses, undici has the code of a
+ * closed connection, and only the message tells them apart.
+ */
+export function callError(error: Error, service: string): Error {
+  if ((error as { code?: unknown }).code !== 'UND_ERR_SOCKET') return error
+  if (error.message === 'bad upgrade') return new ForwardError('JW_BAD_UPGRADE', service, { cause: error })
+  if (error.message !== 'bad response') return error
+  return new ForwardError('JW_UPSTREAM_MALFORMED', service, { reason: 'continue_unasked', cause: error })
 }

@@ -48,6 +48,7 @@ export function metricsOf(service: string, meter: Meter | null): Metrics {
 /** Patterns of codes of undici and Node, and the outcome that they stand for. */
 const failures: readonly (readonly [RegExp, Outcome])[] = [
   [/^JW_OVERLOADED$/, 'overloaded'],
+  [/^JW_(UPSTREAM_MALFORMED|BAD_UPGRADE)$/, 'other'],
   [/TIMEOUT$/, 'timeout'],
   [/^(ECONNREFUSED|ENOTFOUND|EAI_\w+|(EHOST|ENET)(UNREACH|DOWN)|EPROTO|ERR_(SSL|TLS)_\w+)$|CERT/, 'connect-failure'],
   [/^(ECONNRESET|EPIPE|UND_ERR_SOCKET)$/, 'reset']

@@ -108,7 +108,7 @@ export class ForwardedService {
     const { name, host, policy } = this.config
     if (this.active >= policy.maxRequests) {
       this.#metrics.count('overloaded')
-      refuse(handler, new ForwardError('JW_OVERLOADED', name, 'overload_requests'))
+      refuse(handler, new ForwardError('JW_OVERLOADED', name, { reason: 'overload_requests' }))
       return true
     }
     const own = { ...policy, ...(opts.mesh as Partial<CallPolicy> | undefined) }

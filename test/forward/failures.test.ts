@@ -78,6 +78,33 @@ t.test('errors before the response: status, code, Proxy-Status, access log and m
   }
 })
 
+t.test('responses that undici refuses', async (t) => {
+  const interim = 'HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n'
+  const cases: [sent: string, code: string, reason: string | undefined][] = [
+    [`${interim}${ok}`, 'JW_UPSTREAM_MALFORMED', 'continue_unasked'],
+    ['HTTP/1.1 000 X\r\nContent-Length: 0\r\n\r\n', 'JW_UPSTREAM_MALFORMED', undefined],
+    ['HTTP/1.1 099 X\r\nContent-Length: 0\r\n\r\n', 'JW_UPSTREAM_MALFORMED', undefined],
+    ['HTTP/1.1 101 X\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n', 'JW_BAD_UPGRADE', undefined]
+  ]
+  for (const [sent, code, reason] of cases) {
+    for (const via of ['bridge', 'http-proxy']) {
+      const service = await rawService(t, (socket) => socket.on('data', () => socket.write(sent)))
+      const { port, log, metrics } = await before(t, service.url, {}, 'HTTP/1.1', { via })
+      const response = await get(port, '/x')
+      t.match(response, { status: 502 }, `${via} ${sent}`)
+      t.match(JSON.parse(response.body), { code })
+      const line = await lineOf(log, '/x')
+      t.match(line, { status: 502, error: code, service: 'one', attempts: 1 })
+      t.equal(line.reason, reason)
+      t.strictSame(
+        log.filter(({ level }) => level === 'error' || level === 50),
+        []
+      )
+      t.match(await metrics(), 'jingwei_forward_calls_total{service="one",outcome="other"} 1\n')
+    }
+  }
+})
+
 t.test('a request is sent once, whatever the status', async (t) => {
   let count = 0
   const service = await startService((_request, response) => {
