@@ -7,7 +7,7 @@ import { didYouMean } from '../nearest.ts'
 import { paramNames, pathPatterns } from '../path-pattern.ts'
 import type { EditStep, Reshaping } from '../schema/compose.ts'
 import type { CallConfig, ComposeConfig, Written } from '../schema.ts'
-import type { TemplateText } from './order.ts'
+import type { OrderedCall, TemplateText } from './order.ts'
 import { ordered, referencesIn, templatesOf, textsOf } from './order.ts'
 import { checkParts } from './parts.ts'
 import { moveOf } from './pointer.ts'
@@ -60,6 +60,7 @@ export function checkCompose(at: string, route: Route, checked: Checked): void {
     const [first = ''] = result.cycle
     report.fault(pointer(place, 'calls', first), `calls wait for each other: ${result.cycle.join(' → ')}`, 'key')
   }
+  if ('order' in result) checkRequired(place, compose, result.order, checked)
   checkUnused(place, compose, checked)
   checkParts(place, compose, report)
 }
@@ -215,6 +216,19 @@ function checkResponse(routeAt: string, route: Route, checked: Checked): void {
   if (!Object.hasOwn(calls, statusOf)) {
     report.fault(`${at}/statusOf`, `there is no call "${statusOf}"${didYouMean(statusOf, Object.keys(calls))}`)
   } else if (!calls[statusOf]!.required) report.fault(`${at}/statusOf`, `the call "${statusOf}" is not required`)
+}
+
+/** Warns of required calls that use the response of an optional one: if that fails, the whole request does. */
+function checkRequired(at: string, { calls }: ComposeConfig, order: readonly OrderedCall[], { report }: Checked): void {
+  for (const { name, after } of order) {
+    const other = after.find((each) => calls[each]?.required === false)
+    if (!calls[name]!.required || other === undefined) continue
+    report.warn(
+      pointer(at, 'calls', name),
+      `is required and uses the response of "${other}", which is not: the request fails if "${other}" does; set required: false here, too`,
+      'key'
+    )
+  }
 }
 
 /** Reports calls whose response nothing uses. A method other than GET may be called for its effect. */

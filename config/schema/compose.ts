@@ -17,14 +17,20 @@ const Templates = Type.String({ expected: 'a text, which may have references suc
 const Edit = Type.Object(
   {
     move: Type.Optional(
-      PointerTo('Moves a value to `to`. Both are equal up to the last `*`: `/items/*/a`, `/items/*/b`.')
+      PointerTo(
+        'Moves a value to `to`, which this step needs. Both are equal up to the last `*`: `/items/*/a`, `/items/*/b`.'
+      )
     ),
     delete: Type.Optional(PointerTo('Removes a value.')),
-    append: Type.Optional(PointerTo('Moves the items of a list to the end of the list at `to`.')),
-    flatten: Type.Optional(
-      PointerTo('Joins all lists that it matches into one at `to`; without `to`, the lists within each list.')
+    append: Type.Optional(
+      PointerTo('Moves the items of a list to the end of the list at `to`, which this step needs.')
     ),
-    to: Type.Optional(PointerTo('Place of the result.'))
+    flatten: Type.Optional(
+      PointerTo(
+        'Joins all lists that it matches into one at `to`. Without `to`, each list stays in its place, and only lists within it are joined.'
+      )
+    ),
+    to: Type.Optional(PointerTo('Place of the result of `move`, `append` and `flatten`.'))
   },
   strict
 )
@@ -46,7 +52,8 @@ const reshaping = {
     Type.Array(Edit, {
       minItems: 1,
       maxItems: 64,
-      description: 'Steps, one after the other, each with one of `move`, `delete`, `append` and `flatten`.'
+      description:
+        'Steps, one after the other, each with one of `move`, `delete`, `append` and `flatten`. A step that matches nothing is skipped.'
     })
   )
 }

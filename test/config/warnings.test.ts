@@ -52,3 +52,22 @@ plugins: [{ package: fastify, scope: routes }]
   ])
   t.strictSame(warningsOf(yaml(', plugins: [fastify]')), [])
 })
+
+t.test('a required call that uses the response of an optional one is warned of', async (t) => {
+  const route = (orders: string, products: string) => `services: { a: { instances: [http://h] } }
+routes:
+  - name: page
+    match: { path: /page, methods: [GET] }
+    compose:
+      calls:
+        orders: { service: a, path: /, group: o${orders} }
+        products: { service: a, path: "/{calls.orders/id}", group: p${products} }
+`
+  const optional = ', required: false'
+  t.strictSame(warningsOf(route(optional, '')), [
+    '8:9: routes[0].compose.calls.products: is required and uses the response of "orders", which is not: the request fails if "orders" does; set required: false here, too'
+  ])
+  for (const [orders, products] of [['', ''], ['', optional], [optional, optional]] as const) {
+    t.strictSame(warningsOf(route(orders, products)), [])
+  } // biome-ignore format: a list
+})

@@ -1,5 +1,8 @@
 // Responses of services that are malformed, hostile or unusual; changes of their shape.
+import { readFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { brotliCompressSync, deflateSync, gzipSync } from 'node:zlib'
+import { load } from 'js-yaml'
 import type { Test } from 'tap'
 import t from 'tap'
 import { startComposed } from './services.ts'
@@ -210,6 +213,13 @@ t.test('shapes', async (t) => {
     const { text } = await ask()
     t.strictSame(JSON.parse(text), expected, name)
   }
+})
+
+t.test('the steps of `edit` in the documentation', async (t) => {
+  const page = readFileSync(join(import.meta.dirname, '../../../routes/compose.md'), 'utf8')
+  const example = /```json\n([^`]+)```\n\n```yaml\n(edit:[^`]+)```\n\n```json\n([^`]+)```/.exec(page)!
+  const ask = await served(t, load(example[2]!) as object, [{ body: example[1]! }])
+  t.strictSame(JSON.parse((await ask()).text), JSON.parse(example[3]!))
 })
 
 t.test('a list with operations on its items, and a response with changes of its own', async (t) => {
