@@ -56,7 +56,7 @@ function checkService(name: string, checked: Checked): void {
   } else if (service.sidecar !== undefined && (service.mesh?.mode ?? data.mesh?.mode) === 'sidecar') {
     // The sidecar finds the instances.
   } else if (!report.unknownKeyIn(at) && report.usable('/discovery')) {
-    if (first === undefined) checkDefault(at, checked)
+    if (first === undefined) checkDefault(name, checked)
     else if (first.needsOptions && !isConfigured(first.name, checked)) {
       report.fault(pointer(at, first.name), `needs discovery.${first.name}, which is not set`)
     }
@@ -72,7 +72,8 @@ function checkService(name: string, checked: Checked): void {
 const either = (names: readonly string[]) => names.join(', ').replace(/, ([^,]*)$/, ' or $1')
 
 /** Checks that one registry finds a service which names no source. */
-function checkDefault(at: string, checked: Checked): void {
+function checkDefault(service: string, checked: Checked): void {
+  const at = pointer('/services', service)
   const { data, keys, report } = checked
   if (keys.lackConcerns || !report.usable('/discovery/default')) return
   const found = keys.sources.filter(({ name, findsByName }) => {
@@ -82,6 +83,11 @@ function checkDefault(at: string, checked: Checked): void {
   if (found.length === 0) {
     const own = keys.sources.flatMap(({ name, needsOptions }) => (needsOptions ? [] : [name]))
     const registries = keys.sources.flatMap(({ name, findsByName }) => (findsByName ? [`discovery.${name}`] : []))
+    if (data.services[service]?.sidecar !== undefined) {
+      const cure = 'mesh.mode: sidecar, or "mesh: false" for an edge without the mesh, whose calls go to the sidecar'
+      report.fault(`${at}/sidecar`, `no effect without ${cure}`, 'key')
+      return
+    }
     report.fault(
       at,
       `has no source of instances; set ${either(own)}, or a registry that finds it by its name: ${either(registries)}`

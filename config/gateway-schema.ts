@@ -15,6 +15,7 @@ import { sections } from './schema.ts'
 export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObject {
   const halves = (level: Level) => ({ edge: section(edge, level), mesh: section(mesh, level) })
   const routeHalves = halves('route')
+  const topHalves = halves('gateway')
   const route = Type.Object(
     {
       ...Route.properties,
@@ -33,7 +34,8 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       admin,
       discovery: discovery(sources),
       redis,
-      ...halves('gateway'),
+      edge: topHalves.edge,
+      mesh: { ...topHalves.mesh, expected: 'a mapping, or false for an edge without the mesh' },
       forward: Type.Optional(forward('gateway')),
       services: services(mesh, sources, { forward: Type.Optional(forward('service')) }),
       routes: Type.Array(route, { default: [] }),

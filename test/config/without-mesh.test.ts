@@ -137,7 +137,12 @@ t.test('with the mesh, `forward` is a fault', async (t) => {
     `services.one.forward: ${message}`
   ])
   t.strictSame(faultsOf({ ...withMesh, routes: [{ ...routes[0], forward: {} }] }), [`routes[0].forward: ${message}`])
-  t.match(faultsOf({ ...withMesh, mesh: true }), [/^mesh: expected a mapping, found true/])
+  const found = 'mesh: expected a mapping, or false for an edge without the mesh, found'
+  t.strictSame(faultsOf({ ...withMesh, mesh: true }), [`${found} true`])
+  t.strictSame(faultsOf({ ...withMesh, mesh: 'false' }), [`${found} a string`])
+  t.strictSame(faultsOf({ ...withMesh, services: { one: { sidecar: 'http://127.0.0.1:9191' } } }), [
+    'services.one.sidecar: no effect without mesh.mode: sidecar, or "mesh: false" for an edge without the mesh, whose calls go to the sidecar'
+  ])
 })
 
 t.test('the mesh concern of a plugin is a fault', async (t) => {
