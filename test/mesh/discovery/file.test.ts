@@ -129,7 +129,7 @@ t.test('a file with a fault keeps the last instances; the message has line and c
       'a:\n  - { url: http://b.test, weight: -1 }',
       /^FILE:2:\d+: a\[0\]\.weight: expected an integer from 0 to 65535, found -1/
     ],
-    ['a: [{ weight: 1 }, 3]', /^FILE:1:5: a\[0\]: missing key "url" \(and 1 more fault/],
+    ['a: [{ weight: 1 }, 3]', /^FILE:1:5: a\[0\]: missing key "url" \(and 1 more fault\)/],
     ['a: [{ targets: ["b.test:0"] }]', /^FILE:1:\d+: a\[0\]\.targets\[0\]: expected host and port/],
     ['a: http://b.test', /^FILE:1:4: a: expected a list of instances/],
     ['just text', /^FILE:1:1: expected a list of instances, or a mapping/],

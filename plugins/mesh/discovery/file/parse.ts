@@ -47,7 +47,8 @@ export async function parseInstances(text: string, path: string): Promise<Listed
     .catch((error: unknown) => error)
   const [fault, ...others] = report.faults
   if (fault === undefined) return listed as Listed
-  throw new Error(`${line(fault)}${others.length > 0 ? ` (and ${others.length} more faults)` : ''}`)
+  const more = others.length === 0 ? '' : ` (and ${others.length} more ${others.length === 1 ? 'fault' : 'faults'})`
+  throw new Error(line(fault) + more)
 }
 
 async function parse(text: string, report: Report): Promise<Listed> {
