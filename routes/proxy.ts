@@ -15,13 +15,13 @@ import type { Config, RouteConfig } from '../config/schema.ts'
 import { TimeSlice } from '../plugins/time-slices.ts'
 import type { Target } from './match.ts'
 import { CONSTRAINT, internalUrl, ROUTER_METHOD, tableStrategy, tablesFor } from './match.ts'
-import { unknownMethod, unrouted } from './unrouted.ts'
+import { unknownHostMessage, unknownMethod, unknownServiceMessage, unrouted } from './unrouted.ts'
 import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.ts'
 
 let gateways = 0
 
 /** Adds a Fastify route for each configured route. The route table finds it; the edge's concerns attach to it by `onRoute`. */
-const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen, forward }) => {
+const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen, forward, isSidecar }) => {
   const tables = new RouteTables<Target>(
     listen.paths,
     routes.map(({ match }) => match)
@@ -46,7 +46,9 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     schema,
     handler: unknownMethod
   })
-  fastify.setNotFoundHandler(unrouted(tablesFor(fastify, tables), mountPoint(fastify), listen.unknownHost))
+  const selected = routes.flatMap(({ match, service }) => (match.hosts === undefined ? [] : (service ?? [])))
+  const messageFor = isSidecar ? unknownServiceMessage([...new Set(selected)]) : unknownHostMessage
+  fastify.setNotFoundHandler(unrouted(tablesFor(fastify, tables), mountPoint(fastify), listen.unknownHost, messageFor))
 
   const slice = new TimeSlice()
   for (const [index, route] of routes.entries()) {

@@ -10,6 +10,7 @@ import { folderFor } from '../helpers/certificates.ts'
 import { appFile, configFile } from '../helpers/e2e/gateway.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { echo, open, startWebSocketService } from '../helpers/edge/websocket.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { raw, startRawService, startService } from '../helpers/gateway.ts'
 import { start } from '../helpers/processes.ts'
 import { gatewayBefore, meshCertificates, sidecarsFor, startSidecar } from '../helpers/sidecar.ts'
@@ -132,7 +133,7 @@ t.test('a service is selected by Host, also in the absolute form of HTTP_PROXY',
     return { instances: [url] }
   }
   const socket = `${folderFor(t)}/users.sock`
-  const { ports } = await startSidecar(t, {
+  const { ports, running } = await startSidecar(t, {
     services: { orders: await instance('orders'), users: await instance('users') },
     outbound: [{}, { path: socket, service: 'users' }]
   })
@@ -145,8 +146,30 @@ t.test('a service is selected by Host, also in the absolute form of HTTP_PROXY',
     }
     t.match(await ask(`http://${name}.mesh/x`, `${name}.mesh`), new RegExp(`\r\n\r\n${name}$`), 'absolute form')
   }
-  t.match(await ask('/', 'billing'), /^HTTP\/1\.1 421 [\s\S]*"code":"JW_UNKNOWN_HOST"/)
-  t.match(await ask('/', `127.0.0.1:${port}`), /^HTTP\/1\.1 421 /)
+  const none = 'no service of this sidecar has this host'
+  const wrong = [
+    ['billing', `billing: ${none}; the hosts are orders, users, each also with .mesh`],
+    ['odrers.mesh', `odrers.mesh: ${none}; did you mean \\"orders\\"?`],
+    ['Usres:80', `Usres:80: ${none}; did you mean \\"users\\"?`],
+    [`127.0.0.1:${port}`, `127.0.0.1:${port}: ${none}; the hosts are orders, users, each also with .mesh`]
+  ] as const
+  for (const [host, message] of [...wrong, ...wrong]) {
+    const response = await ask('/', host)
+    t.match(response, /^HTTP\/1\.1 421 [\s\S]*"code":"JW_UNKNOWN_HOST"/)
+    t.match(response, `"message":"${message}"`)
+  }
+  for (let count = 0; count < 110; count++) await ask('/', `none-${count}`)
+  const lines = () =>
+    running
+      .output()
+      .split('\n')
+      .filter((line) => line.includes(none))
+  await eventually(() => lines().length >= 100)
+  await ask('/', 'one-more')
+  t.equal(lines().length, 100, 'each host once, and not any number of hosts')
+  for (const [, message] of wrong) {
+    t.equal(lines().filter((line) => line.includes(`"level":"warn"`) && line.includes(`"msg":"${message}"`)).length, 1)
+  }
   const bySocket = http.get({ socketPath: socket, path: '/' })
   const [response] = (await once(bySocket, 'response')) as [IncomingMessage]
   const [chunk] = (await once(response, 'data')) as [Buffer]
