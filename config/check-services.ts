@@ -3,6 +3,7 @@ import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, SourceKey } from './concern.ts'
 import { pointer } from './faults.ts'
 import { checkAddress } from './forward.ts'
+import { checkOrigin } from './instances.ts'
 import { didYouMean } from './nearest.ts'
 import type { ServiceOptions } from './schema.ts'
 import { defaultSources, sourcesOf } from './sources.ts'
@@ -65,6 +66,7 @@ function checkService(name: string, checked: Checked): void {
     const place = pointer(at, name)
     if (report.usable(place)) checkService?.(Reflect.get(service, name), place, checked)
   }
+  checkOrigin(`${at}/sidecar`, service.sidecar, report, 'the address of a sidecar')
   checkMode(at, service, named, checked)
 }
 

@@ -10,6 +10,7 @@ import { checkServices } from './check-services.ts'
 import type { Checked } from './concern.ts'
 import { checkForward } from './forward.ts'
 import { checkListeners } from './listeners.ts'
+import { checkGatewayAddresses } from './own-addresses.ts'
 import { checkRouteConfig } from './route-config.ts'
 
 export function* check(checked: Checked): Steps<void> {
@@ -18,6 +19,7 @@ export function* check(checked: Checked): Steps<void> {
   if (report.usable('/listen')) yield* checkListeners(checked)
   yield* checkServices(checked)
   yield* checkForward(checked)
+  checkGatewayAddresses(data, report)
   yield* checkPlugins(checked)
   if (report.usable('/consumers') && data.consumers.length > 0) {
     const providers = keys.edge.filter(({ provides }) => provides?.includes('consumer')).map(({ name }) => name)

@@ -8,6 +8,7 @@ import type { Checked, Key } from './concern.ts'
 import { everyLevel, gatewayAndService, gatewayOnly } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
+import { checkOrigin } from './instances.ts'
 import { didYouMean } from './nearest.ts'
 import type { ForwardPolicy } from './schema/forward.ts'
 import { ForwardTls } from './schema/forward.ts'
@@ -25,7 +26,8 @@ export const forwardKeys: readonly Key[] = [
       'http',
       'URL of the listener of a local sidecar that selects the service by `Host`. Services without `sidecar` and `instances` are called there.'
     ),
-    levels: gatewayOnly
+    levels: gatewayOnly,
+    check: (url, at, { report }) => checkOrigin(at, url as string, report, 'the address of a sidecar')
   },
   {
     name: 'host',

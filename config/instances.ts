@@ -24,7 +24,7 @@ export const instancesKey = {
 } satisfies SourceKey
 
 /** Checks that a URL has no more than scheme, host and port. */
-export function checkOrigin(at: string, text: string | undefined, report: Report): void {
+export function checkOrigin(at: string, text: string | undefined, report: Report, what = 'an instance'): void {
   if (text === undefined || !report.usable(at)) return
   const url = new URL(text)
   const extra = [
@@ -35,5 +35,5 @@ export function checkOrigin(at: string, text: string | undefined, report: Report
   ]
   if (extra.length === 0) return
   const advice = extra.includes('a path') ? '; to add a path prefix, set path.rewrite of the route' : ''
-  report.fault(at, `an instance is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
+  report.fault(at, `${what} is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
 }

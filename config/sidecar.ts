@@ -14,6 +14,7 @@ import type { Form } from './form.ts'
 import { checkListeners } from './listeners.ts'
 import { discovery, section, services } from './mesh-schema.ts'
 import { didYouMean } from './nearest.ts'
+import { checkOwnAddress, checkOwnAddresses, isLoopback } from './own-addresses.ts'
 import { strict } from './schema/kit.ts'
 import type { InboundOptions, OutboundOptions, SidecarOptions } from './schema/sidecar.ts'
 import { sidecarSection } from './schema/sidecar.ts'
@@ -188,33 +189,16 @@ function checkInbound(at: string, { url, host, path, tls, connect }: InboundOpti
   }
 }
 
-const isLoopback = (host: string) => /^(127\.[\d.]+|localhost|::1|\[::1\])$/.test(host)
-
-/** Reports addresses of calls at which this sidecar itself listens: such a call would come back without end. */
-function checkLoops(checked: Checked): void {
-  const { data, report } = checked
+/** Reports addresses of calls at which this sidecar itself listens. */
+function checkLoops({ data, report }: Checked): void {
   const { outbound, inbound } = named(data, report)
-  const listens = (entries: readonly Entry<OutboundOptions | InboundOptions>[], text: string) => {
-    const { hostname, port } = new URL(text)
-    return entries.find(({ at, options }) => {
-      if (!report.sound(at) || options.path !== undefined || String(options.port) !== port) return false
-      return isLoopback(hostname) || options.host === hostname
-    })?.at
-  }
-  const check = (at: string, text: string, entries: readonly Entry<OutboundOptions | InboundOptions>[]) => {
-    const own = report.usable(at) ? listens(entries, text) : undefined
-    if (own !== undefined) report.fault(at, `this sidecar itself listens there, by ${report.pathOf(own)}`)
-  }
-  for (const { at, options } of inbound) check(`${at}/url`, options.url, [...outbound, ...inbound])
-  if (!report.usable('/services')) return
-  for (const [name, { instances }] of Object.entries(data.services)) {
-    const at = pointer('/services', name, 'instances')
-    if (!report.sound(at)) continue
-    instances?.forEach((instance, index) => {
-      if (typeof instance === 'string') check(pointer(at, index), instance, outbound)
-      else check(pointer(at, index, 'url'), instance.url, outbound)
-    })
-  }
+  const listening = (entries: readonly Entry<OutboundOptions | InboundOptions>[]) =>
+    entries.flatMap(({ at, options: { host, port, path } }) =>
+      report.sound(at) && path === undefined ? [{ at, host, port }] : []
+    )
+  const own = listening([...outbound, ...inbound])
+  for (const { at, options } of inbound) checkOwnAddress(`${at}/url`, options.url, 'sidecar', own, report)
+  checkOwnAddresses(data, 'sidecar', listening(outbound), report)
 }
 
 const methods = METHODS.filter((method) => method !== 'CONNECT')

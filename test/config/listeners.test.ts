@@ -150,7 +150,7 @@ t.test('a limit by consumer on routes that services reach through the mesh', asy
       edge: { rateLimit: { max: 1, window: '1s', by: 'consumer' } }
     }
   ]
-  const services = { any: { instances: ['http://127.0.0.1:1'] } }
+  const services = { any: { instances: ['http://127.0.0.1:9'] } }
   t.same(faults(listen, { discovery, services, routes: routes() }), [])
   t.same(faults(listen, { discovery, services, routes: routes(['mesh']) }), [])
   t.match(faults(listen, { discovery, services, routes: routes(['default']) }), [/consumer: nothing on this route/])

@@ -161,6 +161,32 @@ t.test('faults', async (t) => {
   )
 })
 
+t.test('addresses at which the sidecar itself listens', async (t) => {
+  const loops = (host: string, url: string) =>
+    faultsOf(`sidecar: { inbound: { host: "${host}", port: 24242, url: "${url}" } }`)
+  const fault = 'sidecar.inbound.url: this sidecar itself listens there, by sidecar.inbound'
+  const same = ['127.0.0.1', '127.1.0.1', 'localhost', 'LOCALHOST.', '0.0.0.0', '[::]', '[::1]', '[::ffff:127.0.0.1]']
+  for (const host of ['127.0.0.1', '::1', 'localhost', '0.0.0.0', '::', '', '::ffff:127.0.0.1']) {
+    for (const url of same) t.strictSame(loops(host, `http://${url}:24242`), [fault], `${url} at ${host}`)
+  }
+  t.strictSame(loops('10.1.2.3', 'http://10.1.2.3:24242'), [fault])
+  t.strictSame(loops('fd00::1', 'http://[FD00:0::1]:24242'), [fault])
+  t.strictSame(loops('10.1.2.3', 'http://127.0.0.1:24242'), [], 'the service has the same port at another address')
+  t.strictSame(loops('127.0.0.1', 'http://10.1.2.3:24242'), [])
+  t.strictSame(
+    faultsOf('sidecar: { inbound: { port: 80, url: "http://localhost" } }'),
+    [fault],
+    'the port of the scheme'
+  )
+  t.strictSame(
+    faultsOf(
+      'sidecar: { outbound: [{ port: 9101 }] }',
+      "mesh: { mode: sidecar }\nservices: { orders: { sidecar: 'http://[::ffff:127.0.0.1]:9101' } }\n"
+    ),
+    ['services.orders.sidecar: this sidecar itself listens there, by sidecar.outbound[0]']
+  )
+})
+
 t.test('an inbound listener in Consul Connect', async (t) => {
   const text = (more: string) =>
     `${more}\nsidecar: { inbound: { port: 8443, url: "http://127.0.0.1:3000", connect: { service: billing } } }`

@@ -97,6 +97,28 @@ t.test('each service has one address', async (t) => {
   t.match(faultsOf(of({ instances, forwards: {} })), [/^services\.one\.forwards: unknown key; did you mean "forward"/])
 })
 
+t.test('the address of a sidecar has no path, and is not that of the gateway', async (t) => {
+  const advice = 'to add a path prefix, set path.rewrite of the route'
+  const origin = 'the address of a sidecar is scheme, host and port; this one has'
+  const of = (service: object, more: object = {}) => faultsOf({ ...base, ...more, services: { one: service } })
+  t.strictSame(of({ sidecar: 'http://127.0.0.1:9191/api' }), [`services.one.sidecar: ${origin} a path; ${advice}`])
+  t.strictSame(of({ sidecar: 'http://u:p@127.0.0.1:9191' }), [`services.one.sidecar: ${origin} credentials`])
+  const forward = { sidecar: 'http://127.0.0.1:9191/?a' }
+  t.strictSame(of({}, { forward }), [`forward.sidecar: ${origin} a query`])
+  const listen = { host: '127.0.0.1', port: 18290 }
+  const own = 'this gateway itself listens there, by listen'
+  const local = 'http://localhost:18290'
+  t.strictSame(of({ sidecar: local }, { listen }), [`services.one.sidecar: ${own}`])
+  t.strictSame(of({ instances: [{ url: local }] }, { listen }), [`services.one.instances[0].url: ${own}`])
+  t.strictSame(of({}, { listen, forward: { sidecar: local } }), [`forward.sidecar: ${own}`])
+  t.strictSame(of({ instances: [local] }, { listen, mesh: {} }), [`services.one.instances[0]: ${own}`], 'with the mesh')
+  t.strictSame(of({ instances: [local] }, { listen: [{ port: 1 }, { ...listen, name: 'b' }] }), [
+    `services.one.instances[0]: ${own}[1]`
+  ])
+  t.strictSame(of({ instances: [local] }, { listen: { ...listen, host: '10.1.2.3' } }), [])
+  t.strictSame(of({ instances: ['http://127.0.0.1:8080'] }), [], 'an embedded gateway has no listener')
+})
+
 t.test('faults of `forward`', async (t) => {
   const of = (forward: object, more: object = {}) => faultsOf({ ...base, forward, ...more })
   t.strictSame(of({ timeout: '5' }), ['forward.timeout: expected a duration such as 250ms, 15s or 5m, found "5"'])
