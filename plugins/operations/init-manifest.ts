@@ -10,6 +10,8 @@ export interface MergedManifest {
   readonly added: readonly string[]
   /** Keys whose value differs from that of the starter, and stays. */
   readonly kept: readonly string[]
+  /** Versions with which the starter's files do not work. */
+  readonly notes: readonly string[]
 }
 
 const sections = ['engines', 'scripts', 'dependencies', 'devDependencies'] as const
@@ -40,7 +42,7 @@ export async function mergeManifest(folder: string, own: string, starter: string
     if (Object.keys(result).length > 0) merged[name] = result
   }
   const [indent = '  '] = /^[ \t]+(?=")/m.exec(own) ?? []
-  return { text: `${JSON.stringify(merged, null, indent)}\n`, added, kept }
+  return { text: `${JSON.stringify(merged, null, indent)}\n`, added, kept, notes: notesOn(manifest) }
 }
 
 function parsed(text: string): Manifest {
@@ -58,15 +60,22 @@ const isMapping = (value: unknown): value is Record<string, unknown> =>
 
 const sectionOf = (manifest: Manifest, name: string) => (manifest[name] ?? {}) as Section
 
-const isDependency = (manifest: Manifest, name: string) =>
-  ['dependencies', 'devDependencies', 'peerDependencies', 'optionalDependencies'].some(
-    (list) => name in sectionOf(manifest, list)
-  )
+const lists = ['dependencies', 'devDependencies', 'peerDependencies', 'optionalDependencies']
+
+const isDependency = (manifest: Manifest, name: string) => lists.some((list) => name in sectionOf(manifest, list))
+
+/** Reports a version of Fastify for which the starter's plugin does not compile. */
+function notesOn(manifest: Manifest): string[] {
+  const ranges = lists.flatMap((list) => sectionOf(manifest, list).fastify ?? [])
+  const old = ranges.find((range) => /^[~^=v ]*[0-4](\.|$)/.test(String(range)))
+  return old === undefined ? [] : [`your fastify is ${old}, and the starter's plugin needs fastify 5`]
+}
 
 /** Throws if files of the folder would not work as ES modules, which those of the starter are. */
 async function assertModules(folder: string, { type }: Manifest): Promise<void> {
   const needs = 'the starter needs "type": "module"'
-  if (type !== undefined) throw new Error(`its "type" is ${JSON.stringify(type)}, and ${needs}`)
+  if (type !== undefined)
+    throw new Error(`its "type" is ${JSON.stringify(type)}, and ${needs}: npm pkg set type=module`)
   const exclude = ['**/node_modules/**', '**/.git/**']
   for await (const file of glob('**/*.js', { cwd: folder, exclude })) {
     throw new Error(`it has no "type", and ${needs}, by which ${file} becomes an ES module`)

@@ -11,58 +11,81 @@ interface StarterFile {
   readonly text: string
 }
 
-/** The only file that may exist: npm writes it with the first package that it installs. */
+/** npm writes this file with the first package that it installs. An existing one is completed. */
 const manifestName = 'package.json'
 
+/** Files that most projects have. An existing one stays as it is. */
+const optional: ReadonlySet<string> = new Set(['.gitignore', 'README.md', 'tsconfig.json'])
+
+/** What a folder has already of the starter's files. */
+interface Existing {
+  /** The merged `package.json`; null if none exists. */
+  readonly merged: MergedManifest | null
+  /** Files that stay as they are. */
+  readonly skipped: readonly string[]
+}
+
 /**
- * Writes the files of a starter repository into a folder, and returns the next steps as text. Nothing is overwritten: if any
- * of the files exist, an error names them, and no file is written. If a file cannot be written, those before it are removed.
- * An existing `package.json` gets the keys that it lacks.
+ * Writes the files of a starter repository into a folder, and returns the next steps as text. Nothing is overwritten: files that
+ * most projects have are left out if they exist; if any other exists, an error names it, and no file is written. If a file
+ * cannot be written, those before it are removed. An existing `package.json` gets the keys that it lacks.
  */
 export async function init(folder: string, template: string, version: string): Promise<string> {
   const files = await starterFiles(template, { NAME: packageName(folder), VERSION: version })
   const undo: (() => Promise<void>)[] = []
-  let merged: MergedManifest | null
+  const written: string[] = []
+  let existing: Existing
   try {
-    merged = await refuseExisting(folder, files)
+    existing = await refuseExisting(folder, files)
     for (const { path, text } of files) {
-      if (merged === null || path !== manifestName) await write(join(folder, path), text, undo)
+      if ((existing.merged !== null && path === manifestName) || existing.skipped.includes(path)) continue
+      await write(join(folder, path), text, undo)
+      written.push(path)
     }
     // The last step, so that it need not be undone.
-    if (merged !== null) await replace(join(folder, manifestName), merged.text, undo)
+    if (existing.merged !== null) await replace(join(folder, manifestName), existing.merged.text, undo)
   } catch (error) {
     for (const remove of undo.reverse()) await remove().catch(() => {}) // a folder stays if somebody else has put a file there
     throw new Error(`init ${folder}: ${(error as Error).message}`, { cause: error })
   }
   const below = relative(process.cwd(), folder)
   const change = below.startsWith('..') ? folder : below
-  const written = files.map(({ path }) => path).filter((path) => merged === null || path !== manifestName)
+  const kept = existing.merged?.kept ?? []
+  const command = (script: string, own: string) => (kept.includes(`scripts.${script}`) ? own : `npm run ${script}`)
+  const steps = [
+    [kept.includes('scripts.test') ? testCommand : 'npm test', 'tests the gateway with scripted services'],
+    [command('check', 'npx jingwei check'), 'reports faults of gateway.yaml'],
+    [kept.includes('scripts.start') ? 'npx jingwei start' : 'npm start', 'starts the gateway on http://127.0.0.1:8080']
+  ].map(([text = '', what]) => `  ${text.padEnd(19)}  ${what}`)
   return `${folder}: wrote ${written.join(', ')}
-${merged === null ? '' : changesOf(merged)}
+${existing.skipped.length === 0 ? '' : `left your ${existing.skipped.join(', ')} as they were\n`}${existing.merged === null ? '' : changesOf(existing.merged)}
 Next:
 ${change === '' ? '' : `  cd ${change}\n`}  npm install          installs jingwei ${version} from your registry; with a tarball instead:
                        mkdir vendor && cp PATH/jingwei-${version}.tgz vendor && npm install ./vendor/jingwei-${version}.tgz
-  npm test             tests the gateway with scripted services
-  npm run check        reports faults of gateway.yaml
-  npm start            starts the gateway on http://127.0.0.1:8080
+${steps.join('\n')}
 `
 }
 
-function changesOf({ added, kept }: MergedManifest): string {
-  const additions = added.length === 0 ? '' : `package.json: added ${added.join(', ')}\n`
-  return kept.length === 0
-    ? additions
-    : `${additions}package.json: kept your ${kept.join(', ')}, which differ from the starter's\n`
+/** Command of the starter's script `test`, for projects that have a script of their own. */
+const testCommand = 'node --test "test/**/*.test.ts"'
+
+function changesOf({ added, kept, notes }: MergedManifest): string {
+  const lines = [...notes]
+  if (added.length > 0) lines.unshift(`added ${added.join(', ')}`)
+  if (kept.length > 0) lines.push(`kept your ${kept.join(', ')}, which differ from the starter's`)
+  if (kept.includes('scripts.test')) lines.push(`your npm test is what CI runs: let it also run ${testCommand}`)
+  return lines.map((line) => `package.json: ${line}\n`).join('')
 }
 
 /**
  * Throws if a file exists, or if a file or symbolic link is where a folder is needed: a link may lead out of the repository.
- * The repository's own folder may be a link, since the user names it. Returns the merged `package.json`; null if none exists.
+ * The repository's own folder may be a link, since the user names it.
  */
-async function refuseExisting(folder: string, files: readonly StarterFile[]): Promise<MergedManifest | null> {
+async function refuseExisting(folder: string, files: readonly StarterFile[]): Promise<Existing> {
   const own = await present(stat(folder))
   if (own?.isDirectory() === false) throw new Error('this is not a folder; nothing was written')
   const existing = new Set<string>()
+  const skipped: string[] = []
   let merged: MergedManifest | null = null
   for (const { path, text } of files) {
     const steps = path.split(sep)
@@ -76,13 +99,14 @@ async function refuseExisting(folder: string, files: readonly StarterFile[]): Pr
         } catch (error) {
           existing.add(`${path} (${(error as Error).message})`)
         }
-      } else if (found !== null) existing.add(depth < steps.length ? `${step} (not a folder)` : step)
+      } else if (found?.isFile() === true && optional.has(path)) skipped.push(path)
+      else if (found !== null) existing.add(depth < steps.length ? `${step} (not a folder)` : step)
       break
     }
   }
-  if (existing.size === 0) return merged
+  if (existing.size === 0) return { merged, skipped }
   const what = existing.size === 1 ? 'this file exists' : 'these files exist'
-  throw new Error(`${what} already; nothing was written:  ${[...existing].join(', ')}; name a new folder`)
+  throw new Error(`${what} already; nothing was written: ${[...existing].join(', ')}; name a new folder`)
 }
 
 /** Returns null for a path that does not exist. */

@@ -24,6 +24,9 @@ const written = [
   'tsconfig.json'
 ]
 
+/** Files that may exist. */
+const common = ['.gitignore', 'README.md', 'package.json', 'tsconfig.json']
+
 /** The files below a folder, in order. */
 const filesIn = (folder: string) =>
   readdirSync(folder, { recursive: true, withFileTypes: true })
@@ -55,7 +58,7 @@ t.test('init writes nothing if a file exists', async (t) => {
   t.strictSame([code, stdout], [1, ''])
   t.equal(
     stderr,
-    `jingwei: init ${folder}: these files exist already; nothing was written:  .gitignore, gateway.yaml; name a new folder\n`
+    `jingwei: init ${folder}: this file exists already; nothing was written: gateway.yaml; name a new folder\n`
   )
   t.strictSame(filesIn(folder), ['.gitignore', 'gateway.yaml', 'other.txt', 'package.json'])
   t.equal(readFileSync(join(folder, '.gitignore'), 'utf8'), 'mine')
@@ -79,7 +82,7 @@ t.test('init finds obstacles before it writes a file', async (t) => {
     const at = join(folder, name)
     const [before] = readdirSync(at)
     const { code, stdout, stderr } = await cli('init', at)
-    const expected = `jingwei: init ${at}: this file exists already; nothing was written:  ${fault}; name a new folder\n`
+    const expected = `jingwei: init ${at}: this file exists already; nothing was written: ${fault}; name a new folder\n`
     t.strictSame({ code, stdout, stderr }, { code: 1, stdout: '', stderr: expected })
     t.strictSame(readdirSync(at), [before])
   }
@@ -114,7 +117,7 @@ t.test('init writes into a folder with other files', async (t) => {
   t.equal((await cli('init', folder)).code, 0)
   t.strictSame(filesIn(folder), [...written, 'LICENSE'].sort())
   const again = await cli('init', folder)
-  t.match(again, { code: 1, stderr: written.filter((name) => name !== 'package.json').join(', ') })
+  t.match(again, { code: 1, stderr: written.filter((name) => !common.includes(name)).join(', ') })
 })
 
 t.test('a package.json as npm writes it with the first package gets what it lacks', async (t) => {
@@ -168,10 +171,32 @@ t.test('a package.json with values of its own keeps them, and the output lists t
   t.strictSame(rest, { ...kept, dependencies: { jingwei: version } })
 })
 
+t.test(
+  'a project keeps its own README.md, .gitignore and tsconfig.json, and the next steps are true for it',
+  async (t) => {
+    const scripts = { start: 'node server.js', test: 'echo hi' }
+    const own = { type: 'module', scripts, dependencies: { fastify: '^4' } }
+    const mine = { '.gitignore': 'mine', 'README.md': '# mine', 'tsconfig.json': '{}' }
+    const folder = t.testdir({ ...mine, 'package.json': JSON.stringify(own) })
+    const { code, stdout, stderr } = await cli('init', folder)
+    t.strictSame([code, stderr], [0, ''])
+    for (const [name, text] of Object.entries(mine)) t.equal(readFileSync(join(folder, name), 'utf8'), text)
+    t.strictSame(filesIn(folder), written)
+    t.match(stdout, `: wrote ${written.filter((name) => !common.includes(name)).join(', ')}\n`)
+    t.match(stdout, '\nleft your .gitignore, README.md, tsconfig.json as they were\n')
+    t.match(stdout, "\npackage.json: your fastify is ^4, and the starter's plugin needs fastify 5\n")
+    t.match(stdout, '\npackage.json: your npm test is what CI runs: let it also run node --test "test/**/*.test.ts"\n')
+    t.match(stdout, /^ {2}node --test "test\/\*\*\/\*\.test\.ts" {2}tests the gateway/m)
+    t.match(stdout, /^ {2}npm run check {8}reports/m)
+    t.match(stdout, /^ {2}npx jingwei start {4}starts the gateway/m)
+    t.notMatch(stdout, /npm start|npm test {2}/)
+  }
+)
+
 t.test('a package.json that the starter cannot work with is a conflict, and no file is written', async (t) => {
   const needs = 'the starter needs "type": "module"'
   const cases: [text: string, more: object, conflict: string][] = [
-    ['{ "type": "commonjs" }', {}, `its "type" is "commonjs", and ${needs}`],
+    ['{ "type": "commonjs" }', {}, `its "type" is "commonjs", and ${needs}: npm pkg set type=module`],
     ['{}', { lib: { 'old.js': '' } }, `it has no "type", and ${needs}, by which lib/old.js becomes an ES module`],
     ['{,}', {}, 'not a JSON object as npm expects it'],
     ['[]', {}, 'not a JSON object as npm expects it'],
@@ -183,7 +208,7 @@ t.test('a package.json that the starter cannot work with is a conflict, and no f
     t.strictSame(await cli('init', folder), {
       code: 1,
       stdout: '',
-      stderr: `jingwei: init ${folder}: these files exist already; nothing was written:  package.json (${conflict}), tsconfig.json; name a new folder\n`
+      stderr: `jingwei: init ${folder}: this file exists already; nothing was written: package.json (${conflict}); name a new folder\n`
     })
     t.strictSame(filesIn(folder), before)
     t.equal(readFileSync(join(folder, 'package.json'), 'utf8'), text)
@@ -191,7 +216,7 @@ t.test('a package.json that the starter cannot work with is a conflict, and no f
   const linked = t.testdir({ 'real.json': '{}', 'package.json': t.fixture('symlink', 'real.json') })
   t.match(await cli('init', linked), {
     code: 1,
-    stderr: /this file exists already; nothing was written: {2}package\.json; /
+    stderr: /this file exists already; nothing was written: package\.json; /
   })
 })
 
