@@ -17,7 +17,7 @@ import { errorTable } from './edge/error-table.ts'
 import { headerPairs, isRequestId } from './http-syntax.ts'
 import { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
 import type { DispatchController, Interceptor } from './mesh/core/types.ts'
-import type { Mesh } from './mesh/mesh.ts'
+import type { FastifyMesh } from './mesh/mesh.ts'
 import type { CallHeaders, MeshOptions, MeshSettings } from './mesh-api.ts'
 import { createMesh, NotReadyError } from './mesh-api.ts'
 
@@ -26,7 +26,7 @@ export type { CallOptions, JsonOptions, RequestMesh } from './edge/bridge/reques
 declare module 'fastify' {
   interface FastifyInstance {
     /** The mesh, an undici `Dispatcher` whose origins are services, `http://orders.mesh`. */
-    mesh: Mesh
+    mesh: FastifyMesh
   }
 }
 

@@ -210,6 +210,79 @@ export interface InboundListeners {
   ready(): Promise<void>
 }
 
+/** State of the source of a service's instances, for the admin API. Its time is in ISO 8601. */
+export interface SourceView {
+  readonly kind: string
+  /** Time at which the source last confirmed its instances; null before the first time. */
+  readonly confirmedAt: string | null
+  /** Reason why the source is unavailable or has no instance; null if it works. */
+  readonly error: string | null
+  /** The source has not responded yet: the instances are those of the discovery snapshot, as old as `confirmedAt`. */
+  readonly restored?: true
+  /** Reason why a failover datacenter is unavailable, by its name; null if it works. */
+  readonly failover?: Readonly<Record<string, string | null>>
+}
+
+/** State of a service's discovery. */
+export interface DiscoveryStatus {
+  readonly name: string
+  readonly source: SourceView
+  /** Milliseconds since the source last confirmed its instances; null if it never did. */
+  readonly ageMs: number | null
+  /** Number of instances, whatever their health. */
+  readonly instances: number
+}
+
+/** State of a service, for the admin API. `concerns`: state in the concerns and the balancer, by their names. */
+export interface ServiceStatus extends Pick<DiscoveryStatus, 'name' | 'source'> {
+  readonly instances: readonly {
+    readonly id: string
+    readonly origin: string
+    readonly weight: number
+    readonly active: number
+    readonly available: boolean
+    /** Reasons why the instance is unavailable, by concern. */
+    readonly obstacles: Readonly<Record<string, string>>
+    readonly concerns: Readonly<Record<string, unknown>>
+  }[]
+  /** True while so few instances are available that all are used (`panicThreshold`). */
+  readonly panic: boolean
+  /** Calls in flight. */
+  readonly active: number
+  readonly concerns: Readonly<Record<string, unknown>>
+}
+
+/** Chain and instances that a call to one service would use. */
+export interface Explanation {
+  readonly service: string
+  readonly subset: string | null
+  /** Share of a split: its weight, and whether the call fits its `match`. Null without a split. */
+  readonly share: { readonly weight: number; readonly matched: boolean } | null
+  readonly chain: readonly string[]
+  /** Id of the instance that the call's hash selects; null if nothing is hashed. */
+  readonly hashed: string | null
+  readonly status: ServiceStatus
+}
+
+/** The calls to services: `fastify.mesh`, by the mesh or without it. Operations use the methods below. */
+export interface ServiceCalls extends Dispatcher {
+  start(options?: { readonly attend?: boolean }): this
+  ready(options?: { readonly timeout?: string | number | false; readonly signal?: AbortSignal }): Promise<void>
+  /** Throws `JW_NO_SERVICE`. The same object as before a reload, if the service is unchanged. */
+  service(name: string): {
+    readonly active: number
+    readonly ready: Promise<void>
+    readonly source: { readonly confirmedAt: number | string | null }
+    status(): ServiceStatus
+  }
+  /** Returns the names of the layers that a call passes, outermost first. */
+  describe(service: string, policy?: RoutePolicy, route?: string, share?: number): string[]
+  explain(service: string, policy: RoutePolicy, opts: Dispatcher.DispatchOptions): Explanation[]
+  status(): ServiceStatus[]
+  discovery(): DiscoveryStatus[]
+  shutdown(graceMs?: number): Promise<void>
+}
+
 declare module 'undici' {
   namespace Dispatcher {
     interface DispatchOptions extends CallerOptions {}

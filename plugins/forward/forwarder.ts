@@ -1,6 +1,7 @@
 import type { Dispatcher as UndiciDispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
+import type { Explanation, ServiceCalls } from '../seam.ts'
 import type { Claims } from '../stores.ts'
 import { ForwardError } from './errors.ts'
 import { metricsOf } from './metrics.ts'
@@ -32,7 +33,7 @@ interface Deps {
  * forwards each call to a sidecar or a fixed address. It does not retry, balance by load or check health. Its methods for
  * operations are those of the mesh.
  */
-export class Forwarder extends Dispatcher {
+export class Forwarder extends Dispatcher implements ServiceCalls {
   readonly #services = new Map<string, ForwardedService>()
   readonly #byOrigin = new Map<string, ForwardedService>()
   readonly #owners: Owners | null
@@ -77,6 +78,13 @@ export class Forwarder extends Dispatcher {
     throw new Error('a mesh concern needs the mesh, but the configuration has "mesh: false"')
   }
 
+  /** Throws: it is of the mesh, for any version of Node's `fetch`. */
+  fetch(): never {
+    throw new Error(
+      'fastify.mesh.fetch() needs the mesh, but the configuration has "mesh: false": use fastify.mesh.request()'
+    )
+  }
+
   start(): this {
     return this
   }
@@ -96,7 +104,7 @@ export class Forwarder extends Dispatcher {
     return ['agent']
   }
 
-  explain(name: string, _policy: RoutePolicy, _opts: DispatchOptions) {
+  explain(name: string, _policy: RoutePolicy, _opts: DispatchOptions): Explanation[] {
     const status = this.service(name).status()
     return [{ service: name, subset: null, share: null, chain: this.describe(name), hashed: null, status }]
   }

@@ -19,7 +19,7 @@ export default fp<Config>(
       meter: fastify.hasDecorator('meter') ? fastify.meter.lasting : null,
       owners: fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
     })
-    fastify.decorate('mesh', forwarder as unknown as typeof fastify.mesh)
+    fastify.decorate('mesh', forwarder)
     fastify.addHook('onClose', () => forwarder.shutdown())
   },
   { name: 'jingwei-forward-calls', fastify: '5.x' }

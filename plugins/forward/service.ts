@@ -4,6 +4,7 @@ import type { Dispatcher } from 'undici'
 import type { ForwardPolicy } from '../../config/schema/forward.ts'
 import type { ServiceConfig } from '../../config/schema.ts'
 import { headerPairs } from '../http-syntax.ts'
+import type { ServiceStatus } from '../seam.ts'
 import type { CallPolicy } from './call.ts'
 import { ForwardCall } from './call.ts'
 import { ForwardError } from './errors.ts'
@@ -16,6 +17,8 @@ const restMs = 1000
 
 /** Time after which an idle connection is closed, unless the service sends one (`Keep-Alive: timeout`). */
 const keepAliveMs = 4000
+
+const none: Readonly<Record<string, string>> = {}
 
 interface Address {
   readonly origin: string
@@ -158,11 +161,11 @@ export class ForwardedService {
 
   /** The source of the addresses, which never changes. */
   get source() {
-    return { kind: this.config.kind, confirmedAt: this.#startedAt, error: null, restored: false, failover: null }
+    return { kind: this.config.kind, confirmedAt: this.#startedAt, error: null }
   }
 
   /** Returns the state of the service for the admin API. */
-  status() {
+  status(): ServiceStatus {
     const nowMs = this.#now()
     return {
       name: this.config.name,
@@ -176,7 +179,7 @@ export class ForwardedService {
         weight: 1,
         active,
         available: restsUntilMs <= nowMs,
-        obstacles: restsUntilMs <= nowMs ? {} : { connect: `no connection (${failure})` },
+        obstacles: restsUntilMs <= nowMs ? none : { connect: `no connection (${failure})` },
         concerns: {}
       }))
     }

@@ -1,24 +1,11 @@
 import type { RoutePolicy, SplitShare } from '../../config/schema.ts'
+import type { Explanation } from '../seam.ts'
 import { hash32 } from './balancing/hash.ts'
 import { balanceOptions } from './balancing/policy.ts'
 import { fieldReader } from './core/request-fields.ts'
 import type { Service } from './core/service.ts'
-import type { ServiceStatus } from './core/service-status.ts'
 import type { DispatchOptions } from './core/types.ts'
 import { matcher } from './split.ts'
-
-/** Chain and instances that a call to one service would use. */
-export interface Explanation {
-  readonly service: string
-  readonly subset: string | null
-  /** Share of a split: its weight, and whether the call fits its `match`. Null without a split. */
-  readonly share: { readonly weight: number; readonly matched: boolean } | null
-  /** Names of the enabled layers, outermost first. */
-  readonly chain: readonly string[]
-  /** Id of the instance that the call's hash selects; null if nothing is hashed. */
-  readonly hashed: string | null
-  readonly status: ServiceStatus
-}
 
 type Target = Pick<SplitShare, 'service' | 'weight'> & { readonly subset?: string | undefined }
 

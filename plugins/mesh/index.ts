@@ -9,13 +9,13 @@ import type { FaultOwners } from './core/types.ts'
 import type { UserDiscoverySource } from './discovery/user-source.ts'
 import { userSource } from './discovery/user-source.ts'
 import { Inbounds } from './inbounds.ts'
-import type { MeshOptions } from './mesh.ts'
+import type { FastifyMesh, MeshOptions } from './mesh.ts'
 import { Mesh } from './mesh.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** The seam: an undici `Dispatcher` whose origins are services, `http://orders.mesh`. */
-    mesh: Mesh
+    mesh: FastifyMesh
     /** Dependencies of the mesh; absent for those of the configuration and the system. */
     meshDeps?: MeshDependencies
     /** The listeners that services reach through the mesh. */

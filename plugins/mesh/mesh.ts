@@ -2,6 +2,7 @@ import { AsyncResource } from 'node:async_hooks'
 import type { DiscoveryOptions, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
+import type { DiscoveryStatus, Explanation, ServiceCalls, ServiceStatus } from '../seam.ts'
 import type { Claims, OpenClaims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { Steps } from '../time-slices.ts'
@@ -13,12 +14,10 @@ import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
 import { nameOf, originOf } from './core/origin.ts'
 import type { Service } from './core/service.ts'
-import type { DiscoveryStatus, ServiceStatus } from './core/service-status.ts'
 import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
 import { currentHandler } from './core/undici.ts'
 import { MeshDispatcher } from './dispatcher.ts'
-import type { Explanation } from './explain.ts'
 import { explain } from './explain.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
 import type { Order, UseOptions } from './interceptors.ts'
@@ -62,7 +61,7 @@ const closeUpstreams = (upstreams: Upstreams) => upstreams.close()
  * composed once per service and route policy from the concerns that are enabled, so a call checks no switches. A mesh
  * belongs to one configuration; its services may outlive it.
  */
-export class Mesh extends MeshDispatcher {
+export class Mesh extends MeshDispatcher implements ServiceCalls {
   /** Shared dependencies of its services. */
   readonly upstreams: Upstreams
   readonly #services = new Map<string, Service>()
@@ -295,3 +294,6 @@ export class Mesh extends MeshDispatcher {
 export function startMesh(config: MeshConfig, options?: MeshOptions): Mesh {
   return new Mesh(config, options).start()
 }
+
+/** `fastify.mesh`: what both halves and operations use, and what plugins use of the mesh. */
+export type FastifyMesh = ServiceCalls & Pick<Mesh, 'use' | 'add' | 'fetch'>

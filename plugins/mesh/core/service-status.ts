@@ -1,43 +1,6 @@
+import type { DiscoveryStatus, ServiceStatus, SourceView } from '../../seam.ts'
 import type { ServiceState } from './service-state.ts'
 import type { Instance, Snapshot, SourceStatus } from './types.ts'
-
-/** State of a source for the admin API: its time is in ISO 8601, not on the mesh's clock. */
-export interface SourceView extends Omit<SourceStatus, 'confirmedAt'> {
-  readonly confirmedAt: string | null
-}
-
-/** State of a service's discovery. */
-export interface DiscoveryStatus {
-  readonly name: string
-  readonly source: SourceView
-  /** Milliseconds since the source last confirmed its instances; null if it never did. */
-  readonly ageMs: number | null
-  /** Number of instances, whatever their health. */
-  readonly instances: number
-}
-
-/** State of a service, for the admin API. */
-export interface ServiceStatus {
-  readonly name: string
-  readonly source: SourceView
-  readonly instances: readonly {
-    readonly id: string
-    readonly origin: string
-    readonly weight: number
-    readonly active: number
-    readonly available: boolean
-    /** Reasons why the instance is unavailable, by concern. */
-    readonly obstacles: Readonly<Record<string, string>>
-    /** State of the instance in the concerns and the balancer, by their names. */
-    readonly concerns: Readonly<Record<string, unknown>>
-  }[]
-  /** True while so few instances are available that all are used (`panicThreshold`). */
-  readonly panic: boolean
-  /** Calls in flight. */
-  readonly active: number
-  /** State of the service in the concerns, by their names. */
-  readonly concerns: Readonly<Record<string, unknown>>
-}
 
 interface Described {
   readonly name: string
