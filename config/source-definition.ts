@@ -16,9 +16,13 @@ const definitionKeys = {
   create: 'function', every: 'any', timeout: 'any', emptyGrace: 'any'
 } as const // biome-ignore format: a table
 
-/** Returns whether an object is meant to define a source of instances. */
+/** Returns whether an object is meant to define a source of instances, also if its `create` is missing or misspelt. */
 export const looksLikeSource = (value: unknown): value is object =>
-  typeof value === 'object' && value !== null && 'create' in value && !('plugin' in value) && !('layer' in value)
+  typeof value === 'object' &&
+  value !== null &&
+  ('create' in value || 'service' in value) &&
+  !('plugin' in value) &&
+  !('layer' in value)
 
 /** Returns the first fault of a definition; null if there is none. */
 export function sourceFault(definition: object): string | null {

@@ -116,6 +116,11 @@ export function createMesh(settings: MeshSettings, { registry, sources: users = 
   if (registry !== undefined && options.meter !== undefined) {
     throw new TypeError('createMesh: set registry or meter, not both')
   }
+  if (registry !== undefined && typeof registry?.getSingleMetric !== 'function') {
+    throw new TypeError(
+      'createMesh: registry is no registry of prom-client: new Registry(), or register for the default one'
+    )
+  }
   const config = configOf(settings, users)
   if (registry === undefined) return new LibraryMesh(config, options).start()
   const meter = new RegistryMeter(registry)

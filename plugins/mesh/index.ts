@@ -43,8 +43,8 @@ export default fp<Config>(
     const mesh = await Mesh.create(config, {
       ...deps,
       ...(users.length > 0 && {
-        sources: users.map(({ definition, enter, leave }) =>
-          userSource(definition as UserDiscoverySource, { enter, leave })
+        sources: users.map(({ definition, enter, leave, fault }) =>
+          userSource(definition as UserDiscoverySource, { enter, leave, fault })
         ),
         sourcesKey: users.map(({ module }) => module)
       }),

@@ -1,11 +1,12 @@
 /** Sources of instances in users' modules, for the mesh. */
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
+import { ConfigError } from '../../config/faults.ts'
 import { pluginName } from '../../config/schema/plugin.ts'
 import type { Config, PluginOptions } from '../../config/schema.ts'
 import type { PluginSourceKey } from '../../config/source-definition.ts'
 import type { FaultOwners, PluginOwner } from './fault-owners.ts'
-import { importAll } from './plugin-imports.ts'
+import { faultAt, importAll } from './plugin-imports.ts'
 import { isSource } from './plugin-modules.ts'
 
 /** A source of a user, and the guard of its code. */
@@ -17,6 +18,8 @@ export interface UserSource {
   readonly enter: <T>(contain: (error: Error) => void, code: () => T) => T
   /** Runs code of the mesh that the code calls. */
   readonly leave: <T>(code: () => T) => T
+  /** Creates an error of the start, with the position of the entry in the file. */
+  readonly fault: (message: string, cause?: unknown) => Error
 }
 
 declare module 'fastify' {
@@ -30,14 +33,20 @@ export default fp<Config>(
   async (fastify, config) => {
     const modules = config.plugins.length === 0 ? [] : await importAll(config)
     const found = modules.flatMap(({ exported }, index) =>
-      isSource(exported) ? [guarded(exported, config.plugins[index]!, fastify.faultOwners)] : []
+      isSource(exported) ? [guarded(exported, index, config, fastify.faultOwners)] : []
     )
     fastify.decorate('discoverySources', found)
   },
   { name: 'jingwei-user-sources', fastify: '5.x' }
 )
 
-function guarded(definition: PluginSourceKey, entry: PluginOptions, owners: FaultOwners): UserSource {
+function guarded(
+  definition: PluginSourceKey,
+  index: number,
+  { file, plugins }: Config,
+  owners: FaultOwners
+): UserSource {
+  const entry = plugins[index]!
   const plugin = pluginName(entry)
   return {
     definition,
@@ -52,7 +61,8 @@ function guarded(definition: PluginSourceKey, entry: PluginOptions, owners: Faul
       }
       return owners.run(owner, code)
     },
-    leave: (code) => owners.run(null, code)
+    leave: (code) => owners.run(null, code),
+    fault: (message, cause) => new ConfigError(file, [faultAt(file, index, entry, message)], { cause })
   }
 }
 

@@ -120,6 +120,17 @@ t.test('keys of a plugin that have no effect on a source', async (t) => {
   )
 })
 
+t.test('an error at the start has the position of its entry', async (t) => {
+  const file = await folderOf(t, reads, yaml, {})
+  await writeFile(join(file, '../phonebook.mjs'), module(reads).replace('watch(', 'wach('))
+  const server = build(await loadConfig(file), { logger: false })
+  t.teardown(() => server.close())
+  await t.rejects(
+    async () => server.ready(),
+    /gateway\.yaml:\d+:\d+: plugins\[0\]: source of instances phonebook: source returned no object with a function "watch"/
+  )
+})
+
 t.test('errors of its timers and promises do not end the process', async (t) => {
   const one = await serviceOf(t, 'one')
   const stray = `

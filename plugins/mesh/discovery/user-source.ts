@@ -61,9 +61,15 @@ export interface SourceGuard {
   enter<T>(contain: (error: Error) => void, code: () => T): T
   /** Runs code of the mesh that the code calls. */
   leave<T>(code: () => T): T
+  /** Creates an error of the start. */
+  fault(message: string, cause?: unknown): Error
 }
 
-const noGuard: SourceGuard = { enter: (_contain, code) => code(), leave: (code) => code() }
+const noGuard: SourceGuard = {
+  enter: (_contain, code) => code(),
+  leave: (code) => code(),
+  fault: (message, cause) => new Error(message, { cause })
+}
 
 /** Longest time for `close` of a source. */
 const closeMs = 5000
@@ -84,7 +90,7 @@ function openSource(
   /** Runs code at the start, whose errors end the start. */
   const atStart = <T>(what: string, code: () => T): T => {
     const failed = (error: unknown) =>
-      new Error(`source of instances ${name}: ${what} failed: ${asError(error).message}`, { cause: error })
+      guard.fault(`source of instances ${name}: ${what} failed: ${asError(error).message}`, error)
     const contain = (err: Error) => log.error({ err, source: name }, `source of instances ${name}: ${err.message}`)
     try {
       return guard.enter(contain, code)
@@ -94,7 +100,7 @@ function openSource(
   }
   const opened = atStart('create', () => definition.create(options, { log }))
   if (typeof opened?.source !== 'function') {
-    throw new Error(`source of instances ${name}: create returned no object with a function "source"`)
+    throw guard.fault(`source of instances ${name}: create returned no object with a function "source"`)
   }
   return {
     source(service: ServiceConfig, chosen: unknown) {
@@ -102,7 +108,7 @@ function openSource(
         opened.source({ name: service.name, options: chosen })
       )
       if (typeof own?.watch !== 'function') {
-        throw new Error(`source of instances ${name}: source returned no object with a function "watch"`)
+        throw guard.fault(`source of instances ${name}: source returned no object with a function "watch"`)
       }
       const published = new Published(name, service.name, log)
       return new WatchedSource(

@@ -138,6 +138,9 @@ t.test('faults of a definition are named', async (t) => {
   t.match(fault({ ...sound, service: null }), /has no "service"/)
   t.match(fault({ ...sound, create: 3 }), /"create" of its source of instances "etcd" is not a function/)
   t.match(fault({ ...sound, chekc: 3 }), /unknown key "chekc"; did you mean "check"\?/)
+  const { create, ...uncreated } = sound
+  t.match(fault({ ...uncreated, creat: create }), /unknown key "creat"; did you mean "create"\?/)
+  t.match(fault(uncreated), /"create" of its source of instances "etcd" is not a function/)
   t.match(fault({ ...sound, every: '5s' }), /"every" of .* is not a number of milliseconds/)
 })
 

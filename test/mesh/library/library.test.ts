@@ -97,6 +97,11 @@ t.test("metrics are in the program's registry until the mesh is closed", async (
   t.throws(() => createMesh(settings, { registry, meter: { counter() {}, histogram() {}, gauge() {} } as never }), {
     message: 'createMesh: set registry or meter, not both'
   })
+  for (const wrong of [{}, null]) {
+    t.throws(() => createMesh(settings, { registry: wrong as never }), {
+      message: 'createMesh: registry is no registry of prom-client: new Registry(), or register for the default one'
+    })
+  }
   await mesh.close()
   t.strictSame(names(registry), ['own_total'])
 
