@@ -177,12 +177,18 @@ async function buildOnce(config: Config, { build }: Gateways): Promise<string> {
     })
     for (const warning of gateway.pluginRecord.warnings) warn(warning)
   }
-  const sizes = `${count(config.routes.length, 'route')}, ${count(Object.keys(config.services).length, 'service')}`
+  const sizes = sizesOf(config)
   if (failure === undefined) return sizes
   const { closeFaults } = gateway.pluginRecord
   if (closeFaults.length === 0) throw failure
   const summary = `${config.file}: the configuration itself is valid, ${sizes}; only closing failed`
   throw new ConfigError(config.file, closeFaults, { cause: (failure as Error).cause, summary })
+}
+
+/** A sidecar's routes, and the service of its inbound listener, are derived from its listeners. */
+function sizesOf({ isSidecar, listeners, routes, services }: Config): string {
+  if (isSidecar) return count(listeners.length, 'listener')
+  return `${count(routes.length, 'route')}, ${count(Object.keys(services).length, 'service')}`
 }
 
 /** Returns the message of an error; at log level debug, also its stack. */

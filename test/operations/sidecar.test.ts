@@ -37,7 +37,7 @@ t.test('the commands, on a file with sidecar and on one without', async (t) => {
   const none = await jingwei('sidecar', 'none.yaml')
   t.equal(none.code, 1)
   t.match(none.stderr, /none\.yaml: no such file/)
-  t.match((await jingwei('check', sidecar)).stdout, `${sidecar}: ok, 2 routes, 1 service`)
+  t.match((await jingwei('check', sidecar)).stdout, `${sidecar}: ok, 2 listeners\n`)
   const { stdout } = await jingwei('routes', sidecar)
   t.match(stdout, /^outbound-orders +any \/ on outbound-orders .* orders /m)
   t.match(stdout, /^outbound\/orders +any orders,orders\.mesh \/ on outbound /m)
