@@ -80,6 +80,11 @@ const edgeOf = ({ isSidecar }: Config) => (isSidecar ? sidecarHalf() : edgeHalf(
 /** The gateway as a Fastify plugin, for a server of your own to register with the configuration that `loadConfig` returns. */
 export async function gateway(fastify: FastifyInstance, options: Config & { prefix?: string }): Promise<void> {
   assertLoaded('gateway', options)
+  if (fastify.hasDecorator('faultOwners')) {
+    throw new TypeError(
+      'gateway: this server has the gateway already; register it once, with all routes in one configuration'
+    )
+  }
   // Fastify has applied the prefix. Passed to a plugin below once more, it would be applied twice.
   const { prefix: _applied, ...config } = options
   // Without the admin port, only other code in the server could read the metrics.
@@ -163,6 +168,7 @@ function createProbe(config: Config, gateway: FastifyInstance): FastifyInstance 
  * TLS, trusted proxies and the log, as the configuration sets them for the first listener.
  */
 export function serverOptions(config: Config): FastifyServerOptions {
+  assertLoaded('serverOptions', config)
   return { ...optionsOf(config), logger: loggerOptions() } as FastifyServerOptions
 }
 

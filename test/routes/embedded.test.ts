@@ -1,6 +1,8 @@
+import type { FastifyInstance } from 'fastify'
 import Fastify from 'fastify'
+import fp from 'fastify-plugin'
 import t from 'tap'
-import { gateway } from '../../app.ts'
+import { gateway, serverOptions } from '../../app.ts'
 import { ask, configOf, get, parse, raw, startEcho } from '../helpers/gateway.ts'
 
 t.test(
@@ -55,4 +57,18 @@ t.test('a configuration that no loader returned is refused, and the message name
     const message = `gateway: expected the configuration that \`await loadConfig(file)\` or \`parseConfig(text, file)\` returns, found ${found}`
     await t.rejects(async () => server.register(gateway, options as never), { name: 'TypeError', message })
   }
+  t.throws(() => serverOptions(Promise.resolve(config) as never), {
+    message: /^serverOptions: expected the configuration that `await loadConfig\(file\)` .* found a promise$/
+  })
+})
+
+t.test('a second gateway in the same server is refused', async (t) => {
+  const config = configOf({ services: {}, routes: [], admin: false })
+  const whole = fp((fastify: FastifyInstance) => gateway(fastify, config))
+  const server = Fastify()
+  t.teardown(() => server.close())
+  await server.register(whole)
+  await t.rejects(async () => server.register(whole), {
+    message: 'gateway: this server has the gateway already; register it once, with all routes in one configuration'
+  })
 })
