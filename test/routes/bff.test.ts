@@ -99,7 +99,8 @@ async function handlers(
   services: Record<string, RequestListener>,
   more: object = {}
 ): Promise<Gateway> {
-  const source = `import { merge, optional, parallel, readEvents, readNdjson, sendEvents, sendNdjson } from 'jingwei/plugin'
+  const source = `import { Readable } from 'node:stream'
+import { merge, optional, parallel, readEvents, readNdjson, sendEvents, sendNdjson } from 'jingwei/plugin'
 export default async function handlers(fastify) {
   fastify.decorate('seen', [])
   ${body}
@@ -590,6 +591,80 @@ t.test('an error status whose body does not end fails the call at once', async (
   t.same((await get(`${gateway.url}/stream`)).json(), fault)
   t.match((await get(`${gateway.url}/optional`)).json(), { data: { a: 'none' }, missing: ['a'] })
   await eventually(() => ended === 3)
+})
+
+t.test('a stream that fails on the side of the gateway is logged, and is no disconnect of the client', async (t) => {
+  const { cert, key } = await selfSigned(t)
+  for (const listener of [{ port: 0 }, { port: 0, tls: { cert, key }, http2: true }]) {
+    const gateway = await handlers(
+      t,
+      `fastify.get('/reset', async ({ mesh }, reply) => sendEvents(reply, numbered(readEvents(await mesh.stream('a', '/')))))
+      fastify.get('/bug', (_request, reply) => sendEvents(reply, failing()))
+      fastify.get('/bigint', (_request, reply) => sendNdjson(reply, big()))
+      fastify.get('/plain', (_request, reply) => reply.send(Readable.from(texts())))
+      fastify.get('/destroyed', (_request, reply) => {
+        const stream = new Readable({ read() {} })
+        stream.push('x')
+        setTimeout(() => stream.destroy(), 50)
+        return reply.send(stream)
+      })
+      fastify.get('/left', (_request, reply) => sendEvents(reply, waiting()))
+      const pause = () => new Promise((resolve) => setTimeout(resolve, 50))
+      async function* numbered(events) { for await (const { data } of events) yield { data } }
+      async function* failing() { yield { data: 'x' }; await pause(); throw new TypeError('late bug') }
+      async function* texts() { yield 'x'; await pause(); throw new TypeError('late bug') }
+      async function* big() { yield 1; await pause(); yield 1n }
+      async function* waiting() { yield { data: 1 }; await new Promise((resolve) => setTimeout(resolve, 60_000).unref()) }
+      const log = (kind) => (fields, message) => fastify.seen.push({ kind, message: fields.err?.message + ' ' + message })
+      fastify.addHook('onRequest', async (request) => {
+        request.log = Object.assign(Object.create(request.log), { warn: log('warn'), error: log('error') })
+      })
+      fastify.addHook('onResponse', async (request, reply) => fastify.seen.push({ url: request.url, status: reply.statusCode, failure: request.failure }))`,
+      {
+        a: (_request, response) => {
+          response.writeHead(200, { 'content-type': 'text/event-stream' })
+          response.write('data: 1\n\n', () => setTimeout(() => response.destroy(), 50))
+        }
+      },
+      { listen: listener }
+    )
+    const isHttp2 = 'http2' in listener
+    const seen = async (path: string, leaves = false) => {
+      seenBy(gateway).splice(0)
+      if (isHttp2) {
+        const session = http2.connect(gateway.url.replace('http:', 'https:'), { rejectUnauthorized: false })
+        const stream = session.request({ ':path': path }).on('error', () => {})
+        stream.resume()
+        await once(stream, 'response')
+        if (leaves) stream.close(http2.constants.NGHTTP2_CANCEL)
+        else await new Promise<void>((resolve) => stream.once('close', () => resolve()))
+        session.destroy()
+      } else {
+        const request = http.get(`${gateway.url}${path}`).on('error', () => {})
+        const [response] = (await once(request, 'response')) as [IncomingMessage]
+        response.on('error', () => {}).resume()
+        if (leaves) request.destroy()
+        else await new Promise<void>((resolve) => response.once('close', () => resolve()))
+      }
+      await eventually(() => seenBy(gateway).some((entry) => 'url' in (entry as object)))
+      return seenBy(gateway) as Record<string, unknown>[]
+    }
+    const plugin = (url: string, message: RegExp) => [
+      { kind: 'error', message },
+      { url, status: 200, failure: 'JW_PLUGIN_FAILED' }
+    ]
+    t.match(await seen('/reset'), [
+      { kind: 'warn', message: /response closed before its end/ },
+      { url: '/reset', status: 200, failure: 'JW_UPSTREAM_RESET' }
+    ])
+    t.match(await seen('/bug'), plugin('/bug', /^late bug a response that plugin handlers made .* late bug/))
+    t.match(await seen('/bigint'), plugin('/bigint', /BigInt/))
+    t.match(await seen('/plain'), plugin('/plain', /late bug/))
+    t.match(await seen('/destroyed'), plugin('/destroyed', /destroyed before its end/))
+    const left = await seen('/left', true)
+    t.match(left, [{ url: '/left', status: 499, failure: 'JW_CLIENT_GONE' }])
+    t.equal(left.length, 1)
+  }
 })
 
 t.test('HTTP/2 with TLS: the same bytes', async (t) => {

@@ -7,7 +7,7 @@ import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, onSendHookHandler, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import { asError } from '../../thrown.ts'
-import { recordFailure } from '../errors.ts'
+import { isOfGateway, recordFailure } from '../errors.ts'
 import { recordFirstByte, recordHeadWritten } from '../outcome.ts'
 import { abortResponse } from './abort-response.ts'
 import { hasNoContent, headFault, normalizeFields, repairHead } from './reply-head.ts'
@@ -105,6 +105,7 @@ function send(
   // The bridge flushes the header section at once; for other streams, Node sends it with the first chunk.
   if (stream === null || isEmpty || stream instanceof ServiceBody) recordFirstByte(request, reply)
   else recordHeadWritten(request, reply)
+  if (stream !== null && !isEmpty && exchange === null) recordStreamFailure(request, reply, stream)
   // No guard if the length cannot differ: the guard takes a third of the time of a small response.
   if (stream !== null && !isEmpty && (exchange === null || exchange.needsCount(stream))) {
     guardWrites(reply, (error) => {
@@ -113,6 +114,25 @@ function send(
     })
   }
   done(null, isEmpty ? null : payload)
+}
+
+/**
+ * Logs and records the failure of a stream that a plugin sends. Once the header section is sent, Fastify closes the connection,
+ * which would be recorded as a disconnect of the client (499) and hide the error.
+ */
+function recordStreamFailure(request: FastifyRequest, reply: FastifyReply, stream: Readable): void {
+  const record = (error: Error) => {
+    // Before the header section is sent, the error becomes an error response.
+    if (!reply.raw.headersSent || request.failure !== null) return
+    if (isOfGateway(error, request)) {
+      request.log.warn({ err: error }, 'a call failed whose data the response contains: response closed before its end')
+      recordFailure(request, error)
+    } else recordFailure(request, replyFault(request, error))
+  }
+  stream.once('error', record)
+  stream.once('close', () => {
+    if (!stream.readableEnded) record(new Error('its stream was destroyed before its end'))
+  })
 }
 
 /** Ends a response whose stream does not fit its header section. */
