@@ -64,7 +64,7 @@ function compileCall(route: RouteConfig, name: string, call: CallConfig, after: 
       compileQuery(call.query ?? {}, deps),
       () => new BadInput(`call ${name}`, 'its path and query are too long')
     ),
-    headers: (scope: Scope) => headersOf(fields, scope),
+    headers: (scope: Scope) => headersOf(fields, scope, () => new BadInput(`call ${name}`, 'its headers are too long')),
     body: body === undefined ? null : compileBody(body, deps),
     members: membersOf(call.target ?? ''),
     place: placeOf(call),
@@ -76,14 +76,18 @@ function compileCall(route: RouteConfig, name: string, call: CallConfig, after: 
 
 type Field = readonly [name: string, values: (scope: Scope) => readonly string[]]
 
+/** Most bytes and field lines of a call's header section: the default limits of common servers. */
+const mostHeaders = { bytes: 16_384, lines: 100 }
+
 /** Returns the fields of a call as name, value, name, value. */
-function headersOf(fields: readonly Field[], scope: Scope): string[] {
+function headersOf(fields: readonly Field[], scope: Scope, tooLong: () => Error): string[] {
   const names = new Set(fields.map(([name]) => name))
   const own = ['accept', 'accept-encoding'].filter((name) => !names.has(name))
-  return [
-    ...own.flatMap((name) => [name, name === 'accept' ? 'application/json' : 'identity']),
-    ...fields.flatMap(([name, values]) => values(scope).flatMap((value) => [name, value]))
-  ]
+  const given = fields.flatMap(([name, values]) => values(scope).map((value) => [name, value] as const))
+  // With the colon, the space and the line break of each line.
+  const bytes = given.reduce((sum, [name, value]) => sum + name.length + value.length + 4, 0)
+  if (given.length > mostHeaders.lines || bytes > mostHeaders.bytes) throw tooLong()
+  return [...own.flatMap((name) => [name, name === 'accept' ? 'application/json' : 'identity']), ...given.flat()]
 }
 
 /** Returns what the templates of a route use. */

@@ -254,3 +254,19 @@ t.test('values of responses cannot leave their place either', async (t) => {
   }
   t.strictSame(urls, ['/a%3Fb', '/7', '/true'])
 })
+
+t.test('the header section of a call is bounded in bytes and lines', async (t) => {
+  const { url, seen } = await startEcho(t, { path: '/', headers: { 'x-b': '{body/b}' } })
+  const status = async (b: unknown) => {
+    const response = await post(`${url}/c/1`, JSON.stringify({ b }))
+    if (response.status !== 200) t.match(await response.json(), { code: 'JW_COMPOSE_INPUT', message: /too long/ })
+    return response.status
+  }
+  t.equal(await status('z'.repeat(8000)), 200)
+  t.equal(await status(Array(100).fill('y')), 200)
+  const count = seen.length
+  t.equal(await status('z'.repeat(16_384)), 400)
+  t.equal(await status(Array(101).fill('y')), 400)
+  t.equal(await status(Array(100).fill('z'.repeat(200))), 400)
+  t.equal(seen.length, count, 'no call is made')
+})
