@@ -3,6 +3,7 @@ import type { Stats } from 'node:fs'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { basename, dirname } from 'node:path'
 import type { Checked } from './concern.ts'
+import type { Report } from './faults.ts'
 import { didYouMean } from './nearest.ts'
 
 /** Returns the stats of a path; null if nothing exists there, also for impossible paths (with a NUL, or too long). */
@@ -44,4 +45,15 @@ export function checkPem(at: string, kind: 'ca' | 'cert' | 'key', path: string |
 /** Returns the names in a folder; none if it does not exist. */
 export function namesIn(folder: string): string[] {
   return stateOf(folder)?.isDirectory() ? readdirSync(folder) : []
+}
+
+/** Checks that user and password of a URL can be decoded. */
+export function checkUserinfo(at: string, text: string, report: Report): void {
+  if (!report.sound(at)) return
+  const { username, password } = new URL(text)
+  try {
+    for (const part of [username, password]) decodeURIComponent(part)
+  } catch {
+    report.fault(at, 'user and password of a URL are percent-encoded: write "%" as "%25"')
+  }
 }

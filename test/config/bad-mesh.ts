@@ -301,5 +301,17 @@ routes:
     yaml: `mesh: { circuitBreaker: { errorRatio: 150% } }
 `,
     faults: ['1:39: mesh.circuitBreaker.errorRatio: expected false or a percentage from 0% to 100%, found "150%"']
+  },
+  {
+    name: 'passwords in URLs that are not percent-encoded',
+    yaml: `discovery: { eureka: { urls: [http://h/eureka, "http://user:tops%zz@h/eureka", "http://a%:41@h/eureka"] } }
+edge: { jwt: { jwks: "https://user:tops%zz@h/jwks" } }
+services: { a: { eureka: {} } }
+`,
+    faults: [
+      '1:48: discovery.eureka.urls[1]: user and password of a URL are percent-encoded: write "%" as "%25"',
+      '1:80: discovery.eureka.urls[2]: user and password of a URL are percent-encoded: write "%" as "%25"',
+      '2:22: edge.jwt.jwks: user and password of a URL are percent-encoded: write "%" as "%25"'
+    ]
   }
 ]

@@ -2,6 +2,7 @@
 import type { KeyObject } from 'node:crypto'
 import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
+import { checkUserinfo } from '../../../../config/checked.ts'
 import type { Checked } from '../../../../config/concern.ts'
 import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
@@ -75,6 +76,7 @@ const claimName = (claim: string) =>
 export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   const { report } = checked
   if (jwt.forward !== undefined && report.usable(`${at}/forward`)) checkForward(`${at}/forward`, jwt.forward, checked)
+  if (jwt.jwks !== undefined) checkUserinfo(`${at}/jwks`, jwt.jwks, report)
   const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)
   const [kind, second] = kinds
   if (second !== undefined) {

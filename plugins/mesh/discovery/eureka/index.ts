@@ -1,5 +1,5 @@
 /** Source of instances from Eureka, the registry of Spring Cloud Netflix: `discovery.eureka`, `services.*.eureka`. */
-import { checkPem } from '../../../../config/checked.ts'
+import { checkPem, checkUserinfo } from '../../../../config/checked.ts'
 import type { ServiceConfig } from '../../../../config/schema.ts'
 import { defineSource } from '../contract.ts'
 import { WatchedSource } from '../watched.ts'
@@ -19,8 +19,11 @@ export default defineSource({
   needsOptions: true,
   findsByName: () => true,
   check(options, at, checked) {
-    const { username, password, tls } = options as EurekaOptions
+    const { urls, username, password, tls } = options as EurekaOptions
     const { report } = checked
+    if (report.usable(`${at}/urls`)) {
+      for (const [index, url] of urls.entries()) checkUserinfo(`${at}/urls/${index}`, url, report)
+    }
     if (report.sound(at) && password !== undefined && username === undefined)
       report.fault(`${at}/password`, 'needs a username')
     if (!report.usable(`${at}/tls`)) return
