@@ -173,7 +173,7 @@ t.test('types explain what authors of concerns and plugins write', async (t) => 
 })
 
 const [, snippet = ''] =
-  /^```ts\n(.*?register\(gateway.*?)^```$/ms.exec(readFileSync(join(home, 'README.md'), 'utf8')) ?? []
+  /^```ts\n(.*?register\(fp\(gateway.*?)^```$/ms.exec(readFileSync(join(home, 'README.md'), 'utf8')) ?? []
 await writeFile(join(folder, 'snippet.ts'), snippet.replace('8080', '0') + ended)
 
 t.test('types are complete: nothing to report under the strictest options', async (t) => {
