@@ -1,5 +1,5 @@
 /** The package as a user gets it: built, packed, and installed by npm into a folder of its own. */
-import { copyFileSync, cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { copyFileSync, cpSync, globSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join, resolve } from 'node:path'
 import type { Test } from 'tap'
 import { runToEnd } from '../helpers/processes.ts'
@@ -37,7 +37,13 @@ export async function install(t: Test, team: string): Promise<Installed> {
   const root = t.testdir({ package: {} })
   const [source, folder] = [join(root, 'package'), join(root, 'team')]
   cpSync(team, folder, { recursive: true })
-  for (const file of ['package.json', 'README.md', 'LICENSE']) copyFileSync(join(home, file), join(source, file))
+  const { files } = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { files: string[] }
+  const pages = files
+    .filter((pattern) => !pattern.includes('dist'))
+    .flatMap((pattern) => globSync(pattern, { cwd: home }))
+  for (const file of ['package.json', 'README.md', 'LICENSE', ...pages]) {
+    cpSync(join(home, file), join(source, file), { recursive: true })
+  }
   const run = async (cwd: string, command: string, args: string[]) => {
     const { npm_execpath: _npm, npm_package_json: _script, INIT_CWD: _calledIn, ...env } = process.env
     return runToEnd('/bin/sh', bare(command, ...args), { cwd, env, timeout: 120_000 })
