@@ -132,7 +132,9 @@ function policyOf({ mesh, forward }: ServiceConfig): MeshPolicy {
   if (forward === undefined) return mesh
   const { connectTimeout, timeout, idleTimeout, responseTimeout, maxHeaderSize } = forward
   const { mesh: defaults } = parseConfig('{}', 'defaults', {})
-  return { ...defaults, ...mesh, retry: false, connectTimeout, timeout, idleTimeout, responseTimeout, maxHeaderSize }
+  // An object of its own: the type of a policy has no keys of concerns that were deleted.
+  const replaced = { retry: false, connectTimeout, timeout, idleTimeout, responseTimeout, maxHeaderSize } as const
+  return { ...defaults, ...mesh, ...replaced }
 }
 
 function isolatedCalls({ calls, ...rest }: ComposeConfig, keys: readonly Key[]): ComposeConfig {
