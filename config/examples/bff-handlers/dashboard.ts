@@ -38,7 +38,10 @@ export default async function dashboard(fastify: FastifyInstance, { deadlineMs =
           const ids = orders.map(({ product }) => encodeURIComponent(product)).join(',')
           const products = await mesh.json<Product[]>('products', `/products?ids=${ids}`)
           const prices = new Map(products.map(({ id, price }) => [id, price]))
-          return orders.map((order) => ({ ...order, price: prices.get(order.product) }))
+          return orders.map((order) => {
+            const price = prices.get(order.product)
+            return { ...order, ...(price !== undefined && { price }) }
+          })
         }),
         recommended: optional([], (mesh) => mesh.json<string[]>('products', `/recommended?user=${user}`))
       })

@@ -12,5 +12,5 @@ const config = await loadConfig(process.argv[2] ?? `${import.meta.dirname}/decen
 const bff = Fastify(serverOptions(config))
 // `fp`: for the whole server, so that the edge guards the BFF's own routes, too.
 await bff.register(fp(gateway), config)
-await bff.register(pages, { model: 'decentralised', json: ({ mesh }, service, path) => mesh.json(service, path) })
+await bff.register(pages, { model: 'decentralised' })
 await serve(bff, config)

@@ -4,27 +4,19 @@
  *   PORT=9100 node config/examples/bff/plain-bff.ts
  */
 import Fastify from 'fastify'
-import { createMesh } from 'jingwei/mesh'
+import mesh from 'jingwei/mesh/fastify'
 import pages from './pages.ts'
 
 const { PORT = '9100', ORDERS_PORT = '9101', PRODUCTS_PORT = '9102' } = process.env
-const mesh = createMesh({
+const bff = Fastify({ logger: { level: 'warn' } })
+// `request.mesh` passes the gateway's request id and trace context on, and aborts calls when the client leaves.
+await bff.register(mesh, {
   mesh: { retry: { attempts: 2, on: ['connect-failure', 'reset'] } },
   services: {
     orders: { instances: [`http://127.0.0.1:${ORDERS_PORT}`] },
     products: { instances: [`http://127.0.0.1:${PRODUCTS_PORT}`] }
   }
 })
-const bff = Fastify({ logger: { level: 'warn' } })
-
-async function json<T>(service: string, path: string): Promise<T> {
-  const { statusCode, body } = await mesh.request({ origin: `http://${service}.mesh`, path, method: 'GET' })
-  if (statusCode === 200) return (await body.json()) as T
-  await body.dump()
-  throw new Error(`${service} responded with status ${statusCode}`)
-}
-
-bff.addHook('onClose', () => mesh.close())
-await bff.register(pages, { model: 'central', json: (_request, service, path) => json(service, path) })
+await bff.register(pages, { model: 'central' })
 await bff.listen({ host: '127.0.0.1', port: Number(PORT) })
 process.once('SIGTERM', () => void bff.close())
