@@ -17,7 +17,7 @@ const manifestName = 'package.json'
 /** Files that most projects have. An existing one stays as it is. */
 const optional: ReadonlySet<string> = new Set(['.gitignore', 'README.md', 'tsconfig.json'])
 
-/** What a folder has already of the starter's files. */
+/** Files of the starter that a folder has already. */
 interface Existing {
   /** The merged `package.json`; null if none exists. */
   readonly merged: MergedManifest | null

@@ -103,7 +103,7 @@ function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
 export function isolated(config: Config, keys: Keys): Config {
   const { redis: _redis, discovery, forward: _replaced, ...rest } = config
   const { locality } = discovery
-  const listeners = config.listeners.map(({ tls: _tls, ...listener }) => listener)
+  const listeners = config.listeners.map(({ tls: _tls, connect: _connect, ...listener }) => listener)
   const services = Object.entries(config.services).map(([name, service]) => {
     return [name, { ...withScriptedCalls(service), mesh: isolatedPolicy(policyOf(service), keys.mesh) }] as const
   })

@@ -132,7 +132,7 @@ export function compileField(text: string, deps: TemplateDeps): Field {
     }
   }
   return (scope) => {
-    // Only in fields of the composed response: a call is not made if one that it waits for has failed.
+    // Happens only in fields of the composed response: a call is not made if one that it waits for has failed.
     if (parts.some((part) => typeof part === 'object' && part.hasFailed(scope))) return []
     return [concat(parts, (value) => fieldValue(value, required(value, scope)))]
   }

@@ -149,6 +149,16 @@ t.test('misuse is refused with the way out, and leaves nothing open', async (t) 
   await t.rejects(serve(onSocket, socket), { message: /found a Unix socket \(listen\.path\)/ })
   await onSocket.close()
 
+  const inMesh = await configured(t, {
+    listen: { host: '127.0.0.1', port: 0, connect: { service: 'a' } },
+    discovery: { consul: { url: 'http://127.0.0.1:1' } }
+  })
+  const open = Fastify()
+  await t.rejects(async () => open.register(whole, inMesh), {
+    message: /listener default: connect works only in a process of the gateway: use `start`/
+  })
+  await open.close().catch(() => {})
+
   const taken = http.createServer().listen(0, '127.0.0.1')
   await once(taken, 'listening')
   t.teardown(() => taken.close())

@@ -191,7 +191,7 @@ export class RequestMesh {
       headers: value === undefined ? headers : joined(headers, ['content-type', 'application/json']),
       ...(value !== undefined && { body: JSON.stringify(value) })
     })
-    // It ends by itself, at the latest by a limit, and a call that nothing waits for may outlast the response.
+    // The body ends by itself, at the latest by a limit, and a call that nothing waits for may outlast the response.
     this.#open.delete(body)
     const text = await body.text()
     if (text === '') return null as T

@@ -214,7 +214,7 @@ t.test('runs leave no listener behind', async (t) => {
   watch(source)
   await eventually(() => of().runs > 50, 'many runs')
   const [ofSource] = made
-  // Those of the current run, or of the pause after it.
+  // The current run, or the pause after it, has one.
   t.ok(getEventListeners(ofSource!, 'abort').length <= 1)
   await source.close()
   t.strictSame(getEventListeners(ofSource!, 'abort'), [])

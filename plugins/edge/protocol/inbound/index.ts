@@ -24,7 +24,12 @@ export const servesCallers = ({ match = {} }: Pick<ShownRoute, 'match'>, listene
  */
 export default fp<Config>(
   async (fastify, config) => {
-    if (config.listeners.every(({ connect }) => connect === undefined)) return
+    const own = config.listeners.find(({ connect }) => connect !== undefined)
+    if (own === undefined) return
+    // A server of a program's own has no listener that ends TLS for the mesh: it would respond to everybody, in plain HTTP.
+    if (fastify.host === null && !fastify.dryRun) {
+      throw new Error(`listener ${own.name}: connect works only in a process of the gateway: use \`start\``)
+    }
     decorateUpstreamHeaders(fastify)
     const refused = meterOf(fastify).counter({
       name: 'jingwei_edge_callers_refused_total',
