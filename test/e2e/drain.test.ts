@@ -264,7 +264,7 @@ t.test('with npm start, a port that is in use is reported with the variable that
     await started({ ORDERS_PORT_2: port }),
     new RegExp(
       `: plugins\\[0\\]: .* the service orders cannot listen on 127\\.0\\.0\\.1:${port} \\(EADDRINUSE\\); ` +
-        'name another port in "options" and in services\\.orders\\.instances, or set the variable of both\n'
+        'name another port in "options" and in services\\.orders\\.instances, or set the variable of both \\(services\\.ts:\\d+:\\d+\\)\n'
     )
   )
 })
