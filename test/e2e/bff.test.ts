@@ -61,6 +61,7 @@ for (const [database, model] of (['central', 'decentralised'] as const satisfies
     t.equal(page.headers['content-type'], 'text/html; charset=utf-8')
     t.match(page.text, '<h1>Orders of')
     t.ok(page.headers['x-request-id'], 'as on any route of a gateway')
+    t.equal(page.headers['ratelimit-limit'], '20', 'the limit of the gateway applies to the page')
 
     const shown = await inBrowser(t.testdir({}), `${deployment.url}/?user=amy`)
     t.match(shown, '<h1>Orders of <span id="user">amy</span></h1>')
