@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 /** All concerns at once: each call ends exactly once, and all counts return to zero. */
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'

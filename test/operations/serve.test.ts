@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 // A server of a program's own with the gateway in it, run by `serve`.
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'

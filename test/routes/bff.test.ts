@@ -1,3 +1,4 @@
+// slow: takes about 5 s
 // Handlers of a backend for frontends: parallel calls with partial results, and composed streams. The examples run as they are.
 import { once } from 'node:events'
 import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'

@@ -1,3 +1,4 @@
+// slow: takes about 2 s
 /** Instances from Eureka: the registry and its changes, states, addresses, failures of servers. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

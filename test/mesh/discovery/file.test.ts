@@ -1,3 +1,4 @@
+// slow: takes about 2 s
 /** Instances from a watched file: formats, changes as programs make them, faults with their position. */
 import { mkdirSync, renameSync, rmSync, symlinkSync, writeFileSync } from 'node:fs'
 import { createServer } from 'node:http'

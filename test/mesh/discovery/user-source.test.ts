@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 /** Sources of users: what they publish is checked, and what they do wrong stays theirs. */
 import { createServer } from 'node:http'
 import type { AddressInfo } from 'node:net'

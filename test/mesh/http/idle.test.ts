@@ -1,3 +1,4 @@
+// slow: takes about 2 s
 /** Connections between two requests. */
 import { once } from 'node:events'
 import type { Socket } from 'node:net'
