@@ -1,15 +1,59 @@
-/** An authenticated caller. An edge concern or a plugin with `provides: [consumer]` sets it. */
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { EdgePolicy } from '../../config/schema.ts'
+
+/** An authenticated caller, frozen. An edge concern or a plugin with `provides: [consumer]` sets it. */
 export interface Consumer {
   /**
-   * The token's `sub`, for `jwt`; `ISSUER|SUB` where the routes accept tokens of several issuers. On a listener with
-   * `connect`, until a concern sets another: the name of the calling service.
+   * The name of a declared consumer. Else the token's `sub`, for `jwt`; `ISSUER|SUB` where the routes accept tokens of several
+   * issuers. On a listener with `connect`, until a concern sets another: the name of the calling service.
    */
   readonly id: string
+  /** Groups of a declared consumer, for rules that allow or refuse callers. */
+  readonly groups: readonly string[]
+  /** Tags of a declared consumer, for logs and services. */
+  readonly tags: readonly string[]
+  /** Options of concerns that the consumer has in place of those of the route. */
+  readonly edge: Readonly<Partial<EdgePolicy>>
 }
+
+/** A caller as code may set it: missing lists are empty. */
+export type GivenConsumer = Pick<Consumer, 'id'> & Partial<Consumer>
 
 declare module 'fastify' {
   interface FastifyRequest {
-    /** The caller, once authenticated. */
-    consumer: Consumer | null
+    /** The caller, once authenticated. An assigned object is copied and frozen. */
+    get consumer(): Consumer | null
+    set consumer(consumer: GivenConsumer | null)
   }
+}
+
+const none = Object.freeze([])
+const noOptions = Object.freeze({})
+
+/** Consumers that are complete, and so are not copied for each request. */
+const complete = new WeakSet<object>()
+
+/** Returns a frozen consumer, whose missing lists are empty. */
+export function consumerOf(given: GivenConsumer): Consumer {
+  if (complete.has(given)) return given as Consumer
+  const { groups = none, tags = none, edge = noOptions, ...rest } = given
+  const [ownGroups, ownTags] = [groups, tags].map((list) => Object.freeze([...list])) as [string[], string[]]
+  const consumer = Object.freeze({ ...rest, groups: ownGroups, tags: ownTags, edge })
+  complete.add(consumer)
+  return consumer
+}
+
+const CONSUMER = Symbol('consumer')
+
+/** Adds `request.consumer`. */
+export function decorateConsumer(fastify: FastifyInstance): void {
+  fastify.decorateRequest(CONSUMER, null)
+  fastify.decorateRequest('consumer', {
+    getter(this: FastifyRequest) {
+      return (this as { [CONSUMER]?: Consumer | null })[CONSUMER] ?? null
+    },
+    setter(this: FastifyRequest, given: GivenConsumer | null) {
+      Reflect.set(this, CONSUMER, given === null ? null : consumerOf(given))
+    }
+  } as { getter: (this: FastifyRequest) => Consumer | null })
 }

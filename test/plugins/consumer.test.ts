@@ -37,6 +37,24 @@ t.test('a limit by consumer counts the consumers that a plugin provides', async 
   t.equal(await statusWith('none'), 401)
 })
 
+t.test('a consumer that a plugin sets is complete, frozen and of its request only', async (t) => {
+  const module = `export default async function own (fastify) {
+    const given = { id: 'amy', groups: ['gold'] }
+    fastify.addHook('onRequest', async (request) => { if (request.query.as) request.consumer = given })
+    fastify.get('/own', async ({ consumer }) => {
+      const { groups = [], tags = [] } = consumer ?? {}
+      return { consumer, isFrozen: [consumer, groups, tags].every(Object.isFrozen), isCopy: consumer !== given }
+    })
+  }`
+  const root = await folder(t, { 'own.mjs': module })
+  const text = JSON.stringify({ listen: { port: 0 }, admin: false, plugins: [{ path: './own.mjs' }] })
+  const { url } = await listen(t, parseConfig(text, join(root, 'gateway.yaml')))
+  const get = async (query: string) => (await fetch(`${url}/own${query}`)).json()
+  const amy = { id: 'amy', groups: ['gold'], tags: [], edge: {} }
+  t.same(await get('?as=amy'), { consumer: amy, isFrozen: true, isCopy: true })
+  t.match(await get(''), { consumer: null })
+})
+
 t.test('a limit by consumer without a provider is a fault that names the remedy', async (t) => {
   const root = await folder(t, { 'keys.mjs': keys })
   t.throws(() => parseConfig(written('http://127.0.0.1:9', {}), join(root, 'gateway.yaml')), {

@@ -1,8 +1,10 @@
 // A Fastify with the edge concerns of a test, and routes that respond with the data that the service would receive.
+
 import type { FastifyInstance, FastifyPluginAsync, FastifyServerOptions, HTTPMethods } from 'fastify'
 import Fastify from 'fastify'
 import type { Config, EdgePolicy, RouteConfig } from '../../../config/schema.ts'
 import { headerFilter } from '../../../plugins/edge/bridge/upstream-headers.ts'
+import { decorateConsumer } from '../../../plugins/edge/consumer.ts'
 
 export interface TestRoute {
   name: string
@@ -39,7 +41,7 @@ async function build(
     redis: options.redis
   } as unknown as Config
   options.before?.(fastify)
-  fastify.decorateRequest('consumer', null)
+  decorateConsumer(fastify)
   for (const { plugin } of concerns) await fastify.register(plugin as FastifyPluginAsync<Config>, config)
   routes.forEach(({ name, method = ['GET', 'POST'], preflightOnly, also = [] }, index) => {
     for (const url of [`/${name}`, ...also]) {

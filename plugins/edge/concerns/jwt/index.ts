@@ -15,6 +15,7 @@ import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Consumer } from '../../consumer.ts'
+import { consumerOf } from '../../consumer.ts'
 import { checkConsumerNames, checkJwt, isPem } from './check.ts'
 import { claimAt } from './claims.ts'
 import { issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
@@ -214,7 +215,7 @@ function callerOf(
   freeze(claims)
   const id = nameOf(claims)
   return {
-    consumer: id === null ? null : Object.freeze({ id }),
+    consumer: id === null ? null : consumerOf({ id }),
     headers: forward.flatMap(([claim, header]) => {
       const value = headerValue(claimAt(claims, claim))
       return value === undefined ? [] : [[header, value] as const]

@@ -1,6 +1,8 @@
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { Admission, Inbound, MeshCaller } from '../../../seam.ts'
+import type { Consumer } from '../../consumer.ts'
+import { consumerOf } from '../../consumer.ts'
 
 /** Property of a connection with its caller. */
 const CALLER = Symbol('caller in the mesh')
@@ -12,14 +14,14 @@ export class ConnectionCaller {
   /** Value of `x-forwarded-client-cert` for services, in Envoy's format. */
   readonly forwarded: string
   /** One frozen object per connection. */
-  readonly consumer: { readonly id: string }
+  readonly consumer: Consumer
 
   /** `inbound` returns the service as which the listener accepts calls now. */
   constructor(inbound: () => Inbound | null, caller: MeshCaller, { own, hash }: { own: string; hash: string }) {
     this.#inbound = inbound
     this.#caller = caller
     this.forwarded = `By=${quoted(own)};Hash=${hash};URI=${quoted(caller.id)}`
-    this.consumer = Object.freeze({ id: caller.service })
+    this.consumer = consumerOf({ id: caller.service })
   }
 
   /** Returns the current decision; it may change while the connection is open. */
