@@ -41,6 +41,8 @@ export class Protections {
   }
 
   #protecting({ edge }: Protected): [string, unknown][] {
-    return Object.entries(edge).filter(([name]) => !this.#harmless.has(name))
+    // In shadow mode, a concern refuses nothing.
+    const isShadow = (options: { mode?: unknown } | null | undefined) => options?.mode === 'shadow'
+    return Object.entries(edge).filter(([name, options]) => !this.#harmless.has(name) && !isShadow(options))
   }
 }

@@ -215,6 +215,8 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
   asWritten.push('jingwei_forward_calls_total{service,outcome}', 'jingwei_forward_call_duration_seconds{service}')
   // These need certificates, or Consul.
   asWritten.push(...withIdentity)
+  // This needs a concern in shadow mode.
+  asWritten.push('jingwei_edge_shadow_refusals_total{concern,route}')
   const listed = [...text('plugins/operations/metrics.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(
     ([, name]) => name!
   )

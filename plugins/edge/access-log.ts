@@ -74,6 +74,7 @@ export default edgeConcern({
           error: request.failure ?? undefined,
           reason: request.refusalReason ?? undefined,
           cause: request.failureCause ?? undefined,
+          shadow: request.shadowRefusals ?? undefined,
           listener: hasSeveralListeners ? request.listener : undefined,
           direction: hasServices ? request.direction : undefined,
           traceId: traceIdOf(request.headers.traceparent)

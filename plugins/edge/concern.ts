@@ -14,6 +14,8 @@ import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import { attach, edgeRouteOf } from './attach.ts'
+import type { RecordRefusal, RefusingHook } from './shadow.ts'
+import { inShadow, isShadow, mayRefuse, shadowRecorder } from './shadow.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
 
@@ -32,6 +34,8 @@ export interface EdgeConcern {
   readonly plugin: Plugin
   /** Returns whether the concern is in force on a route. */
   readonly isOn: (route: ShownRoute, listeners: Config['listeners']) => boolean
+  /** Returns whether the concern only counts its refusals on a route. Absent: it has no shadow mode. */
+  readonly isShadow?: (route: ShownRoute) => boolean
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
@@ -122,11 +126,16 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   /**
    * Called once. Returns a function that is called for each route that enables the concern, with the options in force on
    * the route. That function returns the hooks of the route, or null for none.
+   *
+   * If the options have `mode: shadow`, errors of hooks before the response are only counted. A hook that refuses a request
+   * by a response of its own calls `shadow` instead, which is null in every other mode.
    */
   plugin(
     fastify: FastifyInstance,
     context: ConcernContext
-  ): Promise<(options: Exclude<Static<S>, false>, route: RouteOptions) => RouteHooks | null>
+  ): Promise<
+    (options: Exclude<Static<S>, false>, route: RouteOptions, shadow: RecordRefusal | null) => RouteHooks | null
+  >
 }
 
 /** Returns the name that `routes` and `explain` show: `rate-limit` for `rateLimit`. */
@@ -182,6 +191,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     name: displayName(key.name),
     keys: [{ ...key, levels } as Key, ...more],
     isOn: (route) => optionsFor(route) !== null,
+    isShadow: (route) => isShadow(optionsFor(route)),
     ownRoutes,
     commands,
     tries,
@@ -200,10 +210,15 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
           if (route === undefined) return
           const options = optionsFor(route)
-          const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions)
+          const shadow = isShadow(options) ? shadowRecorder(meterOf(fastify), displayName(key.name), route.name) : null
+          const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow)
           checkHooks(key.name, hooks)
           for (const [phase, each] of Object.entries(hooks ?? {})) {
-            for (const hook of [each ?? []].flat()) attach(routeOptions, phase as Phase, hook)
+            for (const hook of [each ?? []].flat()) {
+              const isShadowed = shadow !== null && mayRefuse(phase)
+              const attached = isShadowed ? (inShadow(hook as RefusingHook, shadow) as typeof hook) : hook
+              attach(routeOptions, phase as Phase, attached)
+            }
           }
         })
       },

@@ -3,7 +3,7 @@ import type { Config } from '../../config/schema.ts'
 import type { EdgeConcern, ShownRoute } from './concern.ts'
 
 type OnRoute = (route: RouteOptions) => void
-type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'keys' | 'ownRoutes'>
+type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'isShadow' | 'keys' | 'ownRoutes'>
 
 /** A position relative to a concern; exactly one of the two keys. */
 export interface Order {
@@ -59,9 +59,11 @@ export class EdgeOrder {
     return this.concerns.flatMap((concern) => keyOf(concern) ?? [])
   }
 
-  /** Returns the names of the concerns in force on a route, in order. */
+  /** Returns the names of the concerns in force on a route, in order, with ` (shadow)` after those in shadow mode. */
   namesOn(route: ShownRoute): string[] {
-    return this.concerns.flatMap(({ name, isOn }) => (isOn(route, this.#listeners) ? [name] : []))
+    return this.concerns.flatMap(({ name, isOn, isShadow }) =>
+      isOn(route, this.#listeners) ? [isShadow?.(route) ? `${name} (shadow)` : name] : []
+    )
   }
 
   /** All concerns in order. Users' concerns are included before the first plugin starts. */

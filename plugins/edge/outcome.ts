@@ -1,6 +1,7 @@
 /** Facts about a response for the access log: its time to first byte, its source, and the reason of a refusal. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { SeamError, SeamReason } from '../seam.ts'
+import type { ShadowRefusal } from './shadow.ts'
 
 /** A call of a composed route, for the access log. */
 export interface PartialCall {
@@ -23,6 +24,8 @@ declare module 'fastify' {
     firstByteMs: number | null
     /** Reason of a refusal that the error code leaves open: a word from a closed list, never a part of the request. */
     refusalReason: string | null
+    /** Refusals of concerns in shadow mode; null if there is none. */
+    shadowRefusals: ShadowRefusal[] | null
     /** True if a concern of the gateway responds itself, with something other than an error. */
     isOwnResponse: boolean
   }
@@ -32,6 +35,7 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('isTimed', false)
   fastify.decorateRequest('firstByteMs', null)
   fastify.decorateRequest('refusalReason', null)
+  fastify.decorateRequest('shadowRefusals', null)
   fastify.decorateRequest('isOwnResponse', false)
   fastify.decorateRequest('partialCalls', null)
 }
