@@ -67,12 +67,9 @@ export type { Serving } from './plugins/operations/serve.ts'
 export { serve } from './plugins/operations/serve.ts'
 
 // Loaded by the first configuration that has them.
-const edgeHalf = moduleOnFirstUse<typeof import('./plugins/edge-half.mts')>('./plugins/edge-half.mts', import.meta.url)
-const sidecarHalf = moduleOnFirstUse<typeof import('./plugins/sidecar-half.mts')>(
-  './plugins/sidecar-half.mts',
-  import.meta.url
-)
-const meshHalf = moduleOnFirstUse<typeof import('./plugins/mesh-half.mts')>('./plugins/mesh-half.mts', import.meta.url)
+const edgeHalf = moduleOnFirstUse<typeof import('./plugins/edge-half.mts')>('plugins/edge-half.mts')
+const sidecarHalf = moduleOnFirstUse<typeof import('./plugins/sidecar-half.mts')>('plugins/sidecar-half.mts')
+const meshHalf = moduleOnFirstUse<typeof import('./plugins/mesh-half.mts')>('plugins/mesh-half.mts')
 
 /** Returns the edge for a configuration: the gateway's, or that of a sidecar, which has no concerns of its own. */
 const edgeOf = ({ isSidecar }: Config) => (isSidecar ? sidecarHalf() : edgeHalf())

@@ -2,6 +2,7 @@
 import { findPackageJSON } from 'node:module'
 import { resolve } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { home } from '../plugins/home.ts'
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkFile, namesIn } from './checked.ts'
 import type { Checked } from './concern.ts'
@@ -39,9 +40,7 @@ function checkPlugin(index: number, checked: Checked): void {
   const { package: name } = plugin
   if (name === undefined || plugin.path !== undefined || !report.usable(`${at}/package`)) return
   if (!isInstalled(name, checked.absolute('.'))) {
-    const near = [checked.absolute('.'), import.meta.dirname].flatMap((folder) =>
-      namesIn(resolve(folder, 'node_modules'))
-    )
+    const near = [checked.absolute('.'), home].flatMap((folder) => namesIn(resolve(folder, 'node_modules')))
     report.fault(
       `${at}/package`,
       `no such package: ${name}${didYouMean(name, near)}; install it with npm in the folder of this file`

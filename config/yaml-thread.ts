@@ -1,5 +1,6 @@
-/** Runs the YAML parser in a worker thread; this module is also the program of that thread. */
+/** Runs the YAML parser in a worker thread; this module is also the program of that thread, which the build therefore keeps as a file of its own. */
 import { isMainThread, parentPort, Worker, workerData } from 'node:worker_threads'
+import { moduleFile } from '../plugins/home.ts'
 import type { Position } from './faults.ts'
 import type { ParsedYaml } from './yaml-source.ts'
 import { parseYaml, SyntaxFault } from './yaml-source.ts'
@@ -20,7 +21,11 @@ type Outcome =
 export async function parseInThread(yaml: string): Promise<ParsedYaml> {
   const { promise, resolve, reject } = Promise.withResolvers<Outcome>()
   // Empty environment and options: those of this process may contain secrets, hooks and a debugger.
-  const worker = new Worker(new URL(import.meta.url), { workerData: { yaml } satisfies Task, env: {}, execArgv: [] })
+  const worker = new Worker(moduleFile('config/yaml-thread.ts'), {
+    workerData: { yaml } satisfies Task,
+    env: {},
+    execArgv: []
+  })
   worker.on('message', resolve)
   worker.on('error', reject)
   worker.on('exit', (code) => reject(new Error(`the thread that parses YAML has ended with code ${code}`)))

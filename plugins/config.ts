@@ -9,9 +9,9 @@ import { kindOf } from './thrown.ts'
 
 type Warn = (warning: Fault) => void
 
-const edgeHalf = moduleOnFirstUse<typeof import('./edge-half.mts')>('./edge-half.mts', import.meta.url)
-const sidecarHalf = moduleOnFirstUse<typeof import('./sidecar-half.mts')>('./sidecar-half.mts', import.meta.url)
-const meshHalf = moduleOnFirstUse<typeof import('./mesh-half.mts')>('./mesh-half.mts', import.meta.url)
+const edgeHalf = moduleOnFirstUse<typeof import('./edge-half.mts')>('plugins/edge-half.mts')
+const sidecarHalf = moduleOnFirstUse<typeof import('./sidecar-half.mts')>('plugins/sidecar-half.mts')
+const meshHalf = moduleOnFirstUse<typeof import('./mesh-half.mts')>('plugins/mesh-half.mts')
 
 export const loader = new Loader({
   // Getters: a configuration without the mesh loads none of its modules, and a sidecar's none of the edge's concerns.

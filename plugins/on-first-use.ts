@@ -1,6 +1,6 @@
 import { createRequire } from 'node:module'
 import { isAbsolute } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { moduleFile } from './home.ts'
 
 const require = createRequire(import.meta.url)
 
@@ -26,14 +26,11 @@ export function onFirstUse<T>(name: string): () => T {
 }
 
 /**
- * Does the same for a module of this program, such as the half that a configuration does without. `path` is relative to the
- * file `from` (`import.meta.url`) and has the extension `.mts`; see `mesh-half.mts`. The module and its imports must have no
+ * Does the same for a module of this program, such as the half that a configuration does without. `source` is relative to
+ * the folder of the program and has the extension `.mts`; see `mesh-half.mts`. The module and its imports must have no
  * top-level `await`.
  */
-export function moduleOnFirstUse<T>(path: string, from: string): () => T {
-  const isBuilt = from.endsWith('.js')
-  return onFirstUse<T>(fileURLToPath(new URL(isBuilt ? path.replace(/\.mts$/, '.mjs') : path, from)))
-}
+export const moduleOnFirstUse = <T>(source: string): (() => T) => onFirstUse<T>(moduleFile(source))
 
 function load<T>(name: string): T {
   try {

@@ -2,6 +2,7 @@
 import { realpathSync } from 'node:fs'
 import { dirname, join, relative, sep } from 'node:path'
 import { fileURLToPath } from 'node:url'
+import { home } from './home.ts'
 
 /** The module of a plugin: an absolute path, or the name of a package. */
 export interface PluginSource {
@@ -14,9 +15,6 @@ interface Frame {
   readonly line: string
   readonly column: string
 }
-
-/** Folder of the gateway's own code. */
-const home = dirname(import.meta.dirname)
 
 /** Maximum depth of the chain of causes, which may be circular. */
 const mostCauses = 5

@@ -60,10 +60,13 @@ const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts', 'plugins/mesh/d
 /** Pauses in long work; routes, which take a while to add, use it too. */
 const timeSlices = 'plugins/time-slices.ts'
 
+/** Place of the files of the program: the only module that uses its own path, which a build changes. */
+const ownPlace = 'plugins/home.ts'
+
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/thrown-at.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
-  'plugins/listener-of.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', timeSlices
+  'plugins/listener-of.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', timeSlices, ownPlace
 ] // biome-ignore format: a list
 
 /** The only file that loads Node's HTTP module: `import` of it loads Node's own undici as well. */
@@ -99,7 +102,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
       ? null
       : 'the seam imports types of Node, undici and the configuration'
   }
-  if (target === timeSlices || target === nodeHttp) return null
+  if (target === timeSlices || target === nodeHttp || target === ownPlace) return null
   if (target === 'node:http' && !typeOnly && !within('config/examples')(file))
     return `values of node:http are those of ${nodeHttp}`
   if (shared.includes(file)) return isNode(target) ? null : 'what all may import imports nothing but Node'
@@ -384,6 +387,13 @@ t.test('log lines name the request id requestId and the error err, which is an o
   ]) {
     t.strictSame(faultsOf(good), [], good)
   }
+})
+
+t.test('modules do not use their own path, which the build changes', async (t) => {
+  const uses = /import\.meta\.(?:dirname|filename)|new URL\([^)]*import\.meta\.url/
+  const product = [...sources].filter(([file]) => !within('config/examples')(file) && !within('config/starter')(file))
+  const users = product.filter(([, source]) => uses.test(withoutComments(source))).map(([file]) => file)
+  t.strictSame(users.sort(), [command, ownPlace])
 })
 
 t.test('source files have at most 300 lines', async (t) => {

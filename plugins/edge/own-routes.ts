@@ -12,6 +12,7 @@ import { declaredBy } from '../../config/declared.ts'
 import { instancesKey } from '../../config/instances.ts'
 import { ConfigError, Loader } from '../../config/load.ts'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
+import { moduleFile } from '../home.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import type { EdgeConcern } from './concern.ts'
 import type { EdgeOrder } from './order.ts'
@@ -146,7 +147,7 @@ export class OwnRoutes {
       services: { own: { instances: ['http://localhost'] } },
       routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],
       // Satisfies the loader's check of `provides`; `#policyOf` checks it later with the plugins of the route.
-      plugins: [{ path: import.meta.filename, provides: ['consumer'] }]
+      plugins: [{ path: moduleFile('app.ts'), provides: ['consumer'] }]
     })
     const read = routes[0]!.edge as Written
     return { ...taken, ...Object.fromEntries(Object.keys(written).map((name) => [name, read[name]])) }

@@ -1,11 +1,13 @@
 /** Version of the program and the configuration file in use, for the log, the admin port and metrics. */
 import { readFileSync } from 'node:fs'
 import { findPackageJSON } from 'node:module'
+import { pathToFileURL } from 'node:url'
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
+import { home } from '../home.ts'
 import type { LastLoad } from './host.ts'
 
-const manifest = readFileSync(findPackageJSON('..', import.meta.url)!, 'utf8')
+const manifest = readFileSync(findPackageJSON(pathToFileURL(`${home}/`))!, 'utf8')
 export const { version } = JSON.parse(manifest) as { version: string }
 
 const startedAt = new Date(performance.timeOrigin).toISOString()

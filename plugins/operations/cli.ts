@@ -9,6 +9,7 @@ import { line } from '../../config/faults.ts'
 import { ConfigError } from '../../config/load.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config } from '../../config/schema.ts'
+import { home } from '../home.ts'
 import { METHODS } from '../node-http.ts'
 import { version } from './about.ts'
 import { count } from './banner.ts'
@@ -22,8 +23,6 @@ import { runReadyHooks } from './ready-hooks.ts'
 import { targetText } from './route-target.ts'
 import { table } from './table.ts'
 import { helpText, startedAs } from './usage.ts'
-
-const home = join(import.meta.dirname, '../..')
 
 export interface Gateways {
   /** Loads a file with the concerns of its plugins. */

@@ -2,7 +2,6 @@
 import { createHash } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { registerHooks } from 'node:module'
-import { extname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import type { FastifyPluginAsync, FastifyPluginCallback } from 'fastify'
 import type { Key } from '../../config/concern.ts'
@@ -11,6 +10,7 @@ import { inTime } from '../../config/in-time.ts'
 import type { PluginOptions } from '../../config/schema.ts'
 import type { PluginSourceKey } from '../../config/source-definition.ts'
 import { looksLikeSource, sourceFault } from '../../config/source-definition.ts'
+import { moduleFile } from '../home.ts'
 
 export type AnyPlugin = FastifyPluginAsync | FastifyPluginCallback
 
@@ -85,7 +85,7 @@ export async function importPlugin(
 
 /** Entry of the package for plugins. */
 const helpers = 'jingwei/plugin'
-const ownHelpers = join(import.meta.dirname, `../plugin-api${extname(import.meta.filename)}`)
+const ownHelpers = moduleFile('plugins/plugin-api.ts')
 
 let isProvided = false
 

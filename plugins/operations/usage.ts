@@ -1,5 +1,6 @@
 /** The help text, and the command line that messages suggest. */
 import { basename } from 'node:path'
+import { home, isBuilt } from '../home.ts'
 
 const byNode = 'node app.ts'
 
@@ -36,8 +37,8 @@ export function startedAs(config: string | undefined): string {
 /** Returns the command by which this program was started. */
 function program(isByNpm: boolean): string {
   // In a checkout, npm finds the right Node where the one on PATH is too old.
-  if (import.meta.filename.endsWith('.ts')) return isByNpm ? 'npm -s start --' : byNode
-  const isInstalled = /[\\/]node_modules[\\/]/.test(import.meta.filename) || basename(process.argv[1]!) === 'jingwei'
+  if (!isBuilt) return isByNpm ? 'npm -s start --' : byNode
+  const isInstalled = /[\\/]node_modules[\\/]/.test(home) || basename(process.argv[1]!) === 'jingwei'
   if (!isInstalled) return 'node dist/app.js'
   return isByNpm ? 'npx jingwei' : 'jingwei'
 }

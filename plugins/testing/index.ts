@@ -10,7 +10,6 @@
 import { Readable, Writable } from 'node:stream'
 import type { FastifyInstance, InjectOptions, LightMyRequestResponse } from 'fastify'
 import { pino } from 'pino'
-import { build } from '../../app.ts'
 import { ConfigError } from '../../config/load.ts'
 import { markListener } from '../listener-of.ts'
 import { serializers } from '../operations/logging.ts'
@@ -85,6 +84,8 @@ export async function testGateway(options: TestGatewayOptions): Promise<TestGate
   const scripted = new ScriptedServices(config, services, clock)
   const lines: Record<string, unknown>[] = []
   const meshDeps = { discovery: scripted, transport: scripted.transport, now: clock.now, timers: clock.timers }
+  // Imported here, so that the built `app.js`, which is also a program, has its code in its own file.
+  const { build } = await import('../../app.ts')
   const server = build(config, { log: logInto(lines), clock, meshDeps })
   const close = async () => {
     scripted.endDelays()

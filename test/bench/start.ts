@@ -79,7 +79,7 @@ async function served({ name, program, isGateway }: Subject) {
 
 try {
   for (const name of ['package.json', 'node_modules']) symlinkSync(join(checkout, name), join(folder, name))
-  const built = await runToEnd('node', [join(checkout, '.ci/build.ts'), join(folder, 'dist'), '--no-maps'])
+  const built = await runToEnd('node', [join(checkout, '.ci/build.ts'), join(folder, 'dist'), '--package'])
   if (built.code !== 0) throw new Error(built.stderr)
   // The types are stripped here: loading the stripper in the subject would cost 20 MB.
   const reference = readFileSync(join(import.meta.dirname, 'subjects/fastify-http-proxy.ts'), 'utf8')

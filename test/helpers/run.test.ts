@@ -48,6 +48,10 @@ t.test('a failure is reported with its place, and a crash counts as a failure', 
   t.match(stdout, /\+2/)
   t.match(stdout, /exitCode: 3/)
   t.equal(last, '1 passed, 3 failed')
+  const [, summary = ''] = stdout.split('\nFailed:\n')
+  t.match(summary, /^✖ a\.test\.ts\n {2}✖ .*sum › adds up$/m, 'each failure is listed again at the end')
+  t.match(summary, /^✖ b\.test\.ts$/m)
+  t.notMatch(summary, /^✔/m)
   t.equal(code, 1)
 })
 

@@ -26,7 +26,7 @@ const child = spawn(process.execPath, [join(tap, bin.tap), '--reporter=tap', ...
 })
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => child.kill(signal))
 
-const { parser, tally } = tallyOf((text) => process.stdout.write(text))
+const { parser, tally, failures } = tallyOf((text) => process.stdout.write(text))
 child.stdout.pipe(parser)
 const [code, signal] = (await once(child, 'close')) as [number | null, NodeJS.Signals | null]
 
@@ -35,5 +35,7 @@ if (code !== 0 && tally.failed === 0) {
   console.log(`✖ tap ended with ${signal ?? code}`)
 }
 if (tally.passed + tally.failed === 0) console.log('✖ no test ran')
+// Again at the end, where they are found even if the log was cut.
+if (failures.length > 0) console.log(`\nFailed:\n${failures.join('')}`)
 process.exitCode = tally.failed > 0 || tally.passed === 0 ? 1 : 0
 console.log(tally.line)

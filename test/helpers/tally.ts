@@ -30,21 +30,25 @@ export class Tally {
 
 const keptPrints = 200
 
-/** A parser to write TAP into; the tally is whole once it has ended. */
-export function tallyOf(tell: (text: string) => void): { parser: Parser; tally: Tally } {
+/** A parser to write TAP into. Once it has ended, the tally is whole, and `failures` has the failed tests of each file. */
+export function tallyOf(tell: (text: string) => void): { parser: Parser; tally: Tally; failures: string[] } {
   const parser = new Parser()
   const tally = new Tally()
+  const failures: string[] = []
   follow(parser, tally, [], (file, result) => {
     const { ok, name, time } = result
     const duration = time === null ? '' : ` (${(time / 1000).toFixed(1)} s)`
     tell(`${ok ? '✔' : '✖'} ${name}: ${file.line}${duration}\n`)
-    for (const note of ok ? [] : file.notes) tell(indent(note))
+    if (ok) return
+    for (const note of file.notes) tell(indent(note))
+    const failed = file.notes.filter((note) => note.startsWith('✖'))
+    failures.push(`✖ ${name}\n${failed.map(indent).join('')}`)
   })
   parser.on('bailout', (reason: string) => {
     tally.failed++
     tell(`✖ bailed out: ${reason}\n`)
   })
-  return { parser, tally }
+  return { parser, tally, failures }
 }
 
 /** Name of the subtest that follows those of a file, where several files share a process. */

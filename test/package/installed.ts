@@ -38,10 +38,10 @@ export async function install(t: Test, team: string): Promise<Installed> {
   const [source, folder] = [join(root, 'package'), join(root, 'team')]
   cpSync(team, folder, { recursive: true })
   const { files } = JSON.parse(readFileSync(join(home, 'package.json'), 'utf8')) as { files: string[] }
-  const pages = files
+  const further = files
     .filter((pattern) => !pattern.includes('dist'))
     .flatMap((pattern) => globSync(pattern, { cwd: home }))
-  for (const file of ['package.json', 'README.md', 'LICENSE', ...pages]) {
+  for (const file of ['package.json', 'README.md', 'LICENSE', ...further]) {
     cpSync(join(home, file), join(source, file), { recursive: true })
   }
   const run = async (cwd: string, command: string, args: string[]) => {
@@ -53,7 +53,7 @@ export async function install(t: Test, team: string): Promise<Installed> {
     if (code !== 0) throw new Error(`${command} ${args.join(' ')} ended with ${code}: ${stderr}${stdout}`)
     return stdout
   }
-  await succeed(source, process.execPath, join(home, '.ci/build.ts'), join(source, 'dist'), '--no-maps')
+  await succeed(source, process.execPath, join(home, '.ci/build.ts'), join(source, 'dist'), '--package')
   const [packed] = JSON.parse(await succeed(source, 'npm', 'pack', '--ignore-scripts', '--json')) as [
     { filename: string; size: number; files: { path: string }[] }
   ]
