@@ -3,6 +3,7 @@ import type { Steps } from '../plugins/time-slices.ts'
 import { checkFacts } from './check-facts.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
+import { writtenTargets } from './targets.ts'
 
 export function* checkConcerns(checked: Checked): Steps<void> {
   const { data, keys } = checked
@@ -20,13 +21,10 @@ export function* checkConcerns(checked: Checked): Steps<void> {
       yield
       const at = pointer('/routes', index)
       if (!checked.report.usable(at)) continue
-      for (const half of halves) {
-        checkSection(`${at}/${half}`, route[half], keys[half], route.service ?? null, checked)
-      }
-      if (!checked.report.usable(`${at}/compose`) || !checked.report.usable(`${at}/compose/calls`)) continue
-      for (const [name, call] of Object.entries(route.compose?.calls ?? {})) {
-        const place = pointer(at, 'compose', 'calls', name)
-        if (checked.report.usable(place)) checkSection(`${place}/mesh`, call.mesh, keys.mesh, call.service, checked)
+      checkSection(`${at}/edge`, route.edge, keys.edge, route.service ?? null, checked)
+      for (const { at: place, services, mesh } of writtenTargets(at, route, checked.report)) {
+        const [service = null, ...others] = services
+        checkSection(`${place}/mesh`, mesh, keys.mesh, others.length === 0 ? service : null, checked)
       }
     }
   }

@@ -1,6 +1,5 @@
 /** Checks that each fact on which a concern relies, such as the consumer, is provided on the same route. */
 import type { Steps } from '../plugins/time-slices.ts'
-import { referencesIn } from './compose/order.ts'
 import type { Checked, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 import { pluginName } from './schema/plugin.ts'
@@ -50,18 +49,9 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
     const at = pointer('/routes', index, 'edge')
     if (!report.usable(at) || report.unknownKeyIn(at)) continue
     if (!report.sound('/plugins') || !report.sound(pointer('/routes', index, 'plugins'))) continue
-    const byPlugin = (fact: Fact) =>
-      hasCallers(data, route) || data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
+    const byPlugin = (fact: Fact) => isProvidedByPlugin(fact, data, route)
     const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
     const policy = { ...data.edge, ...route.edge }
-    const place = pointer('/routes', index, 'compose')
-    if (report.sound(place) && usesConsumer(route) && !byPlugin('consumer')) {
-      const providers = providersOf(keys.edge, 'consumer').map(({ name }) => name)
-      if (!providers.some((name) => Reflect.get(policy, name))) {
-        const advice = [...providers, 'a plugin that declares provides: [consumer]'].join(' or ')
-        report.fault(place, `templates use the consumer, but nothing on this route identifies it; add ${advice}`, 'key')
-      }
-    }
     for (const lack of missingFacts(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
       const { key, option, message } = lack
       const involved = [key, ...providersOf(keys.edge, key.needs!.fact)]
@@ -71,14 +61,28 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
   }
 }
 
-/** Returns whether templates of a composed route use the consumer or its claims. Faults of templates are reported elsewhere. */
-function usesConsumer({ compose }: WrittenRoute): boolean {
-  if (compose === undefined) return false
-  try {
-    return referencesIn(compose).some(({ source }) => source.of === 'consumer' || source.of === 'claims')
-  } catch {
-    return false
-  }
+/**
+ * Returns who could provide a fact, for messages: nothing on this route does. Null if something does, or if the keys from
+ * which this would follow have faults.
+ */
+export function lackingProviders(
+  fact: Fact,
+  at: string,
+  route: WrittenRoute,
+  { data, report, keys }: Checked
+): string | null {
+  const keysAreSound = ['/plugins', `${at}/plugins`, '/edge', `${at}/edge`].every((place) => report.sound(place))
+  if (!keysAreSound || keys.lackConcerns || isProvidedByPlugin(fact, data, route)) return null
+  const providers = providersOf(keys.edge, fact).map(({ name }) => name)
+  const policy = { ...data.edge, ...route.edge }
+  if (providers.some((name) => Reflect.get(policy, name))) return null
+  return [...providers, `a plugin that declares provides: [${fact}]`].join(' or ')
+}
+
+function isProvidedByPlugin(fact: Fact, data: Written, route: WrittenRoute): boolean {
+  return (
+    hasCallers(data, route) || data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
+  )
 }
 
 /** Returns whether services reach a route through the mesh: the calling service is the consumer. */

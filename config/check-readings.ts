@@ -16,6 +16,7 @@ import type { RouteTable } from './route-table.ts'
 import { methodsOf } from './route-table.ts'
 import type { RouteTables } from './route-tables.ts'
 import type { Written } from './schema.ts'
+import { writtenTargets } from './targets.ts'
 
 type Route = Written['routes'][number]
 
@@ -36,6 +37,8 @@ export function* checkReadings(checked: Checked, tables: RouteTables<number>): S
   const protections = new Protections(keys)
   const namesOf: NamesOf = ({ edge, config, plugins }) =>
     protections.namesOf({ edge: { ...data.edge, ...edge }, config, plugins })
+  const servicesOf = (index: number) =>
+    writtenTargets(pointer('/routes', index), data.routes[index]!, report).flatMap(({ services }) => services)
   // If all routes have the same concerns, none can lack any.
   const kinds = new Set<string>()
   for (const route of data.routes) {
@@ -51,10 +54,12 @@ export function* checkReadings(checked: Checked, tables: RouteTables<number>): S
     const each = pathPatterns(route.match.path).flatMap((pattern) =>
       tables.with(route.match).map((table) => ({ pattern, table }))
     )
-    const open = exposedOnOtherListener(route, tables, data, namesOf)
+    const services = new Set(servicesOf(index))
+    const sharesService: SharesService = (other) => servicesOf(other).some((service) => services.has(service))
+    const open = exposedOnOtherListener(route, tables, data, namesOf, sharesService)
     if (open !== null) report.warn(`${at}/match/listeners`, open)
     for (const { pattern, table } of each) {
-      const warning = exposed(route, pattern, paths, table, data, namesOf)
+      const warning = exposed(route, pattern, paths, table, data, namesOf, sharesService)
       if (warning === null) continue
       report.warn(`${at}/match/path`, warning)
       break
@@ -69,7 +74,8 @@ function exposed(
   paths: PathReadings,
   table: RouteTable<number>,
   data: Written,
-  namesOf: NamesOf
+  namesOf: NamesOf,
+  sharesService: SharesService
 ): string | null {
   const segments = sampleOf(pattern)
   if (segments === null) return null
@@ -79,7 +85,7 @@ function exposed(
     const found = table.find({ method, host, path, headers: route.match.headers ?? {} })
     const other = found === null || found.ambiguous ? undefined : data.routes[found.value]
     if (other === undefined || other === route) continue
-    if (sameService && !servicesOf(route).some((service) => servicesOf(other).includes(service))) continue
+    if (sameService && !sharesService(found!.value)) continue
     const missing = lacks(other, route, namesOf)
     if (missing.length === 0) continue
     const text = `/${path.segments.join('/')}${path.trailingSlash ? '/' : ''}`
@@ -98,7 +104,8 @@ function exposedOnOtherListener(
   route: Route,
   tables: RouteTables<number>,
   data: Written,
-  namesOf: NamesOf
+  namesOf: NamesOf,
+  sharesService: SharesService
 ): string | null {
   const { hosts, headers = {}, listeners, path } = route.match
   if (listeners === undefined) return null
@@ -113,7 +120,7 @@ function exposedOnOtherListener(
     for (const { name } of others) {
       const found = tables.of(name).find({ method, host, path: read, headers })
       const other = found === null ? undefined : data.routes[found.value]
-      if (other === undefined || !servicesOf(route).some((service) => servicesOf(other).includes(service))) continue
+      if (other === undefined || !sharesService(found!.value)) continue
       const missing = lacks(other, route, namesOf)
       if (missing.length === 0) continue
       const reached = `on the listener "${name}" the route "${other.name}" forwards this path to the same service`
@@ -193,6 +200,9 @@ function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
   }
 }
 
+/** A function that returns whether a route calls a service that the route with this index calls, too. */
+type SharesService = (other: number) => boolean
+
 /** A function that returns the names of the concerns that protect a route. */
 type NamesOf = (route: Route) => string[]
 
@@ -200,9 +210,4 @@ type NamesOf = (route: Route) => string[]
 function lacks(other: Route, route: Route, namesOf: NamesOf): string[] {
   const has = new Set(namesOf(other))
   return namesOf(route).filter((name) => !has.has(name))
-}
-
-function servicesOf({ service, split, compose }: Route): string[] {
-  if (compose !== undefined) return Object.values(compose.calls).map((call) => call.service)
-  return service === undefined ? (split ?? []).map((share) => share.service) : [service]
 }

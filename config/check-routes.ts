@@ -16,6 +16,7 @@ import { costFault } from './regex-cost.ts'
 import { methodsOf } from './route-table.ts'
 import { RouteTables } from './route-tables.ts'
 import type { Written } from './schema.ts'
+import { writtenTargets } from './targets.ts'
 
 type Route = Written['routes'][number]
 
@@ -66,24 +67,24 @@ function checkTarget(at: string, route: Route, checked: Checked): void {
 }
 
 /** Checks that the subsets in a route exist in its service, or in the services of its split. */
-function checkSubsets(at: string, { service, split, mesh, stickOn, compose }: Route, checked: Checked): void {
+function checkSubsets(at: string, route: Route, checked: Checked): void {
   const { report } = checked
+  const { split, mesh, stickOn } = route
   if (stickOn !== undefined && split === undefined && report.usable(`${at}/stickOn`)) {
     report.fault(`${at}/stickOn`, 'no effect without "split"', 'key')
   }
   if (!report.sound(`${at}/split`) || !report.usable(`${at}/service`)) return
-  checkSubset(`${at}/mesh/subset`, service, mesh?.subset, checked)
-  if (report.sound(`${at}/compose`)) {
-    for (const [name, call] of Object.entries(compose?.calls ?? {})) {
-      const own = pointer(at, 'compose', 'calls', name, 'mesh', 'subset')
-      const isOwn = call.mesh?.subset !== undefined
-      checkSubset(isOwn ? own : `${at}/mesh/subset`, call.service, call.mesh?.subset ?? mesh?.subset, checked)
-    }
-  }
   split?.forEach((share, index) => {
     checkSubset(pointer(at, 'split', index, 'subset'), share.service, share.subset, checked)
     if (share.subset === undefined) checkSubset(`${at}/mesh/subset`, share.service, mesh?.subset, checked)
   })
+  if (split !== undefined) return
+  for (const { at: place, services, mesh: own } of writtenTargets(at, route, report)) {
+    const holder = own?.subset === undefined ? at : place
+    for (const service of services) {
+      checkSubset(`${holder}/mesh/subset`, service, own?.subset ?? mesh?.subset, checked)
+    }
+  }
 }
 
 function checkSubset(at: string, service: string | undefined, subset: string | undefined, checked: Checked): void {

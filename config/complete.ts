@@ -2,18 +2,16 @@
 import { dirname, resolve } from 'node:path'
 import type { TObject } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
+import { composedTargets } from './compose/targets.ts'
 import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
 import type { Position, Report } from './faults.ts'
 import { forwardKeys } from './forward.ts'
 import { Protections } from './protection.ts'
-import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import { defaultsOf } from './schema/kit.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
 import type {
-  CallConfig,
-  ComposeConfig,
   Config,
   DiscoveryOptions,
   MeshPolicy,
@@ -53,33 +51,37 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
   }
   const services = Object.fromEntries(named)
   const routes: RouteConfig[] = []
-  for (const [index, { httpProxy, compose: written, forward: ownForward, ...given }] of data.routes.entries()) {
+  for (const [index, { httpProxy, forward: ownForward, ...given }] of data.routes.entries()) {
     yield
-    const isForwarded = forward !== undefined && written === undefined && given.via !== 'bridge'
-    const { via: givenVia, ...bridged } = given
+    const { via: givenVia, split, stickOn, ...rest } = given
+    const ownMesh = ownForward ?? completeSection(rest.mesh ?? {}, keys.mesh, absolute)
+    const mesh: RoutePolicy = { ...ownMesh, ...(split && { split }), ...(stickOn && { stickOn }) }
+    const isComposed = rest.compose !== undefined
+    const targets = rest.compose
+      ? composedTargets(rest.compose, mesh, (settings) => completeSection(settings, keys.mesh, absolute))
+      : [{ service: rest.service ?? split?.[0]?.service ?? '', mesh, call: null }]
+    const isForwarded = forward !== undefined && !isComposed && givenVia !== 'bridge'
     const isProxied = isForwarded || givenVia === 'http-proxy'
-    const route = isProxied ? { ...bridged, via: 'http-proxy' as const } : bridged
-    const off = isForwarded || (!isProxied && written === undefined) ? {} : bridgeOnly
-    const edgePolicy = { ...inherited, ...completeSection(route.edge ?? {}, keys.edge, absolute), ...off }
-    const meshPolicy = ownForward ?? completeSection(route.mesh ?? {}, keys.mesh, absolute)
+    const isBridged = !isProxied && !isComposed
+    const off = isForwarded || isBridged ? {} : bridgeOnly
+    const edgePolicy = { ...inherited, ...completeSection(rest.edge ?? {}, keys.edge, absolute), ...off }
     const position = positionOf(`/routes/${index}/httpProxy`, report)
-    const via = httpProxy && {
-      httpProxy: { ...files(httpProxy, ['module'], absolute), position }
-    }
-    const compose = written && completeCompose(written, meshPolicy, keys, absolute)
-    const calls = Object.values(compose?.calls ?? {})
-    const target = completeTarget({ ...route, ...via, ...(compose && { compose }), mesh: meshPolicy })
     routes.push({
-      ...target,
-      services: [
-        target.service,
-        ...(route.split ?? []).map((share) => share.service),
-        ...calls.flatMap(({ service, mesh = {} }) => [service, ...otherServices(keys.mesh, mesh)]),
-        ...otherServices(keys.mesh, meshPolicy)
-      ],
+      ...rest,
+      ...(isProxied && { via: 'http-proxy' as const }),
+      ...(httpProxy && { httpProxy: { ...files(httpProxy, ['module'], absolute), position } }),
+      service: targets[0]?.service ?? '',
+      targets,
+      services: targets.flatMap(({ service, mesh }) => [
+        service,
+        ...(mesh.split ?? []).map((share) => share.service),
+        ...otherServices(keys.mesh, mesh)
+      ]),
+      isBridged,
+      mesh,
       edge: edgePolicy,
       declared: declaredBy(keys.edge, edgePolicy),
-      protection: protections.of({ edge: edgePolicy, config: route.config, plugins: route.plugins })
+      protection: protections.of({ edge: edgePolicy, config: rest.config, plugins: rest.plugins })
     })
   }
   const listeners = data.listeners.map((listener) => ({
@@ -146,35 +148,6 @@ function service(
     Reflect.get(written, source.name) ?? ('properties' in source.service ? defaultsOf(source.service as TObject) : {})
   const completed = source.completeService?.(given, name, absolute) ?? given
   return { ...written, name, [source.name]: completed, mesh }
-}
-
-/** Returns a route whose mesh policy includes `split` and `stickOn`. */
-function completeTarget({
-  split,
-  stickOn,
-  mesh,
-  ...rest
-}: Omit<Written['routes'][number], 'httpProxy'> & ViaHttpProxy): Omit<
-  RouteConfig,
-  'edge' | 'declared' | 'protection' | 'services'
-> {
-  return {
-    ...rest,
-    service: rest.service ?? split?.[0]?.service ?? Object.values(rest.compose?.calls ?? {})[0]?.service ?? '',
-    mesh: { ...mesh, ...(split && { split }), ...(stickOn && { stickOn }) }
-  }
-}
-
-/** Returns calls whose policy includes that of the route. */
-function completeCompose(
-  { calls, ...rest }: ComposeConfig,
-  ofRoute: RoutePolicy,
-  keys: Keys,
-  absolute: Absolute
-): ComposeConfig {
-  const complete = ([name, call]: [string, CallConfig]) =>
-    [name, { ...call, mesh: { ...ofRoute, ...completeSection(call.mesh ?? {}, keys.mesh, absolute) } }] as const
-  return { ...rest, calls: Object.fromEntries(Object.entries(calls).map(complete)) }
 }
 
 function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {

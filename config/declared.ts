@@ -33,7 +33,11 @@ export function otherServices(keys: readonly Key[], policy: object): string[] {
 export function instructingHeaders(keys: Keys, { edge, mesh, services, routes }: Sections): Config['instructions'] {
   const policies = {
     edge: [edge, ...routes.map((route) => route.edge)],
-    mesh: [mesh, ...Object.values(services).map((service) => service.mesh), ...routes.map((route) => route.mesh)]
+    mesh: [
+      mesh,
+      ...Object.values(services).map((service) => service.mesh),
+      ...routes.flatMap(({ targets }) => targets.map((target) => target.mesh))
+    ]
   }
   const found = (['edge', 'mesh'] as const).flatMap((half) =>
     keys[half].flatMap(({ name, instructions }) => {

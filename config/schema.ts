@@ -8,7 +8,6 @@
  */
 import type { Static } from 'typebox'
 import type { Position } from './faults.ts'
-import type { Call, Composition } from './schema/compose.ts'
 import type { ForwardPolicy } from './schema/forward.ts'
 import type { Listen as Listener } from './schema/gateway.ts'
 import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
@@ -67,13 +66,25 @@ export interface EdgeDefaults extends EdgePolicy {}
 export interface MeshPolicy {}
 /** Settings by which a route overrides the policy of its service. */
 export type RoutePolicy = Partial<MeshPolicy> & { split?: readonly SplitShare[]; stickOn?: HashSource }
-/** A call of a composed route, with the settings of the mesh that it overrides. */
-export interface CallConfig extends Call {
-  readonly mesh?: RoutePolicy
+/** A service that a route calls. */
+export interface RouteTarget {
+  readonly service: string
+  /**
+   * The policy of these calls. One frozen object per policy: by its identity the mesh finds the chain that it composed for
+   * it. With `mesh: false` it is the route's `forward`.
+   */
+  readonly mesh: RoutePolicy
+  /** The call that a response is made of; null where the response is that of the service. */
+  readonly call: RouteCall | null
 }
-/** `routes[].compose`. */
-export interface ComposeConfig extends Omit<Composition, 'calls'> {
-  readonly calls: Readonly<Record<string, CallConfig>>
+/** A call of a route that makes its response from several. */
+export interface RouteCall {
+  readonly name: string
+  readonly method: string
+  readonly path: string
+  /** Names of the calls for whose responses it waits. They precede it in `targets`. */
+  readonly after: readonly string[]
+  readonly required: boolean
 }
 export type ServiceOptions = Static<typeof Service> &
   ServiceSources & { mesh?: Partial<MeshPolicy>; forward?: Partial<ForwardPolicy> }
@@ -108,10 +119,10 @@ export interface Declared {
 export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
   readonly match: RouteMatch
-  /** Calls of which the response is made; absent on proxied routes. */
-  readonly compose?: ComposeConfig
   /** The service that it calls; with a split or several calls, the first of the services. */
   readonly service: string
+  /** The services that it calls; a split is the policy of one target. */
+  readonly targets: readonly RouteTarget[]
   readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
   readonly declared: Declared
@@ -121,14 +132,13 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly config?: Readonly<Record<string, unknown>>
   /** Names of plugins with `scope: routes`. */
   readonly plugins?: readonly string[]
-  /** Names of further services to which its own policy sends calls, such as a fallback. */
+  /** Names of all services to which it sends calls, those of a split and of its own policy, such as a fallback, included. */
   readonly services: readonly string[]
   /** True if requests are passed on as they are: no header is added or removed, and no path is refused. */
   readonly isTransparent?: boolean
-  /**
-   * One frozen object per route: by its identity the mesh finds the chain that it composed for the route. With `mesh: false`
-   * it is the route's `forward`.
-   */
+  /** True if the bridge forwards its requests; false with `via: http-proxy`, and where the response is made of calls. */
+  readonly isBridged: boolean
+  /** The policy of its target; calls that a response is made of have their own. */
   readonly mesh: RoutePolicy
 }
 
@@ -160,7 +170,6 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
 }
 
 export interface WrittenRoute extends Static<typeof Route> {
-  compose?: ComposeConfig
   edge?: EdgePolicy
   mesh?: Partial<MeshPolicy>
   forward?: RouteForward

@@ -1,10 +1,10 @@
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
-import { callsOf } from '../config/compose/order.ts'
 import { directionsOf } from '../config/direction.ts'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
+import { callsOf } from '../config/targets.ts'
 
 // Not by `import`, which loads Node's own undici as well.
 const { METHODS } = process.getBuiltinModule('node:http')
@@ -68,17 +68,18 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
 
   server.get('/admin/routes', async () => {
     const routes = config.routes.map((route) => {
-      const { name, match, service, via, mesh, compose } = route
+      const { name, match, service, via, mesh } = route
+      const calls = callsOf(route)
       return {
         name,
         match: maskedMatch(match),
         directions: directionsOf(config.listeners, match.listeners),
         service,
         ...(via && { via }),
-        ...(compose && { calls: callsOf(route) }),
+        ...(calls && { calls }),
         ...(mesh.split && { split: mesh.split.map(maskedShare) }),
         edge: gateway.edgeOrder.namesOn(route),
-        mesh: compose === undefined ? gateway.mesh.describe(service, mesh, name) : [],
+        mesh: calls === null ? gateway.mesh.describe(service, mesh, name) : [],
         responsePath: gateway.responsePath(name),
         plugins: gateway.pluginRecord.hooksOf(name),
         config: routeSettings(route, config.plugins)

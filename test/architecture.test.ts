@@ -87,7 +87,7 @@ const fileFormats = 'plugins/mesh/discovery/file/parse.ts'
 /** Modules that the options of a concern and their checks are made of. */
 const ofOptions = new Set([
   'typebox', 'config/schema/type.ts', 'config/schema/kit.ts', 'config/units.ts', 'config/concern.ts', 'config/checked.ts',
-  'config/faults.ts', 'config/nearest.ts', 'config/instances.ts', 'config/schema/service.ts'
+  'config/faults.ts', 'config/nearest.ts', 'config/instances.ts', 'config/schema/service.ts', 'config/targets.ts'
 ]) // biome-ignore format: a list
 
 /** Returns the rule that an import breaks, in words, or null. */

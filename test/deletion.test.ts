@@ -5,7 +5,7 @@
  * the other: whatever names a concern is found.
  */
 import { cp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
-import { dirname, join } from 'node:path'
+import { dirname, join, relative, resolve } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { runToEnd } from './helpers/processes.ts'
@@ -128,6 +128,18 @@ t.test('every source of instances can be deleted', { timeout: 300_000 }, async (
       t.equal(code, deleted.includes('static') ? 1 : 0, 'and its key is unknown')
     })
   }
+})
+
+t.test('few files know that a response can be made of several calls', { timeout: 240_000 }, async (t) => {
+  const copy = await copyWithout(t, [])
+  for (const path of ['routes/compose', 'config/compose', 'config/schema/compose.ts']) {
+    await rm(join(copy, path), { recursive: true })
+  }
+  const { stdout } = await compiled(copy)
+  const files = [...stdout.matchAll(/^(\S+\.ts)\(/gm)].map(([, file = '']) => file)
+  const ofConfig = ['check-routes', 'complete', 'gateway-schema', 'targets'].map((name) => `config/${name}.ts`)
+  const paths = files.map((file) => relative(copy, resolve(file)))
+  t.strictSame([...new Set(paths)].sort(), [...ofConfig, 'routes/proxy.ts'])
 })
 
 /** Copies the helpers and the tests of concerns without those that go with the deleted ones. */

@@ -1,12 +1,13 @@
 /** Checks composed routes: services, templates, the order of calls, and the places of their parts. */
+import { lackingProviders } from '../check-facts.ts'
 import type { Checked } from '../concern.ts'
 import { perRequestHeaders } from '../declared.ts'
 import { pointer } from '../faults.ts'
 import { forwardingHeaders, isGatewayHeader } from '../header-names.ts'
 import { didYouMean } from '../nearest.ts'
 import { paramNames, pathPatterns } from '../path-pattern.ts'
-import type { EditStep, Reshaping } from '../schema/compose.ts'
-import type { CallConfig, ComposeConfig, Written } from '../schema.ts'
+import type { CallConfig, ComposeConfig, EditStep, Reshaping } from '../schema/compose.ts'
+import type { Written } from '../schema.ts'
 import type { OrderedCall, TemplateText } from './order.ts'
 import { ordered, referencesIn, templatesOf, textsOf } from './order.ts'
 import { checkParts } from './parts.ts'
@@ -61,6 +62,11 @@ export function checkCompose(at: string, route: Route, checked: Checked): void {
     report.fault(pointer(place, 'calls', first), `calls wait for each other: ${result.cycle.join(' → ')}`, 'key')
   }
   if ('order' in result) checkRequired(place, compose, result.order, checked)
+  if (referencesIn(compose).some(({ source }) => source.of === 'consumer' || source.of === 'claims')) {
+    const advice = lackingProviders('consumer', at, route, checked)
+    const lack = 'templates use the consumer, but nothing on this route identifies it'
+    if (advice !== null) report.fault(place, `${lack}; add ${advice}`, 'key')
+  }
   checkUnused(place, compose, checked)
   checkParts(place, compose, report)
 }

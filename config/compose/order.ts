@@ -1,6 +1,6 @@
 /** The references of calls, and the order that follows from them. */
 import { pointer } from '../faults.ts'
-import type { CallConfig, ComposeConfig } from '../schema.ts'
+import type { CallConfig, ComposeConfig } from '../schema/compose.ts'
 import type { Reference, Template } from './template.ts'
 import { parseTemplate, referencesOf } from './template.ts'
 
@@ -12,7 +12,7 @@ export interface TemplateText {
 }
 
 /** Most levels of mappings and lists within the body of a call. */
-export const deepestBody = 32
+const deepestBody = 32
 
 /** Returns the templates of a call. Throws an error whose message is the fault if its body is too deep. */
 export function templatesOf({ path, query = {}, headers = {}, body }: CallConfig): TemplateText[] {
@@ -41,7 +41,7 @@ function bodyTexts(value: unknown, at: string, depth: number): TemplateText[] {
 }
 
 /** Returns the names of the calls to whose responses templates refer. */
-export function callsIn(templates: readonly Template[]): string[] {
+function callsIn(templates: readonly Template[]): string[] {
   const names = templates
     .flatMap(referencesOf)
     .flatMap(({ source }: Reference) => (source.of === 'call' ? source.call : []))
@@ -49,7 +49,7 @@ export function callsIn(templates: readonly Template[]): string[] {
 }
 
 /** Returns the names of the calls for whose responses a call waits. */
-export function dependenciesOf(call: CallConfig): string[] {
+function dependenciesOf(call: CallConfig): string[] {
   return callsIn(templatesOf(call).map(({ text }) => parseTemplate(text)))
 }
 
@@ -57,17 +57,6 @@ export function dependenciesOf(call: CallConfig): string[] {
 export function referencesIn({ calls, response }: Pick<ComposeConfig, 'calls' | 'response'>): Reference[] {
   const texts = [...Object.values(calls).flatMap(templatesOf), ...textsOf(response.headers ?? {}, '', 'header')]
   return texts.flatMap(({ text }) => referencesOf(parseTemplate(text)))
-}
-
-/** Returns the calls of a route in their order, as operators see them; null for a proxied route. */
-export function callsOf({ compose }: { readonly compose?: ComposeConfig }) {
-  if (compose === undefined) return null
-  const result = ordered(compose)
-  const order = 'order' in result ? result.order : []
-  return order.map(({ name, after }) => {
-    const { method, service, path, required } = compose.calls[name]!
-    return { call: name, method, service, path, after, required }
-  })
 }
 
 export interface OrderedCall {

@@ -1,6 +1,7 @@
 /** Schema of `routes[].compose`: a response that the gateway makes from the responses of several calls. */
 import type { Static, TSchema } from 'typebox'
 import { token } from '../../plugins/http-syntax.ts'
+import type { MeshPolicy } from '../schema.ts'
 import { Duration, Name, Names, Size, strict } from './kit.ts'
 import Type from './type.ts'
 
@@ -196,7 +197,24 @@ export const composeOf = <T extends Record<string, TSchema>>(more: T) =>
   )
 
 const Compose = composeOf({})
-export type Composition = Static<typeof Compose>
-export type Call = Composition['calls'][string]
+type Composition = Static<typeof Compose>
+type Call = Composition['calls'][string]
+/** A call, with the settings of the mesh that it overrides. */
+export interface CallConfig extends Call {
+  readonly mesh?: Partial<MeshPolicy>
+}
+export interface ComposeConfig extends Omit<Composition, 'calls'> {
+  readonly calls: Readonly<Record<string, CallConfig>>
+}
 export type Reshaping = Pick<Call, 'pick' | 'drop' | 'rename' | 'edit'>
 export type EditStep = Static<typeof Edit>
+
+declare module '../schema.ts' {
+  interface RouteConfig {
+    /** As the file has it; the policies of its calls are in `targets`. */
+    readonly compose?: ComposeConfig
+  }
+  interface WrittenRoute {
+    compose?: ComposeConfig
+  }
+}

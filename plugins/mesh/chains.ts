@@ -7,23 +7,6 @@ import type { DispatchHandler } from './core/types.ts'
 import type { Chain, Interceptors } from './interceptors.ts'
 import { split } from './split.ts'
 
-/** A service and the policy under which it is called. */
-interface Target {
-  readonly service?: string
-  readonly mesh?: RoutePolicy
-}
-
-/** The services that a route calls: one, those of its split, or those of its calls. */
-export interface RouteTargets extends Target {
-  readonly name: string
-  readonly compose?: { readonly calls: Readonly<Record<string, Target>> }
-}
-
-/** Returns the services that a route calls, each with its policy. */
-export function targetsOf(route: RouteTargets): readonly Target[] {
-  return route.compose === undefined ? [route] : Object.values(route.compose.calls)
-}
-
 export interface ChainDeps {
   readonly services: ReadonlyMap<string, Service>
   readonly used: Interceptors

@@ -1,5 +1,5 @@
 import { AsyncResource } from 'node:async_hooks'
-import type { DiscoveryOptions, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
+import type { DiscoveryOptions, RouteConfig, RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import { OwnMeter } from '../meter.ts'
 import type { DiscoveryStatus, Explanation, ServiceCalls, ServiceStatus } from '../seam.ts'
@@ -7,8 +7,7 @@ import type { Claims, OpenClaims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { Steps } from '../time-slices.ts'
 import { atOnce, inSlices } from '../time-slices.ts'
-import type { RouteTargets } from './chains.ts'
-import { Chains, targetsOf } from './chains.ts'
+import { Chains } from './chains.ts'
 import type { MeshConcern } from './concern.ts'
 import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
@@ -30,7 +29,7 @@ import { Upstreams } from './upstreams.ts'
 export interface MeshConfig {
   readonly services: Readonly<Record<string, ServiceConfig>>
   /** Configured routes: interceptors may name them, and their chains are composed at the start. */
-  readonly routes?: readonly RouteTargets[]
+  readonly routes?: readonly Pick<RouteConfig, 'name' | 'targets'>[]
   readonly discovery?: DiscoveryOptions
 }
 
@@ -160,9 +159,9 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
         const { failure } = this.#chains.of(name)
         if (failure !== undefined) throw failure
       }
-      for (const { service, mesh = {} } of this.#routes.flatMap(targetsOf)) {
+      for (const { service, mesh } of this.#routes.flatMap(({ targets }) => targets)) {
         yield
-        if (service !== undefined && this.#services.has(service)) this.#chains.of(service, mesh)
+        if (this.#services.has(service)) this.#chains.of(service, mesh)
       }
     }
     yield* this.upstreams.start([...this.#services.values()], attend)

@@ -9,6 +9,7 @@ import { line } from '../../config/faults.ts'
 import { ConfigError } from '../../config/load.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config } from '../../config/schema.ts'
+import { callsOf } from '../../config/targets.ts'
 import { home } from '../home.ts'
 import { METHODS } from '../node-http.ts'
 import { version } from './about.ts'
@@ -220,7 +221,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
       match.filter(Boolean).join(' '),
       gateway.edgeOrder.namesOn(route).join(' → ') || '–',
       targetText(route),
-      route.compose === undefined ? gateway.mesh.describe(route.service, route.mesh, route.name).join(' → ') : '–',
+      callsOf(route) === null ? gateway.mesh.describe(route.service, route.mesh, route.name).join(' → ') : '–',
       gateway.responsePath(route.name) ?? '–',
       ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : []),
       ...(hasSettings ? [settingsText(routeSettings(route, config.plugins))] : [])

@@ -3,13 +3,12 @@
  * instances. Sends nothing, counts nothing and takes no random decisions.
  */
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
-import { callsOf } from '../../config/compose/order.ts'
 import { directionOf, directionsOf } from '../../config/direction.ts'
 import { hostKey } from '../../config/host-name.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import { callsOf } from '../../config/targets.ts'
 import { hooksText } from './plugin-record.ts'
-import { targetsOf } from './route-target.ts'
 
 export interface ExplainQuery {
   readonly method: string
@@ -97,7 +96,7 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     responsePath: gateway.responsePath(route.name),
     target,
     calls: callsOf(route),
-    mesh: targetsOf(route).flatMap(([service, policy]) => gateway.mesh.explain(service, policy, about))
+    mesh: route.targets.flatMap((target) => gateway.mesh.explain(target.service, target.mesh, about))
   }
 }
 

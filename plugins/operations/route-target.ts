@@ -1,12 +1,6 @@
 /** The services of a route, for `routes` and `explain`. */
-import { callsOf } from '../../config/compose/order.ts'
-import type { RouteConfig, RoutePolicy } from '../../config/schema.ts'
-
-/** Returns the services that a route may call, each with its policy. */
-export function targetsOf({ compose, service, mesh }: RouteConfig): [service: string, policy: RoutePolicy][] {
-  if (compose === undefined) return [[service, mesh]]
-  return Object.values(compose.calls).map((call) => [call.service, call.mesh ?? {}])
-}
+import type { RouteConfig } from '../../config/schema.ts'
+import { callsOf } from '../../config/targets.ts'
 
 /** Returns the services of a route as text: `orders`, `orders=95 next=5` for a split, `user:users items:orders` for calls. */
 export function targetText(route: RouteConfig): string {

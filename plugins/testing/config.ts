@@ -6,7 +6,7 @@ import { segmentsOf } from '../../config/faults.ts'
 import type { Amend } from '../../config/load.ts'
 import { Discovery } from '../../config/schema/gateway.ts'
 import { Service } from '../../config/schema/service.ts'
-import type { CallConfig, ComposeConfig, Config, MeshPolicy, ServiceConfig } from '../../config/schema.ts'
+import type { Config, MeshPolicy, ServiceConfig } from '../../config/schema.ts'
 import { loadAmended, parseConfig } from '../config.ts'
 
 /** Settings as a configuration file has them. */
@@ -115,12 +115,12 @@ export function isolated(config: Config, keys: Keys): Config {
     edge: isolatedPolicy(config.edge, keys.edge),
     mesh: isolatedPolicy(config.mesh, keys.mesh),
     services: Object.fromEntries(services),
-    routes: config.routes.map((route) => ({
-      ...route,
-      ...(route.compose && { compose: isolatedCalls(route.compose, keys.mesh) }),
-      edge: isolatedPolicy(route.edge, keys.edge),
-      mesh: isolatedPolicy(route.mesh, keys.mesh)
-    }))
+    routes: config.routes.map((route) => {
+      const targets = route.targets.map((target) => ({ ...target, mesh: isolatedPolicy(target.mesh, keys.mesh) }))
+      const [first] = targets
+      const mesh = first?.call === null ? first.mesh : isolatedPolicy(route.mesh, keys.mesh)
+      return { ...route, targets, edge: isolatedPolicy(route.edge, keys.edge), mesh }
+    })
   }
 }
 
@@ -135,12 +135,6 @@ function policyOf({ mesh, forward }: ServiceConfig): MeshPolicy {
   // An object of its own: the type of a policy has no keys of concerns that were deleted.
   const replaced = { retry: false, connectTimeout, timeout, idleTimeout, responseTimeout, maxHeaderSize } as const
   return { ...defaults, ...mesh, ...replaced }
-}
-
-function isolatedCalls({ calls, ...rest }: ComposeConfig, keys: readonly Key[]): ComposeConfig {
-  const isolate = ([name, call]: [string, CallConfig]) =>
-    [name, { ...call, ...(call.mesh && { mesh: isolatedPolicy(call.mesh, keys) }) }] as const
-  return { ...rest, calls: Object.fromEntries(Object.entries(calls).map(isolate)) }
 }
 
 function isolatedPolicy<P extends object>(policy: P, keys: readonly Key[]): P {

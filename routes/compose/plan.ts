@@ -1,9 +1,10 @@
 /** A composed route, compiled when the configuration loads: calls in the order of their references, and the response. */
 import { createHash } from 'node:crypto'
-import { ordered, referencesIn } from '../../config/compose/order.ts'
+import { referencesIn } from '../../config/compose/order.ts'
 import { placeOf } from '../../config/compose/parts.ts'
 import { membersOf } from '../../config/compose/pointer.ts'
-import type { CallConfig, ComposeConfig, RouteConfig } from '../../config/schema.ts'
+import type { ComposeConfig } from '../../config/schema/compose.ts'
+import type { RouteConfig, RouteTarget } from '../../config/schema.ts'
 import { BadInput } from './errors.ts'
 import { compileReshaping } from './reshape.ts'
 import { compileBody, compileField, compilePath, compileQuery, compileTarget } from './templates.ts'
@@ -16,12 +17,10 @@ export type { Call }
 /** Compiles a route. `isDropped`: test for headers whose copies from clients are removed. */
 export function compilePlan(route: RouteConfig, isDropped: (header: string) => boolean) {
   const { calls, response, ...limits } = route.compose!
-  const result = ordered({ calls })
-  if ('cycle' in result) throw new Error(`calls wait for each other: ${result.cycle.join(' → ')}`)
-  const { order } = result
-  const indexOf = (name: string) => order.findIndex((each) => each.name === name)
+  const { targets } = route
+  const indexOf = (name: string) => targets.findIndex(({ call }) => call?.name === name)
   const deps = { indexOf, isDropped }
-  const compiled = order.map(({ name, after }) => compileCall(route, name, calls[name]!, after.map(indexOf), deps))
+  const compiled = targets.map((target) => compileCall(route, target, deps))
   const inFile = Object.keys(calls).map((name) => compiled[indexOf(name)]!)
   return {
     ...limits,
@@ -41,8 +40,10 @@ export function compilePlan(route: RouteConfig, isDropped: (header: string) => b
   }
 }
 
-function compileCall(route: RouteConfig, name: string, call: CallConfig, after: number[], deps: TemplateDeps) {
-  const { method, service, body, mesh } = call
+function compileCall(route: RouteConfig, { service, mesh, call: target }: RouteTarget, deps: TemplateDeps) {
+  const { name, after } = target!
+  const call = route.compose!.calls[name]!
+  const { method, body } = call
   const passesSlash = route.path?.encodedSlash === 'pass'
   const fields = Object.entries(call.headers ?? {}).map(
     ([header, text]) => [header.toLowerCase(), compileField(text, deps)] as const
@@ -51,14 +52,14 @@ function compileCall(route: RouteConfig, name: string, call: CallConfig, after: 
     name,
     service,
     method,
-    after,
+    after: after.map(deps.indexOf),
     as: call.as,
     required: call.required,
     timeout: call.timeout ?? null,
     maxSize: call.maxSize,
     passStatus: new Set(call.passStatus),
     include: call.include,
-    policy: mesh !== undefined && Object.keys(mesh).length > 0 ? mesh : null,
+    policy: Object.keys(mesh).length > 0 ? mesh : null,
     target: compileTarget(
       compilePath(call.path, deps, passesSlash),
       compileQuery(call.query ?? {}, deps),

@@ -190,3 +190,13 @@ t.test('the route', async (t) => {
   ])
   t.strictSame(response('edit: [{}]'), ['edit[0]: a step has one of move, delete, append and flatten'])
 })
+
+t.test('another route is compared with one whose calls have faults', async (t) => {
+  const guarded = `services: { a: { instances: [http://h] } }
+routes:
+  - { name: guarded, service: a, match: { path: /api/x, methods: [GET] }, edge: { jwt: { secret: 0123456789abcdef0123456789abcdef, algorithms: [HS256] } } }
+  - name: open
+    match: { path: /api/*, methods: [GET] }
+`
+  t.match(faultsOf('    compose: { calls: { x: ~ } }\n', guarded), [/compose.calls.x: expected a mapping/])
+})

@@ -154,7 +154,9 @@ t.test('a configuration with every section is loaded', async (t) => {
           }
         },
         mesh: { timeout: 3000, retry: false },
+        targets: [{ service: 'orders', mesh: { timeout: 3000, retry: false }, call: null }],
         services: ['orders'],
+        isBridged: true,
         declared: { answersPreflights: false, ownsHeaders: [] }
       }
     ],

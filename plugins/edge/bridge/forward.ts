@@ -56,9 +56,8 @@ export default fp(
       guardRepliesOf(routeOptions)
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
-      const isForwarded = route.via === undefined && route.compose === undefined
       // The edge responds to preflights, also on other routes.
-      if (isForwarded || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
+      if (route.isBridged || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
       else routeOptions.config?.placeholder?.call(forwardTo(route, path))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.

@@ -18,7 +18,7 @@ export function pathOf(
   own: unknown
 ): ResponsePath {
   // @fastify/http-proxy and composed routes send through Fastify's reply.
-  if (route.via !== undefined || route.compose !== undefined) return 'reply'
+  if (!route.isBridged) return 'reply'
   const { responsePath = 'auto' } = route.edge
   if (responsePath !== 'auto') return responsePath
   const hooks: unknown[] = [...inherited(context), ...[onSend ?? []].flat()]

@@ -2,7 +2,8 @@
 import type { Checked, Keys } from '../../../config/concern.ts'
 import type { Report } from '../../../config/faults.ts'
 import { pointer } from '../../../config/faults.ts'
-import type { MeshPolicy, WrittenRoute } from '../../../config/schema.ts'
+import type { MeshPolicy } from '../../../config/schema.ts'
+import { writtenTargets } from '../../../config/targets.ts'
 
 /** Keys that are set at one level. */
 type Policy = Partial<MeshPolicy> | undefined
@@ -22,33 +23,16 @@ export function* checkTimeouts(checked: Checked): Iterable<void> {
     yield
     const at = pointer('/routes', index)
     if (!report.usable(at)) continue
-    checkCalls(at, route, checked)
-    if (route.mesh === undefined) continue
-    for (const name of servicesOf(at, route, report)) {
-      const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
-      const levels = [`${at}/mesh`, pointer('/services', name, 'mesh'), '/mesh']
-      checkLevel(levels, [route.mesh, service?.mesh, data.mesh], checked)
+    for (const { at: place, services, mesh } of writtenTargets(at, route, report)) {
+      const isCall = place !== at
+      const own = isCall ? [`${place}/mesh`, `${at}/mesh`] : [`${at}/mesh`]
+      for (const name of services) {
+        const service = Object.hasOwn(data.services, name) ? data.services[name] : undefined
+        const levels = [...own, pointer('/services', name, 'mesh'), '/mesh']
+        checkLevel(levels, [mesh, ...(isCall ? [route.mesh] : []), service?.mesh, data.mesh], checked)
+      }
     }
   }
-}
-
-/** Checks the calls of a composed route, which inherit the keys of the route. */
-function checkCalls(at: string, { compose, mesh }: WrittenRoute, checked: Checked): void {
-  const { data, report } = checked
-  if (!report.usable(`${at}/compose`) || !report.usable(`${at}/compose/calls`)) return
-  for (const [name, call] of Object.entries(compose?.calls ?? {})) {
-    const place = pointer(at, 'compose', 'calls', name)
-    if (!report.sound(`${place}/service`)) continue
-    const service = Object.hasOwn(data.services, call.service) ? data.services[call.service] : undefined
-    const levels = [`${place}/mesh`, `${at}/mesh`, pointer('/services', call.service, 'mesh'), '/mesh']
-    checkLevel(levels, [call.mesh, mesh, service?.mesh, data.mesh], checked)
-  }
-}
-
-/** Returns the services that a route names, as far as its keys are valid. */
-function servicesOf(at: string, { service, split }: WrittenRoute, report: Report): string[] {
-  if (!report.sound(`${at}/service`) || !report.sound(`${at}/split`)) return []
-  return service !== undefined ? [service] : (split ?? []).map((share) => share.service)
 }
 
 /** Checks one level. `levels` begins with it, the most specific; the last one has the defaults. */

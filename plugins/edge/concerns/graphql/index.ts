@@ -62,12 +62,10 @@ export default edgeConcern({
     return (options, { config }) => {
       const { name } = edgeRouteOf(config)!
       const guard = new Guard(options, sourcesOf(name, options), (reason) => refused.labels(name, reason).inc())
-      const isBridged =
-        config?.route !== undefined && config.route.via === undefined && config.route.compose === undefined
       return {
         preParsing: (request, reply, payload, done) => guard.check(request, reply, payload as Readable, done),
         // In memory as a whole, so that each attempt of a retry can send it.
-        ...(isBridged && { preValidation: (request, _reply, done) => done(void takeWhole(request)) }),
+        ...(config?.route?.isBridged && { preValidation: (request, _reply, done) => done(void takeWhole(request)) }),
         preSerialization: asGraphqlError
       }
     }
