@@ -8,24 +8,21 @@ import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkServices } from './check-services.ts'
 import type { Checked } from './concern.ts'
+import { checkConsumers } from './consumers.ts'
 import { checkForward } from './forward.ts'
 import { checkListeners } from './listeners.ts'
 import { checkGatewayAddresses } from './own-addresses.ts'
 import { checkRouteConfig } from './route-config.ts'
 
 export function* check(checked: Checked): Steps<void> {
-  const { data, keys, report } = checked
+  const { data, report } = checked
   if (!report.usable('')) return
   if (report.usable('/listen')) yield* checkListeners(checked)
   yield* checkServices(checked)
   yield* checkForward(checked)
   checkGatewayAddresses(data, report)
   yield* checkPlugins(checked)
-  if (report.usable('/consumers') && data.consumers.length > 0) {
-    const providers = keys.edge.filter(({ provides }) => provides?.includes('consumer')).map(({ name }) => name)
-    const who = [...providers, 'a plugin'].join(' or ')
-    report.fault('/consumers', `cannot be declared in this version; ${who} identifies them`)
-  }
+  yield* checkConsumers(checked)
   yield* checkConcerns(checked)
   if (report.usable('/routes')) {
     yield* checkRoutes(checked)

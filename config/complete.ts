@@ -13,6 +13,7 @@ import { defaultsOf } from './schema/kit.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
 import type {
   Config,
+  Consumers,
   DiscoveryOptions,
   MeshPolicy,
   RouteConfig,
@@ -31,7 +32,6 @@ type Origin = Pick<Config, 'file' | 'hash'>
 
 export function* complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Steps<Config> {
   const absolute = (path: string) => resolve(dirname(file), path)
-  const { consumers: _none, ...rest } = data
   const edge = completeSection(data.edge, keys.edge, absolute)
   const mesh = completeSection(data.mesh, keys.mesh, absolute)
   const forward = data.forward && completeSection(data.forward, forwardKeys, absolute)
@@ -89,9 +89,12 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     ...(listener.tls && { tls: completeTls(listener.tls, absolute) })
   }))
   const config: Config = {
-    ...rest,
+    ...data,
     file,
     hash,
+    consumers: Array.isArray(data.consumers)
+      ? { file: null, digest: null, list: data.consumers }
+      : (data.consumers as Consumers),
     listen: listeners[0]!,
     listeners,
     discovery: discovery(data, keys, absolute),

@@ -6,8 +6,8 @@ import type { TSchema } from 'typebox'
 import type { Report } from './faults.ts'
 import type { Written } from './schema.ts'
 
-/** A level at which a key can be set: the top-level section, `services.NAME.mesh`, or a route. */
-export type Level = 'gateway' | 'service' | 'route'
+/** A level at which a key can be set: the top-level section, `services.NAME.mesh`, a route, or `consumers[].edge`. */
+export type Level = 'gateway' | 'service' | 'route' | 'consumer'
 
 /** A key of `edge` or `mesh`. */
 export interface Key {
@@ -58,12 +58,26 @@ export interface Key {
    * switches it off. Absent: the options are kept.
    */
   isolate?(options: unknown): unknown
+  /** Credentials of declared consumers: `consumers[].NAME`. */
+  readonly credentials?: Credentials
   /** Returns a token that the concern accepts with these options, after `isolate`; for `gateway.token()` of `jingwei/testing`. */
   token?(options: unknown, request: TokenRequest): string
   /** Advice for keys of other gateways with the same purpose: `retries: 'write retry: { attempts: 2 }'`. */
   readonly aliases?: Readonly<Record<string, string>>
   /** Advice for keys of other gateways within the options. */
   readonly innerAliases?: Readonly<Record<string, string>>
+}
+
+/** The kind of credentials by which a concern identifies declared consumers. */
+export interface Credentials {
+  readonly schema: TSchema
+  /**
+   * Returns the names by which the concern finds the credentials in a value, each with a pointer to its place in the value.
+   * They are unique among all consumers.
+   */
+  ids(value: unknown): readonly (readonly [id: string, below: string])[]
+  /** Checks rules that the schema cannot express. */
+  check?(value: unknown, at: string, report: Report): void
 }
 
 /** Parameters of a token for a test. */

@@ -7,7 +7,7 @@ const userinfo = /\/\/[^\s/"'<>?#\\]*@/g
 /** Matches a query parameter whose name suggests a secret. */
 const parameter = new RegExp(`([?&](?:\\w+[-_])?(?:${words}|pwd|key|apikey|sig|signature)=)[^\\s&"'<>#\\\\]+`, 'gi')
 /** Matches keys of the configuration with secret values. `key` itself is not one: its value is a file name. */
-const key = new RegExp(`(?:${words}|authorization|api-?key)$`, 'i')
+const key = new RegExp(`(?:${words}|authorization|api-?key|hash)$`, 'i')
 /** Matches names of request headers with secret values. */
 const field = /^(?:authorization|proxy-authorization|cookie|.*(?:token|key|secret).*)$/i
 

@@ -1,5 +1,6 @@
 import type { TObject, TSchema } from 'typebox'
 import type { Key, Keys, Level } from './concern.ts'
+import { consumersSchema } from './consumers.ts'
 import { forwardKeys } from './forward.ts'
 import { forwardingHeaders } from './header-names.ts'
 import { discovery, section, services } from './mesh-schema.ts'
@@ -39,6 +40,7 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       forward: Type.Optional(forward('gateway')),
       services: services(mesh, sources, { forward: Type.Optional(forward('service')) }),
       routes: Type.Array(route, { default: [] }),
+      consumers: consumersSchema(edge),
       ...last
     },
     {

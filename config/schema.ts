@@ -26,10 +26,6 @@ export const sections = {
   admin: orOff(Admin, { default: {} }),
   discovery: Discovery,
   redis: Type.Optional(Redis),
-  consumers: Type.Array(Type.Unknown(), {
-    default: [],
-    description: 'Reserved. Consumers cannot be declared in this version.'
-  }),
   plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' }),
   watch: Type.Boolean({
     default: false,
@@ -148,6 +144,24 @@ export interface Listen extends Static<typeof Listener> {
   readonly at: string
 }
 
+/** A declared consumer. Each concern with credentials adds its key by declaration merging. */
+export interface ConsumerConfig {
+  readonly name: string
+  readonly groups: readonly string[]
+  readonly tags: readonly string[]
+  /** Options in place of those of the route. */
+  readonly edge?: Partial<EdgePolicy>
+}
+
+/** The declared consumers. */
+export interface Consumers {
+  /** Absolute path of the file that lists them; null if the configuration does. */
+  readonly file: string | null
+  /** SHA-256 of the file's content, in hexadecimal; null without a file. */
+  readonly digest: string | null
+  readonly list: readonly ConsumerConfig[]
+}
+
 type Sections = { [K in keyof typeof sections]: Static<(typeof sections)[K]> }
 
 /** The document after validation against the schema: defaults filled in, units converted. */
@@ -163,6 +177,8 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
   readonly forward?: ForwardPolicy
   readonly services: Readonly<Record<string, ServiceOptions>>
   readonly routes: readonly WrittenRoute[]
+  /** A mapping is complete once the file that it names has been read. */
+  readonly consumers: readonly ConsumerConfig[] | Consumers
   /** The listeners of a sidecar; removed once they have become routes. */
   readonly sidecar?: SidecarOptions
   /** True for the configuration of a sidecar. */
@@ -185,6 +201,7 @@ export interface Config extends Omit<Written, 'services' | 'routes' | 'consumers
   readonly hash: string
   readonly services: Readonly<Record<string, ServiceConfig>>
   readonly routes: readonly RouteConfig[]
+  readonly consumers: Consumers
   readonly plugins: readonly PluginOptions[]
   /** For each service, the names of other services to which its policy sends calls. */
   readonly otherServices: Readonly<Record<string, readonly string[]>>

@@ -94,6 +94,8 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
     }))
     return [...routes, ...own]
   })
+  server.get('/admin/consumers', async () => gateway.consumers.status())
+
   server.get('/admin/services', async () => gateway.mesh.status())
 
   server.get('/admin/listeners', async () => {

@@ -181,6 +181,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       listen: { port: 0 },
       admin: { port: 0 },
       redis: { url: 'redis://127.0.0.1:9' },
+      consumers: [{ name: 'alice' }],
       services: { orders: { instances: [origin] }, shadow: { instances: [origin] } },
       edge: { rateLimit: { max: 10, window: '1m', store: 'redis' } },
       mesh: {

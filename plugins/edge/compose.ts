@@ -6,7 +6,7 @@ import { directionOf } from '../../config/direction.ts'
 import type { Config } from '../../config/schema.ts'
 import type { EdgeConcern } from './concern.ts'
 import { edgeConcern } from './concern.ts'
-import { decorateConsumer } from './consumer.ts'
+import { decorateConsumers } from './consumers/index.ts'
 import { watchErrorHandlers } from './error-handlers.ts'
 import { watchRouteHooks } from './not-found.ts'
 import { EdgeOrder } from './order.ts'
@@ -66,7 +66,7 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
       watchRouteHooks(fastify)
       fastify.addHook('onRoute', ownRoutes.begin)
       fastify.decorate('edgeConcern', edgeConcern)
-      decorateConsumer(fastify)
+      decorateConsumers(fastify, config, () => order.concerns.flatMap((concern) => concern.keys))
       for (const [index, { plugin }] of concerns.entries()) {
         fastify.addHook('onRoute', order.hookAt(index))
         await fastify.register(plugin, config)

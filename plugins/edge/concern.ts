@@ -14,6 +14,8 @@ import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import { attach, edgeRouteOf } from './attach.ts'
+import type { ConsumerRegistry } from './consumers/registry.ts'
+import { noConsumers } from './consumers/registry.ts'
 import type { RecordRefusal, RefusingHook } from './shadow.ts'
 import { inShadow, isShadow, mayRefuse, shadowRecorder } from './shadow.ts'
 
@@ -76,6 +78,8 @@ export interface ConcernContext {
   readonly log: FastifyInstance['log']
   /** Time for limits and expiry. */
   readonly clock: Clock
+  /** The declared consumers. */
+  readonly consumers: ConsumerRegistry
 }
 
 /** Returns the meter of a server; without one, a meter that counts nothing. */
@@ -85,6 +89,9 @@ export const meterOf = (fastify: FastifyInstance): ConfigurationMeter =>
 /** The clock that a server was given; else the system's. */
 const clockOf = (fastify: FastifyInstance): Clock =>
   fastify.hasDecorator(CLOCK) ? fastify.getDecorator<Clock>(CLOCK) : systemClock
+
+const consumersOf = (fastify: FastifyInstance): ConsumerRegistry =>
+  fastify.hasDecorator('consumers') ? fastify.consumers : noConsumers
 
 /** Hooks of one route, by their phase. */
 export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
@@ -201,7 +208,8 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
         // Already registered, unless a test or an embedding server registers the concern on its own.
         await fastify.register(stores, {})
         const { log, stores: claims } = fastify
-        const context = { config, stores: claims, meter: meterOf(fastify), log, clock: clockOf(fastify) }
+        const [meter, clock, consumers] = [meterOf(fastify), clockOf(fastify), consumersOf(fastify)]
+        const context = { config, stores: claims, meter, log, clock, consumers }
         const hooksOf = await plugin(fastify, context)
         if (typeof hooksOf !== 'function')
           throw new Error(`plugin of concern ${key.name} returns no function for routes`)
@@ -210,7 +218,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
           if (route === undefined) return
           const options = optionsFor(route)
-          const shadow = isShadow(options) ? shadowRecorder(meterOf(fastify), displayName(key.name), route.name) : null
+          const shadow = isShadow(options) ? shadowRecorder(meter, displayName(key.name), route.name) : null
           const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow)
           checkHooks(key.name, hooks)
           for (const [phase, each] of Object.entries(hooks ?? {})) {

@@ -625,9 +625,28 @@ discovery: { consul: { url: http://h, token: [hunter2] } }
   {
     name: 'consumers',
     yaml: `
-consumers: [me]
+consumers:
+  - me
+  - { name: "a|b" }
+  - { name: alice, jwt: { sub: a } }
+  - { name: alice }
+  - { name: bob, jwt: { sub: a } }
 `,
-    faults: ['2:12: consumers: cannot be declared in this version; jwt or a plugin identifies them']
+    faults: [
+      '3:5: consumers[0]: expected a mapping, found a string',
+      '4:13: consumers[1].name: expected a name of at most 256 characters, without vertical bars, found "a|b"',
+      '6:13: consumers[3].name: the same name is declared on line 5',
+      '7:30: consumers[4].jwt.sub: the same credential is declared on line 5'
+    ]
+  },
+  {
+    name: 'consumers of several issuers',
+    yaml: `
+services: { a: { instances: [http://a] } }
+routes: [{ name: a, match: { path: / }, service: a, edge: { jwt: { secret: "0123456789abcdef0123456789abcdef", issuer: [https://a, https://b] } } }]
+consumers: [{ name: alice, jwt: { sub: a } }, { name: bob, jwt: { sub: a, issuer: https://a } }]
+`,
+    faults: ['4:33: consumers[0].jwt: tokens of several issuers are accepted; add the issuer']
   },
   {
     name: 'no methods',

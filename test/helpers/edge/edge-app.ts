@@ -4,7 +4,7 @@ import type { FastifyInstance, FastifyPluginAsync, FastifyServerOptions, HTTPMet
 import Fastify from 'fastify'
 import type { Config, EdgePolicy, RouteConfig } from '../../../config/schema.ts'
 import { headerFilter } from '../../../plugins/edge/bridge/upstream-headers.ts'
-import { decorateConsumer } from '../../../plugins/edge/consumer.ts'
+import { decorateConsumer } from '../../../plugins/edge/consumers/consumer.ts'
 
 export interface TestRoute {
   name: string

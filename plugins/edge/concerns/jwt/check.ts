@@ -4,6 +4,7 @@ import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { checkUserinfo } from '../../../../config/checked.ts'
 import type { Checked } from '../../../../config/concern.ts'
+import { declaredConsumers } from '../../../../config/consumers.ts'
 import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
@@ -15,15 +16,23 @@ import type { JwtOptions } from './options.ts'
 /** Returns whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
 
-/** Reports splits with consumer names that cannot occur. */
+/** Reports splits with consumer names that cannot occur, and declared consumers that no token fits. */
 export function checkConsumerNames({ data, report }: Checked): void {
-  if (!report.usable('/edge') || !report.sound('/edge/jwt') || !report.usable('/routes')) return
+  if (!report.usable('/edge') || !report.sound('/edge/jwt') || !report.usable('/routes') || !report.sound('/consumers'))
+    return
   const jwtOf = (index: number): JwtOptions | false => {
     const at = pointer('/routes', index, 'edge')
     if (!report.usable(at) || !report.sound(`${at}/jwt`)) return false
     return data.routes[index]?.edge?.jwt ?? data.edge.jwt ?? false
   }
   if (!namesIncludeIssuer(data.routes.flatMap((_, index) => jwtOf(index) || []))) return
+  declaredConsumers(data).forEach(({ name, jwt }, index) => {
+    if (jwt === undefined || jwt.issuer !== undefined || jwt.sub.includes('|')) return
+    const isList = Array.isArray(data.consumers)
+    const at = isList ? pointer('/consumers', index, 'jwt') : '/consumers/file'
+    const whose = isList ? '' : `jwt of consumer "${name}": `
+    report.fault(at, `${whose}tokens of several issuers are accepted; add the issuer`)
+  })
   data.routes.forEach(({ split }, index) => {
     const at = pointer('/routes', index, 'split')
     const jwt = report.sound(at) && jwtOf(index)

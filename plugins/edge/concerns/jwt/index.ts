@@ -14,11 +14,12 @@ import { TimeSlice } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { Consumer } from '../../consumer.ts'
-import { consumerOf } from '../../consumer.ts'
+import type { Consumer } from '../../consumers/consumer.ts'
+import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import { checkConsumerNames, checkJwt, isPem } from './check.ts'
 import { claimAt } from './claims.ts'
-import { issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
+import type { TokenSubject } from './consumers.ts'
+import { consumerFor, credentials, issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
 import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
@@ -41,6 +42,7 @@ export default edgeConcern({
   name: 'jwt',
   options: orOff(Jwt),
   provides: ['consumer'],
+  credentials,
   commands: [tokenCommand],
   tries,
   warnings,
@@ -52,7 +54,7 @@ export default edgeConcern({
   },
   isolate: withTestKey,
   token: mint,
-  async plugin(fastify, { config, stores, meter, log, clock }) {
+  async plugin(fastify, { config, stores, meter, log, clock, consumers }) {
     decorateUpstreamHeaders(fastify)
 
     const keySets: { url: string; set: KeySet }[] = []
@@ -147,23 +149,31 @@ export default edgeConcern({
       }
       if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
       const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
-      return { onRequest: authenticate(options, verify, namer(options, names, keyHolder), clock.date) }
+      const subjectOf = namer(options, names, keyHolder)
+      return { onRequest: authenticate(options, verify, subjectOf, consumers, clock.date) }
     }
   }
 })
 
-/** Returns the name of a token's consumer; null if the token has no `sub`. */
-type NameOf = (claims: Claims) => string | null
+/** Returns the subject of a token; null if the token has no `sub`. */
+type SubjectOf = (claims: Claims) => TokenSubject | null
 
-function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, keyHolder: string): NameOf {
+function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, keyHolder: string): SubjectOf {
+  const hasIssuer = issuer !== undefined
   return ({ sub, iss }) => {
     if (typeof sub !== 'string' || sub === '') return null
-    if (!names.qualified) return sub
-    return qualifiedName(issuer === undefined ? `${keyHolder} ${iss ?? ''}` : String(iss), sub)
+    const qualified = qualifiedName(hasIssuer ? String(iss) : `${keyHolder} ${iss ?? ''}`, sub)
+    return { name: names.qualified ? qualified : sub, qualified, hasIssuer }
   }
 }
 
-function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date: Clock['date']) {
+function authenticate(
+  options: JwtOptions,
+  verify: Verify,
+  subjectOf: SubjectOf,
+  consumers: ConsumerRegistry,
+  date: Clock['date']
+) {
   const { clockSkew, maxTokenSize } = options
   const forward = Object.entries(options.forward ?? {})
   // A cached token has the same claims object each time.
@@ -172,8 +182,9 @@ function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date:
   function accept(request: FastifyRequest, claims: Claims): void {
     if (isIssuedInFuture(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
     let caller = callers.get(claims)
-    if (caller === undefined) {
-      caller = callerOf(claims, forward, nameOf)
+    // The declared consumers may change at any time.
+    if (caller === undefined || caller.version !== consumers.version) {
+      caller = callerOf(claims, forward, subjectOf, consumers)
       callers.set(claims, caller)
     }
     request.user = claims
@@ -202,6 +213,8 @@ function authenticate(options: JwtOptions, verify: Verify, nameOf: NameOf, date:
 
 /** Consumer and headers for the service, made from a token for one route. */
 interface Caller {
+  /** Version of the declared consumers. */
+  readonly version: number
   readonly consumer: Consumer | null
   /** Headers for the service. */
   readonly headers: readonly (readonly [name: string, value: string])[]
@@ -210,12 +223,14 @@ interface Caller {
 function callerOf(
   claims: Claims,
   forward: readonly (readonly [claim: string, header: string])[],
-  nameOf: NameOf
+  subjectOf: SubjectOf,
+  consumers: ConsumerRegistry
 ): Caller {
   freeze(claims)
-  const id = nameOf(claims)
+  const subject = subjectOf(claims)
   return {
-    consumer: id === null ? null : consumerOf({ id }),
+    version: consumers.version,
+    consumer: subject && consumerFor(subject, consumers),
     headers: forward.flatMap(([claim, header]) => {
       const value = headerValue(claimAt(claims, claim))
       return value === undefined ? [] : [[header, value] as const]

@@ -1,8 +1,8 @@
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
 import type { Admission, Inbound, MeshCaller } from '../../../seam.ts'
-import type { Consumer } from '../../consumer.ts'
-import { consumerOf } from '../../consumer.ts'
+import type { Consumer } from '../../consumers/consumer.ts'
+import { consumerOf } from '../../consumers/consumer.ts'
 
 /** Property of a connection with its caller. */
 const CALLER = Symbol('caller in the mesh')

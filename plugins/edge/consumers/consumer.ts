@@ -1,5 +1,5 @@
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { EdgePolicy } from '../../config/schema.ts'
+import type { EdgePolicy } from '../../../config/schema.ts'
 
 /** An authenticated caller, frozen. An edge concern or a plugin with `provides: [consumer]` sets it. */
 export interface Consumer {

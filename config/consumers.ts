@@ -1,0 +1,158 @@
+/**
+ * Declared consumers: their schema, the checks of a list of them, and the file that may hold the list. `config/` knows no kind
+ * of credentials by name: concerns describe theirs by `credentials` of their key.
+ */
+import { createHash } from 'node:crypto'
+import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs'
+import type { TSchema } from 'typebox'
+import type { Steps } from '../plugins/time-slices.ts'
+import { atOnce, inSlices } from '../plugins/time-slices.ts'
+import type { Checked, Key } from './concern.ts'
+import { keysAt } from './concern.ts'
+import { ConfigError, pointer, Report } from './faults.ts'
+import { parsed, parsedAsync } from './parse.ts'
+import { read } from './read.ts'
+import { Either, strict, Text } from './schema/kit.ts'
+import Type from './schema/type.ts'
+import type { ConsumerConfig, Consumers, Written } from './schema.ts'
+import { withDefaults } from './settings.ts'
+
+/** Largest file with consumers, in bytes. */
+const LARGEST = 32 * 1024 * 1024
+
+const texts = (description: string) => Type.Array(Text, { default: [], description })
+
+/** Returns the schema of one consumer, with the credentials that concerns describe. */
+function consumer(keys: readonly Key[]): TSchema {
+  const credentials = keys.flatMap(({ name, credentials }) =>
+    credentials === undefined ? [] : [[name, Type.Optional(credentials.schema)]]
+  )
+  const edge = keysAt(keys, 'consumer').map((key): [string, TSchema] => [key.name, Type.Optional(key.options)])
+  return Type.Object(
+    {
+      name: Type.String({
+        pattern: '^[^\\u0000-\\u001f\\u007f|]{1,256}$',
+        expected: 'a name of at most 256 characters, without vertical bars',
+        description: 'Unique name: `request.consumer.id`, and `consumer` in the access line.'
+      }),
+      groups: texts('Groups, by which rules allow or refuse consumers.'),
+      tags: texts('Tags, for services and plugins.'),
+      ...Object.fromEntries(credentials),
+      ...(edge.length > 0 && {
+        edge: Type.Optional(
+          Type.Object(Object.fromEntries(edge), {
+            ...strict,
+            description:
+              'Options that the consumer has in place of those of the route, where the route enables the concern.'
+          })
+        )
+      })
+    },
+    strict
+  )
+}
+
+/** Returns the schema of `consumers`. */
+export const consumersSchema = (keys: readonly Key[]): TSchema =>
+  Either(
+    { type: 'array' },
+    Type.Array(consumer(keys)),
+    Type.Object(
+      {
+        file: Type.String({
+          minLength: 1,
+          description:
+            'YAML or JSON file with the list of consumers. It is read every 500 ms; a change takes effect at once, without a reload. While the file has a fault, the last good list stays in use.'
+        })
+      },
+      strict
+    ),
+    { default: [], description: 'Known callers, with credentials: a list, or a file with the list.' }
+  )
+
+/** Returns the declared consumers, once their file has been read. */
+export const declaredConsumers = ({ consumers }: Pick<Written, 'consumers'>): readonly ConsumerConfig[] =>
+  Array.isArray(consumers) ? consumers : ((consumers as Partial<Consumers>).list ?? [])
+
+/** Checks the declared consumers; reads their file. */
+export function* checkConsumers({ data, keys, report, absolute }: Checked): Steps<void> {
+  if (!report.usable('/consumers')) return
+  if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', keys.edge, report)
+  const file = absolute((data.consumers as Consumers).file!)
+  const own = new Report(file)
+  try {
+    const { text, digest } = contentOf(file)
+    const list = atOnce(listOf(atOnce(read(parsed(text, own), process.env, own)), keys.edge, own))
+    Object.assign(data, { consumers: { file, digest, list } satisfies Consumers })
+  } catch (error) {
+    if (!(error instanceof ConfigError)) report.fault('/consumers/file', (error as Error).message)
+  }
+  for (const { line, column, path, message } of own.faults) report.add(line, column, path, message, file)
+}
+
+/** Reads a file with consumers. @throws an error with the faults of the file. */
+export async function readConsumers(file: string, keys: readonly Key[]): Promise<readonly ConsumerConfig[]> {
+  const report = new Report(file)
+  const source = await parsedAsync(contentOf(file).text, report)
+  const list = await inSlices(listOf(await inSlices(read(source, process.env, report)), keys, report))
+  report.throwIfAny()
+  return list
+}
+
+function contentOf(file: string): { text: string; digest: string } {
+  // Opening a pipe would otherwise wait for a writer.
+  const handle = openSync(file, constants.O_RDONLY | constants.O_NONBLOCK)
+  try {
+    const stats = fstatSync(handle)
+    if (!stats.isFile()) throw new Error(`${file} is not a file`)
+    if (stats.size > LARGEST) throw new Error(`${file} is larger than ${LARGEST / 1024 / 1024} MB`)
+    const bytes = readFileSync(handle)
+    return { text: bytes.toString(), digest: createHash('sha256').update(bytes).digest('hex') }
+  } finally {
+    closeSync(handle)
+  }
+}
+
+/** Returns the consumers of a file: a list, or a mapping whose only key is `consumers`, as in the configuration. */
+function* listOf(data: unknown, keys: readonly Key[], report: Report): Steps<readonly ConsumerConfig[]> {
+  const isSection = typeof data === 'object' && data !== null && Object.hasOwn(data, 'consumers')
+  const at = isSection ? '/consumers' : ''
+  const list: unknown = isSection ? Reflect.get(data, 'consumers') : data
+  if (isSection) for (const key of Object.keys(data)) if (key !== 'consumers') report.unknownKey('', key, '')
+  if (!Array.isArray(list)) {
+    report.fault(at, 'expected a list of consumers')
+    return []
+  }
+  const schema = consumer(keys)
+  const consumers: ConsumerConfig[] = []
+  for (const [index, item] of list.entries()) {
+    yield
+    consumers.push(withDefaults(schema, item, pointer(at, index), report) as ConsumerConfig)
+  }
+  yield* checkList(consumers, at, keys, report)
+  return consumers
+}
+
+/** Checks that names and credentials are unique, and each credential by its concern. */
+function* checkList(list: readonly ConsumerConfig[], base: string, keys: readonly Key[], report: Report): Steps<void> {
+  const owners = new Map<string, string>()
+  const own = (kind: string, id: string, at: string) => {
+    const key = `${kind} ${id}`
+    const other = owners.get(key)
+    if (other === undefined) owners.set(key, at)
+    else report.fault(at, `the same ${kind === 'name' ? 'name' : 'credential'} is declared ${report.where(other)}`)
+  }
+  for (const [index, consumer] of list.entries()) {
+    yield
+    const at = pointer(base, index)
+    if (!report.sound(at)) continue
+    own('name', consumer.name, `${at}/name`)
+    for (const { name, credentials } of keys) {
+      const value: unknown = Reflect.get(consumer, name)
+      if (credentials === undefined || value === undefined) continue
+      const place = `${at}/${name}`
+      credentials.check?.(value, place, report)
+      for (const [id, below] of credentials.ids(value)) own(name, id, `${place}${below}`)
+    }
+  }
+}

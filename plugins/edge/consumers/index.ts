@@ -1,0 +1,89 @@
+/** Decorates a server with its declared consumers, and follows the file that lists them. */
+import type { FastifyInstance } from 'fastify'
+import type { Key } from '../../../config/concern.ts'
+import { readConsumers } from '../../../config/consumers.ts'
+import type { Config } from '../../../config/schema.ts'
+import { asError } from '../../thrown.ts'
+import { inSlices } from '../../time-slices.ts'
+import type { Watch } from '../../watch-files.ts'
+import { watchFile } from '../../watch-files.ts'
+import { meterOf } from '../concern.ts'
+import { decorateConsumer } from './consumer.ts'
+import { ConsumerRegistry } from './registry.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** The declared consumers. */
+    consumers: ConsumerRegistry
+  }
+}
+
+/** Time between two looks at the file; a change is used after two looks. Only tests change it. */
+export const consumersTiming = { intervalMs: 500 }
+
+/** `keys` returns the keys of all concerns, once those of users are known. */
+export function decorateConsumers(fastify: FastifyInstance, config: Config, keys: () => readonly Key[]): void {
+  decorateConsumer(fastify)
+  const registry = new ConsumerRegistry()
+  fastify.decorate('consumers', registry)
+  const { file, digest, list } = config.consumers
+  if (list.length === 0 && file === null) return
+  registry.file = file
+  const ends: (() => void)[] = []
+  fastify.addHook('onReady', async () => {
+    await inSlices(registry.replace(list, keys()))
+    ends.push(...measure(fastify, registry))
+    if (file === null) return
+    const watch = follow(file, digest!, registry, keys(), fastify.log)
+    ends.push(() => watch.close())
+  })
+  fastify.addHook('onClose', async () => {
+    for (const end of ends) end()
+  })
+}
+
+function measure(fastify: FastifyInstance, registry: ConsumerRegistry): (() => void)[] {
+  const meter = meterOf(fastify)
+  return [
+    meter.gauge({
+      name: 'jingwei_edge_consumers',
+      help: 'Number of declared consumers.',
+      collect: (set) => set({}, registry.size)
+    }),
+    meter.gauge({
+      name: 'jingwei_edge_consumers_usable',
+      help: '1, or 0 while the file with consumers cannot be used and the last good list stays in use.',
+      collect: (set) => set({}, registry.error === null ? 1 : 0)
+    })
+  ]
+}
+
+/** Reads the file again when its content changes. */
+function follow(
+  file: string,
+  known: string,
+  registry: ConsumerRegistry,
+  keys: readonly Key[],
+  log: FastifyInstance['log']
+): Watch {
+  const fail = (error: Error) => {
+    if (registry.error === error.message) return
+    registry.error = error.message
+    const message = `the file with consumers cannot be used; the last good list stays in use: ${error.message}`
+    log.error({ path: file, consumers: registry.size }, message)
+  }
+  return watchFile(file, {
+    intervalMs: consumersTiming.intervalMs,
+    known,
+    onChange: async () => {
+      try {
+        await inSlices(registry.replace(await readConsumers(file, keys), keys))
+        registry.error = null
+        log.info({ path: file, consumers: registry.size }, 'consumers changed')
+      } catch (error) {
+        fail(asError(error))
+      }
+    },
+    onError: fail
+  })
+}

@@ -1,0 +1,94 @@
+/** The declared consumers, found by their names and credentials. */
+import type { Key } from '../../../config/concern.ts'
+import type { ConsumerConfig } from '../../../config/schema.ts'
+import type { Steps } from '../../time-slices.ts'
+import type { Consumer } from './consumer.ts'
+import { consumerOf } from './consumer.ts'
+
+/** Credentials, and the consumer to whom they belong. */
+export interface Found {
+  readonly consumer: Consumer
+  /** The value of `consumers[].NAME`. */
+  readonly value: unknown
+}
+
+/** An immutable list of consumers. */
+class Snapshot {
+  readonly byName = new Map<string, Consumer>()
+  /** By the key of a concern and the id of the credentials. */
+  readonly byCredentials = new Map<string, Map<string, Found>>()
+  readonly kinds = new Map<string, readonly string[]>()
+
+  static *of(list: readonly ConsumerConfig[], keys: readonly Key[]): Steps<Snapshot> {
+    const snapshot = new Snapshot()
+    const known = keys.filter(({ credentials }) => credentials !== undefined)
+    for (const { name } of known) snapshot.byCredentials.set(name, new Map())
+    for (const declared of list) {
+      yield
+      const { name: id, groups, tags, edge } = declared
+      const consumer = consumerOf({ id, groups, tags, ...(edge && { edge }) })
+      snapshot.byName.set(id, consumer)
+      const own = known.filter(({ name }) => Reflect.get(declared, name) !== undefined)
+      for (const { name, credentials } of own) {
+        const value: unknown = Reflect.get(declared, name)
+        for (const [id] of credentials!.ids(value)) snapshot.byCredentials.get(name)!.set(id, { consumer, value })
+      }
+      const kinds = own.map(({ name }) => name)
+      snapshot.kinds.set(id, kinds)
+    }
+    return snapshot
+  }
+}
+
+/** Most consumers that `/admin/consumers` lists. */
+const MOST_SHOWN = 1000
+
+export class ConsumerRegistry {
+  #snapshot = new Snapshot()
+  /** Increased by each change, so that results of searches can be cached. */
+  version = 0
+  /** File with the consumers, and its error since the last good content. */
+  file: string | null = null
+  error: string | null = null
+
+  get size(): number {
+    return this.#snapshot.byName.size
+  }
+
+  /** Replaces all consumers at once. */
+  *replace(list: readonly ConsumerConfig[], keys: readonly Key[]): Steps<void> {
+    this.#snapshot = yield* Snapshot.of(list, keys)
+    this.version++
+  }
+
+  named(name: string): Consumer | undefined {
+    return this.#snapshot.byName.get(name)
+  }
+
+  /** Returns the credentials of a concern with an id. */
+  find(concern: string, id: string): Found | undefined {
+    return this.#snapshot.byCredentials.get(concern)?.get(id)
+  }
+
+  /** Returns all credentials of a concern. */
+  all(concern: string): Iterable<Found> {
+    return this.#snapshot.byCredentials.get(concern)?.values() ?? []
+  }
+
+  /** Returns the state for the admin port, without credentials. */
+  status(): object {
+    const { byName, kinds } = this.#snapshot
+    const shown = [...byName.values()].slice(0, MOST_SHOWN)
+    return {
+      file: this.file,
+      error: this.error,
+      count: this.size,
+      consumers: shown.map(({ id, groups, tags, edge }) => {
+        return { name: id, groups, tags, credentials: kinds.get(id), overrides: Object.keys(edge) }
+      })
+    }
+  }
+}
+
+/** The registry of a server without declared consumers. */
+export const noConsumers: ConsumerRegistry = new ConsumerRegistry()
