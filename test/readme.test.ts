@@ -183,7 +183,10 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       redis: { url: 'redis://127.0.0.1:9' },
       consumers: [{ name: 'alice' }],
       services: { orders: { instances: [origin] }, shadow: { instances: [origin] } },
-      edge: { rateLimit: { max: 10, window: '1m', store: 'redis' } },
+      edge: {
+        ipFilter: { deny: ['192.0.2.1'], mode: 'shadow' },
+        rateLimit: { max: 10, window: '1m', store: 'redis' }
+      },
       mesh: {
         healthCheck: { path: '/' },
         outlierDetection: { mode: 'shadow' },
@@ -216,8 +219,6 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
   asWritten.push('jingwei_forward_calls_total{service,outcome}', 'jingwei_forward_call_duration_seconds{service}')
   // These need certificates, or Consul.
   asWritten.push(...withIdentity)
-  // This needs a concern in shadow mode.
-  asWritten.push('jingwei_edge_shadow_refusals_total{concern,route}')
   const listed = [...text('plugins/operations/metrics.md').matchAll(/`(jingwei_\w+(?:\{[\w,]+\})?)` (?=\|)/g)].map(
     ([, name]) => name!
   )

@@ -9,6 +9,7 @@ import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
 import graphql from './concerns/graphql/index.ts'
+import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
 import overload from './concerns/overload/index.ts'
@@ -45,6 +46,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('to-https', redirect), // before the concerns of routes: a redirect needs none of them
   globalConcern('client-certificate', tls, [], asksForCertificates), // after request-target: its rule depends on a valid host
   bodyTimeout, // early: its time starts with the header section
+  ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   rateLimit, // before JWT, to save its cost; a limit by consumer runs after it
   jwt, // identifies the consumer

@@ -101,8 +101,20 @@ const dir = dirname(cert)
 const file = join(dir, 'gateway.yaml')
 writeFileSync(join(dir, 'text.pem'), 'no certificate')
 writeFileSync(join(dir, 'queries.json'), '{"a":"{ a }"}')
+writeFileSync(join(dir, 'addresses.txt'), '192.0.2.1')
 const publicKey = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
-texts.push('one', 'other', 'one.pem', 'text.pem', 'cert.pem', 'key.pem', 'consul', 'queries.json', String(publicKey))
+texts.push(
+  'one',
+  'other',
+  'one.pem',
+  'text.pem',
+  'cert.pem',
+  'key.pem',
+  'consul',
+  'queries.json',
+  'addresses.txt',
+  String(publicKey)
+)
 
 type Mapping = Record<string | number, unknown>
 
@@ -138,6 +150,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^redis/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', store: 'redis' } })],
   [/^admin/, (config) => Object.assign(config, { admin: { host: '127.0.0.1', port: 0 } })],
   [/^edge\.cors/, ({ edge }) => Object.assign(edge, { cors: { origin: ['http://a'] } })],
+  [/^edge\.ipFilter/, ({ edge }) => Object.assign(edge, { ipFilter: { deny: ['192.0.2.1'] } })],
   [/^edge\.jwt/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' } })],
   [/^edge\.jwt\.(jwks|publicKey)$/, ({ edge }) => Object.assign(edge, { jwt: {} })],
   [/^edge\.graphql\.persistedQueries\./, ({ edge }) => Object.assign(edge, { graphql: { persistedQueries: { manifest: 'queries.json' } } })],
