@@ -116,6 +116,17 @@ export function headerPairs(headers: HeaderFields, lowerCase = false): string[] 
   return pairs
 }
 
+/** Converts headers to a flat list, as `headerPairs` does, and adds the fields of `more` whose names they do not have. */
+export function withMissing(headers: HeaderFields, more: readonly string[]): string[] {
+  const pairs = headerPairs(headers)
+  const names = new Set<string>()
+  for (let i = 0; i < pairs.length; i += 2) names.add(pairs[i]!.toLowerCase())
+  for (let i = 0; i < more.length; i += 2) {
+    if (!names.has(more[i]!.toLowerCase())) pairs.push(more[i]!, more[i + 1]!)
+  }
+  return pairs
+}
+
 function addPairs(pairs: string[], given: string, value: HeaderValue, lowerCase: boolean): void {
   if (value === undefined || value === null) return
   const name = lowerCase ? given.toLowerCase() : given

@@ -11,17 +11,17 @@ import type { ServerResponse } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { parseDuration } from '../config/units.ts'
-import { RequestMesh } from './edge/bridge/request-mesh.ts'
-import { bound } from './edge/bridge/response-limit.ts'
-import { errorTable } from './edge/error-table.ts'
-import { headerPairs, isRequestId } from './http-syntax.ts'
+import { errorTable } from './error-table.ts'
+import { headerPairs, isRequestId, withMissing } from './http-syntax.ts'
 import { ForwardingHandler } from './mesh/core/handlers/forwarding-handler.ts'
 import type { DispatchController, Interceptor } from './mesh/core/types.ts'
 import type { FastifyMesh } from './mesh/mesh.ts'
 import type { CallHeaders, MeshOptions, MeshSettings } from './mesh-api.ts'
 import { createMesh, NotReadyError } from './mesh-api.ts'
+import { RequestMesh } from './request-mesh.ts'
+import { bound } from './response-limit.ts'
 
-export type { CallOptions, JsonOptions, RequestMesh } from './edge/bridge/request-mesh.ts'
+export type { CallOptions, JsonOptions, RequestMesh, StreamOptions } from './request-mesh.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -91,16 +91,11 @@ function requestIdOf(request: FastifyRequest): string {
 /** Returns the headers of the program's own function, and those that a request passes on, which are fewer. */
 function headersOf(own: CallHeaders | undefined): CallHeaders {
   return (call) => {
-    const headers = headerPairs(own?.(call))
+    const headers = own?.(call)
     const request = call.request as FastifyRequest | undefined
     if (request === undefined) return headers
-    const given = new Set(headers.map((name, index) => (index % 2 === 0 ? name.toLowerCase() : '')))
-    const add = (name: string, value: unknown) => {
-      if (typeof value === 'string' && !given.has(name)) headers.push(name, value)
-    }
-    add('x-request-id', requestIdOf(request))
-    for (const name of traceContext) add(name, request.headers[name])
-    return headers
+    const passed = headerPairs(traceContext.flatMap((name) => [name, request.headers[name]]))
+    return withMissing(headers, ['x-request-id', requestIdOf(request), ...passed])
   }
 }
 
@@ -151,10 +146,9 @@ export default fp<FastifyMeshOptions>(
     const responses = new WeakMap<FastifyRequest, ServerResponse>()
     const known = new WeakMap<FastifyRequest, RequestMesh>()
     const create = (request: FastifyRequest): RequestMesh => {
-      const calls = new RequestMesh(request, { onBehalfOf: () => [] }, seam)
-      known.set(request, calls)
       const gone = new AbortController()
-      request.gone = gone
+      const calls = new RequestMesh(request, { onBehalfOf: () => [], goneSignal: () => gone.signal }, seam)
+      known.set(request, calls)
       const abort = () => gone.abort(new ClientGone())
       const { raw } = request
       const response = responses.get(request)
@@ -167,7 +161,6 @@ export default fp<FastifyMeshOptions>(
       if (raw.httpVersionMajor > 1) raw.once('aborted', abort)
       return calls
     }
-    fastify.decorateRequest('gone', null)
     fastify.decorateRequest('mesh', {
       getter(this: FastifyRequest) {
         return known.get(this) ?? create(this)

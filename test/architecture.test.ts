@@ -292,8 +292,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       'both halves',
       (file) => /^plugins\/[^/]+$/.test(file),
       [...ofEdge, ...ofMesh],
-      // The hash of a file's bytes.
-      ['hash']
+      // The hash of a file's bytes, a word in the messages of errors.
+      ['hash', 'limit']
     ],
     [
       'the edge',
@@ -461,6 +461,18 @@ t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const others = [...files].filter((file) => !inMesh(file) && !ofOptions.has(file) && !ofConfig.has(file))
   t.strictSame(others, [])
   t.ok(files.size > 15)
+})
+
+t.test('the libraries load without the edge', async (t) => {
+  for (const entry of ['plugins/mesh-api.ts', 'plugins/mesh-fastify.ts']) {
+    const { files } = loaded(entry)
+    t.ok([...files].some(inMesh))
+    t.strictSame(
+      [...files].filter((file) => inEdge(file) || inForward(file) || inOperations(file)),
+      [],
+      entry
+    )
+  }
 })
 
 t.test('the edge loads without the mesh', async (t) => {

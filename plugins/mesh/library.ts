@@ -1,5 +1,5 @@
 import { didYouMean } from '../../config/nearest.ts'
-import { headerPairs } from '../http-syntax.ts'
+import { headerPairs, withMissing } from '../http-syntax.ts'
 import type { Meter } from '../meter.ts'
 import { MeshError } from './core/errors.ts'
 import type { DispatchHandler, DispatchOptions } from './core/types.ts'
@@ -42,7 +42,8 @@ export class LibraryMesh extends Mesh {
   }
 
   override dispatch(opts: DispatchOptions, handler: DispatchHandler): boolean {
-    return super.dispatch(this.#headers === null ? opts : withMissing(opts, this.#headers(opts)), handler)
+    const more = headerPairs(this.#headers?.(opts))
+    return super.dispatch(more.length === 0 ? opts : { ...opts, headers: withMissing(opts.headers, more) }, handler)
   }
 
   /** The message tells the mistake: the calls come from the program itself, not from its clients. */
@@ -70,16 +71,4 @@ export class LibraryMesh extends Mesh {
   #closeMeter(): void {
     if (this.#meter !== undefined && 'close' in this.#meter) this.#meter.close()
   }
-}
-
-/** Adds the headers that the options do not have. */
-function withMissing(opts: DispatchOptions, more: DispatchOptions['headers']): DispatchOptions {
-  const added = headerPairs(more)
-  if (added.length === 0) return opts
-  const headers = headerPairs(opts.headers)
-  const given = new Set(headers.map((name, index) => (index % 2 === 0 ? name.toLowerCase() : '')))
-  for (let i = 0; i < added.length; i += 2) {
-    if (!given.has(added[i]!.toLowerCase())) headers.push(added[i]!, added[i + 1]!)
-  }
-  return { ...opts, headers }
 }

@@ -1,5 +1,5 @@
 /** The error table: status, message and error type for each error code. */
-import type { SeamErrorCode } from '../seam.ts'
+import type { SeamErrorCode } from './seam.ts'
 
 /** A row: the status, the message for the client, and the error type of RFC 9209 (Proxy-Status), section 2.3. */
 export type Row = readonly [status: number, message: string, type: string, retryAfterSeconds?: number]
