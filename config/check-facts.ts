@@ -15,6 +15,9 @@ interface Lack {
   readonly message: string
 }
 
+/** Returns `a, b or c`. */
+const anyOf = (names: readonly string[]) => [names.slice(0, -1).join(', '), names.at(-1)].filter(Boolean).join(' or ')
+
 const providersOf = (keys: readonly Key[], fact: Fact) => keys.filter(({ provides }) => provides?.includes(fact))
 
 /**
@@ -35,7 +38,7 @@ export function missingFacts(
     if (Reflect.get(options, option) !== value || byPlugin(fact)) return []
     const providers = providersOf(keys, fact).map(({ name }) => name)
     if (providers.some((name) => Reflect.get(policy, name))) return []
-    const advice = [...providers, `a plugin that declares provides: [${fact}]`].join(' or ')
+    const advice = anyOf([...providers, `a plugin that declares provides: [${fact}]`])
     const message = `${fact}${from(key)}: nothing on this route identifies the ${fact}; add ${advice}`
     return [{ key, option, message }]
   })
@@ -76,7 +79,7 @@ export function lackingProviders(
   const providers = providersOf(keys.edge, fact).map(({ name }) => name)
   const policy = { ...data.edge, ...route.edge }
   if (providers.some((name) => Reflect.get(policy, name))) return null
-  return [...providers, `a plugin that declares provides: [${fact}]`].join(' or ')
+  return anyOf([...providers, `a plugin that declares provides: [${fact}]`])
 }
 
 function isProvidedByPlugin(fact: Fact, data: Written, route: WrittenRoute): boolean {

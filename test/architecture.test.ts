@@ -214,9 +214,9 @@ t.test('there are no import cycles, type imports included', async (t) => {
 
 t.test('only the bridge of the edge imports the seam', async (t) => {
   const who = [...sources].filter(([file, source]) => inEdge(file) && touchesSeam(source)).map(([file]) => file)
-  // The others make the calls of plugins' own code and of @fastify/http-proxy.
+  // The others make the calls of concerns, of plugins' own code and of @fastify/http-proxy.
   const others = ['plugins/edge/bridge/proxy-client.ts', 'plugins/edge/bridge/request-mesh.ts']
-  t.strictSame(who, ['plugins/edge/bridge/forward.ts', ...others])
+  t.strictSame(who, ['plugins/edge/bridge/auth-server.ts', 'plugins/edge/bridge/forward.ts', ...others])
 })
 
 t.test('the seam has declarations only', async (t) => {

@@ -204,7 +204,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
           name: 'tokens',
           match: { path: '/tokens' },
           service: 'orders',
-          edge: { jwt: { jwks: `${origin}/jwks.json` } }
+          edge: { jwt: { jwks: `${origin}/jwks.json` }, forwardAuth: { url: origin } }
         }
       ]
     }),

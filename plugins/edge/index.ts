@@ -8,6 +8,7 @@ import { globalConcern } from './concern.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
+import forwardAuth from './concerns/forward-auth/index.ts'
 import graphql from './concerns/graphql/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
@@ -50,6 +51,7 @@ export const concerns: readonly EdgeConcern[] = [
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   rateLimit, // before JWT, to save its cost; a limit by consumer runs after it
   jwt, // identifies the consumer
+  forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of JWT
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body

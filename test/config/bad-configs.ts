@@ -964,7 +964,7 @@ routes:
       rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add jwt or a plugin that declares provides: [consumer]'
+      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add jwt, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -982,7 +982,7 @@ edge:
   rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add jwt or a plugin that declares provides: [consumer]'
+      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add jwt, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {

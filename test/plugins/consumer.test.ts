@@ -58,7 +58,8 @@ t.test('a consumer that a plugin sets is complete, frozen and of its request onl
 t.test('a limit by consumer without a provider is a fault that names the remedy', async (t) => {
   const root = await folder(t, { 'keys.mjs': keys })
   t.throws(() => parseConfig(written('http://127.0.0.1:9', {}), join(root, 'gateway.yaml')), {
-    message: /nothing on this route identifies the consumer; add jwt or a plugin that declares provides: \[consumer\]/
+    message:
+      /nothing on this route identifies the consumer; add jwt, forwardAuth or a plugin that declares provides: \[consumer\]/
   })
 })
 

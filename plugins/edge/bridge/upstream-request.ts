@@ -118,7 +118,7 @@ export class UpstreamRequests {
   }
 
   /** Returns the header section for the service as name, value, name, value. */
-  headers(request: FastifyRequest, rules: RequestRules, mayTrail: boolean): string[] {
+  headers(request: FastifyRequest, rules: HeaderRules, mayTrail: boolean): string[] {
     const { raw } = request
     const { isDropped, isTransparent } = rules
     const { connection, trailer, te } = raw.headers

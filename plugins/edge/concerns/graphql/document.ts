@@ -5,7 +5,7 @@
  */
 import type * as GraphQL from 'graphql'
 import { onFirstUse } from '../../../on-first-use.ts'
-import { ByteLru } from './byte-lru.ts'
+import { ByteLru } from '../../byte-lru.ts'
 import type { GraphqlOptions } from './options.ts'
 import { Refusal } from './refusals.ts'
 import type { JsonObject } from './strict-json.ts'

@@ -1,5 +1,5 @@
 /** Persisted queries: those of a manifest, and those that clients register. */
-import type { ByteLru } from './byte-lru.ts'
+import type { ByteLru } from '../../byte-lru.ts'
 import type { Manifest } from './manifest.ts'
 import { sha256 } from './manifest.ts'
 import type { Operation } from './operations.ts'

@@ -1,0 +1,262 @@
+/**
+ * Calls of edge concerns to a server that decides about requests: a service, through the mesh, or a URL. A call has one
+ * timeout for all of it, its response is bounded, the calls in flight are bounded, and redirects are not followed.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { Duplex } from 'node:stream'
+import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
+import type { Agent, Dispatcher } from 'undici'
+import { onFirstUse } from '../../on-first-use.ts'
+import { asError } from '../../thrown.ts'
+import { goneSignal } from '../protocol/client-gone.ts'
+
+const undici = onFirstUse<typeof import('undici')>('undici')
+
+export interface AuthServerOptions {
+  readonly url?: string | undefined
+  readonly service?: string | undefined
+  /** Path at the service. */
+  readonly path: string
+  /** Milliseconds for the whole call. */
+  readonly timeout: number
+  readonly maxConcurrent: number
+  /** Largest response body in bytes. */
+  readonly maxResponseSize: number
+}
+
+export interface AuthCall {
+  readonly method: 'GET' | 'POST'
+  /** Name, value, name, value. */
+  readonly headers: string[]
+  readonly body: Buffer | null
+  /** Returns whether the body of a response with this status is needed. Otherwise the header section ends the call. */
+  readonly needsBody: (status: number) => boolean
+  /** False for a call whose result is for other requests, too, so that it must outlast the client. */
+  readonly endsWithClient: boolean
+}
+
+export interface AuthResponse {
+  readonly status: number
+  readonly headers: IncomingHttpHeaders
+  /** Null if it was not needed, is larger than allowed, or did not arrive completely. */
+  readonly body: Buffer | null
+}
+
+export type FailureReason = 'timeout' | 'unreachable' | 'overloaded' | 'malformed' | 'status'
+
+/** A call without a usable response. */
+export class AuthFailure extends Error {
+  readonly reason: FailureReason
+
+  constructor(reason: FailureReason, message: string, cause?: unknown) {
+    super(message, { cause })
+    this.reason = reason
+  }
+}
+
+/** Codes of a connection that ended without a response, such as one that the server closed while it was idle. */
+const stale = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
+
+export class AuthServer {
+  readonly #options: AuthServerOptions
+  readonly #log: Pick<FastifyBaseLogger, 'info' | 'warn'>
+  /** Null for a service of the mesh. */
+  readonly #agent: Agent | null
+  readonly #origin: string
+  readonly #path: string
+  #active = 0
+  #isFailing = false
+
+  constructor(options: AuthServerOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>) {
+    this.#options = options
+    this.#log = log
+    const { url, service, path, timeout, maxConcurrent } = options
+    if (url === undefined) {
+      this.#agent = null
+      this.#origin = `http://${service}.mesh`
+      this.#path = path
+      return
+    }
+    const { origin, pathname, search } = new URL(url)
+    this.#origin = origin
+    this.#path = pathname + search
+    // As many connections as calls, so that no call waits in a queue of undici.
+    this.#agent = new (undici().Agent)({ connections: maxConcurrent, connect: { timeout } })
+  }
+
+  /** Calls the server on behalf of a request. Throws an `AuthFailure`, or the reason for which the client has disconnected. */
+  async call(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
+    try {
+      const response = await this.#ask(request, call)
+      if (this.#isFailing) this.#log.info({ server: this.#name }, 'the server for authorization responds again')
+      this.#isFailing = false
+      return response
+    } catch (error) {
+      if (error instanceof AuthFailure && !this.#isFailing) this.reportFailure(error)
+      throw error
+    }
+  }
+
+  /** Logs the first of several failures. */
+  reportFailure(err: AuthFailure): void {
+    if (!this.#isFailing)
+      this.#log.warn({ server: this.#name, err }, `the server for authorization failed: ${err.message}`)
+    this.#isFailing = true
+  }
+
+  async close(): Promise<void> {
+    await this.#agent?.destroy()
+  }
+
+  get #name(): string {
+    return this.#options.service ?? this.#origin
+  }
+
+  async #ask(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
+    try {
+      return await this.#dispatch(request, call)
+    } catch (error) {
+      const { code = '' } = ((error as AuthFailure).cause ?? {}) as { code?: string }
+      // The mesh retries by itself.
+      if (this.#agent === null || !stale.has(code)) throw error
+      return this.#dispatch(request, call)
+    }
+  }
+
+  #dispatch(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
+    const { method, headers, body, endsWithClient } = call
+    const { maxConcurrent } = this.#options
+    if (this.#active >= maxConcurrent) {
+      return Promise.reject(new AuthFailure('overloaded', `${maxConcurrent} calls are in flight`))
+    }
+    this.#active++
+    const onOver = () => void this.#active--
+    const exchange = new Exchange(call, this.#options, endsWithClient ? goneSignal(request) : null, onOver)
+    const dispatcher = this.#agent ?? request.server.getDecorator<Dispatcher>('mesh')
+    const options = { origin: this.#origin, path: this.#path, method, headers, body }
+    try {
+      // A call that outlasts its request has no caller.
+      dispatcher.dispatch(
+        endsWithClient && this.#agent === null ? { ...options, caller: request, request } : options,
+        exchange
+      )
+    } catch (error) {
+      exchange.end(asError(error))
+    }
+    return exchange.response
+  }
+}
+
+/** Time for the rest of a response that is not needed, after which its connection is closed. */
+const restMs = 1000
+
+/** One call. Its timer ends with the response, also with the rest of a body that is not needed. */
+class Exchange implements Dispatcher.DispatchHandler {
+  readonly #call: AuthCall
+  readonly #mostBytes: number
+  readonly #gone: AbortSignal | null
+  readonly #onOver: () => void
+  readonly #result = Promise.withResolvers<AuthResponse>()
+  #timer: NodeJS.Timeout
+  #controller: Dispatcher.DispatchController | null = null
+  #head: Pick<AuthResponse, 'status' | 'headers'> | null = null
+  #chunks: Buffer[] = []
+  #size = 0
+  #isOver = false
+
+  constructor(
+    call: AuthCall,
+    { timeout, maxResponseSize }: AuthServerOptions,
+    gone: AbortSignal | null,
+    onOver: () => void
+  ) {
+    this.#call = call
+    this.#mostBytes = maxResponseSize
+    this.#timer = this.#endAfter(timeout)
+    this.#gone = gone
+    this.#onOver = onOver
+    if (gone?.aborted) this.#leave()
+    else gone?.addEventListener('abort', this.#leave, { once: true })
+  }
+
+  get response(): Promise<AuthResponse> {
+    return this.#result.promise
+  }
+
+  #leave = (): void => this.end(this.#gone!.reason as Error)
+
+  /** Ends the call with an error, which is ignored where the header section is enough. */
+  end(error: Error): void {
+    if (this.#isOver) return
+    if (this.#head !== null) this.#settle(null)
+    else this.#result.reject(error instanceof AuthFailure || error === this.#gone?.reason ? error : failureOf(error))
+    this.#release()
+    this.#controller?.abort(error)
+  }
+
+  #endAfter(ms: number): NodeJS.Timeout {
+    return setTimeout(() => this.end(new AuthFailure('timeout', `no response within ${ms} ms`)), ms)
+  }
+
+  #settle(body: Buffer | null): void {
+    this.#result.resolve({ ...this.#head!, body })
+  }
+
+  #release(): void {
+    this.#isOver = true
+    this.#chunks = []
+    clearTimeout(this.#timer)
+    this.#gone?.removeEventListener('abort', this.#leave)
+    this.#onOver()
+  }
+
+  onRequestStart(controller: Dispatcher.DispatchController): void {
+    this.#controller = controller
+    if (this.#isOver) controller.abort(new AuthFailure('timeout', 'the call is over'))
+  }
+
+  onRequestUpgrade(
+    _controller: Dispatcher.DispatchController,
+    _status: number,
+    _headers: unknown,
+    socket: Duplex
+  ): void {
+    socket.on('error', () => {}).destroy()
+    this.end(new AuthFailure('malformed', 'the server switched to another protocol'))
+  }
+
+  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+    if (status < 200) return
+    this.#head = { status, headers }
+    if (this.#isOver || this.#call.needsBody(status)) return
+    this.#settle(null)
+    clearTimeout(this.#timer)
+    this.#timer = this.#endAfter(restMs)
+  }
+
+  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+    this.#size += chunk.length
+    if (this.#size > this.#mostBytes) this.end(new AuthFailure('malformed', `more than ${this.#mostBytes} bytes`))
+    else if (!this.#isOver) this.#chunks.push(chunk)
+  }
+
+  onResponseEnd(): void {
+    if (this.#isOver) return
+    this.#settle(Buffer.concat(this.#chunks, this.#size))
+    this.#release()
+  }
+
+  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+    this.end(error)
+  }
+}
+
+function failureOf(error: Error): AuthFailure {
+  const { code, name } = error as { code?: unknown; name: string }
+  // undici's parser errors may lack a code.
+  const isMalformed =
+    name === 'HTTPParserError' || /^HPE_|^UND_ERR_(HEADERS|RES)|^JW_UPSTREAM_(MALFORMED|HEADERS)/.test(String(code))
+  const isTimeout = /TIMEOUT$|^ETIMEDOUT$/.test(String(code))
+  const reason = isMalformed ? 'malformed' : isTimeout ? 'timeout' : 'unreachable'
+  return new AuthFailure(reason, error.message || String(code), error)
+}

@@ -1,0 +1,56 @@
+/** The checks of `edge.forwardAuth`. */
+import type { Checked } from '../../../../config/concern.ts'
+import { perRequestHeaders } from '../../../../config/declared.ts'
+import { pointer } from '../../../../config/faults.ts'
+import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../config/header-names.ts'
+import { checkAuthServer } from '../../bridge/check-auth-server.ts'
+import type { ForwardAuthOptions } from './options.ts'
+
+export function checkForwardAuth(options: ForwardAuthOptions, at: string, checked: Checked): void {
+  const { report } = checked
+  checkAuthServer(options, at, checked)
+  checkServiceHeaders(options.responseHeaders, `${at}/responseHeaders`, checked)
+  for (const key of ['requestHeaders', 'clientHeaders', 'refusalHeaders', 'consumer'] as const) {
+    const place = `${at}/${key}`
+    if (!report.usable(place)) continue
+    const isList = Array.isArray(options[key])
+    for (const [index, name] of [options[key] ?? []].flat().entries()) {
+      if (isConnectionHeader(name)) {
+        report.fault(
+          isList ? pointer(place, index) : place,
+          `"${name}" belongs to the connection and is never passed on`
+        )
+      }
+    }
+  }
+  if (!report.sound(at)) return
+  const { cache, format, forwardBody, requestHeaders } = options
+  if (forwardBody && format === 'opa') report.fault(`${at}/forwardBody`, 'has an effect only with format: http', 'key')
+  if (cache === undefined) return
+  if (forwardBody) report.fault(`${at}/forwardBody`, 'not with a cache: the decision may depend on the body', 'key')
+  if (requestHeaders !== undefined) {
+    const what = 'not with a cache, which sends the headers of cache.key: write header:NAME there'
+    report.fault(`${at}/requestHeaders`, what, 'key')
+  }
+  cache.key.forEach((field, index) => {
+    if (format === 'http' && (field === 'consumer' || field === 'claims')) {
+      const what = `only OPA gets the ${field}; a header that "jwt.forward" sets can be named as header:NAME`
+      report.fault(pointer(`${at}/cache/key`, index), what)
+    }
+  })
+}
+
+/** Reports headers that the gateway sets itself, or that occur twice. */
+function checkServiceHeaders(names: readonly string[], at: string, { data, keys, report }: Checked): void {
+  if (!report.usable(at)) return
+  const sound = keys.edge.filter(({ name }) => report.sound(`/edge/${name}`))
+  const taken = new Set(perRequestHeaders(sound, data.edge).map(canonicalName))
+  const seen = new Set<string>()
+  for (const [index, header] of names.entries()) {
+    const name = canonicalName(header)
+    const place = pointer(at, index)
+    if (isGatewayHeader(header) || taken.has(name)) report.fault(place, `"${header}" is set by the gateway itself`)
+    else if (seen.has(name)) report.fault(place, `"${header}" is listed twice`)
+    seen.add(name)
+  }
+}
