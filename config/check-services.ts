@@ -2,7 +2,6 @@
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, SourceKey } from './concern.ts'
 import { pointer } from './faults.ts'
-import { checkAddress } from './forward.ts'
 import { checkOrigin } from './instances.ts'
 import { didYouMean } from './nearest.ts'
 import type { ServiceOptions } from './schema.ts'
@@ -53,7 +52,7 @@ function checkService(name: string, checked: Checked): void {
     const names = named.map((source) => source.name).join(' and ')
     report.fault(pointer(at, second.name), `a service has one source of instances, but this one has ${names}`, 'key')
   } else if (keys.withoutMesh) {
-    checkAddress(at, service, checked)
+    // Its address is checked with `forward`.
   } else if (service.sidecar !== undefined && (service.mesh?.mode ?? data.mesh?.mode) === 'sidecar') {
     // The sidecar finds the instances.
   } else if (!report.unknownKeyIn(at) && report.usable('/discovery')) {

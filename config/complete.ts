@@ -1,31 +1,18 @@
 /** Completes a validated document: applies inheritance, makes paths absolute, and freezes the result. */
 import { dirname, resolve } from 'node:path'
-import type { TObject } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
+import type { Absolute } from './complete-services.ts'
+import { completeSection, completeServices, files, freeze } from './complete-services.ts'
 import { composedTargets } from './compose/targets.ts'
-import type { Key, Keys } from './concern.ts'
+import type { Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
 import type { Position, Report } from './faults.ts'
 import { forwardKeys } from './forward.ts'
 import { Protections } from './protection.ts'
-import { defaultsOf } from './schema/kit.ts'
 import type { ClientCertificateOptions, TlsOptions } from './schema/tls.ts'
-import type {
-  Config,
-  Consumers,
-  DiscoveryOptions,
-  MeshPolicy,
-  RouteConfig,
-  RoutePolicy,
-  ServiceConfig,
-  ServiceOptions,
-  Written
-} from './schema.ts'
-import { backendsOf, defaultSources, sourcesOf } from './sources.ts'
-
-/** A function that resolves a path relative to the configuration's folder. */
-type Absolute = (path: string) => string
+import type { Config, Consumers, RouteConfig, RoutePolicy, Written } from './schema.ts'
+import { backendsOf } from './sources.ts'
 
 /** The file of a configuration, and its hash. */
 type Origin = Pick<Config, 'file' | 'hash'>
@@ -33,7 +20,6 @@ type Origin = Pick<Config, 'file' | 'hash'>
 export function* complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Steps<Config> {
   const absolute = (path: string) => resolve(dirname(file), path)
   const edge = completeSection(data.edge, keys.edge, absolute)
-  const mesh = completeSection(data.mesh, keys.mesh, absolute)
   const forward = data.forward && completeSection(data.forward, forwardKeys, absolute)
   const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
   const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
@@ -41,15 +27,9 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     keys.edge.flatMap(({ name, needsBridge }) => (needsBridge === undefined ? [] : [[name, undefined]]))
   )
   const protections = new Protections(keys)
-  const named: [name: string, service: ServiceConfig][] = []
-  for (const [name, written] of Object.entries(data.services)) {
-    yield
-    const policy = { ...mesh, ...completeSection(written.mesh ?? {}, keys.mesh, absolute) }
-    const ownForward = forward && { ...forward, ...completeSection(written.forward ?? {}, forwardKeys, absolute) }
-    const completed = service(name, written, policy, data.discovery, keys, absolute)
-    named.push([name, { ...completed, ...(ownForward && { forward: ownForward }) }])
-  }
-  const services = Object.fromEntries(named)
+  const { mesh, services, discovery } = yield* completeServices(data, keys, absolute, (written) => ({
+    ...(forward && { forward: { ...forward, ...completeSection(written.forward ?? {}, forwardKeys, absolute) } })
+  }))
   const routes: RouteConfig[] = []
   for (const [index, { httpProxy, forward: ownForward, ...given }] of data.routes.entries()) {
     yield
@@ -97,7 +77,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
       : (data.consumers as Consumers),
     listen: listeners[0]!,
     listeners,
-    discovery: discovery(data, keys, absolute),
+    discovery,
     edge,
     mesh,
     ...(forward && { forward }),
@@ -126,33 +106,6 @@ function positionOf(at: string, report: Report): Position {
   return { line, column, ...(file !== undefined && { file }) }
 }
 
-/** Lets each concern complete its options, such as paths of files. */
-function completeSection<T extends object>(section: T, keys: readonly Key[], absolute: Absolute): T {
-  const copy = { ...section }
-  for (const key of keys) {
-    const options: unknown = Reflect.get(copy, key.name)
-    if (options && key.complete) Object.assign(copy, { [key.name]: key.complete(options, absolute) })
-  }
-  return copy
-}
-
-/** Returns a service with the key of its source, also if the source is the default one. */
-function service(
-  name: string,
-  { forward: _own, ...written }: ServiceOptions,
-  mesh: MeshPolicy,
-  discovery: DiscoveryOptions,
-  { sources }: Keys,
-  absolute: Absolute
-): ServiceConfig {
-  const [source] = [...sourcesOf(written, sources), ...defaultSources(discovery, sources)]
-  if (source === undefined) return { ...written, name, mesh }
-  const given: unknown =
-    Reflect.get(written, source.name) ?? ('properties' in source.service ? defaultsOf(source.service as TObject) : {})
-  const completed = source.completeService?.(given, name, absolute) ?? given
-  return { ...written, name, [source.name]: completed, mesh }
-}
-
 function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {
   const clients = (options: ClientCertificateOptions) => files(options, ['ca'], absolute)
   const { clientCertificate, certificates, folders, hosts } = tls
@@ -163,32 +116,4 @@ function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {
     ...(clientCertificate && { clientCertificate: clients(clientCertificate) }),
     hosts: hosts.map((host) => ({ ...host, clientCertificate: clients(host.clientCertificate) }))
   }
-}
-
-function discovery({ discovery: written }: Written, { sources }: Keys, absolute: Absolute): DiscoveryOptions {
-  const { snapshot } = written
-  const completed = sources.flatMap(({ name, complete }) => {
-    const options: unknown = Reflect.get(written, name)
-    return options === undefined || complete === undefined ? [] : [[name, complete(options, absolute)]]
-  })
-  return {
-    ...written,
-    ...Object.fromEntries(completed),
-    ...(snapshot && { snapshot: files(snapshot, ['path'], absolute) })
-  }
-}
-
-function files<T extends object, K extends keyof T>(section: T, keys: readonly K[], absolute: Absolute): T {
-  const copy = { ...section }
-  for (const key of keys) {
-    const path = copy[key]
-    if (typeof path === 'string') Object.assign(copy, { [key]: absolute(path) })
-  }
-  return copy
-}
-
-function freeze<T>(value: T): T {
-  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return value
-  for (const inner of Object.values(value)) freeze(inner)
-  return Object.freeze(value)
 }

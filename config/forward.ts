@@ -185,9 +185,16 @@ export function refuseMeshConcerns(indexes: Iterable<number>, report: Report): v
   }
 }
 
-/** Checks `forward` at every level. */
+/** Checks `forward` at every level, and the addresses of the services that are called by it. */
 export function* checkForward(checked: Checked): Steps<void> {
   const { data, report, keys } = checked
+  if (keys.withoutMesh && report.usable('/services')) {
+    for (const [name, service] of Object.entries(data.services)) {
+      yield
+      const at = pointer('/services', name)
+      if (report.usable(at)) checkAddress(at, service, checked)
+    }
+  }
   const places = [
     ['', data] as const,
     ...(report.usable('/services') ? Object.entries(data.services) : []).map(
@@ -214,7 +221,7 @@ function checkSection(at: string, section: object, checked: Checked): void {
 }
 
 /** Checks that a service has one address. */
-export function checkAddress(at: string, service: Written['services'][string], { data, report }: Checked): void {
+function checkAddress(at: string, service: Written['services'][string], { data, report }: Checked): void {
   const { sidecar, instances } = service
   if (sidecar !== undefined && instances !== undefined) {
     report.fault(

@@ -9,12 +9,12 @@
 import { resolve } from 'node:path'
 import { checkConcerns } from '../config/check-concerns.ts'
 import { checkServices } from '../config/check-services.ts'
-import { complete } from '../config/complete.ts'
+import { completeServices, freeze } from '../config/complete-services.ts'
 import type { Place } from '../config/faults.ts'
 import { ConfigError, Report, segmentsOf } from '../config/faults.ts'
 import { meshSchema } from '../config/mesh-schema.ts'
 import { didYouMean } from '../config/nearest.ts'
-import type { Config, DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
+import type { DiscoveryOptions, MeshPolicy, ServiceOptions, Written } from '../config/schema.ts'
 import { withDefaults } from '../config/settings.ts'
 import { looksLikeSource, sourceFault } from '../config/source-definition.ts'
 import { meshKeys } from './mesh/chain.ts'
@@ -25,7 +25,7 @@ import { userSource } from './mesh/discovery/user-source.ts'
 import { installFetch } from './mesh/fetch.ts'
 import type { LibraryOptions } from './mesh/library.ts'
 import { LibraryMesh } from './mesh/library.ts'
-import type { Mesh } from './mesh/mesh.ts'
+import type { Mesh, MeshConfig } from './mesh/mesh.ts'
 import { NotReadyError } from './mesh/ready.ts'
 import type { MetricsRegistry } from './registry-meter.ts'
 import { RegistryMeter } from './registry-meter.ts'
@@ -72,9 +72,8 @@ function placeIn(settings: unknown, at: string, column: number): Place {
 }
 
 /** Throws a `ConfigError` with every fault of the settings. */
-function configOf(settings: MeshSettings, users: readonly UserDiscoverySource[]): Config {
+function configOf(settings: MeshSettings, users: readonly UserDiscoverySource[]): MeshConfig {
   const keys = { edge: [], mesh: meshKeys, sources: [...sources, ...users] }
-  const file = resolve('settings')
   const report = new Report('createMesh')
   const pointers: string[] = []
   report.locateBy((at) => {
@@ -83,11 +82,12 @@ function configOf(settings: MeshSettings, users: readonly UserDiscoverySource[])
   })
   const data = withDefaults(meshSchema(keys), settings, '', report) as Written
   const written = { ...data, ...withoutEdge } as unknown as Written
-  const checked = { data: written, keys, report, absolute: (path: string) => resolve(path) }
+  const absolute = (path: string) => resolve(path)
+  const checked = { data: written, keys, report, absolute }
   atOnce(checkServices(checked))
   atOnce(checkConcerns(checked))
   report.throwIfAny()
-  return atOnce(complete(written, { file, hash: '' }, keys, report))
+  return freeze(atOnce(completeServices(written, keys, absolute)))
 }
 
 export interface MeshOptions extends Omit<LibraryOptions, 'sources' | 'sourcesKey'> {
