@@ -34,8 +34,12 @@ export function missingFacts(
     const options: unknown = Reflect.get(policy, key.name)
     const { needs } = key
     if (needs === undefined || typeof options !== 'object' || options === null) return []
-    const { fact, option, value } = needs
-    if (Reflect.get(options, option) !== value || byPlugin(fact)) return []
+    const { fact, option: name, value } = needs
+    const isNeeded = (each: unknown) => (typeof value === 'function' ? value(each) : each === value)
+    const list = Array.isArray(options) ? options : [options]
+    const index = list.findIndex((each) => isNeeded(Reflect.get(Object(each), name)))
+    if (index === -1 || byPlugin(fact)) return []
+    const option = list === options ? `${index}/${name}` : name
     const providers = providersOf(keys, fact).map(({ name }) => name)
     if (providers.some((name) => Reflect.get(policy, name))) return []
     const advice = anyOf([...providers, `a plugin that declares provides: [${fact}]`])

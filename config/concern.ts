@@ -25,7 +25,10 @@ export interface Key {
   readonly needsBridge?: string
   /** Facts that the concern provides to later concerns and plugins where it is on: `consumer`, the caller. */
   readonly provides?: readonly 'consumer'[]
-  /** Fact that the concern needs if one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. */
+  /**
+   * Fact that the concern needs if one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. A
+   * function as `value` gets the option's value. Options may be a list.
+   */
   readonly needs?: { readonly fact: 'consumer'; readonly option: string; readonly value: unknown }
   /**
    * True if hooks of the concern respond to CORS preflights. A preflight then matches the route for the requested method, and

@@ -20,6 +20,9 @@ export function parseDuration(text: string): number | null {
   return ms !== null && ms <= LONGEST_MS ? ms : null
 }
 
+/** Parses a duration that no timer waits for, and that may be months. */
+const parsePeriod = (text: string): number | null => parse(text, /^(\d+(?:\.\d+)?)(ms|s|m|h|d)$/, DURATIONS) || null
+
 /** Parses a duration that must not be 0. */
 function parsePositiveDuration(text: string): number | null {
   return parseDuration(text) || null
@@ -53,6 +56,11 @@ export const units = {
   duration: {
     parse: parsePositiveDuration,
     expected: 'a duration such as 250ms, 15s or 5m',
+    pattern: '^\\d+(\\.\\d+)?(ms|s|m|h|d)$'
+  },
+  period: {
+    parse: parsePeriod,
+    expected: 'a duration such as 1s, 1h or 30d',
     pattern: '^\\d+(\\.\\d+)?(ms|s|m|h|d)$'
   },
   'duration or 0': {

@@ -8,6 +8,8 @@ import Type from './type.ts'
 /** `250ms`, `15s`, `5m`, `1h`; loaded as milliseconds. */
 export const Duration = (description: string, more: { default?: string } = {}) =>
   Type.Unsafe<number>({ type: 'string', unit: 'duration', description, ...more })
+/** A duration that no timer waits for, so that it may be months; loaded as milliseconds. */
+export const Period = (description: string) => Type.Unsafe<number>({ type: 'string', unit: 'period', description })
 /** A value with a unit that may also be the number 0, without a unit. */
 const orZero = (unit: Unit, description: string, more: { default?: string } = {}) =>
   Either({ const: 0 }, Type.Literal(0), Type.Unsafe<number>({ type: 'string', unit }), { description, ...more })

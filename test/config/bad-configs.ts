@@ -949,7 +949,7 @@ edge:
 edge:
   rateLimit: { max: 1, window: 1s, by: user }
 `,
-    faults: ['3:40: edge.rateLimit.by: expected ip, consumer or header:NAME, found "user"']
+    faults: ['3:40: edge.rateLimit.by: expected a list with at least one item or ip, consumer, route, header:NAME or claim:NAME, found "user"']
   },
   {
     name: 'a limit by consumer without jwt',
@@ -1065,7 +1065,7 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
       '9:12: edge.jwt.forward.org: "X_Forwarded_For" is set by the gateway itself; choose another name, such as x-org',
       '11:14: edge.jwt.forward.roles: "X_Role" already carries the claim "role"',
       '12:40: edge.rateLimit.by: the Cookie header holds all cookies in any order, so one client may send many values; choose another header',
-      '17:50: routes[0].edge.rateLimit.by: expected ip, consumer or header:NAME, found "header:x y"'
+      '17:50: routes[0].edge.rateLimit.by: expected a list with at least one item or ip, consumer, route, header:NAME or claim:NAME, found "header:x y"'
     ]
   },
   {
@@ -1102,6 +1102,43 @@ edge: { jwt: { secret: "for development only, change it in production" } }
 edge: { rateLimit: { max: 1, window: 1s, maxPerAddress: 10 } }
 `,
     faults: ['2:42: edge.rateLimit.maxPerAddress: has an effect only with by: header:NAME; this limit is by: ip']
+  },
+  {
+    name: 'rate limits that cannot work',
+    yaml: `
+edge:
+  rateLimit:
+    - { max: 5, window: 1m, cost: 6 }
+    - { max: 5, window: 1m, burst: 9 }
+    - { max: 5, window: 1h, algorithm: token-bucket, burst: 2, cost: 3 }
+    - { max: 5, window: 1d, onFailure: closed }
+    - { max: 5, window: 30d, by: [ip, "header:cookie"], maxPerAddress: 9 }
+`,
+    faults: [
+      '4:35: edge.rateLimit[0].cost: no request can ever pass: at most 5 can be used at once',
+      '5:29: edge.rateLimit[1].burst: has an effect only with algorithm: token-bucket',
+      '6:70: edge.rateLimit[2].cost: no request can ever pass: at most 2 can be used at once',
+      '7:29: edge.rateLimit[3].onFailure: has an effect only with store: redis',
+      '8:34: edge.rateLimit[4].by: the Cookie header holds all cookies in any order, so one client may send many values; choose another header'
+    ]
+  },
+  {
+    name: 'two rate limits with one counter',
+    yaml: `
+edge: { rateLimit: [{ max: 5, window: 1m }, { max: 5, window: 1h }, { max: 7, window: 1m }] }
+`,
+    faults: ['2:69: edge.rateLimit[2]: counts the same requests as number 1 of the list; remove one of them']
+  },
+  {
+    name: 'a rate limit of a list by consumer, without a concern that identifies it',
+    yaml: `
+edge: { rateLimit: [{ max: 5, window: 1m }, { max: 5, window: 1h, by: [ip, "claim:tenant"] }] }
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+routes: [{ name: a, match: { path: / }, service: a }]
+`,
+    faults: [
+      '4:10: routes[0].edge.rateLimit.1.by: consumer (inherited): nothing on this route identifies the consumer; add jwt or a plugin that declares provides: [consumer]'
+    ]
   },
   {
     name: 'the request id as a claim',

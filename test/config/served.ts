@@ -51,6 +51,7 @@ const urls = [
 const ofUnits: Readonly<Record<Unit, string[]>> = {
   duration: ['0s', '1ms', '24d', '25d', '0.4ms'],
   'duration or 0': ['0s', '1ms', '24d', '0.4ms'],
+  period: ['1s', '30d'],
   size: ['0b', '1b', '1gb', '9999999gb', '0.4b'],
   'size or 0': ['0b', '1b', '1gb', '9999999gb', '0.4b'],
   share: ['0%', '0.0001%', '100%'],

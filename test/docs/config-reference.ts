@@ -62,7 +62,8 @@ const notes: Readonly<Record<string, string>> = {
   'edge.jwt': 'Off unless set. Exactly one of `secret`, `publicKey` and `jwks`.',
   'edge.jwt.issuer': 'If set, a token must have the claim `iss` with one of these values.',
   'edge.jwt.audience': 'If set, a token must have the claim `aud` with at least one of these values.',
-  'edge.rateLimit': 'Off unless set. Each route has counters of its own.',
+  'edge.rateLimit':
+    'Off unless set. A list of several limits: a request has to be within all. Each route has counters of its own.',
   'edge.websocket': 'WebSocket connections. `false`: handshakes get 403.',
   'edge.requestId': 'Request id, for all routes; a route cannot change it.',
   mesh: 'Defaults for every service. `false`: the gateway runs without the mesh, and calls services as `forward` says.',
@@ -224,9 +225,9 @@ function table(rows: Row[]): string {
   return ['| key | value | default | |', '| --- | --- | --- | --- |', ...lines].join('\n')
 }
 
-/** The keys of a listener are documented once; a list repeats them. A concern's keys are documented once, where it is set for all; a route or service repeats only their names. */
+/** The keys of a listener and of a rate limit are documented once; a list repeats them. A concern's keys are documented once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
-  if (path.startsWith('listen[]')) return true
+  if (path.startsWith('listen[]') || path.startsWith('edge.rateLimit[]')) return true
   if (/^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path))
     return true
   if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true

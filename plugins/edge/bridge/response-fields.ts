@@ -43,7 +43,8 @@ export function hasTrailers({ httpVersion, method }: IncomingMessage, status: nu
  */
 function imitatesGateway(name: string, value: string | string[] | undefined, own: OwnHeaders): boolean {
   if (name === 'proxy-status') return String(value).toLowerCase().includes('jingwei')
-  return name.startsWith('ratelimit') && Object.hasOwn(own, 'ratelimit-limit')
+  if (name.startsWith('ratelimit')) return Object.hasOwn(own, 'ratelimit-limit') || Object.hasOwn(own, 'ratelimit')
+  return name.startsWith('x-ratelimit') && Object.hasOwn(own, 'x-ratelimit-limit')
 }
 
 /** Returns whether concerns set the headers with such a name. Outside of `passOn` to save an allocation per field. */

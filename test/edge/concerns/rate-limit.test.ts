@@ -6,7 +6,7 @@ import type { FastifyInstance } from 'fastify'
 import { Registry } from 'prom-client'
 import t from 'tap'
 import rateLimit from '../../../plugins/edge/concerns/rate-limit/index.ts'
-import type { RateLimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
+import type { LimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
 import { LocalCounter } from '../../../plugins/edge/concerns/rate-limit/store.ts'
 import { createMeter } from '../../../plugins/operations/metrics.ts'
 import type { AppOptions } from '../../helpers/edge/edge-app.ts'
@@ -179,11 +179,11 @@ t.test('by header: the limit applies over HTTP/2 and in Redis', async (t) => {
   }
 })
 
-t.test('the keys in memory are bounded', async (t) => {
-  const counter = new LocalCounter(1000)
+t.test('the keys in memory are bounded, and no key is reset by a flood of others', async (t) => {
+  const counter = new LocalCounter(60_000, undefined, 1000)
   const hit = (key: string) => {
     let current = 0
-    counter.incr(key, (_error, count) => (current = count!.current), 60_000)
+    counter.incr(key, (_error, count) => (current = count.current))
     return current
   }
   let regular = 0
@@ -193,7 +193,7 @@ t.test('the keys in memory are bounded', async (t) => {
   }
   t.equal(regular, 5000, 'a key in use is never evicted')
   t.equal(hit('flood4990'), 2, 'a recent key is kept')
-  t.equal(hit('flood1'), 1, 'an unused key is evicted')
+  t.ok(hit('flood1') >= 2, 'an unused key is evicted, and keeps its count')
 })
 
 // ---- Redis --------------------------------------------------------------------------------------
@@ -204,7 +204,7 @@ const patience = timeout + 150
 
 interface Cluster {
   url: string
-  limit?: Partial<RateLimitOptions>
+  limit?: Partial<LimitOptions>
   options?: AppOptions
 }
 

@@ -1,6 +1,6 @@
-import type { RateLimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
+import type { LimitOptions } from '../../../plugins/edge/concerns/rate-limit/options.ts'
 
-export const limitOptions = (more: Partial<RateLimitOptions> = {}): RateLimitOptions => ({
+export const limitOptions = (more: Partial<LimitOptions> = {}): LimitOptions => ({
   max: 2,
   window: 60_000,
   by: 'ip',

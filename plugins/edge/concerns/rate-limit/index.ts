@@ -1,47 +1,36 @@
 /**
- * Rate limits per client address, consumer or header, by @fastify/rate-limit. Each configured route has counters of its
- * own. Responses have the IETF `ratelimit-*` headers.
+ * Rate limits per client address, consumer, header, claim or route, in windows of several kinds. Each configured route has
+ * counters of its own, unless limits have a name. The simple limits are applied by @fastify/rate-limit (plain.ts), all
+ * others by our own code (limiter.ts).
  *
  * Limits by address and by header run before authentication and protect it. Since a client can change a header with each
- * request, `maxPerAddress` limits its address as well. Limits by consumer run after all `onRequest` hooks, when the
- * consumer is known, but before the body is read.
+ * request, `maxPerAddress` limits its address as well. Limits by consumer or claim run after all `onRequest` hooks, when the
+ * caller is known, but before the body is read.
  */
-import { createHash } from 'node:crypto'
-import { createError } from '@fastify/error'
-import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
-import rateLimit from '@fastify/rate-limit'
-import type { FastifyInstance, FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
-import { FifoMap } from 'toad-cache'
+import type { FastifyRequest, RouteOptions } from 'fastify'
 import { directionsOf } from '../../../../config/direction.ts'
-import { canonicalName } from '../../../../config/header-names.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import type { RouteHooks } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { RateLimitOptions } from './options.ts'
-import { checkRateLimit, RateLimit } from './options.ts'
-import type { Count } from './redis-link.ts'
+import type { KeyOf } from './keys.ts'
+import { addressKey, keyBy, perDirection } from './keys.ts'
+import type { Step } from './limiter.ts'
+import { Limiter, steps } from './limiter.ts'
+import { checkRateLimit, isOfCaller, limitsOf, RateLimit } from './options.ts'
+import { isPlain, plainHooks, registerPlugin } from './plain.ts'
 import { RedisLink } from './redis-link.ts'
-import type { Counter } from './store.ts'
-import { LocalCounter, SharedCounter } from './store.ts'
-
-const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
-const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
-
-/** Reasons for the access log: the limit that refused. A closed list, documented in plugins/edge/README.md. */
-export const limitReasons = ['rate_ip', 'rate_consumer', 'rate_header', 'rate_max_per_address'] as const
-
-type LimitReason = (typeof limitReasons)[number]
-
-/** Length above which keys are hashed: clients must not control the size of stored keys. */
-const longestKey = 64
+import type { Rule } from './rules.ts'
+import { rulesOf } from './rules.ts'
+import { LocalCounter } from './store.ts'
 
 export default edgeConcern({
   name: 'rateLimit',
   options: orOff(RateLimit),
   tries({ config, urlOf, isOpen }) {
     const route = config.routes.find((each) => each.edge.rateLimit && isOpen(each) && urlOf(each))
-    const limit = route?.edge.rateLimit
+    const [limit] = limitsOf((route?.edge.rateLimit || []) as never)
     if (!route || !limit) return []
     const ask = `curl -s -o /dev/null -w '%{http_code} ' ${urlOf(route)}`
     return [
@@ -49,16 +38,13 @@ export default edgeConcern({
     ]
   },
   check: checkRateLimit,
-  needs: { fact: 'consumer', option: 'by', value: 'consumer' },
-  isolate: (options) => ({ ...options, store: 'memory' as const }),
+  needs: { fact: 'consumer', option: 'by', value: isOfCaller },
+  isolate: (options) => {
+    const inMemory = limitsOf(options).map(({ onFailure, ...limit }) => ({ ...limit, store: 'memory' as const }))
+    return Array.isArray(options) ? inMemory : inMemory[0]!
+  },
   async plugin(fastify, { config, stores, meter, log, clock: { now } }) {
-    await fastify.register(rateLimit, {
-      global: false,
-      enableDraftSpec: true,
-      skipOnError: true,
-      store: RouteCounters,
-      errorResponseBuilder: (_request, { after }) => new RateLimited(after)
-    })
+    await registerPlugin(fastify)
 
     let link: RedisLink | undefined
     let unwatch: (() => void) | undefined
@@ -71,19 +57,25 @@ export default edgeConcern({
         () => new RedisLink(redis, log),
         (link) => link.close()
       )
-      unwatch ??= meter.gauge({
+      const unwatchUp = meter.gauge({
         name: 'jingwei_edge_redis_up',
         help: 'State of the Redis that holds shared rate limits: 1 if it responds in time, else 0.',
         collect: (set) => set({}, link.isUp ? 1 : 0)
       })
+      const unwatchNodes = meter.gauge({
+        name: 'jingwei_edge_redis_nodes',
+        help: 'Nodes that share rate limits in Redis, when it last responded; 0: not known.',
+        collect: (set) => set({}, link.nodes)
+      })
+      unwatch = () => {
+        unwatchUp()
+        unwatchNodes()
+      }
       return link
     }
 
-    const createCounter = (route: string, counted: string, { store, by, window }: RateLimitOptions): Counter => {
-      // Without `max`: after a change of the limit, counting continues.
-      const key = { counted, store, by, window }
-      const local = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(undefined, now))
-      if (store === 'memory') return local
+    /** Connects to Redis, and returns the function that counts how shared limits of a route are decided. */
+    const shareLimits = (route: string): ((step: Step) => void) => {
       if (config.redis === undefined) throw new Error(`route ${route}: a shared rate limit needs redis.url`)
       link ??= linkTo(config.redis)
       // Made at start: rate() does not see the first increment of a series that starts with it.
@@ -94,42 +86,78 @@ export default edgeConcern({
           labelNames: ['route']
         })
         .labels(route)
-      return new SharedCounter(link, counted, local, () => fallbacks.inc())
+      const decisions = meter.counter({
+        name: 'jingwei_edge_rate_limit_decisions_total',
+        help: 'Requests with a shared rate limit, by the step that decided: redis; known: an earlier refusal of Redis still holds; and without Redis share, open or closed.',
+        labelNames: ['route', 'step']
+      })
+      const counts = Object.fromEntries(steps.map((step) => [step, decisions.labels(route, step)]))
+      return (step) => {
+        counts[step]!.inc()
+        if (step !== 'redis' && step !== 'known') fallbacks.inc()
+      }
     }
 
-    const counters = new Map<string, Counter>()
     const hasBothDirections = directionsOf(config.listeners).length > 1
-    const keyFor = (by: RateLimitOptions['by']) => (hasBothDirections ? perDirection(keyBy(by)) : keyBy(by))
+    const directed = (keyOf: KeyOf) => (hasBothDirections ? perDirection(keyOf) : keyOf)
 
     return (options, route) => {
       const { name } = edgeRouteOf(route.config)!
       const counted = counterName(route, name)
-      const counter = counters.get(counted) ?? createCounter(name, counted, options)
-      counters.set(counted, counter)
-      const { max, window: timeWindow, by, maxPerAddress } = options
-      const keyOf = keyFor(by)
-      const errorResponseBuilder: LimitOptions['errorResponseBuilder'] = (request, { after }) => {
-        request.refusalReason = reasonFor(by, request)
-        return new RateLimited(after)
+      if (isPlain(options)) {
+        const { store, by, window } = options
+        // Without `max`: after a change of the limit, counting continues.
+        const key = { counted, store, by, window }
+        const counter = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(window, now))
+        const address = directed(addressKey(options.ipv6Prefix))
+        return plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address })
       }
-      const limited = { max, timeWindow, keyGenerator: keyOf, counter, errorResponseBuilder }
-      // Made by the first request that exceeds the limit or counts in Redis: the plugin needs much memory per route.
-      let limiter: Limit | undefined
-      const limit: Limit = (request, reply) => {
-        limiter ??= fastify.rateLimit(limited as LimitOptions) as Limit
-        return limiter(request, reply)
-      }
-      const admit = counter instanceof LocalCounter ? synchronousLimit(limit, counter, options, keyOf) : null
-      const byAddress =
-        maxPerAddress === undefined ? [] : [addressLimit(counter, keyFor('ip'), maxPerAddress, timeWindow)]
-      // `limit` is either kind of hook: Fastify passes request and reply first, and waits for the promise.
-      if (by !== 'consumer') return { onRequest: [...byAddress, admit ?? limit] }
-      const afterAll: preParsingHookHandler =
-        admit === null ? limit : (request, reply, _payload, done) => admit(request, reply, done)
-      return { onRequest: byAddress, preParsing: afterAll }
+      const rules = rulesOf(options, { stores, counted, hasBothDirections })
+      const count = rules.some(({ shared }) => shared !== null) ? shareLimits(name) : () => {}
+      return hooksOf(rules, new Limiter(link, now, count))
     }
   }
 })
+
+/**
+ * Returns the hooks for all limits of a route. If limits in Redis apply both before and after authentication, Redis is asked
+ * once, after it. Before it, requests are refused by earlier refusals; those that authentication refuses are counted last.
+ */
+function hooksOf(rules: readonly Rule[], limiter: Limiter): RouteHooks {
+  const early = rules.filter(({ isLate }) => !isLate)
+  const late = rules.filter(({ isLate }) => isLate)
+  if (late.length === 0) return { onRequest: (request, reply, done) => limiter.admit(early, request, reply, done) }
+  const isShared = ({ shared }: Rule) => shared !== null
+  const postponed = late.some(isShared) ? early.filter(isShared) : []
+  const first = early.filter((rule) => !postponed.includes(rule))
+  const last = [...postponed, ...late]
+  if (postponed.length === 0) {
+    return {
+      onRequest: first.length === 0 ? [] : (request, reply, done) => limiter.admit(first, request, reply, done),
+      preParsing: (request, reply, _payload, done) => limiter.admit(last, request, reply, done)
+    }
+  }
+  const uncounted = new WeakSet<FastifyRequest>()
+  return {
+    onRequest(request, reply, done) {
+      limiter.admit(first, request, reply, (error) => {
+        if (error !== undefined) return done(error)
+        limiter.refuseKnown(postponed, request, reply, (error) => {
+          if (error === undefined) uncounted.add(request)
+          done(error)
+        })
+      })
+    },
+    preParsing(request, reply, _payload, done) {
+      uncounted.delete(request)
+      limiter.admit(last, request, reply, done)
+    },
+    onResponse(request, _reply, done) {
+      if (uncounted.delete(request)) limiter.charge(postponed, request)
+      done()
+    }
+  }
+}
 
 /**
  * Returns the name of the counters of a route. All Fastify routes of a configured route share them. A plugin's own routes
@@ -139,133 +167,4 @@ function counterName({ config, method, constraints }: RouteOptions, name: string
   if (config?.route !== undefined) return name
   const methods = [method].flat().map((each) => (each === 'HEAD' ? 'GET' : each))
   return [...new Set(methods)].sort().join() + (constraints?.host ?? '') + name
-}
-
-type LimitOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: Counter }
-type Limit = (request: FastifyRequest, reply: FastifyReply) => Promise<void>
-type Done = (error?: Error) => void
-
-/**
- * Admits requests within the limit of a counter in this process, with the plugin's headers. Requests above the limit are
- * left to the plugin, which is asynchronous. (This saves 5 µs per request.)
- */
-function synchronousLimit(limit: Limit, counter: LocalCounter, { max, window }: RateLimitOptions, keyOf: KeyOf) {
-  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
-    let count: ReturnType<LocalCounter['admit']>
-    try {
-      count = counter.admit(keyOf(request), max, window)
-    } catch (error) {
-      done(error as Error)
-      return
-    }
-    if (count === null) {
-      limit(request, reply).then(() => done(), done)
-      return
-    }
-    reply.header('ratelimit-limit', max)
-    reply.header('ratelimit-remaining', max - count.current)
-    reply.header('ratelimit-reset', Math.ceil(count.ttl / 1000))
-    done()
-  }
-}
-
-/** Limits the address, too. The plugin is not used, because it applies only one limit to a request. */
-function addressLimit(counter: Counter, address: KeyOf, max: number, window: number) {
-  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
-    const onCount = (_error: Error | null, count?: Count): void => {
-      if (count === undefined || count.current <= max) {
-        done()
-        return
-      }
-      const seconds = Math.ceil(count.ttl / 1000)
-      reply.header('ratelimit-limit', max)
-      reply.header('ratelimit-remaining', 0)
-      reply.header('ratelimit-reset', seconds)
-      reply.header('retry-after', seconds)
-      request.refusalReason = 'rate_max_per_address'
-      done(new RateLimited(seconds === 1 ? '1 second' : `${seconds} seconds`))
-    }
-    // Another key than that of requests without the header, which are counted by address too.
-    counter.incr(`all:${address(request)}`, onCount, window)
-  }
-}
-
-/** Returns the key by which a request was counted: requests without the header or consumer are counted by address. */
-function reasonFor(by: RateLimitOptions['by'], request: FastifyRequest): LimitReason {
-  if (by === 'consumer') return request.consumer === null ? 'rate_ip' : 'rate_consumer'
-  if (by === 'ip') return 'rate_ip'
-  return fieldFinder(by.slice('header:'.length))(request.raw.rawHeaders, 0) === -1 ? 'rate_ip' : 'rate_header'
-}
-
-/** Store of @fastify/rate-limit, which calls `child` for each route: returns the counter that was made for the route. */
-class RouteCounters implements FastifyRateLimitStore {
-  incr(): void {
-    throw new Error('only child stores of routes count')
-  }
-
-  child(options: FastifyRateLimitOptions): FastifyRateLimitStore {
-    return (options as { counter: FastifyRateLimitStore }).counter
-  }
-}
-
-type KeyOf = (request: FastifyRequest) => string
-
-/** Returns the function for the key of a request. Prefixes keep the value of a header or consumer distinct from an address. */
-function keyBy(by: RateLimitOptions['by']): KeyOf {
-  // Cached, since computing the network of an IPv6 address takes 7 µs.
-  const known = new FifoMap<string>(1000)
-  // A client that disconnected during an earlier hook has no address.
-  const address = ({ ip = '' }: FastifyRequest): string => {
-    let key = known.get(ip)
-    if (key === undefined) {
-      key = boundedKey('ip:', rateLimit.normalizeIP(ip))
-      known.set(ip, key)
-    }
-    return key
-  }
-  if (by === 'ip') return address
-  if (by === 'consumer') {
-    return (request) => (request.consumer ? boundedKey('consumer:', request.consumer.id) : address(request))
-  }
-  const name = by.slice('header:'.length)
-  const findField = fieldFinder(name)
-  // RFC 9110, 11.1: the scheme is case-insensitive, and any number of spaces may follow it.
-  const isCredentials = canonicalName(name) === 'authorization'
-  const normalized = (value: string) =>
-    isCredentials ? value.replace(/^(\S+) +/, (_, scheme: string) => `${scheme.toLowerCase()} `) : value
-  return (request) => {
-    const { rawHeaders } = request.raw
-    const at = findField(rawHeaders, 0)
-    if (at === -1) return address(request)
-    if (findField(rawHeaders, at + 2) !== -1) throw new SeveralValues(name)
-    const value = normalized(rawHeaders[at + 1]!)
-    return value ? boundedKey('header:', value) : address(request)
-  }
-}
-
-/** Returns a function that counts calls between services apart from requests of clients, whose keys stay the same. */
-const perDirection =
-  (keyOf: KeyOf): KeyOf =>
-  (request) =>
-    request.direction === 'east-west' ? `east-west:${keyOf(request)}` : keyOf(request)
-
-/**
- * Returns a function that finds the next field with a name in `rawHeaders`; -1 if there is none. It also finds spellings
- * that a service may read as this header, such as `_` for `-` (CGI): otherwise a client could send another key in each.
- */
-function fieldFinder(name: string): (rawHeaders: readonly string[], from: number) => number {
-  const wanted = canonicalName(name)
-  return (rawHeaders, from) => {
-    for (let i = from; i < rawHeaders.length; i += 2) {
-      const given = rawHeaders[i]!
-      if (given.length === wanted.length && canonicalName(given) === wanted) return i
-    }
-    return -1
-  }
-}
-
-/** Returns the prefixed value, hashed if it is long. */
-function boundedKey(prefix: string, value: string): string {
-  if (value.length <= longestKey) return prefix + value
-  return `${prefix}sha256:${createHash('sha256').update(value).digest('base64url')}`
 }

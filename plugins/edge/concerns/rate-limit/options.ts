@@ -2,36 +2,74 @@
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
-import { Count, Duration, Names, strict } from '../../../../config/schema/kit.ts'
+import { Count, Either, Name, Names, Period, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
+import type { AlgorithmName } from './algorithms.ts'
 
-export const RateLimit = Type.Object(
+const Source = Type.String({
+  pattern: `^(ip|consumer|route|header:${tokenPattern}|claim:.+)$`,
+  expected: 'ip, consumer, route, header:NAME or claim:NAME'
+})
+
+export type By = string | string[]
+
+/** Returns the sources of a key, as a list. */
+export const sourcesOf = (by: By | undefined): readonly string[] => [by ?? 'ip'].flat()
+
+const algorithmNames: AlgorithmName[] = ['fixed-window', 'sliding-window', 'token-bucket']
+
+const Limit = Type.Object(
   {
     max: Type.Integer({ minimum: 1, description: 'Requests allowed per window.' }),
-    window: Duration('Length of the window.'),
-    by: Type.Unsafe<'ip' | 'consumer' | `header:${string}`>({
-      type: 'string',
-      pattern: `^(ip|consumer|header:${tokenPattern})$`,
-      expected: 'ip, consumer or header:NAME',
+    window: Period('Length of the window, up to months: `1s`, `1h`, `30d`.'),
+    by: Either({ type: 'array' }, Type.Array(Source, { minItems: 1, maxItems: 5 }), Source, {
       default: 'ip',
       description:
-        'Requests that are counted together: those of one client address (`ip`), one `consumer`, or one value of a header (`header:NAME`). Requests without a consumer, or without the header, are counted by address.'
+        'Requests that are counted together: those of one client address (`ip`), one `consumer`, one value of a header (`header:NAME`) or of a claim (`claim:tenant`, `claim:org.id`), or all (`route`). A list: those that have all of these in common. A source that a request lacks is replaced by its address.'
     }),
+    ipv6Prefix: Type.Optional(Count('Bits of an IPv6 address that identify a client. Default: 64.', { maximum: 128 })),
+    name: Type.Optional({ ...Name, description: 'Routes whose limits have the same name share their counters.' }),
+    algorithm: Type.Optional(
+      Names(algorithmNames, {
+        description:
+          '`fixed-window` (default): the window begins with the first request of a key. `sliding-window`: counts the last window at any time. `token-bucket`: `max` per window flow into a bucket of the size `burst`.'
+      })
+    ),
+    burst: Type.Optional(Count('With `token-bucket`: requests allowed at once. Default: `max`.')),
+    cost: Type.Optional(Count('Units of the limit that one request uses. Default: 1.')),
     maxPerAddress: Type.Optional(
       Count(
-        'With `by: header:NAME`: requests allowed per window for one client address, whatever the value of the header. Without it, a client that changes the header has no limit.'
+        'With `header:NAME`: requests allowed per window for one client address, whatever the value of the header. Without it, a client that changes the header has no limit.'
       )
+    ),
+    headers: Type.Optional(
+      Names(['separate', 'ietf', 'x-ratelimit', 'none'], {
+        description:
+          'Response headers with the state of the limit. `separate` (default): `RateLimit-Limit`, `-Remaining` and `-Reset`. `ietf`: `RateLimit` and `RateLimit-Policy`. `x-ratelimit`: `X-RateLimit-Limit`, `-Remaining` and `-Reset`. A refusal always has `Retry-After`.'
+      })
     ),
     store: Names(['memory', 'redis'], {
       default: 'memory',
       description: '`memory`: each node counts on its own. `redis`: one count for the whole cluster.'
-    })
+    }),
+    onFailure: Type.Optional(
+      Names(['share', 'open', 'closed'], {
+        description:
+          'With `store: redis`, while Redis does not respond in time. `share` (default): each node applies the limit divided by the number of nodes; the whole limit while that number is not known. `open`: requests are not limited. `closed`: 503.'
+      })
+    )
   },
   strict
 )
 
-export type RateLimitOptions = Static<typeof RateLimit>
+const several = { minItems: 1, maxItems: 8 }
+
+/** One limit, or a list: a request has to be within all. */
+export const RateLimit = Either({ type: 'array' }, Type.Array(Limit, several), Limit)
+
+export type LimitOptions = Static<typeof Limit>
+export type RateLimitOptions = LimitOptions | LimitOptions[]
 
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
@@ -39,24 +77,61 @@ declare module '../../../../config/schema.ts' {
   }
 }
 
-export function checkRateLimit(
-  { by, maxPerAddress, store }: RateLimitOptions,
-  at: string,
-  { data, report }: Checked
-): void {
+/** Returns the limits as a list. */
+export const limitsOf = (options: RateLimitOptions): readonly LimitOptions[] => [options].flat()
+
+/** Returns whether a key, or a part of it, is known only after authentication. */
+export const isOfCaller = (by: unknown): boolean =>
+  [by].flat().some((source) => source === 'consumer' || String(source).startsWith('claim:'))
+
+const isHeader = (source: string) => source.startsWith('header:')
+
+export function checkRateLimit(options: RateLimitOptions, at: string, checked: Checked): void {
+  if (!Array.isArray(options)) {
+    checkLimit(options, at, checked)
+    return
+  }
+  const seen = new Map<string, number>()
+  for (const [index, limit] of options.entries()) {
+    const place = `${at}/${index}`
+    checkLimit(limit, place, checked)
+    if (!checked.report.sound(place)) continue
+    const id = counterOf(limit)
+    const same = seen.get(id)
+    if (same === undefined) seen.set(id, index)
+    else checked.report.fault(place, `counts the same requests as number ${same + 1} of the list; remove one of them`)
+  }
+}
+
+/** Returns a text that is equal for limits of one route with the same counters. */
+export const counterOf = ({ by, window, algorithm = 'fixed-window', name, store }: LimitOptions): string =>
+  JSON.stringify([by, window, algorithm, name, store])
+
+function checkLimit(limit: LimitOptions, at: string, { data, report }: Checked): void {
   if (!report.sound(at)) return
-  const byHeader = by !== 'ip' && by !== 'consumer'
+  const { by, max, burst, cost = 1, maxPerAddress, store, algorithm, onFailure } = limit
+  const sources = sourcesOf(by)
+  const byHeader = sources.some(isHeader)
   if (byHeader && maxPerAddress === undefined) {
     const what = 'a client that changes this header with each request has no limit; set maxPerAddress as well'
     report.warn(`${at}/by`, what)
   } else if (!byHeader && maxPerAddress !== undefined) {
-    report.fault(`${at}/maxPerAddress`, `has an effect only with by: header:NAME; this limit is by: ${by}`, 'key')
+    const what = `has an effect only with by: header:NAME; this limit is by: ${sources.join(', ')}`
+    report.fault(`${at}/maxPerAddress`, what, 'key')
   }
-  if (byHeader && canonicalName(by.slice('header:'.length)) === 'cookie') {
+  if (sources.some((source) => isHeader(source) && canonicalName(source.slice('header:'.length)) === 'cookie')) {
     report.fault(
       `${at}/by`,
       'the Cookie header holds all cookies in any order, so one client may send many values; choose another header'
     )
+  }
+  if (burst !== undefined && algorithm !== 'token-bucket') {
+    report.fault(`${at}/burst`, 'has an effect only with algorithm: token-bucket', 'key')
+  }
+  const most = Math.min(burst ?? max, maxPerAddress ?? max)
+  if (cost > most) report.fault(`${at}/cost`, `no request can ever pass: at most ${most} can be used at once`)
+  if (onFailure !== undefined && store !== 'redis') {
+    report.fault(`${at}/onFailure`, 'has an effect only with store: redis', 'key')
   }
   if (store === 'redis' && data.redis === undefined) {
     report.fault(`${at}/store`, 'needs the top-level "redis", which is not set')

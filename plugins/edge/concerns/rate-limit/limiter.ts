@@ -1,0 +1,233 @@
+/**
+ * Applies all limits of a route to a request: the request takes units of all of them, or of none. Limits in Redis are asked
+ * for together, in one round trip. @fastify/rate-limit, which applies the simple limits (see index.ts), has fixed windows
+ * only, counts each request as one, and applies one limit to a request.
+ */
+import { createError } from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { FifoMap } from 'toad-cache'
+import type { Clock } from '../../../clock.ts'
+import type { Quota } from './algorithms.ts'
+import { available } from './algorithms.ts'
+import { seconds, setHeaders } from './headers.ts'
+import type { LimitReason } from './keys.ts'
+import { reasonOf } from './keys.ts'
+import type { Answer, Ask, RedisLink } from './redis-link.ts'
+import type { Rule } from './rules.ts'
+
+export const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
+const Unavailable = createError('JW_RATE_LIMIT_UNAVAILABLE', 'The rate limit cannot be checked at the moment', 503)
+
+/** Steps by which a limit in Redis is decided, for the metrics. */
+export const steps = ['redis', 'known', 'share', 'open', 'closed'] as const
+export type Step = (typeof steps)[number]
+
+/** A limit that applies to a request. */
+interface Hit {
+  readonly rule: Rule
+  readonly key: string
+  remaining: number
+  reset: number
+  /** Milliseconds until the limit has the units; 0 if it has them. */
+  wait: number
+}
+
+/** Longest time for which a refusal of Redis is believed without a further question. */
+const longestRefusal = 10_000
+
+export type Done = (error?: Error) => void
+
+export class Limiter {
+  readonly #link: RedisLink | undefined
+  readonly #now: Clock['now']
+  readonly #count: (step: Step) => void
+  /** Keys that Redis has refused: a flood of refused requests does not become a flood of questions. */
+  readonly #exhausted = new FifoMap<{ readonly believedUntil: number; readonly until: number }>(10_000)
+
+  constructor(link: RedisLink | undefined, now: Clock['now'], count: (step: Step) => void) {
+    this.#link = link
+    this.#now = now
+    this.#count = count
+  }
+
+  /** Calls back with an error if one of the limits refuses. */
+  admit(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
+    let hits: Hit[]
+    try {
+      hits = hitsOf(rules, request)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
+    const now = this.#now()
+    const own = hits.filter(({ rule }) => rule.shared === null)
+    const shared = hits.filter(({ rule }) => rule.shared !== null)
+    const finish = (failure?: Error) => this.#finish(hits, request, reply, done, failure)
+    if (!takeAll(own, now) || shared.length === 0) finish()
+    else if (this.#isExhausted(shared, now)) {
+      this.#count('known')
+      giveBack(own, now)
+      finish()
+    } else {
+      this.#link!.ask(asksFor(shared), false, (answers) => {
+        const failure = answers === null ? this.#decideAlone(shared) : this.#learn(shared, answers)
+        if (failure !== undefined || shared.some(({ wait }) => wait > 0)) giveBack(own, this.#now())
+        finish(failure)
+      })
+    }
+  }
+
+  /** Calls back with an error if a refusal of Redis still holds. Asks nothing, counts nothing. */
+  refuseKnown(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
+    let hits: Hit[]
+    try {
+      hits = hitsOf(rules, request)
+    } catch (error) {
+      done(error as Error)
+      return
+    }
+    if (!this.#isExhausted(hits, this.#now())) {
+      done()
+      return
+    }
+    this.#count('known')
+    this.#finish(hits, request, reply, done)
+  }
+
+  /** Takes the units of limits in Redis, for a request that another concern has refused. */
+  charge(rules: readonly Rule[], request: FastifyRequest): void {
+    const hits = hitsOf(rules, request)
+    this.#link!.ask(asksFor(hits), true, (answers) => {
+      if (answers !== null) this.#learn(hits, answers)
+      else this.#decideAlone(hits)
+    })
+  }
+
+  #isExhausted(hits: readonly Hit[], now: number): boolean {
+    if (this.#exhausted.size === 0) return false
+    for (const hit of hits) {
+      const known = this.#exhausted.get(exhaustedKey(hit))
+      if (known === undefined || known.believedUntil <= now) continue
+      hit.wait = known.until - now
+      hit.reset = hit.wait
+    }
+    return hits.some(({ wait }) => wait > 0)
+  }
+
+  /** Stores what Redis answers, so that this node continues from there if Redis fails. */
+  #learn(hits: readonly Hit[], answers: readonly Answer[]): undefined {
+    this.#count('redis')
+    const now = this.#now()
+    for (const [i, hit] of hits.entries()) {
+      const { remaining, reset, wait } = answers[i]!
+      Object.assign(hit, { remaining, reset, wait })
+      const { rule, key } = hit
+      if (wait > 0) {
+        const known = { believedUntil: now + Math.min(wait, longestRefusal), until: now + wait }
+        this.#exhausted.set(exhaustedKey(hit), known)
+      }
+      const part = this.#partOf(rule)
+      const entry = rule.entries.get(key, now)
+      const used = ((rule.quota.burst - remaining) * part.burst) / rule.quota.burst
+      if (rule.algorithm.tag === 't') entry.until = now + reset
+      else Object.assign(entry, { value: used, prev: 0, until: rule.algorithm.tag === 'f' ? now + reset : entry.until })
+    }
+  }
+
+  /** Decides while Redis does not respond. */
+  #decideAlone(hits: readonly Hit[]): Error | undefined {
+    if (hits.some(({ rule }) => rule.onFailure === 'closed')) {
+      this.#count('closed')
+      return new Unavailable()
+    }
+    const limited = hits.filter(({ rule }) => rule.onFailure === 'share')
+    this.#count(limited.length === 0 ? 'open' : 'share')
+    for (const hit of hits) hit.remaining = hit.rule.quota.burst
+    takeAll(limited, this.#now(), (rule) => this.#partOf(rule))
+    return undefined
+  }
+
+  /** Returns this node's part of a limit: the limit divided by the number of nodes, but enough for one request. */
+  #partOf({ quota, cost }: Rule): Quota {
+    const nodes = this.#link!.nodes
+    if (nodes <= 1) return quota
+    const part = (units: number) => Math.max(units / nodes, Math.min(cost, units))
+    return { ...quota, max: part(quota.max), burst: part(quota.burst) }
+  }
+
+  #finish(hits: readonly Hit[], request: FastifyRequest, reply: FastifyReply, done: Done, failure?: Error): void {
+    if (failure !== undefined) {
+      request.refusalReason = 'rate_store' satisfies LimitReason
+      reply.header('retry-after', 1)
+      done(failure)
+      return
+    }
+    let worst: Hit | undefined
+    for (const hit of hits) if (hit.wait > (worst?.wait ?? 0)) worst = hit
+    if (worst === undefined) {
+      setHeaders(
+        reply,
+        hits.filter(({ rule }) => !rule.isSecond)
+      )
+      done()
+      return
+    }
+    for (const hit of hits) if (hit.wait > 0) hit.remaining = 0
+    setHeaders(
+      reply,
+      hits.filter(({ wait }) => wait > 0)
+    )
+    const after = Math.max(1, seconds(worst.wait))
+    reply.header('retry-after', after)
+    request.refusalReason = worst.rule.isSecond
+      ? ('rate_max_per_address' satisfies LimitReason)
+      : reasonOf(worst.rule.by, request)
+    done(new RateLimited(after === 1 ? '1 second' : `${after} seconds`))
+  }
+}
+
+/** Throws if a request has a header twice that is a key. */
+const hitsOf = (rules: readonly Rule[], request: FastifyRequest): Hit[] =>
+  rules.map((rule) => ({ rule, key: rule.keyOf(request), remaining: 0, reset: 0, wait: 0 }))
+
+const asksFor = (hits: readonly Hit[]): Ask[] =>
+  hits.map(({ rule, key }) => {
+    const { quota, algorithm, cost } = rule
+    return { key: rule.shared + key, algorithm, quota, cost, wanted: cost }
+  })
+
+const exhaustedKey = ({ rule, key }: Hit): string => `${rule.cost} ${rule.shared}${key}`
+
+/** Takes the units of all limits in this process, or of none; sets the state of each. */
+function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quota => rule.quota): boolean {
+  let isWithin = true
+  for (const hit of hits) {
+    const { rule, key } = hit
+    const quota = quotaOf(rule)
+    const entry = rule.entries.get(key, now)
+    const left = available(rule.algorithm, entry, now, quota)
+    hit.reset = entry.until - now
+    hit.remaining = Math.max(0, Math.floor(left))
+    if (left >= rule.cost) continue
+    hit.wait = Math.max(1, rule.algorithm.wait(entry, now, quota, rule.cost))
+    isWithin = false
+  }
+  if (!isWithin) return false
+  for (const hit of hits) {
+    const { rule, key } = hit
+    const entry = rule.entries.get(key, now)
+    rule.algorithm.add(entry, rule.cost, quotaOf(rule))
+    hit.reset = entry.until - now
+    hit.remaining = Math.max(0, hit.remaining - rule.cost)
+  }
+  return true
+}
+
+/** Gives back the units that a request has taken, because another limit refuses it. */
+function giveBack(hits: readonly Hit[], now: number): void {
+  for (const { rule, key } of hits) {
+    const entry = rule.entries.get(key, now)
+    rule.algorithm.add(entry, -rule.cost, rule.quota)
+    if (entry.value < 0) entry.value = 0
+  }
+}

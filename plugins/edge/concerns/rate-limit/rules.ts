@@ -1,0 +1,82 @@
+/** Limits of one route, made from the options. */
+import type { Claims } from '../../../stores.ts'
+import type { Algorithm, Quota } from './algorithms.ts'
+import { algorithms } from './algorithms.ts'
+import { Entries } from './entries.ts'
+import type { HeaderStyle } from './headers.ts'
+import { policyName } from './headers.ts'
+import type { KeyOf } from './keys.ts'
+import { addressKey, keyBy, perDirection } from './keys.ts'
+import type { By, LimitOptions } from './options.ts'
+import { counterOf, isOfCaller, limitsOf } from './options.ts'
+
+export interface Rule {
+  readonly quota: Quota
+  readonly algorithm: Algorithm
+  readonly keyOf: KeyOf
+  readonly cost: number
+  readonly by: By
+  /** Counters in this process: of the limit, or of this node's share of it while Redis does not respond. */
+  readonly entries: Entries
+  /** Beginning of the keys in Redis; null for a limit in this process. */
+  readonly shared: string | null
+  readonly onFailure: NonNullable<LimitOptions['onFailure']>
+  /** True if the key is known only after authentication. */
+  readonly isLate: boolean
+  /** True for `maxPerAddress`: the headers show it only if it refuses. */
+  readonly isSecond: boolean
+  readonly headers: HeaderStyle
+  readonly policy: string
+}
+
+export interface RuleContext {
+  readonly stores: Claims
+  /** Name of the counters of the route. */
+  readonly counted: string
+  readonly hasBothDirections: boolean
+}
+
+export function rulesOf(options: LimitOptions | LimitOptions[], context: RuleContext): Rule[] {
+  const policies = new Set<string>()
+  return limitsOf(options).flatMap((limit) => {
+    let policy = policyName(limit)
+    for (let i = 2; policies.has(policy); i++) policy = `${policyName(limit)}-${i}`
+    policies.add(policy)
+    return rulesOfLimit(limit, policy, !Array.isArray(options), context)
+  })
+}
+
+function rulesOfLimit(limit: LimitOptions, policy: string, isOnly: boolean, context: RuleContext): Rule[] {
+  const { max, window, by, name, algorithm = 'fixed-window', cost = 1, maxPerAddress, store, burst = max } = limit
+  const counted = name === undefined ? context.counted : `@${name}`
+  const directed = (keyOf: KeyOf) => (context.hasBothDirections ? perDirection(keyOf) : keyOf)
+  // A single fixed window has the keys of earlier versions, with which it shares the counters while a cluster is updated.
+  const isPlain = isOnly && name === undefined && algorithm === 'fixed-window'
+  const kind = isPlain ? '' : `/${algorithms[algorithm].tag}${window}/${[by].flat().join()}`
+  const quota = { max, window, burst }
+  const rule: Rule = {
+    quota,
+    algorithm: algorithms[algorithm],
+    keyOf: directed(keyBy(limit)),
+    cost,
+    by,
+    // Without `max`: after a change of the limit, counting continues.
+    entries: context.stores.claim(
+      'jingwei.rate-limit.entries',
+      [counted, counterOf(limit)],
+      () => new Entries(algorithms[algorithm], quota)
+    ),
+    shared: store === 'redis' ? `jingwei:rl:${counted}${kind}:` : null,
+    onFailure: limit.onFailure ?? 'share',
+    isLate: isOfCaller(by),
+    isSecond: false,
+    headers: limit.headers ?? 'separate',
+    policy
+  }
+  if (maxPerAddress === undefined) return [rule]
+  const address = directed(addressKey(limit.ipv6Prefix))
+  // Another key than that of requests without the header, which are counted by address too.
+  const keyOf: KeyOf = (request) => `all:${address(request)}`
+  const most = { max: maxPerAddress, window, burst: maxPerAddress }
+  return [{ ...rule, quota: most, keyOf, by: 'ip', isLate: false, isSecond: true }, rule]
+}

@@ -1,0 +1,198 @@
+// slow: starts Redis
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Redis } from 'ioredis'
+import type { Test } from 'tap'
+import t from 'tap'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import type { RunningGateway } from '../../helpers/gateway.ts'
+import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
+import { startRedis } from '../../helpers/redis.ts'
+
+/** Returns a value of the gateway's metrics; undefined if there is none. */
+async function metric({ server }: RunningGateway, series: string): Promise<number | undefined> {
+  const line = (await server.metrics.metrics()).split('\n').find((each) => each.startsWith(`${series} `))
+  return line === undefined ? undefined : Number(line.slice(series.length + 1))
+}
+
+const step = (gateway: RunningGateway, name: string) =>
+  metric(gateway, `jingwei_edge_rate_limit_decisions_total{route="all",step="${name}"}`)
+
+/** Starts Redis, and returns a function that starts gateways that share it. */
+async function cluster(t: Test) {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const service = await startEcho()
+  t.teardown(service.close)
+  const client = new Redis(redis.url)
+  t.teardown(() => client.disconnect())
+  const start = async (edge: object, nodes = 1, more: object = {}) => {
+    const gateway = await gatewayBefore(t, service.url, {
+      admin: { port: 0 },
+      // Long, so that a busy machine is not taken for an outage.
+      redis: { url: redis.url, timeout: '2s' },
+      edge,
+      ...more
+    })
+    await eventually(async () => (await metric(gateway, 'jingwei_edge_redis_nodes')) === nodes, `${nodes} nodes`)
+    return gateway
+  }
+  /** Returns the scripts that Redis has run. */
+  const scripts = async () => {
+    const calls = [...(await client.info('commandstats')).matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)]
+    return calls.reduce((sum, [, count]) => sum + Number(count), 0)
+  }
+  return { redis, client, start, scripts }
+}
+
+async function statuses({ port }: RunningGateway, count: number, headers: string[] = []): Promise<number[]> {
+  const all: number[] = []
+  for (let i = 0; i < count; i++) all.push((await get(port, '/', headers)).status)
+  return all
+}
+
+for (const protocol of protocols) {
+  t.test(`all windows of a request take one round trip over ${protocol}`, async (t) => {
+    const { client, start, scripts } = await cluster(t)
+    const limit = { store: 'redis' }
+    const rateLimit = [
+      { ...limit, max: 30, window: '1h' },
+      { ...limit, max: 1000, window: '30d', algorithm: 'sliding-window' },
+      { ...limit, max: 1000, window: '1h', algorithm: 'token-bucket', by: 'header:x-key', maxPerAddress: 500 }
+    ]
+    const gateway = await start({ rateLimit }, 1, { listen: listenFor(t, protocol) })
+    const { ask } = anyClient(t, protocol, gateway.port)
+    const before = await scripts()
+    const all: number[] = []
+    for (let i = 0; i < 29; i++) all.push((await ask('/')).status)
+    t.same(new Set(all), new Set([200]))
+    const ran = (await scripts()) - before
+    // Besides, the node announces itself every five seconds.
+    t.ok(ran >= 29 && ran < 35, `${ran} scripts for 29 requests`)
+    await client.script('FLUSH')
+    t.equal((await ask('/')).status, 200, 'a script that Redis has forgotten is loaded again')
+    t.equal((await ask('/')).status, 429)
+    t.equal(await step(gateway, 'redis'), 31)
+    const known = await ask('/')
+    t.equal(known.status, 429)
+    t.match(known.headers['retry-after'], /^3(600|59\d)$/)
+    t.equal(await step(gateway, 'redis'), 31, 'Redis is not asked again for a key that it has refused')
+    t.equal(await step(gateway, 'known'), 1)
+    t.equal(await step(gateway, 'share'), 0)
+  })
+}
+
+for (const [algorithm, more] of [
+  ['fixed-window', {}],
+  ['sliding-window', {}],
+  ['token-bucket', { max: 1, burst: 7 }]
+] as const) {
+  t.test(`two gateways share one ${algorithm}`, async (t) => {
+    const { start } = await cluster(t)
+    const rateLimit = { max: 7, window: '1h', store: 'redis', algorithm, ...more }
+    const [one, two] = [await start({ rateLimit }), await start({ rateLimit }, 2)]
+    const all = await Promise.all(Array.from({ length: 30 }, (_, i) => get((i % 2 ? one : two).port, '/')))
+    t.equal(all.filter(({ status }) => status === 200).length, 7)
+    t.equal(all.filter(({ status }) => status === 429).length, 23)
+    t.equal((await step(one, 'share'))! + (await step(two, 'share'))!, 0)
+  })
+}
+
+t.test('a sliding window and a bucket in Redis go on as time passes', async (t) => {
+  const { start } = await cluster(t)
+  for (const algorithm of ['sliding-window', 'token-bucket', 'fixed-window']) {
+    const gateway = await start({ rateLimit: { max: 3, window: '600ms', store: 'redis', algorithm } })
+    t.ok((await statuses(gateway, 5)).includes(429), algorithm)
+    await sleep(1250)
+    t.same(await statuses(gateway, 2), [200, 200], algorithm)
+    await gateway.close()
+  }
+})
+
+t.test('a request that one limit refuses uses nothing of the others', async (t) => {
+  const { start, client } = await cluster(t)
+  const rateLimit = [
+    { max: 2, window: '1h', store: 'redis' },
+    { max: 100, window: '30d', store: 'redis', by: 'route' },
+    { max: 100, window: '1d', by: 'route' }
+  ]
+  const gateway = await start({ rateLimit: rateLimit.map((limit) => ({ ...limit, headers: 'ietf' })) })
+  t.same(await statuses(gateway, 4), [200, 200, 429, 429])
+  const keys = await client.keys('jingwei:rl:*')
+  const values = await Promise.all(keys.map((key) => client.get(key)))
+  t.same(values, ['2', '2'])
+  await client.flushall()
+  await sleep(5)
+  const other = await get(gateway.port, '/', ['X-Forwarded-For: 192.0.2.1'])
+  t.equal(other.status, 429, 'the refusal is believed for a while')
+})
+
+t.test('a quota survives restarts of the gateway', async (t) => {
+  const { start } = await cluster(t)
+  const rateLimit = { max: 5, window: '30d', store: 'redis', by: 'header:x-key', maxPerAddress: 100 }
+  const first = await start({ rateLimit })
+  t.same(await statuses(first, 3, ['X-Key: a']), [200, 200, 200])
+  await first.close()
+  const second = await start({ rateLimit })
+  t.same(await statuses(second, 3, ['X-Key: a']), [200, 200, 429])
+  const { headers } = await get(second.port, '/', ['X-Key: a'])
+  t.match(headers['retry-after'], /^(2592000|25919\d\d)$/)
+})
+
+t.test('without Redis, each node applies its share of the limit', async (t) => {
+  const { redis, start } = await cluster(t)
+  const rateLimit = { max: 10, window: '1h', store: 'redis' }
+  const one = await start({ rateLimit })
+  const two = await start({ rateLimit }, 2)
+  await eventually(
+    async () => (await metric(one, 'jingwei_edge_redis_nodes')) === 2,
+    'the first node to know the second'
+  )
+  t.same(await statuses(one, 2), [200, 200])
+  redis.pause()
+  const [a, b] = [await statuses(one, 6), await statuses(two, 7)]
+  t.same(a, [200, 200, 200, 200, 429, 429], 'half of the eight that were left')
+  t.same(b, [200, 200, 200, 200, 200, 429, 429], 'half of the limit: this node has not seen the two')
+  t.equal(await step(one, 'share'), 6)
+  t.equal(await metric(one, 'jingwei_edge_rate_limit_fallbacks_total{route="all"}'), 6)
+  redis.resume()
+  await eventually(async () => (await metric(one, 'jingwei_edge_redis_up')) === 1, 'Redis to be asked again')
+  t.equal((await get(one.port, '/')).status, 200, 'Redis counts from where it was')
+})
+
+t.test('onFailure: open and closed', async (t) => {
+  const { redis, start } = await cluster(t)
+  const limit = { max: 1, window: '1h', store: 'redis' }
+  const open = await start({ rateLimit: { ...limit, onFailure: 'open' } })
+  const closed = await start({ rateLimit: { ...limit, onFailure: 'closed', headers: 'ietf' } }, 2)
+  await redis.stop()
+  await eventually(async () => (await metric(closed, 'jingwei_edge_redis_up')) === 0, 'the outage')
+  await eventually(async () => (await metric(open, 'jingwei_edge_redis_up')) === 0, 'the outage')
+  t.same(await statuses(open, 3), [200, 200, 200])
+  t.equal(await step(open, 'open'), 3)
+  const refused = await get(closed.port, '/')
+  t.equal(refused.status, 503)
+  t.equal(refused.headers['retry-after'], '1')
+  t.match(JSON.parse(refused.body), { code: 'JW_RATE_LIMIT_UNAVAILABLE' })
+  t.equal(await step(closed, 'closed'), 1)
+})
+
+t.test('limits before and after authentication take one round trip, and failed logins are counted', async (t) => {
+  const { start, scripts } = await cluster(t)
+  const rateLimit = [
+    { max: 10, window: '1h', store: 'redis' },
+    { max: 4, window: '1h', store: 'redis', by: 'consumer' }
+  ]
+  const gateway = await start({ jwt: { secret }, rateLimit })
+  const as = (sub: string) => [`Authorization: Bearer ${token(claims({ sub }))}`]
+  const before = await scripts()
+  t.same(await statuses(gateway, 5, as('ann')), [200, 200, 200, 200, 429])
+  t.same(await statuses(gateway, 2, as('bob')), [200, 200])
+  t.same(await statuses(gateway, 4, ['Authorization: Bearer x']), [401, 401, 401, 401])
+  const ran = (await scripts()) - before
+  t.ok(ran <= 13, `${ran} scripts for 11 requests`)
+  // The tenth unit is used by a request that no node has answered yet; the next refusals are known.
+  await eventually(async () => (await get(gateway.port, '/', ['Authorization: Bearer x'])).status === 429, 'the limit')
+  t.same(await statuses(gateway, 1, as('bob')), [429], 'the limit of the address protects the check of tokens')
+})
