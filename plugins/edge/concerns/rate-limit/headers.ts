@@ -2,6 +2,7 @@
 import type { FastifyReply } from 'fastify'
 import type { Quota } from './algorithms.ts'
 import type { LimitOptions } from './options.ts'
+import { rest } from './store.ts'
 
 export type HeaderStyle = NonNullable<LimitOptions['headers']>
 
@@ -13,7 +14,7 @@ export interface Shown {
   readonly reset: number
 }
 
-export const seconds = (ms: number): number => Math.ceil(ms / 1000)
+export const seconds = (ms: number): number => Math.ceil(rest(ms) / 1000)
 
 /** Name of a limit in the fields of the IETF draft. */
 export const policyName = ({ name, max, window }: Pick<LimitOptions, 'name' | 'max' | 'window'>): string =>

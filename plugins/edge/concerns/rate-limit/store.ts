@@ -10,6 +10,9 @@ export interface Count {
   ttl: number
 }
 
+/** Milliseconds, rounded up: the difference of two times in floating point may be a little more than the window. */
+export const rest = (ms: number): number => Math.ceil(ms - 0.01)
+
 export class LocalCounter {
   readonly #entries: Entries
   readonly #now: Clock['now']
@@ -23,7 +26,7 @@ export class LocalCounter {
     const now = this.#now()
     const entry = this.#entries.get(key, now)
     entry.value++
-    done(null, { current: entry.value, ttl: entry.until - now })
+    done(null, { current: entry.value, ttl: rest(entry.until - now) })
   }
 
   /** Counts a request if that is within the limit; otherwise counts nothing and returns null. */
@@ -32,6 +35,6 @@ export class LocalCounter {
     const entry = this.#entries.get(key, now)
     if (entry.value >= max) return null
     entry.value++
-    return { current: entry.value, ttl: entry.until - now }
+    return { current: entry.value, ttl: rest(entry.until - now) }
   }
 }
