@@ -949,7 +949,9 @@ edge:
 edge:
   rateLimit: { max: 1, window: 1s, by: user }
 `,
-    faults: ['3:40: edge.rateLimit.by: expected a list with at least one item or ip, consumer, route, header:NAME or claim:NAME, found "user"']
+    faults: [
+      '3:40: edge.rateLimit.by: expected a list with at least one item or ip, consumer, route, header:NAME or claim:NAME, found "user"'
+    ]
   },
   {
     name: 'a limit by consumer without jwt',
