@@ -10,8 +10,8 @@ type Fact = NonNullable<Key['needs']>['fact']
 /** A concern that relies on a fact which is not provided. */
 interface Lack {
   readonly key: Key
-  /** Option that makes the concern rely on the fact. */
-  readonly option: string
+  /** Option that makes the concern rely on the fact; absent if that is the concern itself. */
+  readonly option: string | undefined
   readonly message: string
 }
 
@@ -37,7 +37,7 @@ export function missingFacts(
     const { fact, option: name, value } = needs
     const isNeeded = (each: unknown) => (typeof value === 'function' ? value(each) : each === value)
     const list = Array.isArray(options) ? options : [options]
-    const index = list.findIndex((each) => isNeeded(Reflect.get(Object(each), name)))
+    const index = name === undefined ? 0 : list.findIndex((each) => isNeeded(Reflect.get(Object(each), name)))
     if (index === -1 || byPlugin(fact)) return []
     const option = list === options ? `${index}/${name}` : name
     const providers = providersOf(keys, fact).map(({ name }) => name)
@@ -63,7 +63,7 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
       const { key, option, message } = lack
       const involved = [key, ...providersOf(keys.edge, key.needs!.fact)]
       const isSound = involved.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))
-      if (isSound) report.fault(`${at}/${key.name}/${option}`, message)
+      if (isSound) report.fault(`${at}/${key.name}${option === undefined ? '' : `/${option}`}`, message)
     }
   }
 }

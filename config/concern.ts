@@ -27,9 +27,9 @@ export interface Key {
   readonly provides?: readonly 'consumer'[]
   /**
    * Fact that the concern needs if one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. A
-   * function as `value` gets the option's value. Options may be a list.
+   * function as `value` gets the option's value. Options may be a list. Without `option` the fact is always needed.
    */
-  readonly needs?: { readonly fact: 'consumer'; readonly option: string; readonly value: unknown }
+  readonly needs?: { readonly fact: 'consumer'; readonly option?: string; readonly value?: unknown }
   /**
    * True if hooks of the concern respond to CORS preflights. A preflight then matches the route for the requested method, and
    * routes without OPTIONS get a second Fastify route for preflights, whose `config.preflightFor` has the methods.

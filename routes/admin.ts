@@ -29,6 +29,7 @@ interface Options {
     headers: Record<string, string>
     ip?: string
     consumer?: string
+    claims?: unknown
     listener?: string
   }) => Promise<unknown>
 }
@@ -42,6 +43,7 @@ const question = {
     header: { type: 'array', items: { ...text, pattern: '^[^:]+:' }, maxItems: 100, default: [] },
     ip: text,
     consumer: text,
+    claims: text,
     listener: text
   }
 } as const
@@ -139,13 +141,22 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
     return reply.code(422).send({ statusCode: 422, error: 'Unprocessable Content', message, faults, ...outcome })
   })
 
-  /** Query: `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may be repeated. */
+  /** Query: `?path=/api/orders/7&method=GET&header=x-beta:1&ip=10.0.0.7&consumer=alice`; `header` may be repeated, `claims` is JSON. */
   server.get<{
-    Querystring: { method: string; path: string; header: string[]; ip?: string; consumer?: string; listener?: string }
+    Querystring: {
+      method: string
+      path: string
+      header: string[]
+      ip?: string
+      consumer?: string
+      claims?: string
+      listener?: string
+    }
   }>(
     '/admin/explain',
     { schema: { querystring: question }, validatorCompiler: compiledLater },
-    async ({ query: { header, ...asked } }) => explain({ ...asked, headers: headersOf(header) })
+    async ({ query: { header, claims, ...asked } }) =>
+      explain({ ...asked, ...(claims !== undefined && { claims: claimsOf(claims) }), headers: headersOf(header) })
   )
 }
 
@@ -162,6 +173,14 @@ function compiledLater({ schema }: { schema: object }): ValidateFunction {
     return isValid
   }
   return validate as ValidateFunction
+}
+
+function claimsOf(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw Object.assign(new Error('claims: expected JSON', { cause }), { statusCode: 400 })
+  }
 }
 
 /** Parses lines of the form `name: value`. */

@@ -14,6 +14,7 @@ import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import { attach, edgeRouteOf } from './attach.ts'
+import type { Consumer } from './consumers/consumer.ts'
 import type { ConsumerRegistry } from './consumers/registry.ts'
 import { noConsumers } from './consumers/registry.ts'
 import type { RecordRefusal, RefusingHook } from './shadow.ts'
@@ -36,6 +37,8 @@ export interface EdgeConcern {
   readonly plugin: Plugin
   /** Returns whether the concern is in force on a route. */
   readonly isOn: (route: ShownRoute, listeners: Config['listeners']) => boolean
+  /** Returns what the concern would do with a request to a route; null if it has nothing to say. */
+  readonly explain?: (route: ShownRoute, example: Example) => string | null
   /** Returns whether the concern only counts its refusals on a route. Absent: it has no shadow mode. */
   readonly isShadow?: (route: ShownRoute) => boolean
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. */
@@ -66,6 +69,21 @@ export interface EdgeCommand {
   readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
   /** Returns the text to print. */
   run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
+}
+
+/** A request that `explain` is asked about. */
+export interface Example {
+  readonly method: string
+  /** Path and query. */
+  readonly target: string
+  readonly headers: Readonly<Record<string, string>>
+  /** Address of the client. */
+  readonly ip: string
+  readonly consumer: Consumer | null
+  /** Claims of the token. */
+  readonly user: unknown
+  /** Milliseconds since 1970. */
+  readonly date: number
 }
 
 /** Dependencies that the plugin of a concern gets besides Fastify. */
@@ -120,6 +138,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   isolate?(options: Exclude<Static<S>, false>): Static<S> | false
   /** Returns a token that the concern accepts with these options, for `gateway.token()` in tests. */
   token?(options: Exclude<Static<S>, false>, request: TokenRequest): string
+  /** Returns what the concern would do with a request, for `explain`: `allows`. */
+  explain?(options: Exclude<Static<S>, false>, example: Example): string | null
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
   /** Commands of the command line. */
@@ -186,6 +206,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     commands,
     tries,
     warnings,
+    explain,
     levels = gatewayAndRoute,
     ownRoutes = 'asked',
     ...key
@@ -199,6 +220,10 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     keys: [{ ...key, levels } as Key, ...more],
     isOn: (route) => optionsFor(route) !== null,
     isShadow: (route) => isShadow(optionsFor(route)),
+    explain: (route, example) => {
+      const options = optionsFor(route)
+      return options === null ? null : (explain?.(options, example) ?? null)
+    },
     ownRoutes,
     commands,
     tries,

@@ -5,6 +5,7 @@ import { bridgeKeys, bridgeRouteConfig } from './bridge/options.ts'
 import { composeEdge } from './compose.ts'
 import type { EdgeConcern } from './concern.ts'
 import { globalConcern } from './concern.ts'
+import acl from './concerns/acl/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
@@ -52,6 +53,7 @@ export const concerns: readonly EdgeConcern[] = [
   rateLimit, // before JWT, to save its cost; a limit by consumer runs after it
   jwt, // identifies the consumer
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of JWT
+  acl, // after authentication: it needs the consumer
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body

@@ -1,9 +1,9 @@
 import type { RouteOptions } from 'fastify'
 import type { Config } from '../../config/schema.ts'
-import type { EdgeConcern, ShownRoute } from './concern.ts'
+import type { EdgeConcern, Example, ShownRoute } from './concern.ts'
 
 type OnRoute = (route: RouteOptions) => void
-type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'isShadow' | 'keys' | 'ownRoutes'>
+type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'isShadow' | 'explain' | 'keys' | 'ownRoutes'>
 
 /** A position relative to a concern; exactly one of the two keys. */
 export interface Order {
@@ -64,6 +64,14 @@ export class EdgeOrder {
     return this.concerns.flatMap(({ name, isOn, isShadow }) =>
       isOn(route, this.#listeners) ? [isShadow?.(route) ? `${name} (shadow)` : name] : []
     )
+  }
+
+  /** Returns what the concerns of a route would do with a request, by their names, as far as they say it. */
+  explain(route: ShownRoute, example: Example): [name: string, text: string][] {
+    return this.concerns.flatMap(({ name, explain }) => {
+      const text = explain?.(route, example) ?? null
+      return text === null ? [] : [[name, text]]
+    })
   }
 
   /** All concerns in order. Users' concerns are included before the first plugin starts. */

@@ -107,7 +107,10 @@ export class OwnRoutes {
       const early = Object.entries(whole).find(([name, value]) => value && !this.#order.hasStarted(name))
       if (early !== undefined) throw new Error(`edge.${early[0]}: list its plugin before this one under "plugins"`)
       const [lack] = missingFacts(this.#keys, whole, this.#isProvided)
-      if (lack !== undefined) throw new Error(`config.edge.${lack.key.name}.${lack.option}: ${lack.message}`)
+      if (lack !== undefined) {
+        const option = lack.option === undefined ? '' : `.${lack.option}`
+        throw new Error(`config.edge.${lack.key.name}${option}: ${lack.message}`)
+      }
       return whole
     } catch (error) {
       const why = error instanceof ConfigError ? error.faults.map(textOf).join('; ') : (error as Error).message

@@ -255,7 +255,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
 
 function explainQuery(
   [method, path]: string[],
-  { header, ip, consumer, listener }: Record<string, unknown>
+  { header, ip, consumer, claims, listener }: Record<string, unknown>
 ): ExplainQuery {
   const example = 'such as: explain config/gateway.yaml GET /api/orders/7'
   if (method === undefined || path === undefined)
@@ -275,6 +275,15 @@ function explainQuery(
     headers: Object.fromEntries(headers) as Record<string, string>,
     ...(typeof ip === 'string' && { ip }),
     ...(typeof consumer === 'string' && { consumer }),
+    ...(typeof claims === 'string' && { claims: parsedClaims(claims) }),
     ...(typeof listener === 'string' && { listener })
+  }
+}
+
+function parsedClaims(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new Error(`--claims ${text}: expected JSON, such as '{"scope":"orders:read"}'`, { cause })
   }
 }

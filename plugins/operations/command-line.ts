@@ -44,6 +44,7 @@ const explained = {
   header: { type: 'string', short: 'H', multiple: true, default: [] as string[] },
   ip: { type: 'string' },
   consumer: { type: 'string' },
+  claims: { type: 'string' },
   listener: { type: 'string' }
 } as const
 

@@ -18,6 +18,8 @@ export interface ExplainQuery {
   /** Address and consumer name of the caller, for balancing and matching by them. */
   readonly ip?: string
   readonly consumer?: string
+  /** Claims of the token. */
+  readonly claims?: unknown
   /** Name of the listener; default: the first one. */
   readonly listener?: string
 }
@@ -48,7 +50,7 @@ export interface Explainer {
 export type Explained = Awaited<ReturnType<typeof explain>>
 
 export async function explain({ probe, gateway, config, targetPath }: Explainer, query: ExplainQuery) {
-  const { method, path, headers, ip = '127.0.0.1', consumer } = query
+  const { method, path, headers, ip = '127.0.0.1', consumer, claims = null } = query
   const { listeners } = config
   const { listener = config.listen.name } = query
   const listen = listeners.find(({ name }) => name === listener)
@@ -70,17 +72,21 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     const message = `requests that come to the listener ${listener} are redirected to https, if a route or a certificate names their host`
     return { request, route: null, refused: { status, code: null, message }, own: null }
   }
+  const named = consumer === undefined ? null : { groups: [], tags: [], edge: {}, id: consumer }
+  const declared = consumer !== undefined && gateway.hasDecorator('consumers') && gateway.consumers.named(consumer)
+  const caller = { ip, consumer: declared || named, trusted: false }
+  const example = { method, target: path, headers, ip, consumer: caller.consumer, user: claims, date: Date.now() }
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
-    const edge = gateway.edgeOrder.namesOn({ edge: own.edge, match })
-    return { request, route: null, refused: null, own: { plugin, path: matched }, edge, plugins }
+    const shown = { edge: own.edge, match }
+    const [edge, decisions] = [gateway.edgeOrder.namesOn(shown), gateway.edgeOrder.explain(shown, example)]
+    return { request, route: null, refused: null, own: { plugin, path: matched }, edge, decisions, plugins }
   }
   if (route === undefined) {
     const { statusCode = answer.statusCode, code = null, message = '' } = found
     return { request, route: null, refused: { status: statusCode, code, message }, own: null }
   }
   const target = targetPath(route)?.(path) ?? path
-  const caller = { ip, consumer: consumer === undefined ? null : { id: consumer }, trusted: false }
   const about = { route: { name: route.name, config: {} }, method: method as 'GET', path: target, headers, caller }
   return {
     request,
@@ -88,6 +94,7 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     refused: null,
     own: null,
     edge: gateway.edgeOrder.namesOn({ edge: route.edge, match }),
+    decisions: gateway.edgeOrder.explain({ edge: route.edge, match }, example),
     plugins: gateway.pluginRecord.hooksOf(route.name),
     config: routeSettings(route, config.plugins),
     via: route.via ?? null,
@@ -119,6 +126,9 @@ export async function probeOwnRoutes(probe: FastifyInstance, gateway: FastifyIns
   }
 }
 
+const decisionLines = (decisions: readonly (readonly [name: string, text: string])[]) =>
+  decisions.map(([name, text]) => `    ${name.padEnd(13)} ${text}`)
+
 /** Formats the explanation as text for the command line. */
 export function explainText(explained: Explained): string {
   const { request, refused, own } = explained
@@ -133,12 +143,12 @@ export function explainText(explained: Explained): string {
   }
   if (own !== null) {
     lines.push(`  route     ${own.path} of plugin ${own.plugin}`)
-    lines.push(`  edge      ${explained.edge.join(' → ')}`)
+    lines.push(`  edge      ${explained.edge.join(' → ')}`, ...decisionLines(explained.decisions))
     lines.push(`  plugins   ${hooksText(explained.plugins)}`)
     return `${lines.join('\n')}\n`
   }
   lines.push(`  route     ${explained.route}`)
-  lines.push(`  edge      ${explained.edge.join(' → ') || '–'}`)
+  lines.push(`  edge      ${explained.edge.join(' → ') || '–'}`, ...decisionLines(explained.decisions))
   if (explained.plugins.length > 0) lines.push(`  plugins   ${hooksText(explained.plugins)}`)
   if (explained.config.length > 0) lines.push(`  config    ${settingsText(explained.config)}`)
   const { via, rewritePrefix, target } = explained

@@ -12,7 +12,7 @@ const usage = `jingwei: an API gateway in which the edge and the mesh never mix
   node app.ts routes [FILE]       show each route: edge concerns, service, mesh concerns
   node app.ts explain FILE METHOD PATH
                                   show how a request would be handled: route, concerns, service, instances
-                                  -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --listener NAME
+                                  -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --claims JSON  --listener NAME
   node app.ts schema [FILE]       print the JSON Schema for editors; with FILE, including the concerns of its plugins
   node app.ts init [FOLDER]       write a starter repository: configuration, plugin, tests, Dockerfile, CI
 %COMMANDS%

@@ -151,6 +151,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^redis/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', store: 'redis' } })],
   [/^admin/, (config) => Object.assign(config, { admin: { host: '127.0.0.1', port: 0 } })],
   [/^edge\.cors/, ({ edge }) => Object.assign(edge, { cors: { origin: ['http://a'] } })],
+  [/^edge\.acl/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' }, acl: { scopes: ['a'] } })],
   [/^edge\.ipFilter/, ({ edge }) => Object.assign(edge, { ipFilter: { deny: ['192.0.2.1'] } })],
   [/^edge\.jwt/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' } })],
   [/^edge\.jwt\.(jwks|publicKey)$/, ({ edge }) => Object.assign(edge, { jwt: {} })],

@@ -1,0 +1,149 @@
+/**
+ * Allows or refuses requests by the groups and the name of the consumer, and by scopes, roles and claims of its token. Runs
+ * after all `onRequest` hooks, so that every kind of authentication has set the consumer.
+ */
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Static } from 'typebox'
+import type { Checked } from '../../../../config/concern.ts'
+import { pointer } from '../../../../config/faults.ts'
+import { Mode, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
+import { bearerChallenge, Claims, hasClaim, Scopes, scopesOf } from '../../claims.ts'
+import type { Example } from '../../concern.ts'
+import { edgeConcern } from '../../concern.ts'
+
+const Names = (description: string) => Type.Optional(Type.Array(Text, { minItems: 1, description }))
+
+const Acl = Type.Object(
+  {
+    allow: Names('Groups: the consumer must be in one of them, or in `allowConsumers`.'),
+    deny: Names('Groups whose consumers are refused, even if `allow` has them.'),
+    allowConsumers: Names('Names of consumers, besides the groups of `allow`.'),
+    denyConsumers: Names('Names of consumers, besides the groups of `deny`.'),
+    scopes: Type.Optional(Scopes('Scopes that the token must have, all of them: in its claim `scope` or `scp`.')),
+    roles: Names('Roles of which the token must have one, in its claim `rolesClaim`.'),
+    rolesClaim: Type.String({
+      minLength: 1,
+      default: 'roles',
+      description: 'Claim with the roles, by its name or a path: `realm_access.roles`.'
+    }),
+    claims: Type.Optional(
+      Claims(
+        'Claims that the token must have, by name or path, each with a value or a list of possible ones. A claim that is a list must have one of them. Types count: `true` is not `"true"`.'
+      )
+    ),
+    mode: Mode
+  },
+  {
+    ...strict,
+    description: 'Refuses requests by the consumer, or by the claims of its token. All conditions must hold.'
+  }
+)
+
+type Options = Static<typeof Acl>
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    acl?: Options | false
+  }
+}
+
+const Denied = createError('JW_ACCESS_DENIED', 'The caller may not use this route', 403)
+const Insufficient = createError('JW_INSUFFICIENT_SCOPE', 'The token does not allow this request', 403)
+const Unauthenticated = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
+
+/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+export const aclReasons = [
+  'acl_no_consumer',
+  'acl_denied',
+  'acl_not_allowed',
+  'acl_no_token',
+  'acl_scope',
+  'acl_role',
+  'acl_claim'
+] as const
+
+type Reason = (typeof aclReasons)[number]
+
+export default edgeConcern({
+  name: 'acl',
+  options: orOff(Acl),
+  needs: { fact: 'consumer' },
+  check,
+  explain(options, example) {
+    const reason = judgeOf(options)(example)
+    return reason === null ? 'allows' : `refuses: ${reason}`
+  },
+  async plugin() {
+    return (options) => {
+      const judge = judgeOf(options)
+      return {
+        preParsing(request, reply, payload, done) {
+          const reason = judge(request)
+          if (reason === null) return done(null, payload)
+          request.refusalReason = reason
+          done(refusal(reason, options, request, reply))
+        }
+      }
+    }
+  }
+})
+
+type Caller = Pick<Example, 'consumer' | 'user'>
+
+/** Returns the function that returns why a caller is refused, or null. */
+function judgeOf(options: Options): (caller: Caller) => Reason | null {
+  const { scopes = [], roles, rolesClaim } = options
+  const setOf = (names: readonly string[] = []) => new Set(names)
+  const [groups, denied, names, deniedNames] = [
+    setOf(options.allow),
+    setOf(options.deny),
+    setOf(options.allowConsumers),
+    setOf(options.denyConsumers)
+  ]
+  const needsAllowed = groups.size + names.size > 0
+  const needsConsumer = needsAllowed || denied.size + deniedNames.size > 0
+  const claims = Object.entries(options.claims ?? {})
+  const needsToken = scopes.length > 0 || roles !== undefined || claims.length > 0
+  return ({ consumer, user }) => {
+    if (needsConsumer) {
+      if (consumer === null) return 'acl_no_consumer'
+      const isIn = (set: ReadonlySet<string>) => consumer.groups.some((group) => set.has(group))
+      if (isIn(denied) || deniedNames.has(consumer.id)) return 'acl_denied'
+      if (needsAllowed && !isIn(groups) && !names.has(consumer.id)) return 'acl_not_allowed'
+    }
+    if (!needsToken) return null
+    if (typeof user !== 'object' || user === null) return 'acl_no_token'
+    const held = scopesOf(user)
+    if (!scopes.every((scope) => held.has(scope))) return 'acl_scope'
+    if (roles !== undefined && !hasClaim(user, rolesClaim, roles)) return 'acl_role'
+    return claims.every(([path, wanted]) => hasClaim(user, path, wanted)) ? null : 'acl_claim'
+  }
+}
+
+function refusal(reason: Reason, { scopes }: Options, { consumer }: FastifyRequest, reply: FastifyReply): Error {
+  if (reason === 'acl_no_token' && consumer === null) {
+    reply.header('www-authenticate', bearerChallenge(false))
+    return new Unauthenticated()
+  }
+  if (reason !== 'acl_scope' && reason !== 'acl_role' && reason !== 'acl_claim') return new Denied()
+  reply.header('www-authenticate', bearerChallenge(true, reason === 'acl_scope' ? scopes : []))
+  return new Insufficient()
+}
+
+function check(options: Options, at: string, { report }: Checked): void {
+  if (!report.sound(at)) return
+  const { mode: _mode, rolesClaim: _claim, ...conditions } = options
+  if (Object.keys(conditions).length === 0) report.fault(at, 'has no condition, such as "allow" or "scopes"')
+  for (const [allow, deny] of [
+    ['allow', 'deny'],
+    ['allowConsumers', 'denyConsumers']
+  ] as const) {
+    options[allow]?.forEach((name, index) => {
+      if (options[deny]?.includes(name)) {
+        report.fault(pointer(at, allow, index), `"${name}" is also in "${deny}", which wins`)
+      }
+    })
+  }
+}
