@@ -15,7 +15,7 @@ interface Holder {
 const isUnit = (name: string): name is Unit => Object.hasOwn(units, name)
 
 /** Adds the formats and keywords in which options are described: `unit`, `expected`. */
-export function addKeywords(ajv: Ajv): Ajv {
+function addKeywords(ajv: Ajv): Ajv {
   for (const [name, fits] of Object.entries(formats)) ajv.addFormat(name, fits)
   ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
   ajv.addKeyword({

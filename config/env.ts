@@ -3,7 +3,7 @@
  * a variable cannot add keys, and needs no quoting.
  */
 
-export interface Substitution {
+interface Substitution {
   readonly text: string
   /** True if a variable was substituted. */
   readonly changed: boolean

@@ -50,7 +50,7 @@ export interface Place extends Position {
 }
 
 /** Returns the place of the value at a pointer, or undefined if the file has none. */
-export type Locate = (at: string) => Place | undefined
+type Locate = (at: string) => Place | undefined
 
 /** Builds a JSON pointer, by which the validator refers to values. */
 export function pointer(base: string, ...segments: (string | number)[]): string {

@@ -4,7 +4,7 @@ import { hopByHop } from '../plugins/http-syntax.ts'
 /** Headers that frame the message or belong to one connection. */
 const connection = [...hopByHop, 'host', 'content-length', 'expect']
 /** Forwarding headers that the gateway writes itself, based on those of the request if they are trusted. */
-export const rewrittenHeaders = [
+const rewrittenHeaders = [
   'x-forwarded-for', 'x-forwarded-proto', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-prefix', 'forwarded'
 ] as const // biome-ignore format: a list
 /** Other headers that services and frameworks trust: forwarded if the peer is trusted, else dropped. */

@@ -13,7 +13,7 @@ import type { PluginSourceKey } from './source-definition.ts'
 import { Validator } from './validate.ts'
 
 /** A concern of a plugin; one with `layer` is a mesh concern. */
-export interface PluginConcern extends Omit<Key, 'levels'> {
+interface PluginConcern extends Omit<Key, 'levels'> {
   readonly levels?: Key['levels']
   readonly layer?: unknown
   /** For a mesh concern: returns which requests it may send again. */

@@ -16,7 +16,7 @@ import type { HashOn } from './schema/kit.ts'
 import { orOff } from './schema/kit.ts'
 import { Plugin } from './schema/plugin.ts'
 import type { Match, Route, Split } from './schema/route.ts'
-import type { Instances, Service, Subset } from './schema/service.ts'
+import type { Instances, Service } from './schema/service.ts'
 import type { SidecarOptions } from './schema/sidecar.ts'
 import Type from './schema/type.ts'
 
@@ -43,7 +43,6 @@ export interface DiscoveryOptions extends Static<typeof Discovery> {}
 export interface ServiceSources {
   instances?: Static<typeof Instances>
 }
-export type SubsetOptions = Static<typeof Subset>
 export type HashSource = Static<typeof HashOn>
 export type SplitShare = Static<typeof Split>[number]
 /**
@@ -74,7 +73,7 @@ export interface RouteTarget {
   readonly call: RouteCall | null
 }
 /** A call of a route that makes its response from several. */
-export interface RouteCall {
+interface RouteCall {
   readonly name: string
   readonly method: string
   readonly path: string
@@ -85,7 +84,7 @@ export interface RouteCall {
 export type ServiceOptions = Static<typeof Service> &
   ServiceSources & { mesh?: Partial<MeshPolicy>; forward?: Partial<ForwardPolicy> }
 /** Settings by which a route overrides the `forward` of its service. */
-export type RouteForward = Partial<Pick<ForwardPolicy, 'timeout' | 'idleTimeout' | 'responseTimeout'>>
+type RouteForward = Partial<Pick<ForwardPolicy, 'timeout' | 'idleTimeout' | 'responseTimeout'>>
 export type RouteMatch = Static<typeof Match>
 /** A plugin as the file lists it. */
 export interface PluginOptions extends Omit<Static<typeof Plugin>, 'routeConfig'> {

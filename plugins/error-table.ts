@@ -8,6 +8,7 @@ export type Row = readonly [status: number, message: string, type: string, retry
 export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Row>> = {
   JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
   JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],
+  JW_NOT_READY: [503, 'Discovery has had no result yet', 'destination_unavailable', 1],
   JW_CIRCUIT_OPEN: [503, 'The service is temporarily unavailable (circuit open)', 'destination_unavailable', 1],
   JW_OVERLOADED: [503, 'The service is at its concurrency limit', 'connection_limit_reached', 1],
   JW_UPSTREAM_LIMITED: [503, 'The rate limit toward the service is reached', 'connection_limit_reached', 1],
@@ -41,6 +42,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   ],
   JW_INSTANCE_REMOVED: [502, 'The instance was removed from the service', 'connection_terminated'],
   JW_SIGNAL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],
+  JW_REDIRECT_REFUSED: [502, 'A host responded with a redirect to a service', 'http_protocol_error'],
   JW_BAD_UPGRADE: [502, 'The service switched to a protocol that was not requested', 'http_upgrade_failed'],
   JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
   JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],

@@ -93,7 +93,7 @@ function addItem(items: string[], value: string, start: number, end: number): vo
 type HeaderValue = string | number | readonly string[] | null | undefined
 
 /** Headers of a request in any shape that undici accepts: none, flat list, object, iterable of pairs. */
-export type HeaderFields =
+type HeaderFields =
   | readonly HeaderValue[]
   | Iterable<readonly [string, HeaderValue]>
   | Readonly<Record<string, HeaderValue>>

@@ -28,6 +28,7 @@ export type {
 export type { PublishedInstance, UserDiscoverySource, UserWatching } from './mesh/discovery/user-source.ts'
 export type { UseOptions } from './mesh/interceptors.ts'
 export type { ConfigurationMeter, Meter } from './meter.ts'
+export type { CallOptions, JsonOptions, RequestMesh, StreamOptions } from './request-mesh.ts'
 export type { Caller, CallRecord, CallRoute } from './seam.ts'
 export type { Claims } from './stores.ts'
 

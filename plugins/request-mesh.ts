@@ -43,7 +43,7 @@ const DeadlineExceeded = createError('JW_SIGNAL_TIMEOUT', '%s: not complete with
 const NotJson = createError('JW_UPSTREAM_NOT_JSON', '%s: the response is not JSON', 502)
 
 /** Error for a service that responded with a status other than 2xx. */
-export class UpstreamStatus extends createError('JW_UPSTREAM_STATUS', '%s responded with status %d', 502) {
+class UpstreamStatus extends createError('JW_UPSTREAM_STATUS', '%s responded with status %d', 502) {
   readonly service: string
   readonly status: number
 
@@ -63,7 +63,7 @@ const longestMs = 2 ** 31 - 1
 const originForm = /^\/[!-"$-~]*$/
 
 /** What the calls of a request have from it. */
-export interface OnBehalf {
+interface OnBehalf {
   /** Returns headers, as name, value, name, value. */
   onBehalfOf(request: FastifyRequest): string[]
   /** Returns a signal that is aborted when the client disconnects or has disconnected. */

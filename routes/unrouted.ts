@@ -12,7 +12,7 @@ const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route accepts 
 const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'Unknown request method', 501)
 
 /** Message for a host that no route has, and, if an operator should see it, a line in the log. */
-export type UnknownHostMessage = (host: string, log: FastifyBaseLogger) => string
+type UnknownHostMessage = (host: string, log: FastifyBaseLogger) => string
 
 /** The message of a gateway, whose clients may be strangers. */
 export const unknownHostMessage: UnknownHostMessage = () => 'No route or service has this host'

@@ -1,5 +1,4 @@
 /** Schema of the settings by which services reach a listener through the mesh. */
-import type { Static } from 'typebox'
 import { Names, strict } from './kit.ts'
 import Type from './type.ts'
 
@@ -22,8 +21,6 @@ export const InboundConnect = Type.Object(
       'Accepts only services of the mesh (Consul Connect): mTLS with the leaf certificate of `service`, instead of `tls`. Needs Consul under `discovery`.'
   }
 )
-
-export type InboundConnectOptions = Static<typeof InboundConnect>
 
 export const Direction = Names(['north-south', 'east-west'], {
   description:

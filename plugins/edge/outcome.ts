@@ -4,7 +4,7 @@ import type { SeamError, SeamReason } from '../seam.ts'
 import type { ShadowRefusal } from './shadow.ts'
 
 /** A call of a composed route, for the access log. */
-export interface PartialCall {
+interface PartialCall {
   readonly call: string
   readonly service: string
   /** Absent if no response arrived. */

@@ -9,7 +9,7 @@ import { callError, ForwardError } from './errors.ts'
 type Controller = Dispatcher.DispatchController
 
 /** Receives the outcome of a call: its status, or the error that ended it. */
-export type OnEnd = (outcome: number | Error) => void
+type OnEnd = (outcome: number | Error) => void
 
 export type CallPolicy = Pick<ForwardPolicy, 'timeout' | 'idleTimeout' | 'responseTimeout'>
 

@@ -30,7 +30,7 @@ interface Address {
 }
 
 /** Addresses and settings of a service, and the contents of its PEM files. */
-export interface ForwardedConfig {
+interface ForwardedConfig {
   readonly name: string
   readonly kind: 'sidecar' | 'instances'
   readonly origins: readonly string[]

@@ -7,7 +7,7 @@ import type { DispatchHandler } from './core/types.ts'
 import type { Chain, Interceptors } from './interceptors.ts'
 import { split } from './split.ts'
 
-export interface ChainDeps {
+interface ChainDeps {
   readonly services: ReadonlyMap<string, Service>
   readonly used: Interceptors
   readonly context: LayerContext

@@ -18,7 +18,7 @@ interface LegacyHandler {
 }
 
 class RedirectRefused extends Error {
-  readonly code = 'MESH_REDIRECT_REFUSED'
+  readonly code = 'JW_REDIRECT_REFUSED'
 
   constructor(from: string, to: string) {
     super(`${from} redirects to the mesh, ${to}; only the program itself and services may call services`)

@@ -168,7 +168,7 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
   }
 
   /**
-   * Resolves when discovery has a first result for every service, even an empty one. Rejects with `MESH_NOT_READY`
+   * Resolves when discovery has a first result for every service, even an empty one. Rejects with `JW_NOT_READY`
    * after the timeout (10 s).
    */
   async ready(options: ReadyOptions = {}): Promise<void> {

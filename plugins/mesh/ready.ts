@@ -21,7 +21,7 @@ const defaultMs = 10_000
 /** Discovery has had no result for some services in time. */
 export class NotReadyError extends Error {
   override readonly name = 'NotReadyError'
-  readonly code = 'MESH_NOT_READY'
+  readonly code = 'JW_NOT_READY'
   /** Names of the services without a result. */
   readonly services: readonly string[]
 

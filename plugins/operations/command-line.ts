@@ -16,7 +16,7 @@ export interface Values {
   readonly version?: boolean
 }
 
-export interface CommandLine {
+interface CommandLine {
   readonly positionals: readonly string[]
   readonly values: Values
 }

@@ -38,7 +38,7 @@ function isChallenge(path: RouteConfig['match']['path'] | undefined): boolean {
 
 type RouteConstraint = NonNullable<RouteOptions['constraints']>
 
-export interface Explainer {
+interface Explainer {
   /** A server that routes like the gateway and responds with the name of the route, or with the index of a plugin's route. */
   readonly probe: FastifyInstance
   /** The gateway, whose mesh explains the call. */

@@ -15,7 +15,7 @@ const patienceMs = 1000
 const newline = 10
 
 /** Formats the line that reports dropped lines: their number, and the error code of the last failed write. */
-export type FormatDropped = (lines: number, reason: string) => string
+type FormatDropped = (lines: number, reason: string) => string
 
 /**
  * A pino destination that never blocks the process and survives errors of its descriptor. With a full disk or a closed pipe,

@@ -1,7 +1,7 @@
 /** Serializer for errors in log lines: always an object, also for thrown values that are not errors. */
 import { asError } from '../thrown.ts'
 
-export interface LoggedError {
+interface LoggedError {
   readonly type: string
   /** The message, followed by those of the causes. */
   readonly message: string

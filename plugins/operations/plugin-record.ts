@@ -6,7 +6,7 @@ import type { PluginOwner } from './fault-owners.ts'
 import type { RequestHook } from './guarded-hook.ts'
 
 /** Routes that a plugin added and that differ only in their methods. */
-export interface OwnRoute {
+interface OwnRoute {
   readonly plugin: string
   readonly path: string
   readonly methods: readonly string[]

@@ -10,7 +10,7 @@ import { faultAt, importAll } from './plugin-imports.ts'
 import { isSource } from './plugin-modules.ts'
 
 /** A source of a user, and the guard of its code. */
-export interface UserSource {
+interface UserSource {
   readonly definition: PluginSourceKey
   /** Path or package of its module. */
   readonly module: string

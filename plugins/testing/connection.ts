@@ -42,7 +42,7 @@ class End extends Duplex {
 }
 
 /** Client's end of a connection, with the methods of a socket that streams lack. */
-export class ClientEnd extends End {
+class ClientEnd extends End {
   setNoDelay(): this {
     return this
   }

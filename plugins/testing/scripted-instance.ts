@@ -13,7 +13,7 @@ import type { Script, ScriptedResponse } from './script.ts'
 import { checkResponse, ScriptedResponses } from './script.ts'
 
 /** Owner of an instance: the service, with what its instances share. */
-export interface InstanceOwner {
+interface InstanceOwner {
   readonly name: string
   readonly clock: TestClock
   /** Called for each request, once its body is there. */

@@ -8,7 +8,7 @@ import { listField } from './response-fields.ts'
 
 type Response = Awaited<ReturnType<FastifyRequest['mesh']['request']>>
 
-export interface PartOptions {
+interface PartOptions {
   readonly name: string
   readonly as: 'json' | 'text'
   readonly maxSize: number

@@ -61,5 +61,5 @@ t.test('the example of a mesh client calls services without Fastify', async (t) 
 
   const absent = await run([example], { CONSUL_URL: 'http://127.0.0.1:9' })
   t.equal(absent.code, 1, 'without Consul the program exits with an error')
-  t.match(absent.stderr, /MESH_NOT_READY/)
+  t.match(absent.stderr, /JW_NOT_READY/)
 })

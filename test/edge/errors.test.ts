@@ -59,6 +59,10 @@ t.test('each thrown code has a status: its own, or one in the table', async (t) 
       thrown.set(code, Number(status ?? Number.NaN))
     }
     for (const [, code = ''] of text.matchAll(/\bMeshError\(\s*(?:[^'()]*\?\s*)?'(\w+)'/g)) thrown.set(code, null)
+    // Classes of errors; those without a row make no response.
+    for (const [, code = ''] of text.matchAll(/readonly code = '(JW_\w+)'/g)) {
+      if (Object.hasOwn(errorTable, code)) thrown.set(code, null)
+    }
     for (const [, code, mapped = ''] of text.matchAll(/^ {2}(JW_\w+): ['"]|\/, '(JW_\w+)'\],?$/gm))
       thrown.set(code ?? mapped, null)
   }

@@ -4,9 +4,11 @@ import http2 from 'node:http2'
 import https from 'node:https'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import type { FastifyRequest } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../plugins/config.ts'
+import type { CallOptions, JsonOptions, RequestMesh, StreamOptions } from '../../plugins/plugin-api.ts'
 import { eventually } from '../helpers/eventually.ts'
 import type { Gateway } from '../helpers/plugins.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
@@ -375,4 +377,19 @@ t.test('a call that AbortSignal.timeout ends fails with 504, not with JW_PLUGIN_
     seen.slice(0, 4),
     Array(4).fill(['JW_SIGNAL_TIMEOUT', 'orders: the AbortSignal of the call timed out', 'TimeoutError'])
   )
+})
+
+t.test('an entry of the package has the types for helpers of plugins', async (t) => {
+  const total = async (mesh: RequestMesh, options: JsonOptions): Promise<unknown> => mesh.json('orders', '/', options)
+  const raw = (mesh: RequestMesh, options: CallOptions) => mesh.request(options)
+  const text = async (mesh: RequestMesh, options: StreamOptions) => (await mesh.stream('orders', '/', options)).text()
+  const asked: unknown[] = []
+  const mesh = {
+    json: async (...args: unknown[]) => void asked.push(args),
+    request: async (options: unknown) => void asked.push(options),
+    stream: async (...args: unknown[]) => ({ text: async () => String(asked.push(args)) })
+  } as unknown as FastifyRequest['mesh']
+  await total(mesh, { method: 'POST', body: 1 })
+  await raw(mesh, { origin: 'http://orders.mesh', path: '/' })
+  t.equal(await text(mesh, { accept: 'text/plain' }), '3', 'all three were called')
 })

@@ -24,7 +24,7 @@ export interface AuthServerOptions {
   readonly maxResponseSize: number
 }
 
-export interface AuthCall {
+interface AuthCall {
   readonly method: 'GET' | 'POST'
   /** Name, value, name, value. */
   readonly headers: string[]

@@ -5,7 +5,7 @@ import type { Config } from '../../../config/schema.ts'
 import { listeningOf } from '../../listener-of.ts'
 
 /** A listener as the admin port shows it. */
-export interface ListenerStatus {
+interface ListenerStatus {
   readonly name: string
   readonly direction: Direction
   /** Host and port, or the path of a Unix socket; null while it does not listen. */

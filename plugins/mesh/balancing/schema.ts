@@ -16,7 +16,7 @@ import {
 import Type from '../../../config/schema/type.ts'
 import { isPrime } from './hash.ts'
 
-export const balancePolicies = [
+const balancePolicies = [
   'round-robin', 'least-request', 'random', 'ring-hash', 'maglev', 'peak-ewma'
 ] as const // biome-ignore format: a table
 

@@ -10,7 +10,7 @@ import { CookieHandler, mint } from '../core/sticky-cookie.ts'
  * `cookieTtl` a caller without the cookie gets one and is hashed by it at once. Without a value the balancer chooses at
  * random.
  */
-export const hashKey: Layer = (_service, { balance }, { random }) => {
+const hashKey: Layer = (_service, { balance }, { random }) => {
   const { policy, hashOn, cookieTtl } = balanceOptions(balance)
   if (hashOn === undefined || (policy !== 'ring-hash' && policy !== 'maglev')) return null
   const read = fieldReader(hashOn)

@@ -174,7 +174,7 @@ class BodyBuffer extends ForwardingHandler {
   }
 }
 
-export const Mirror = Type.Object(
+const Mirror = Type.Object(
   {
     service: Text,
     percent: Share('Share of the calls that is mirrored.', { default: '100%' }),
@@ -192,7 +192,7 @@ declare module '../../../config/schema.ts' {
   }
 }
 
-export const mirrorKey: Key = {
+const mirrorKey: Key = {
   name: 'mirror',
   options: orOff(Mirror, { description: 'Sends a copy of calls to another service and drops its responses.' }),
   levels: everyLevel,

@@ -65,7 +65,7 @@ declare module '../../../config/schema.ts' {
   }
 }
 
-export const responseTimeoutKey: Key = {
+const responseTimeoutKey: Key = {
   name: 'responseTimeout',
   options: orOff(
     Duration(

@@ -20,7 +20,7 @@ export const Connections = Type.Object(
   { ...strict, description: 'Connections to the instances.' }
 )
 
-export const UpstreamTls = Type.Object(
+const UpstreamTls = Type.Object(
   {
     ca: Type.Optional(
       Type.String({ description: "PEM file of the trusted certificate authorities. Default: Node's." })

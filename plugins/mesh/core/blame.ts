@@ -2,7 +2,7 @@ import { classify } from './errors.ts'
 import type { DispatchController } from './types.ts'
 
 /** Kind of a failure that is attributed to the service. */
-export type Blame = 'error' | 'timeout'
+type Blame = 'error' | 'timeout'
 
 /**
  * Failures that are not the instance's fault: it was removed from the service; its stream sent nothing for the idle

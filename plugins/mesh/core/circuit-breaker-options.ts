@@ -14,7 +14,7 @@ const caps = {
   maxRequests: Type.Optional(Count('Most attempts in flight, with queued ones; more are refused at once.'))
 }
 
-export const CircuitBreaker = Type.Object(
+const CircuitBreaker = Type.Object(
   {
     mode: Mode,
     ...caps,

@@ -28,7 +28,7 @@ export function shadowCounter(meter: Meter | null, service: string, concern: str
   return counterOf(meter, counter, { service, concern })
 }
 
-export type Cap = 'maxConnections' | 'maxPendingRequests' | 'maxRequests' | 'instance' | 'adaptive'
+type Cap = 'maxConnections' | 'maxPendingRequests' | 'maxRequests' | 'instance' | 'adaptive'
 
 /** Returns the counter of attempts that met a cap. */
 export function overflowCounter(meter: Meter | null, service: string, cap: Cap): Count {

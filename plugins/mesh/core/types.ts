@@ -50,7 +50,7 @@ export interface Source {
 }
 
 /** Fields of a log line. An error is always an `Error` in `err`; the id of a request is always in `requestId`. */
-export interface LogFields {
+interface LogFields {
   readonly [name: string]: unknown
   readonly err?: Error
   readonly error?: never

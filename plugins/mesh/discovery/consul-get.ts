@@ -11,7 +11,7 @@ export interface Got {
   readonly body: unknown
 }
 
-export interface GetOptions {
+interface GetOptions {
   readonly timeout: number
   readonly signal: AbortSignal
   /** Permission that the token needs; named in the error if Consul refuses the query. */

@@ -10,13 +10,13 @@ import { messageOf } from './loop.ts'
 import type { Entry } from './snapshot-file.ts'
 import { readEntries, tryToWrite, writeEntries } from './snapshot-file.ts'
 
-export interface SnapshotOptions {
+interface SnapshotOptions {
   readonly path: string
   readonly maxAge: number
 }
 
 /** Changed by tests only. */
-export const snapshotTiming = {
+const snapshotTiming = {
   /** Time for which changes are collected before they are written. */
   every: 1000,
   /**

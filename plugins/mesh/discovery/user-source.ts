@@ -27,7 +27,7 @@ export interface UserWatching {
 }
 
 /** A source for one service. */
-export interface UserWatch {
+interface UserWatch {
   /**
    * Looks up the instances and publishes them: once, or for as long as it runs. It runs again after `every` once it has resolved,
    * and after a backoff if it rejects.
@@ -36,7 +36,7 @@ export interface UserWatch {
 }
 
 /** A source with its options, for all services that choose it. */
-export interface UserOpenSource<S> {
+interface UserOpenSource<S> {
   source(service: { readonly name: string; readonly options: S }): UserWatch
   /** Closes what the services share. */
   close?(): void | Promise<void>
@@ -56,7 +56,7 @@ export interface UserDiscoverySource<O extends TSchema = TSchema, S extends TSch
 }
 
 /** Guards the code of a user; without one, errors that it throws later are those of the process. */
-export interface SourceGuard {
+interface SourceGuard {
   /** Runs its code. `contain` gets errors that the code throws later, in timers and sockets of its own. */
   enter<T>(contain: (error: Error) => void, code: () => T): T
   /** Runs code of the mesh that the code calls. */

@@ -19,7 +19,7 @@ export interface Watching {
   fail(error: unknown): void
 }
 
-export interface WatchedOptions {
+interface WatchedOptions {
   /** Kind of the source, for the status. */
   readonly kind: string
   readonly service: string
@@ -37,7 +37,7 @@ export interface WatchedOptions {
 }
 
 /** Changed by tests only. */
-export const watchedTiming = {
+const watchedTiming = {
   /** Most sets and runs without a pause, and the interval of further ones. */
   burst: 5,
   interval: 1000,

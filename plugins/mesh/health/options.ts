@@ -15,7 +15,7 @@ const Statuses = Type.Array(
   { minItems: 1, default: ['200-299'], description: 'Statuses of a healthy instance, such as 204 or 200-299.' }
 )
 
-export const HealthCheck = Type.Object(
+const HealthCheck = Type.Object(
   {
     type: Names(['http', 'tcp'], { default: 'http', description: 'http: a GET request; tcp: a connection alone.' }),
     path: Type.String({

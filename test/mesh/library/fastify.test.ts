@@ -190,7 +190,7 @@ t.test('the start waits for discovery, and for no longer than readyTimeout', asy
     [{ services: ['orders'], msg: /^mesh\.ready: no result of discovery within 50 ms for orders; the server starts/ }]
   )
   t.match((await fastify.inject('/')).json(), { code: 'JW_NO_INSTANCE', statusCode: 503 })
-  await t.rejects(fastify.mesh.ready({ timeout: 10 }), { code: 'MESH_NOT_READY' })
+  await t.rejects(fastify.mesh.ready({ timeout: 10 }), { code: 'JW_NOT_READY' })
 })
 
 t.test('a server that is closed while it waits', async (t) => {

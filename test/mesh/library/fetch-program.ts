@@ -152,14 +152,14 @@ for (const [index, to] of services.entries()) {
       () => assert.fail(`${from} responds`),
       (error: Error) => error as { cause?: { code?: string; message?: string } }
     )
-    assert.equal(cause?.code, 'MESH_REDIRECT_REFUSED', `${index}: ${status}`)
+    assert.equal(cause?.code, 'JW_REDIRECT_REFUSED', `${index}: ${status}`)
     assert.match(cause.message!, /^http:\/\/127\.0\.0\.1:\d+ redirects to the mesh, http:\/\/orders\.mesh/)
   }
 }
 await assert.rejects(
   fetch(`http://orders.mesh/away?${encodeURIComponent('http://orders.mesh/json')}`),
   (error: Error) => {
-    return (error.cause as { code?: string }).code === 'MESH_REDIRECT_REFUSED'
+    return (error.cause as { code?: string }).code === 'JW_REDIRECT_REFUSED'
   }
 )
 assert.equal(await (await fetch(`${OTHER}/to?302&${encodeURIComponent(`${OTHER}/`)}`)).text(), 'another host')

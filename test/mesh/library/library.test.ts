@@ -27,7 +27,7 @@ t.test('ready() ends after its timeout, and names the services and the error of 
   const { url } = await silent(t)
   const mesh = started(t, { discovery: { consul: { url } }, services: { orders: {}, fixed: { instances: [url] } } })
   await t.rejects(mesh.ready({ timeout: '30ms' }), {
-    code: 'MESH_NOT_READY',
+    code: 'JW_NOT_READY',
     services: ['orders'],
     message: 'mesh.ready: no result of discovery within 30 ms for orders'
   })

@@ -7,7 +7,7 @@ export const tokenReasons = [
   'jwt_signature', 'jwt_expired', 'jwt_not_yet_valid', 'jwt_issuer', 'jwt_audience', 'jwt_claim', 'jwt_other'
 ] as const // biome-ignore format: a list
 
-export type TokenReason = (typeof tokenReasons)[number]
+type TokenReason = (typeof tokenReasons)[number]
 
 /** Refusal of a token by the gateway, with its reason. */
 export class TokenInvalid extends createError('JW_TOKEN_INVALID', 'The token is not valid', 401) {

@@ -5,7 +5,7 @@ import { gatewayAndService } from '../../../../config/concern.ts'
 import { Count, Duration, Mode, orOff, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 
-export const AdaptiveConcurrency = Type.Object(
+const AdaptiveConcurrency = Type.Object(
   {
     mode: Mode,
     initialLimit: Count('Limit at the start: attempts whose response headers have not come yet.', { default: 20 }),

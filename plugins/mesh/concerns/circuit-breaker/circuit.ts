@@ -11,7 +11,7 @@ export interface CircuitOptions {
   readonly rampFor: number
 }
 
-export interface CircuitStatus {
+interface CircuitStatus {
   readonly state: CircuitState
   /** Calls from which the ratios are computed: those of the window or, half-open, of the ramp. */
   readonly requests: number

@@ -23,7 +23,7 @@ declare module 'undici' {
   }
 }
 
-export interface FallbackContext {
+interface FallbackContext {
   readonly service: Service
   readonly steps: readonly Step[]
   readonly toService: LayerContext['toService']

@@ -9,7 +9,7 @@ import { token } from '../../../http-syntax.ts'
 import { checkOtherService } from '../../core/check-service.ts'
 import { checkExcluded, ExcludeHeaders } from '../../core/sharing/exclude-headers.ts'
 
-export const fallbackConditions = [
+const fallbackConditions = [
   'no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout', '5xx'
 ] as const // biome-ignore format: a table
 

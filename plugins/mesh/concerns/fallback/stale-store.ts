@@ -9,7 +9,7 @@ import { encode, identityOf, isPersonal } from '../../core/sharing/identity.ts'
 import type { DispatchOptions } from '../../core/types.ts'
 import type { FallbackOptions } from './options.ts'
 
-export type StaleOptions = NonNullable<FallbackOptions['stale']>
+type StaleOptions = NonNullable<FallbackOptions['stale']>
 
 /** A stored response. */
 export interface Stored {

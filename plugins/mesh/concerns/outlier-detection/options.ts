@@ -5,7 +5,7 @@ import { gatewayAndService } from '../../../../config/concern.ts'
 import { Count, Duration, Mode, orOff, Share, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 
-export const OutlierDetection = Type.Object(
+const OutlierDetection = Type.Object(
   {
     mode: Mode,
     consecutive5xx: orOff(Count('Consecutive failures (5xx or no response) after which an instance is ejected.'), {

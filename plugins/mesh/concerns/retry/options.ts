@@ -7,7 +7,7 @@ import { DurationOrZero, Either, Names, orOff, Percent, SizeOrZero, strict } fro
 import Type from '../../../../config/schema/type.ts'
 import { METHODS } from '../../../node-http.ts'
 
-export const retryConditions = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx'] as const
+const retryConditions = ['connect-failure', 'refused-stream', 'reset', 'gateway-error', '5xx'] as const
 const status = Type.Integer({ minimum: 400, maximum: 599 })
 const methods = Type.Array(Names(METHODS), {
   default: ['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'],

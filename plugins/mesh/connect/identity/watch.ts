@@ -11,7 +11,7 @@ import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { backoff, pause } from '../../discovery/loop.ts'
 
 /** Changed by tests only. */
-export const watchTiming = {
+const watchTiming = {
   /** Most consecutive queries without a pause, and the interval of further ones if Consul does not hold them. */
   burst: 5,
   interval: 1000,
@@ -19,7 +19,7 @@ export const watchTiming = {
   answer: 10_000
 }
 
-export interface WatchQuery {
+interface WatchQuery {
   readonly path: string
   readonly query?: Readonly<Record<string, string>>
   /** Permission that the token needs, for the error message. */

@@ -22,7 +22,7 @@ const essential = new Set([
 /** Headers by which frameworks turn a GET into another method. Such a request is not safe and is never shared. */
 const methodOverrides = new Set(['x-http-method-override', 'x-http-method', 'x-method-override'])
 
-export interface IdentityOptions {
+interface IdentityOptions {
   /** Headers that distinguish requests although they are on the list of harmless ones. */
   readonly headers?: readonly string[]
   /** Headers to ignore besides the list of harmless ones. */

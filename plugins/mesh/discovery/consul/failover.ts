@@ -6,7 +6,7 @@ import type { InstanceSpec, SourceStatus } from '../../core/types.ts'
 import type { Publish, Restorable } from '../loop.ts'
 
 /** Time for which failover datacenters wait at the start for the first datacenter. Changed by tests only. */
-export const failoverTiming = { headStart: 3000 }
+const failoverTiming = { headStart: 3000 }
 
 export class FailoverSource implements Restorable {
   readonly #primary: Restorable

@@ -26,7 +26,7 @@ export const consulTiming = {
 }
 
 /** A datacenter whose instances are used while none of an earlier one is available. */
-export interface FailoverDatacenter {
+interface FailoverDatacenter {
   readonly datacenter: string
   /** Position among the failover datacenters, from 1. */
   readonly rank: number

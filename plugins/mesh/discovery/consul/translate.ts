@@ -25,7 +25,7 @@ export interface TranslateOptions {
   readonly failover?: { readonly datacenter: string; readonly rank: number }
 }
 
-export interface Translated {
+interface Translated {
   /** Sorted by id, so that equal sets compare equal. */
   readonly instances: readonly InstanceSpec[]
   /** Number of entries that Consul sent. */

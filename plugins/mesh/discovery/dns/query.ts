@@ -13,7 +13,7 @@ export interface Server {
   readonly host: string
   readonly port: number
 }
-export type RecordType = 'A' | 'AAAA' | 'SRV'
+type RecordType = 'A' | 'AAAA' | 'SRV'
 export interface Reply {
   readonly code: string
   readonly answers: readonly Answer[]
