@@ -55,6 +55,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_KEYS_UNAVAILABLE: [503, 'The keys to verify tokens are not available', 'proxy_internal_error', 1],
   JW_AUTH_UNAVAILABLE: [503, 'The server for authorization is unavailable', 'proxy_internal_error', 1],
   JW_OUT_OF_CPU: [503, 'The gateway is overloaded (event loop)', 'proxy_internal_error', 1],
+  JW_OUT_OF_CAPACITY: [503, 'The gateway is overloaded (requests in flight)', 'proxy_internal_error', 1],
   JW_BODY_MISMATCH: [400, 'The request body does not match its Content-Length', 'http_request_error'],
   JW_LOOP_DETECTED: [508, 'The request came back to this gateway', 'proxy_loop_detected']
 }

@@ -40,7 +40,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('client-gone', clientGone), // from here on the client may disconnect at any moment
   accessLog, // before the concerns that refuse requests, so that refusals are logged
   globalConcern('metrics', metrics), // as the access log: refusals are counted
-  globalConcern('overload', overload), // before any work that needs a file descriptor
+  overload, // before any work that needs a file descriptor
   globalConcern('pipelining', pipelining), // before any work for a request that has to wait
   globalConcern('mesh-caller', inbound, [], servesCallers), // before the limits: a refused caller uses none of them
   globalConcern('client-limits', clientLimits), // after pipelining: a waiting request does not count as in flight

@@ -99,6 +99,7 @@ t.test('a configuration with every section is loaded', async (t) => {
     edge: {
       bodyLimit: 10_485_760,
       accessLog: true,
+      overload: { eventLoopDelay: 1000, memory: false, requests: false },
       websocket: { idleTimeout: 300_000 },
       cors: { origin: ['https://app.example.com'], credentials: true },
       rateLimit: { max: 1000, window: 60_000, by: 'ip', store: 'memory' },

@@ -32,7 +32,7 @@ const types: Readonly<Record<string, number>> = {
 /** Errors for which another status is more specific than the recommended one. */
 const chosen: Readonly<Record<string, number>> = {
   JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508,
-  JW_OUT_OF_DESCRIPTORS: 503, JW_OUT_OF_MEMORY: 503, JW_OUT_OF_PORTS: 503, JW_OUT_OF_CPU: 503,
+  JW_OUT_OF_DESCRIPTORS: 503, JW_OUT_OF_MEMORY: 503, JW_OUT_OF_PORTS: 503, JW_OUT_OF_CPU: 503, JW_OUT_OF_CAPACITY: 503,
   JW_KEYS_UNAVAILABLE: 503, JW_CLIENT_REQUESTS: 429, JW_CLIENT_WEBSOCKETS: 429
 } // biome-ignore format: a table
 

@@ -94,7 +94,7 @@ async function started(t: Test, protocol: Protocol, entry: object = {}) {
   const text = JSON.stringify({
     listen: listenFor(t, protocol),
     admin: false,
-    mesh: { retry: false, attemptTimeout: '300ms' },
+    mesh: { retry: false, attemptTimeout: '1s' },
     services: { whole: { instances: [whole] }, dead: { instances: ['http://127.0.0.1:1'] } },
     routes: ['whole', 'dead'].map((name) => ({
       name,

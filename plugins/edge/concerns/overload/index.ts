@@ -3,13 +3,17 @@ import createError from '@fastify/error'
 import type { FastifyInstance } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../../config/schema.ts'
-import { meterOf } from '../../concern.ts'
+import stores from '../../../keep-stores.ts'
+import { edgeRouteOf } from '../../attach.ts'
+import { globalConcern, meterOf } from '../../concern.ts'
 import { isHandshake } from '../../protocol/handshake.ts'
 import { refuseConnection } from '../../protocol/refusals.ts'
 import { Descriptors } from './descriptors.ts'
-import { LoopLag } from './loop-lag.ts'
+import type { Resource } from './load.ts'
+import { Load, Requests } from './load.ts'
+import type { OverloadOptions } from './options.ts'
+import { keys } from './options.ts'
 
-const OutOfCpu = createError('JW_OUT_OF_CPU', 'The gateway is overloaded (event loop)', 503)
 const OutOfDescriptors = createError('JW_OUT_OF_DESCRIPTORS', 'The gateway is overloaded (file descriptors)', 503)
 
 /** Time without a refusal after which the shortage is over. */
@@ -27,10 +31,13 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
 /**
  * Sheds load while the gateway itself is overloaded. When file descriptors run out, it first refuses new connections and
  * WebSockets, then requests on open connections; otherwise every request and the gateway's own look-ups would fail. While
- * the event loop lags, it refuses requests, so that requests in flight can complete.
+ * the event loop lags, or another limit of `edge.overload` is reached, it refuses requests, so that requests in flight can
+ * complete.
+ *
+ * Not @fastify/under-pressure: it treats all routes alike, sheds on a single sample, and cannot count requests.
  */
-export default fp<Config>(
-  async (fastify, { listeners }) => {
+const plugin = fp<Config>(
+  async (fastify, { listeners, edge: { overload } }) => {
     const counter = meterOf(fastify).counter({
       name: 'jingwei_edge_shed_total',
       help: 'Requests refused with 503 because the gateway itself is overloaded, by reason.',
@@ -41,24 +48,54 @@ export default fp<Config>(
       child.inc(0)
       return () => child.inc()
     }
-    watchLoop(fastify, count('event-loop'))
+    if (overload) await watchLoad(fastify, overload, count)
     const descriptors = new Descriptors()
     if (Number.isFinite(descriptors.limit)) watchDescriptors(fastify, listeners, descriptors, count('descriptors'))
   },
   { name: 'jingwei-overload', fastify: '5.x' }
 )
 
-function watchLoop(fastify: FastifyInstance, count: () => void): void {
+export default globalConcern('overload', plugin, keys)
+
+/** Error, and text of the log, for each resource. */
+const shortages = {
+  'event-loop': [createError('JW_OUT_OF_CPU', 'The gateway is overloaded (event loop)', 503), 'event loop'],
+  memory: [createError('JW_OUT_OF_MEMORY', 'The gateway is overloaded (memory)', 503), 'memory'],
+  requests: [createError('JW_OUT_OF_CAPACITY', 'The gateway is overloaded (requests in flight)', 503), 'requests']
+} as const
+
+async function watchLoad(
+  fastify: FastifyInstance,
+  options: OverloadOptions,
+  countOf: (reason: string) => () => void
+): Promise<void> {
+  await fastify.register(stores, {})
   const { log } = fastify
-  const lag = new LoopLag((isLagging) => {
-    if (isLagging) log.error({}, 'event loop lags by more than a second: requests are refused with JW_OUT_OF_CPU')
-    else log.info({}, 'event loop no longer lags: requests are accepted again')
+  // In a store, since requests in flight continue after a reload.
+  const requests = fastify.stores.claim('jingwei.overload', 'requests', () => new Requests())
+  const limits = { 'event-loop': options.eventLoopDelay, memory: options.memory, requests: options.requests }
+  const active = Object.entries(limits).flatMap(([name, limit]) => (limit === false ? [] : [name as Resource]))
+  const counts = new Map(active.map((name) => [name, countOf(name)]))
+  const load = new Load(options, requests, (resource, isShort) => {
+    const [, what] = shortages[resource]
+    const fields = { limit: limits[resource] }
+    if (isShort) log.error(fields, `${what} over the limit of edge.overload: requests are refused`)
+    else log.info(fields, `${what} below the limit of edge.overload: requests are accepted again`)
   })
-  fastify.addHook('onClose', async () => lag.close())
-  fastify.addHook('onRequest', (_request, _reply, done) => {
-    if (!lag.isLagging) return done()
-    count()
-    done(new OutOfCpu())
+  fastify.addHook('onClose', async () => load.close())
+  fastify.addHook('onRequest', (request, reply, done) => {
+    if (!load.isCalm) {
+      const short = load.shortage(edgeRouteOf(request.routeOptions.config)?.edge.shedPriority ?? 'normal')
+      if (short !== null) {
+        counts.get(short)!()
+        return done(new shortages[short][0]())
+      }
+    }
+    if (options.requests !== false && !isHandshake(request.raw)) {
+      requests.count++
+      reply.raw.once('close', () => requests.count--)
+    }
+    done()
   })
 }
 
