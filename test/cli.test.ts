@@ -178,6 +178,13 @@ t.test('unknown commands and options are reported with the nearest known one', a
     [['check', file, join(dir, 'bad.yaml')], `check: unexpected argument "${join(dir, 'bad.yaml')}"`],
     [['start', file, file], `start: unexpected argument "${file}"`],
     [['schema', file, file], `schema: unexpected argument "${file}"`],
+    [['check', file, '-c', 'x'], `check: two configurations, "${file}" and --config "x"; name one of them`],
+    [['start', file, '-c', 'x'], `start: two configurations, "${file}" and --config "x"; name one of them`],
+    [
+      ['explain', file, 'GET', '/', '-c', 'x'],
+      `explain: two configurations, "${file}" and --config "x"; name one of them`
+    ],
+    [['init', '-c', 'x'], 'init takes no option "--config": it writes a configuration'],
     [['token', 'full', 'plain'], 'token: unexpected argument "plain"']
   ]
   for (const [args, stderr] of cases) {

@@ -84,7 +84,17 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Tak
   }
   const surplus = positionals[own[command] ?? mostOfConcern]
   if (surplus !== undefined) throw new UsageError(`${command}: unexpected argument "${surplus}"`, false)
+  if (values.config !== undefined && command in own) refuseSecondFile(command, positionals, values.config)
   return { positionals, values }
+}
+
+/** Throws for a configuration of `--config` that would be ignored. */
+function refuseSecondFile(command: string, positionals: readonly string[], config: string): void {
+  if (command === 'init') throw new UsageError('init takes no option "--config": it writes a configuration', false)
+  // With fewer arguments, `explain` says what it takes.
+  const file = positionals[command === 'explain' ? 3 : 1] && positionals[1]
+  if (file === undefined) return
+  throw new UsageError(`${command}: two configurations, "${file}" and --config "${config}"; name one of them`, false)
 }
 
 const nameOf = ({ name }: TakesOptions) => name
