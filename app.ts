@@ -16,7 +16,7 @@ import fp from 'fastify-plugin'
 import type { Config } from './config/schema.ts'
 import type { Clock } from './plugins/clock.ts'
 import { CLOCK } from './plugins/clock.ts'
-import { loadConfig, schemaOf } from './plugins/config.ts'
+import { loadConfig, loadSidecar, schemaOf } from './plugins/config.ts'
 import { SEALED } from './plugins/edge/async-context.ts'
 import bridge from './plugins/edge/bridge/forward.ts'
 import proxyClient from './plugins/edge/bridge/proxy-client.ts'
@@ -215,7 +215,7 @@ export async function start(config: Config, command = 'node app.ts'): Promise<Ru
   assertLoaded('start', config)
   const runtime = new Runtime(config, {
     log: createLog(),
-    load: (file, warn) => loadConfig(file, process.env, warn),
+    load: (file, warn) => (config.isSidecar ? loadSidecar : loadConfig)(file, process.env, warn),
     // Once it listens, Fastify accepts no hooks, so only plugins of the configuration can add any.
     build: (config, options) => build(config, { ...options, sealed: config.plugins.length === 0 }),
     serverOptions: socketOptions as RuntimeOptions['serverOptions'],
@@ -278,7 +278,7 @@ function urlOf(scheme: string, at: AddressInfo | string): string {
 /** Runs a command of the command line. The process ends with it, unless the command is `start` or `sidecar`. */
 export async function main(argv: readonly string[]): Promise<void> {
   const gateways = {
-    ...{ loadConfig, schemaOf, build, start, explain: explainOnce },
+    ...{ loadConfig, loadSidecar, schemaOf, build, start, explain: explainOnce },
     // A getter: the command `sidecar` does not load them.
     get commands() {
       return edgeHalf().commands

@@ -4,7 +4,7 @@
  */
 import type { TSchema } from 'typebox'
 import type { Report } from './faults.ts'
-import type { Written } from './schema.ts'
+import type { EdgeDefaults, Written } from './schema.ts'
 
 /** A level at which a key can be set: the top-level section, `services.NAME.mesh`, a route, or `consumers[].edge`. */
 export type Level = 'gateway' | 'service' | 'route' | 'consumer'
@@ -156,6 +156,8 @@ export interface SidecarKeys {
   readonly keys: readonly Key[]
   /** Options of other keys. */
   readonly fixed: Readonly<Record<string, unknown>>
+  /** Returns these options for the sidecar of a gateway, whose edge has the given ones. */
+  fixedFor(edge: EdgeDefaults): Readonly<Record<string, unknown>>
 }
 
 /** The keys of `routes[].config`. */

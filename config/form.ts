@@ -6,8 +6,8 @@ import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { removeMeshKeys } from './forward.ts'
 import { gatewaySchema } from './gateway-schema.ts'
-import { normalizeListeners } from './listeners.ts'
-import type { Written } from './schema.ts'
+import { normalizeListeners, removeDisabled } from './listeners.ts'
+import type { Config, Written } from './schema.ts'
 
 export interface Form {
   schema(keys: Keys): TObject
@@ -18,14 +18,19 @@ export interface Form {
   check(checked: Checked): Steps<void>
   /** Adds to data without faults what the form implies: routes, services. */
   expand(data: Written): void
+  /** Returns the configuration of one process, where a file is for two. */
+  divide?(config: Config, keys: Keys, half: Half): Config
 }
+
+/** The process that loads a file: the gateway, or the sidecar that runs its mesh half. */
+export type Half = 'gateway' | 'sidecar'
 
 export const gatewayForm: Form = {
   schema: gatewaySchema,
   prune() {},
   normalize: normalizeListeners,
   check,
-  expand() {}
+  expand: removeDisabled
 }
 
 /** With `mesh: false`. */

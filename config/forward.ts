@@ -151,6 +151,7 @@ export function removeMeshKeys(document: object, report: Report): void {
     }
   }
   remove(data, '', {
+    sidecar: 'it runs the mesh half of the gateway, which "mesh: false" leaves out: set mesh: { mode: sidecar }',
     discovery: `finding instances needs the mesh: set instances or sidecar of each service, or remove "mesh: false"`
   })
   if (isMapping(data.services)) {

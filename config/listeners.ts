@@ -41,8 +41,18 @@ export function areSound({ data, report }: Checked, key: keyof Listen): boolean 
   return report.usable('/listen') && listeners.length > 0 && listeners.every(({ at }) => report.sound(`${at}/${key}`))
 }
 
+/** Removes the listeners that are switched off, once all are checked. */
+export function removeDisabled(data: Written): void {
+  const listeners = data.listeners.filter(({ enabled }) => enabled)
+  Object.assign(data, { listeners, listen: listeners[0] })
+}
+
 export function* checkListeners(checked: Checked): Steps<void> {
-  const { listeners } = checked.data
+  const { data, report } = checked
+  const { listeners } = data
+  if (listeners.length > 0 && listeners.every(({ enabled }) => !enabled)) {
+    report.fault('/listen', 'no listener is on: set enabled: true for one of them')
+  }
   for (const [index, listener] of listeners.entries()) {
     checkAddress(listener, listeners.slice(0, index), checked)
     checkRedirect(listener, checked)
@@ -112,7 +122,10 @@ function checkAddress(listener: Listen, others: readonly Listen[], checked: Chec
     }
     if (!['host', 'port'].every((key) => report.usable(`${at}/${key}`)) || port === 0) return
     if (report.unknownKeyIn(at)) return
-    const taken = others.find((other) => other.path === undefined && other.port === port && overlap(other.host, host))
+    if (!listener.enabled) return
+    const taken = others.find(
+      (other) => other.enabled && other.path === undefined && other.port === port && overlap(other.host, host)
+    )
     if (taken !== undefined) {
       report.fault(`${at}/port`, `${report.pathOf(taken.at)}.port is ${port}, too, and ${host} overlaps ${taken.host}`)
     }
@@ -132,15 +145,17 @@ function checkAddress(listener: Listen, others: readonly Listen[], checked: Chec
   if (length > longestPath)
     report.fault(`${at}/path`, `longer than ${longestPath} bytes, which is the maximum for the path of a Unix socket`)
   const taken = others.find(
-    (other) => other.path !== undefined && checked.absolute(other.path) === checked.absolute(path)
+    (other) => other.enabled && other.path !== undefined && checked.absolute(other.path) === checked.absolute(path)
   )
-  if (taken !== undefined) report.fault(`${at}/path`, `${report.pathOf(taken.at)} has the same path`)
+  if (taken !== undefined && listener.enabled)
+    report.fault(`${at}/path`, `${report.pathOf(taken.at)} has the same path`)
 }
 
 /** Maximum bytes of a socket path: `sun_path` on the system with the shortest one, without the final NUL. */
 const longestPath = 103
 
-function overlap(a: string, b: string): boolean {
+/** Returns whether listeners at the two hosts cannot have the same port. */
+export function overlap(a: string, b: string): boolean {
   const every = ['0.0.0.0', '::', '']
   const loopback = ['127.0.0.1', '::1', 'localhost']
   return a === b || every.includes(a) || every.includes(b) || (loopback.includes(a) && loopback.includes(b))

@@ -10,9 +10,10 @@ import type { Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import type { Fault } from './faults.ts'
 import { ConfigError, Report, segmentsOf } from './faults.ts'
-import type { Form } from './form.ts'
+import type { Form, Half } from './form.ts'
 import { forwardForm, gatewayForm } from './form.ts'
 import { isWithoutMesh, refuseMeshConcerns } from './forward.ts'
+import { handOverForm, refuseMeshPlugins } from './halves.ts'
 import { instancesKey } from './instances.ts'
 import { parsed, parsedAsync } from './parse.ts'
 import type { ImportModule } from './plugin-concerns.ts'
@@ -20,9 +21,10 @@ import { entriesOf, pluginConcerns, pluginModules, reportFailed, warnOfChanged }
 import { pluginSources } from './plugin-sources.ts'
 import { read } from './read.ts'
 import { withPluginKeys } from './route-config.ts'
+import { withGateway } from './schema/sidecar.ts'
 import Type from './schema/type.ts'
 import type { Config, Written } from './schema.ts'
-import { isSidecar, sidecarForm, sidecarSchema } from './sidecar.ts'
+import { handsOver, isSidecar, sidecarForm, sidecarSchema } from './sidecar.ts'
 import { Validator } from './validate.ts'
 
 export type { Fault } from './faults.ts'
@@ -65,6 +67,8 @@ export class Loader {
   #sidecar: Loader | undefined
   /** Loads the configurations without the mesh. */
   #withoutMesh: Loader | undefined
+  /** Loads the configurations of gateways whose mesh half can run in a sidecar. */
+  #handingOver: Loader | undefined
 
   constructor(
     keys: Keys,
@@ -90,14 +94,17 @@ export class Loader {
     if (sidecar === undefined) return this.schema
     const { properties, ...more } = this.schema
     const section = sidecarSchema({ edge: sidecar.keys, mesh, sources })
-    return Type.Object({ ...properties, sidecar: Type.Optional(section) }, more)
+    return Type.Object({ ...properties, sidecar: Type.Optional(withGateway(section)) }, more)
   }
 
   /** Returns the loader for the form of a document. */
   #loaderFor(data: unknown): Loader {
     // Read only then: the keys are getters, which load the modules of concerns.
     const own = isSidecar(data) ? this.#keys.sidecar : undefined
-    if (own === undefined) return isWithoutMesh(data) ? this.#loaderWithoutMesh() : this
+    if (own === undefined) {
+      if (isWithoutMesh(data)) return this.#loaderWithoutMesh()
+      return handsOver(data) ? this.#loaderHandingOver() : this
+    }
     const { mesh, sources } = this.#keys
     const keys = { edge: own.keys, mesh, sources }
     this.#sidecar ??= new Loader(keys, new Map(), new LastCompiled(), sidecarForm(own.fixed, keys))
@@ -111,6 +118,14 @@ export class Loader {
     const keys: Keys = { edge, mesh: [], sources: [instancesKey], positions, routeConfig, withoutMesh: true }
     this.#withoutMesh ??= new Loader(keys, new Map(), new LastCompiled(), forwardForm)
     return this.#withoutMesh
+  }
+
+  #loaderHandingOver(): Loader {
+    const { sidecar, ...keys } = this.#keys
+    if (this.#form.divide !== undefined || sidecar === undefined) return this
+    const form = handOverForm(sidecar)
+    this.#handingOver ??= new Loader(keys, new Map(), new LastCompiled(), form)
+    return this.#handingOver
   }
 
   /**
@@ -140,9 +155,10 @@ export class Loader {
     imported: ImportModule,
     file: string,
     env: NodeJS.ProcessEnv = process.env,
-    warn: Warn = () => {}
+    warn: Warn = () => {},
+    half: Half = 'gateway'
   ): Promise<Config> {
-    const { config } = await this.#parseWithPlugins(imported, sourceOf(file), file, env, warn)
+    const { config } = await this.#parseWithPlugins(imported, sourceOf(file), file, env, warn, { half })
     return config
   }
 
@@ -155,7 +171,7 @@ export class Loader {
     { file, text, amend, env, warn = () => {} }: AmendedSource
   ): Promise<{ readonly config: Config; readonly keys: Keys }> {
     const source = text === undefined ? sourceOf(file) : { text, hash: hashOf(text) }
-    return this.#parseWithPlugins(imported, source, file, env, warn, amend)
+    return this.#parseWithPlugins(imported, source, file, env, warn, { amend })
   }
 
   async #parseWithPlugins(
@@ -164,13 +180,13 @@ export class Loader {
     file: string,
     env: NodeJS.ProcessEnv,
     warn: Warn,
-    amend?: Amend
+    { amend, half }: { amend?: Amend; half?: Half }
   ): Promise<{ config: Config; keys: Keys }> {
     const report = new Report(file)
     const document = await inSlices(read(await parsedAsync(text, report), env, report))
     const data = amend === undefined ? document : amended(document, amend, report)
     const loader = await this.#withPlugins(data, file, report, imported)
-    const config = await inSlices(loader.#finish(data, hash, file, report, warn))
+    const config = await inSlices(loader.#finish(data, hash, file, report, warn, half))
     return { config, keys: loader.#keys }
   }
 
@@ -196,6 +212,7 @@ export class Loader {
     const { sources, areSound } = pluginSources(modules, report, this.#keys.sources)
     const meshPlugins = new Set(modules.flatMap((module, index) => (module?.concern?.layer === undefined ? [] : index)))
     if (this.#keys.withoutMesh) refuseMeshConcerns(meshPlugins, report)
+    if (this.#form.divide !== undefined) refuseMeshPlugins(modules, report)
     const keys: Keys = {
       edge: [...this.#keys.edge, ...concerns.edge],
       mesh: [...this.#keys.mesh, ...concerns.mesh],
@@ -209,7 +226,14 @@ export class Loader {
     return new Loader(keys, failures, this.#last, this.#form)
   }
 
-  *#finish(data: unknown, hash: string, file: string, report: Report, warn: Warn): Steps<Config> {
+  *#finish(
+    data: unknown,
+    hash: string,
+    file: string,
+    report: Report,
+    warn: Warn,
+    half: Half = 'gateway'
+  ): Steps<Config> {
     removeIgnoredKeys(data)
     const written = data as Written
     const form = this.#form
@@ -225,7 +249,7 @@ export class Loader {
     form.expand(written)
     const config = yield* complete(written, { file: resolve(file), hash }, this.#keys, report)
     report.throwIfAny()
-    return config
+    return form.divide?.(config, this.#keys, half) ?? config
   }
 }
 

@@ -82,9 +82,9 @@ export function checkOwnAddresses(
 /** Checks the addresses to which a gateway forwards, against those of `listen` whose port is in the file. */
 export function checkGatewayAddresses(data: Written, report: Report): void {
   if (!report.usable('/listen')) return
-  const listeners = data.listeners.filter(({ at, path }) => {
+  const listeners = data.listeners.filter(({ at, enabled, path }) => {
     // An embedded gateway leaves `listen` out: its default port is not in use then.
-    const isWritten = path === undefined && report.at(`${at}/port`) !== undefined
+    const isWritten = enabled && path === undefined && report.at(`${at}/port`) !== undefined
     return isWritten && ['host', 'port'].every((key) => report.sound(`${at}/${key}`))
   })
   checkOwnAddresses(data, 'gateway', listeners, report)

@@ -131,6 +131,8 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly services: readonly string[]
   /** True if requests are passed on as they are: no header is added or removed, and no path is refused. */
   readonly isTransparent?: boolean
+  /** True in the sidecar of a gateway, for calls that the gateway hands over: the caller is in a header. */
+  readonly isHandedOver?: boolean
   /** True if the bridge forwards its requests; false with `via: http-proxy`, and where the response is made of calls. */
   readonly isBridged: boolean
   /** The policy of its target; calls that a response is made of have their own. */
@@ -180,6 +182,8 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
   readonly consumers: readonly ConsumerConfig[] | Consumers
   /** The listeners of a sidecar; removed once they have become routes. */
   readonly sidecar?: SidecarOptions
+  /** With `sidecar.gateway`: the services that the gateway's process calls by its sidecar; removed, too. */
+  readonly handedOver?: readonly string[]
   /** True for the configuration of a sidecar. */
   readonly isSidecar?: boolean
 }

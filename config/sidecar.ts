@@ -2,7 +2,7 @@
  * The configuration of a sidecar: `sidecar` in place of `listen` and `routes`. Its listeners and routes become those of the
  * gateway's configuration, so that the same parts serve them.
  */
-import type { TSchema } from 'typebox'
+import type { TObject } from 'typebox'
 import { METHODS } from '../plugins/node-http.ts'
 import { checkConcerns, checkSection } from './check-concerns.ts'
 import { checkServices } from './check-services.ts'
@@ -23,15 +23,22 @@ import type { Listen, ServiceOptions, Written, WrittenRoute } from './schema.ts'
 import { sections } from './schema.ts'
 import { withDefaults } from './settings.ts'
 
+/** Returns whether a document is that of a gateway whose mesh half can run in a sidecar (halves.ts). */
+export function handsOver(data: unknown): boolean {
+  const sidecar: unknown = Reflect.get(Object(data), 'sidecar')
+  return typeof sidecar === 'object' && sidecar !== null && Object.hasOwn(sidecar, 'gateway')
+}
+
 /** Returns whether a document is the configuration of a sidecar. */
 export const isSidecar = (data: unknown): data is object =>
-  typeof data === 'object' && data !== null && Object.hasOwn(data, 'sidecar')
+  typeof data === 'object' && data !== null && Object.hasOwn(data, 'sidecar') && !handsOver(data)
 
 /** Returns the schema of `sidecar`. */
-export const sidecarSchema = ({ edge, mesh }: Keys): TSchema =>
+export const sidecarSchema = ({ edge, mesh }: Keys): TObject =>
   sidecarSection(section(edge, 'gateway').properties, section(mesh, 'service'))
 
-const remedy = 'remove it, or remove "sidecar" to run a gateway'
+const remedy =
+  'remove it, or remove "sidecar" to run a gateway, or set sidecar.gateway to run the mesh half of a gateway here'
 
 /** Top-level keys of a gateway, with the reason why a sidecar has none. */
 const ofGateway: Readonly<Record<string, string>> = {
@@ -47,7 +54,7 @@ const ofGateway: Readonly<Record<string, string>> = {
  * Options of all listeners. The local service is trusted, and a peer's sidecar makes the calls of many clients: so there are
  * no limits per client and no rates, and idle connections stay open longer than those of most clients.
  */
-const socket = {
+export const sidecarSocket = {
   direction: 'east-west',
   trustProxy: [],
   trustHeaders: [],
@@ -128,9 +135,10 @@ function normalize(data: Written, fixed: object, keys: Keys, report: Report): vo
   const listeners = [...outbound, ...inbound].map(({ at, name, options }): Listen => {
     const { host, port, path, socketMode, tls, connect, http2 = false } = options as Partial<Listen>
     return {
-      ...socket,
+      ...sidecarSocket,
       at,
       name,
+      enabled: true,
       host,
       port,
       path,

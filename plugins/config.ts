@@ -74,6 +74,11 @@ export async function loadConfig(file: string, env?: NodeJS.ProcessEnv, warn?: W
   return loader.loadWithPlugins(imported, file, env, warn)
 }
 
+/** The same for the process that runs the mesh half of the file's gateway; see `sidecar.gateway`. */
+export async function loadSidecar(file: string, env?: NodeJS.ProcessEnv, warn?: Warn): Promise<Config> {
+  return loader.loadWithPlugins(imported, file, env, warn, 'sidecar')
+}
+
 /** The same for a configuration that is changed before it is checked. */
 export const loadAmended = loader.loadAmended.bind(loader, imported)
 

@@ -43,6 +43,11 @@ export const Listen = Type.Object(
       default: 'default',
       description: 'Unique name of the listener, in metric labels, in logs and as `request.listener`.'
     },
+    enabled: Type.Boolean({
+      default: true,
+      description:
+        'false: the listener is checked, but does not listen. A variable lets one file serve several processes.'
+    }),
     host: ListenHost('0.0.0.0'),
     port: Type.Integer({ minimum: 0, maximum: 65535, default: 8080 }),
     path: Type.Optional(

@@ -1,8 +1,8 @@
 /** Schema of `sidecar`: the listeners of a process that runs the mesh half for one service. */
-import type { Static, TSchema } from 'typebox'
-import { Listen } from './gateway.ts'
+import type { Static, TObject, TSchema } from 'typebox'
+import { Admin, Listen } from './gateway.ts'
 import { InboundConnect } from './inbound.ts'
-import { Either, ListenHost, Name, Port, strict, Url } from './kit.ts'
+import { Either, ListenHost, Name, Names, orOff, Port, strict, Url } from './kit.ts'
 import { Tls } from './tls.ts'
 import Type from './type.ts'
 
@@ -75,10 +75,46 @@ export function sidecarSection(own: Readonly<Record<string, TSchema>>, policy: T
   )
 }
 
+/** Keys of `sidecar` in the file of a gateway. */
+const ofGateway = {
+  gateway: Type.Object(
+    {
+      host: ListenHost('127.0.0.1', 'Every process that can connect calls in the name of the gateway.'),
+      port: Port("Port for the gateway's calls.")
+    },
+    {
+      ...strict,
+      description:
+        "Only in the file of a gateway, whose mesh half `jingwei sidecar` then runs: listener for the gateway's calls. With `mesh.mode: sidecar` the gateway calls services there."
+    }
+  ),
+  mode: Names(['direct', 'connect'], {
+    default: 'direct',
+    description: 'With `gateway`: how the sidecar calls the services for which `mesh.mode` is sidecar.'
+  }),
+  admin: Type.Optional(
+    orOff(Admin, { description: 'With `gateway`: admin port of the sidecar, as `admin`, which is the default.' })
+  )
+}
+
+/** Schema of `sidecar` in the file of a gateway, whose mesh half it runs; with keys of the sidecar's own edge. */
+export const gatewaySidecarSection = (own: Readonly<Record<string, TSchema>>) =>
+  Type.Object({ ...ofGateway, drain, ...own }, strict)
+
+/** Returns the schema of `sidecar` with the keys of both kinds of files, for editors and documentation. */
+export const withGateway = ({ properties, ...more }: TObject): TObject => {
+  const { gateway, mode, admin } = ofGateway
+  return Type.Object({ ...properties, gateway: Type.Optional(gateway), mode: Type.Optional(mode), admin }, more)
+}
+
 export type OutboundOptions = Static<typeof Outbound>
 export type InboundOptions = Static<typeof Inbound> & { mesh?: Readonly<Record<string, unknown>> }
 export interface SidecarOptions {
   readonly outbound: readonly OutboundOptions[]
   readonly inbound?: InboundOptions | readonly InboundOptions[]
   readonly drain: Static<typeof drain>
+  /** In the file of a gateway only, as the next two. */
+  readonly gateway?: { readonly host: string; readonly port: number }
+  readonly mode?: 'direct' | 'connect'
+  readonly admin?: Static<typeof Admin> | false
 }

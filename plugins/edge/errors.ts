@@ -10,7 +10,9 @@ import type { Row } from '../error-table.ts'
 import { errorTable } from '../error-table.ts'
 import { STATUS_CODES } from '../node-http.ts'
 import type { SeamError } from '../seam.ts'
+import { errorHeader } from '../seam-headers.ts'
 import { isMadeToRespond } from '../thrown.ts'
+import { errorText } from './bridge/handed-over.ts'
 import { resetReply } from './bridge/response-fields.ts'
 import { recordSeamReason } from './outcome.ts'
 import { markLastResponse } from './protocol/last-response.ts'
@@ -148,6 +150,7 @@ export function applyTable(error: FastifyError, request: FastifyRequest, reply: 
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)
     recordFailure(request, error)
+    if (request.routeOptions?.config?.route?.isHandedOver) reply.header(errorHeader, errorText(code!, error))
     return { status, message, code, isFixed: true }
   }
   const status = error.statusCode ?? 500

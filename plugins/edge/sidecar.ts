@@ -43,6 +43,10 @@ const quiet = concerns
   .flatMap(({ keys }) => keys)
   .map((key) => (accessLog.keys.includes(key) ? { ...key, default: false } : key))
 
-export const sidecarKeys: SidecarKeys = { keys: quiet, fixed }
+export const sidecarKeys: SidecarKeys = {
+  keys: quiet,
+  fixed,
+  fixedFor: ({ requestId }) => ({ requestId: { ...requestId, trustClient: true } })
+}
 
 export default composeEdge('jingwei-sidecar', concerns)

@@ -9,6 +9,7 @@ import collapse from './concerns/collapse/index.ts'
 import deadline from './concerns/deadline.ts'
 import fallback from './concerns/fallback/index.ts'
 import fault from './concerns/fault/index.ts'
+import handOver from './concerns/hand-over.ts'
 import hash from './concerns/hash-key.ts'
 import hedge from './concerns/hedge/index.ts'
 import intentions from './concerns/intentions.ts'
@@ -68,7 +69,8 @@ export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
   outlierDetection,
   'attempt',
   attemptTimeout,
-  fault // innermost: all other concerns see a fault as a failure of the service
+  fault, // inner: all other concerns see a fault as a failure of the service
+  handOver // innermost: the message to the sidecar that runs this mesh half
 ]
 
 const bundled = concerns.filter((concern) => typeof concern !== 'string')

@@ -28,6 +28,8 @@ import { helpText, startedAs } from './usage.ts'
 export interface Gateways {
   /** Loads a file with the concerns of its plugins. */
   loadConfig: (file: string, env?: NodeJS.ProcessEnv, warn?: (warning: Fault) => void) => Promise<Config>
+  /** The same for the process that runs the mesh half of the file's gateway. */
+  loadSidecar: Gateways['loadConfig']
   /** Returns the schema of a file with the concerns of its plugins; for null, the schema without plugins. */
   schemaOf: (file: string | null) => Promise<object>
   start: (config: Config, command: string) => Promise<unknown>
@@ -70,7 +72,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       await gateways.start(await load(named(file), gateways), startedAs(file))
       return null
     case 'sidecar': {
-      const config = await load(named(file), gateways)
+      const config = await gateways.loadSidecar(named(file), process.env, warn)
       if (!config.isSidecar) {
         throw new Error(`${config.file}: has no "sidecar"; start a gateway by: ${startedAs(file ?? config.file)}`)
       }
@@ -86,7 +88,7 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
       return print(await init(fileNamed(argument ?? '.'), join(home, 'config/starter'), version))
     case 'schema':
       return print(
-        `${JSON.stringify(editorSchema(await gateways.schemaOf(argument === undefined ? null : named(argument))), null, 2)}\n`
+        `${JSON.stringify(editorSchema(await gateways.schemaOf(file === undefined ? null : named(file))), null, 2)}\n`
       )
     case 'routes':
       return print(await routeTable(await gateways.loadConfig(named(file)), gateways))

@@ -14,8 +14,9 @@ import type { Prometheus } from '../helpers/prometheus.ts'
 import { startPrometheus } from '../helpers/prometheus.ts'
 import type { Redis } from '../helpers/redis.ts'
 import { startRedis } from '../helpers/redis.ts'
+import { runCommand } from './command.ts'
 import type { Member, Supervisor } from './member.ts'
-import { endAll, member } from './member.ts'
+import { endAll, exampleService, member } from './member.ts'
 
 const home = resolve(import.meta.dirname, '../..')
 export const gatewayConfig = join(home, 'config/examples/cluster.yaml')
@@ -67,7 +68,7 @@ export async function startCluster(options: ClusterOptions = {}): Promise<Cluste
 
     const instances = ['orders', 'orders', 'products', 'users']
     const ports = await Promise.all(instances.map((_name, index) => port(9101 + index)))
-    const services = instances.map((name, index) => service(name, ports[index]!, consul.url, supervisor))
+    const services = instances.map((name, index) => exampleService(name, ports[index]!, consul.url, supervisor))
     stack.defer(() => endAll(services))
     await Promise.all(services.map((member) => member.start()))
 
@@ -145,16 +146,6 @@ function gateway(ports: NodePorts, consulUrl: string, redisUrl: string, supervis
     ready: async () => (await fetch(`${adminUrl}/health/ready`)).ok
   }
   return { ...member(launch, `http://127.0.0.1:${ports.port}`, supervisor), adminUrl }
-}
-
-function service(name: string, port: number, consulUrl: string, supervisor: Supervisor): Member {
-  const launch = {
-    name: `${name} on port ${port}`,
-    args: [join(home, 'config/examples/service.ts'), '--name', name, '--port', `${port}`],
-    env: { CONSUL_URL: consulUrl },
-    ready: /registered in Consul/
-  }
-  return member(launch, `http://127.0.0.1:${port}`, supervisor)
 }
 
 function haproxyOptions(edge: number, status: number, [first, second]: [NodePorts, NodePorts]) {
@@ -266,28 +257,10 @@ try:
 }
 
 if (import.meta.main) {
-  let cluster: Cluster | undefined
-  let interrupted = false
-  const stop = async () => {
-    if (interrupted) return
-    interrupted = true
-    console.log('\nstopping')
-    await cluster?.stop()
+  const options = {
+    usualPorts: !process.argv.includes('--free-ports'),
+    restart: true,
+    onEvent: (line: string) => console.log(line)
   }
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => void stop())
-  try {
-    console.log('starting …')
-    cluster = await startCluster({
-      usualPorts: !process.argv.includes('--free-ports'),
-      restart: true,
-      onEvent: (line) => console.log(line)
-    })
-    if (interrupted) await cluster.stop()
-    else console.log(introduction(cluster))
-  } catch (error) {
-    if (!interrupted) {
-      console.error((error as Error).message)
-      process.exitCode = 1
-    }
-  }
+  await runCommand(() => startCluster(options), introduction)
 }

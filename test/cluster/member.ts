@@ -1,4 +1,5 @@
 // A Node process of a cluster, which may be stopped or crash, and can be restarted.
+import { join, resolve } from 'node:path'
 import type { Running } from '../helpers/processes.ts'
 import { start } from '../helpers/processes.ts'
 
@@ -75,4 +76,16 @@ export async function endAll(members: readonly Member[]): Promise<void> {
       clearTimeout(force)
     })
   )
+}
+
+/** An example service, which registers itself in Consul. */
+export function exampleService(name: string, port: number, consulUrl: string, supervisor: Supervisor): Member {
+  const program = join(resolve(import.meta.dirname, '../..'), 'config/examples/service.ts')
+  const launch = {
+    name: `${name} on port ${port}`,
+    args: [program, '--name', name, '--port', `${port}`],
+    env: { CONSUL_URL: consulUrl },
+    ready: /registered in Consul/
+  }
+  return member(launch, `http://127.0.0.1:${port}`, supervisor)
 }

@@ -71,6 +71,7 @@ t.test('a configuration with every section is loaded', async (t) => {
   const listen = {
     at: '/listen',
     name: 'default',
+    enabled: true,
     host: '0.0.0.0',
     port: 8080,
     socketMode: '0660',

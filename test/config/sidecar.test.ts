@@ -98,7 +98,11 @@ sidecar: { outbound: [{ port: 9191, service: orders }] }
   t.equal(faults.length, 6)
   for (const key of ['listen', 'edge', 'routes', 'redis', 'consumers', 'plugins']) {
     const fault = faults.find((each) => each.startsWith(`${key}: `))
-    t.match(fault, /a sidecar .*remove it, or remove "sidecar" to run a gateway$|sidecar has no edge/, key)
+    t.match(
+      fault,
+      /a sidecar .*remove it, or remove "sidecar" to run a gateway, or set sidecar.gateway|sidecar has no edge/,
+      key
+    )
   }
 })
 

@@ -228,7 +228,10 @@ function table(rows: Row[]): string {
 /** The keys of a listener and of a rate limit are documented once; a list repeats them. A concern's keys are documented once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
   if (path.startsWith('listen[]') || path.startsWith('edge.rateLimit[]')) return true
-  if (/^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) || /^sidecar\.(drain|websocket)\./.test(path))
+  if (
+    /^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) ||
+    /^sidecar\.(drain|websocket|admin)\./.test(path)
+  )
     return true
   if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true
   return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.(mesh|forward)\.\w+[.[]/.test(path)

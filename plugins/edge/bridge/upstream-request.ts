@@ -12,6 +12,7 @@ import { announced, fieldsOf, nominated, notInTrailers, takesTrailers } from '..
 import { Peers } from '../protocol/peers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
 import { targetPath } from '../protocol/target-path.ts'
+import { handedOver } from './handed-over.ts'
 import { HeaderTrust } from './header-trust.ts'
 import { forwardedPrefix } from './location.ts'
 import type { HeaderFilter } from './upstream-headers.ts'
@@ -38,6 +39,8 @@ export interface RequestRules {
   isDropped: HeaderFilter | null
   /** True if the gateway adds none of its own fields, and removes only those of the connection. */
   readonly isTransparent: boolean
+  /** True if a gateway hands the request over to this sidecar. */
+  readonly isHandedOver: boolean
 }
 
 /** The rules for the header section only. */
@@ -53,7 +56,8 @@ export function rulesOf(route: RouteConfig): RequestRules {
     route: { name: route.name, config: route.config ?? {} },
     policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
     isDropped: null,
-    isTransparent: route.isTransparent === true
+    isTransparent: route.isTransparent === true,
+    isHandedOver: route.isHandedOver === true
   }
 }
 
@@ -102,13 +106,14 @@ export class UpstreamRequests {
     const { origin, rewrite, route, policy } = rules
     // Trailers need a chunked body, from the client and to the service.
     const mayTrail = upgrade === null && hasUnknownLength(raw)
+    const handed = rules.isHandedOver ? handedOver(raw.headers, request.id) : null
     return {
       origin,
       path: rewrite === null ? raw.url! : rewrite(raw.url!),
       method: request.method as Dispatcher.HttpMethod,
-      headers: this.headers(request, rules, mayTrail),
+      headers: this.headers(request, handed?.hasHost === false ? { ...rules, ownHost: true } : rules, mayTrail),
       body: upgrade === null ? bodyOf(request) : null,
-      caller: request,
+      caller: handed ?? request,
       request,
       route,
       ...(upgrade !== null && { upgrade: 'websocket' }),

@@ -104,7 +104,7 @@ export const connectKeys: readonly Key[] = [
     name: 'mode',
     options: Names(['direct', 'sidecar', 'connect'], {
       description:
-        'direct (default): to the instances; sidecar: to the local listener in `services.NAME.sidecar`; connect: to the instances by Consul Connect, with mTLS.'
+        'direct (default): to the instances; sidecar: to the local listener in `services.NAME.sidecar`, or to that of `sidecar.gateway`; connect: to the instances by Consul Connect, with mTLS.'
     }),
     levels: gatewayAndService,
     check: checkMode,
