@@ -37,7 +37,10 @@ function respond(plan: Plan, results: Results, request: FastifyRequest, reply: F
   const caching = isCacheable ? cachingOf(plan, results, request) : { control: 'no-store', vary: [] }
   reply.code(plan.statusIndex === null ? plan.status : scope.responses[plan.statusIndex]!.status)
   reply.header('x-jingwei-complete', String(missing.length === 0))
-  if (missing.length > 0) reply.header('x-jingwei-missing', [...missing].sort().join(', '))
+  if (missing.length > 0) {
+    reply.header('x-jingwei-missing', [...missing].sort().join(', '))
+    for (const name of missing) plan.missed.get(name)?.inc()
+  }
   addVary(reply, caching.vary)
   reply.header('cache-control', caching.control)
   for (const [name, fields] of own) {

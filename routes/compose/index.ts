@@ -9,11 +9,15 @@ type Filter = ReturnType<FastifyInstance['upstreamRequests']['trust']['filterFor
 /** Returns the handler of a composed route. */
 export function composeRoute(fastify: FastifyInstance, route: RouteConfig): RouteHandlerMethod {
   let filter: Filter | undefined
-  return composed(
-    compilePlan(route, (header) => {
-      // Read with the first request: then all routes and the headers that they set for services are known.
-      if (filter === undefined) filter = fastify.upstreamRequests.trust.filterFor(route)
-      return filter?.(header) === true
-    })
-  )
+  const isDropped = (header: string) => {
+    // Read with the first request: then all routes and the headers that they set for services are known.
+    if (filter === undefined) filter = fastify.upstreamRequests.trust.filterFor(route)
+    return filter?.(header) === true
+  }
+  const missing = fastify.meter.counter({
+    name: 'jingwei_edge_missing_parts_total',
+    help: 'Composed responses that were sent without the part of a call.',
+    labelNames: ['route', 'call']
+  })
+  return composed(compilePlan(route, isDropped, (call) => missing.labels(route.name, call)))
 }

@@ -14,14 +14,22 @@ type Call = ReturnType<typeof compileCall>
 export type Plan = ReturnType<typeof compilePlan>
 export type { Call }
 
-/** Compiles a route. `isDropped`: test for headers whose copies from clients are removed. */
-export function compilePlan(route: RouteConfig, isDropped: (header: string) => boolean) {
+/**
+ * Compiles a route. `isDropped`: test for headers whose copies from clients are removed. `missedBy` returns the counter of
+ * responses without the part of a call.
+ */
+export function compilePlan(
+  route: RouteConfig,
+  isDropped: (header: string) => boolean,
+  missedBy: (call: string) => { inc(): void }
+) {
   const { calls, response, ...limits } = route.compose!
   const { targets } = route
   const indexOf = (name: string) => targets.findIndex(({ call }) => call?.name === name)
   const deps = { indexOf, isDropped }
   const compiled = targets.map((target) => compileCall(route, target, deps))
   const inFile = Object.keys(calls).map((name) => compiled[indexOf(name)]!)
+  const optional = compiled.flatMap(({ name, required }) => (required ? [] : [[name, missedBy(name)] as const]))
   return {
     ...limits,
     route: { name: route.name, config: route.config ?? {} },
@@ -33,6 +41,8 @@ export function compilePlan(route: RouteConfig, isDropped: (header: string) => b
     reshape: compileReshaping(response),
     additions: (response.add ?? []).map(({ when, value }) => ({ when, text: JSON.stringify(value) })),
     status: response.status,
+    /** Counters of the calls that may fail. */
+    missed: new Map(optional),
     statusIndex: response.statusOf === undefined ? null : indexOf(response.statusOf),
     headers: Object.entries(response.headers ?? {}).map(
       ([name, text]) => [name.toLowerCase(), compileField(text, deps)] as const

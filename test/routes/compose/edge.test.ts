@@ -165,3 +165,34 @@ t.test('explain and routes show the calls', async (t) => {
   const metrics = (await admin.inject('/metrics')).body
   t.match(metrics, /jingwei_edge_requests_total\{.*route="composed",method="GET",status="200".*\} 1/)
 })
+
+t.test('a metric counts the parts that responses lack, by route and call', async (t) => {
+  const more = { admin: { host: '127.0.0.1', port: 0 } }
+  const flaky = (request: { url?: string }, response: ServerResponse) =>
+    json(response, { id: 7 }, {}, request.url === '/bad' ? 500 : 200)
+  const { server, url } = await startComposed(t, {
+    services: { a: flaky },
+    more,
+    compose: {
+      calls: {
+        main: { service: 'a', path: '/' },
+        bad: { service: 'a', path: '/bad', group: 'bad', required: false },
+        after: { service: 'a', path: '/{calls.bad/id}', group: 'after', required: false },
+        good: { service: 'a', path: '/good', group: 'good', required: false }
+      }
+    }
+  })
+  const counted = async () => {
+    const { body } = await server.admin!.inject('/metrics')
+    return body.split('\n').filter((line) => line.startsWith('jingwei_edge_missing_parts_total'))
+  }
+  const series = (call: string, count: number) =>
+    `jingwei_edge_missing_parts_total{route="composed",call="${call}"} ${count}`
+  t.strictSame((await counted()).sort(), [series('after', 0), series('bad', 0), series('good', 0)])
+  for (let i = 0; i < 2; i++) {
+    const response = await fetch(`${url}/c/1`)
+    t.equal(response.headers.get('x-jingwei-missing'), 'after, bad')
+    t.strictSame(await response.json(), { id: 7, good: { id: 7 } })
+  }
+  t.strictSame((await counted()).sort(), [series('after', 2), series('bad', 2), series('good', 0)])
+})
