@@ -45,7 +45,7 @@ const types: Readonly<Record<string, (value: unknown) => boolean>> = {
  */
 export function withDefaults(schema: object, value: unknown, at: string, report: Report): unknown {
   let shape = schema as Shape
-  while (shape.if !== undefined) shape = (fits(shape.if, value) ? shape.then : shape.else) ?? {}
+  while (shape.if !== undefined) shape = (meets(shape.if, value) ? shape.then : shape.else) ?? {}
   const loaded = shape.unit === undefined ? value : withUnit(shape.unit, value)
   const isFit = shape.unit === undefined ? fits(shape, value) : loaded !== null
   if (!isFit) {
@@ -61,7 +61,13 @@ export function withDefaults(schema: object, value: unknown, at: string, report:
 }
 
 /** Units that accept plain numbers. */
-const plain: { readonly [U in Unit]?: string } = { duration: 'ms', 'duration or 0': 'ms', size: 'b', 'size or 0': 'b' }
+const plain: { readonly [U in Unit]?: string } = {
+  duration: 'ms',
+  'duration or 0': 'ms',
+  period: 'ms',
+  size: 'b',
+  'size or 0': 'b'
+}
 
 /** Returns null for a value that is no such quantity. */
 function withUnit(unit: Unit, value: unknown): number | null {
@@ -88,6 +94,12 @@ function objectWithDefaults(shape: Shape, value: Values, at: string, report: Rep
     else if (required.includes(key)) report.missing(at, key)
   }
   return loaded
+}
+
+/** Returns whether a value meets the condition of two alternatives. */
+function meets(condition: Shape, value: unknown): boolean {
+  if (!fits(condition, value)) return false
+  return !isObject(value) || (condition.required ?? []).every((key) => Object.hasOwn(value, key))
 }
 
 /** Returns whether a value fits the schema, without the values within it. */

@@ -210,7 +210,8 @@ function standard({ path, shape, required }: Row): string {
 export function meaning({ path, shape }: Row): string {
   const [, shaping] = /^routes\[\]\.compose\.response\.(pick|drop|rename|edit)$/.exec(path) ?? []
   if (shaping !== undefined) return `As \`${shaping}\` of a call, for the merged object.`
-  const [, half, concern] = /^(?:routes\[\]|services\.<name>)\.(edge|mesh|forward)\.(\w+)$/.exec(path) ?? []
+  const [, half, concern] =
+    /^(?:routes\[\]|consumers\[\]|services\.<name>)\.(edge|mesh|forward)\.(\w+)$/.exec(path) ?? []
   if (concern !== undefined) return `As \`${half}.${concern}\`.`
   return shape.description ?? notes[path] ?? shape.then?.description ?? shape.else?.description ?? ''
 }
@@ -234,11 +235,17 @@ function isRepeated({ path }: Row): boolean {
   )
     return true
   if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true
-  return /^routes\[\]\.edge\.\w+[.[]/.test(path) || /^(routes\[\]|services\.<name>)\.(mesh|forward)\.\w+[.[]/.test(path)
+  return (
+    /^(routes|consumers)\[\]\.edge\.\w+[.[]/.test(path) ||
+    /^(routes\[\]|services\.<name>)\.(mesh|forward)\.\w+[.[]/.test(path)
+  )
 }
 
-/** The rows of the tables. */
-export const rows = () => keys().filter((row) => !isRepeated(row) && !isFree(row))
+/** The rows of the tables. Keys that several forms of a value have in common are documented once. */
+export const rows = () =>
+  keys().filter((row, i, all) => {
+    return !isRepeated(row) && !isFree(row) && all.findIndex(({ path }) => path === row.path) === i
+  })
 export const unusedNotes = () => Object.keys(notes).filter((path) => !keys().some((row) => row.path === path))
 
 export function reference(): string {

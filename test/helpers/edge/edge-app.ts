@@ -38,6 +38,7 @@ async function build(
     file: '/nowhere/gateway.yaml',
     routes: configured,
     listeners: [{ name: 'default' }],
+    consumers: { file: null, digest: null, list: [] },
     redis: options.redis
   } as unknown as Config
   options.before?.(fastify)

@@ -7,22 +7,25 @@
  * request, `maxPerAddress` limits its address as well. Limits by consumer or claim run after all `onRequest` hooks, when the
  * caller is known, but before the body is read.
  */
-import type { FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyBaseLogger, FastifyRequest, RouteOptions } from 'fastify'
+import { gatewayAndRoute } from '../../../../config/concern.ts'
 import { directionsOf } from '../../../../config/direction.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import type { RouteHooks } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
+import { shadowRecorder } from '../../shadow.ts'
+import { hooksFor, withOwn } from './hooks.ts'
 import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
 import type { Step } from './limiter.ts'
 import { Limiter, steps } from './limiter.ts'
-import { checkRateLimit, isOfCaller, limitsOf, RateLimit } from './options.ts'
+import { checkConsumers, checkRateLimit, isCeiling, isOfCaller, limitsOf, RateLimit } from './options.ts'
 import { isPlain, plainHooks, registerPlugin } from './plain.ts'
 import { RedisLink } from './redis-link.ts'
-import type { Rule } from './rules.ts'
-import { rulesOf } from './rules.ts'
+import type { Limits, RuleContext } from './rules.ts'
+import { limitsFor } from './rules.ts'
 import { LocalCounter } from './store.ts'
 
 export default edgeConcern({
@@ -30,17 +33,23 @@ export default edgeConcern({
   options: orOff(RateLimit),
   tries({ config, urlOf, isOpen }) {
     const route = config.routes.find((each) => each.edge.rateLimit && isOpen(each) && urlOf(each))
-    const [limit] = limitsOf((route?.edge.rateLimit || []) as never)
-    if (!route || !limit) return []
+    const limit = limitsOf(route?.edge.rateLimit || []).find((each) => !isCeiling(each))
+    if (!route || !limit || isCeiling(limit)) return []
     const ask = `curl -s -o /dev/null -w '%{http_code} ' ${urlOf(route)}`
     return [
       `for i in $(seq ${limit.max + 1}); do ${ask}; done      # ${limit.max} in ${limit.window / 1000} s, then 429`
     ]
   },
+  levels: [...gatewayAndRoute, 'consumer'],
   check: checkRateLimit,
+  checkAll: checkConsumers,
   needs: { fact: 'consumer', option: 'by', value: isOfCaller },
   isolate: (options) => {
-    const inMemory = limitsOf(options).map(({ onFailure, ...limit }) => ({ ...limit, store: 'memory' as const }))
+    const inMemory = limitsOf(options).map((limit) => {
+      if (isCeiling(limit)) return limit
+      const { onFailure, ...rest } = limit
+      return { ...rest, store: 'memory' as const }
+    })
     return Array.isArray(options) ? inMemory : inMemory[0]!
   },
   async plugin(fastify, { config, stores, meter, log, clock: { now } }) {
@@ -101,63 +110,38 @@ export default edgeConcern({
     const hasBothDirections = directionsOf(config.listeners).length > 1
     const directed = (keyOf: KeyOf) => (hasBothDirections ? perDirection(keyOf) : keyOf)
 
-    return (options, route) => {
+    // A consumer's own limits need a hook on every route with a limit.
+    const { list, file } = config.consumers
+    const haveOwn = file !== null || list.some(({ edge }) => edge?.rateLimit !== undefined)
+    if (haveOwn && config.redis !== undefined) link ??= linkTo(config.redis)
+
+    return (options, route, shadow) => {
       const { name } = edgeRouteOf(route.config)!
       const counted = counterName(route, name)
+      const context = { stores, counted, hasBothDirections }
+      const record = shadow ?? shadowRecorder(meter, 'rate-limit', name)
+      const limiterFor = ({ rules }: Limits) => {
+        const count = rules.some(({ shared }) => shared !== null) ? shareLimits(name) : () => {}
+        return new Limiter(link, now, count, record)
+      }
+      const own = (hooks: RouteHooks): RouteHooks => {
+        if (!haveOwn) return hooks
+        const limiter = new Limiter(link, now, link === undefined ? () => {} : shareLimits(name), record)
+        return withOwn(hooks, ownLimits(context, link === undefined, log), limiter, record)
+      }
       if (isPlain(options)) {
         const { store, by, window } = options
         // Without `max`: after a change of the limit, counting continues.
         const key = { counted, store, by, window }
         const counter = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(window, now))
         const address = directed(addressKey(options.ipv6Prefix))
-        return plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address })
+        return own(plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address }))
       }
-      const rules = rulesOf(options, { stores, counted, hasBothDirections })
-      const count = rules.some(({ shared }) => shared !== null) ? shareLimits(name) : () => {}
-      return hooksOf(rules, new Limiter(link, now, count))
+      const limits = limitsFor(options, context)
+      return own(hooksFor(limits, limiterFor(limits), record))
     }
   }
 })
-
-/**
- * Returns the hooks for all limits of a route. If limits in Redis apply both before and after authentication, Redis is asked
- * once, after it. Before it, requests are refused by earlier refusals; those that authentication refuses are counted last.
- */
-function hooksOf(rules: readonly Rule[], limiter: Limiter): RouteHooks {
-  const early = rules.filter(({ isLate }) => !isLate)
-  const late = rules.filter(({ isLate }) => isLate)
-  if (late.length === 0) return { onRequest: (request, reply, done) => limiter.admit(early, request, reply, done) }
-  const isShared = ({ shared }: Rule) => shared !== null
-  const postponed = late.some(isShared) ? early.filter(isShared) : []
-  const first = early.filter((rule) => !postponed.includes(rule))
-  const last = [...postponed, ...late]
-  if (postponed.length === 0) {
-    return {
-      onRequest: first.length === 0 ? [] : (request, reply, done) => limiter.admit(first, request, reply, done),
-      preParsing: (request, reply, _payload, done) => limiter.admit(last, request, reply, done)
-    }
-  }
-  const uncounted = new WeakSet<FastifyRequest>()
-  return {
-    onRequest(request, reply, done) {
-      limiter.admit(first, request, reply, (error) => {
-        if (error !== undefined) return done(error)
-        limiter.refuseKnown(postponed, request, reply, (error) => {
-          if (error === undefined) uncounted.add(request)
-          done(error)
-        })
-      })
-    },
-    preParsing(request, reply, _payload, done) {
-      uncounted.delete(request)
-      limiter.admit(last, request, reply, done)
-    },
-    onResponse(request, _reply, done) {
-      if (uncounted.delete(request)) limiter.charge(postponed, request)
-      done()
-    }
-  }
-}
 
 /**
  * Returns the name of the counters of a route. All Fastify routes of a configured route share them. A plugin's own routes
@@ -167,4 +151,31 @@ function counterName({ config, method, constraints }: RouteOptions, name: string
   if (config?.route !== undefined) return name
   const methods = [method].flat().map((each) => (each === 'HEAD' ? 'GET' : each))
   return [...new Set(methods)].sort().join() + (constraints?.host ?? '') + name
+}
+
+/** Returns the function for the limits of a request's consumer; null if it has none of its own. */
+function ownLimits(context: RuleContext, isWithoutRedis: boolean, log: FastifyBaseLogger) {
+  const known = new WeakMap<object, Limits>()
+  const none: Limits = { rules: [], ceilings: [] }
+  return ({ consumer }: FastifyRequest): Limits | null => {
+    const options = consumer?.edge.rateLimit
+    if (options === undefined) return null
+    if (options === false) return none
+    let limits = known.get(options)
+    if (limits === undefined) {
+      const lacksRedis =
+        isWithoutRedis && limitsOf(options).some((limit) => !isCeiling(limit) && limit.store === 'redis')
+      if (lacksRedis)
+        log.warn({ consumer: consumer!.id }, 'the limit of a consumer needs redis.url: this node counts it')
+      // All its requests are counted together. The lists of limits are few; the counters are those of the route.
+      const all = limitsOf(options).map((limit) => ({
+        ...limit,
+        by: 'consumer',
+        ...(lacksRedis && { store: 'memory' as const })
+      }))
+      limits = limitsFor(all, context)
+      known.set(options, limits)
+    }
+    return limits
+  }
 }

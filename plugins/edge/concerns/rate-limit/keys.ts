@@ -14,7 +14,7 @@ const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sen
 /** Reasons for the access log: the limit that refused. A closed list, documented in plugins/edge/README.md. */
 export const limitReasons = [
   'rate_ip', 'rate_consumer', 'rate_header', 'rate_claim', 'rate_route', 'rate_combination', 'rate_max_per_address',
-  'rate_store'
+  'rate_concurrency', 'rate_store'
 ] as const // biome-ignore format: a list
 
 export type LimitReason = (typeof limitReasons)[number]

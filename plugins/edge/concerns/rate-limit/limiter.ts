@@ -7,6 +7,7 @@ import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import type { Clock } from '../../../clock.ts'
+import type { RecordRefusal } from '../../shadow.ts'
 import type { Quota } from './algorithms.ts'
 import { available } from './algorithms.ts'
 import { seconds, setHeaders } from './headers.ts'
@@ -41,10 +42,13 @@ export class Limiter {
   readonly #link: RedisLink | undefined
   readonly #now: Clock['now']
   readonly #count: (step: Step) => void
+  readonly #record: RecordRefusal
   /** Keys that Redis has refused: a flood of refused requests does not become a flood of questions. */
   readonly #exhausted = new FifoMap<{ readonly believedUntil: number; readonly until: number }>(10_000)
 
-  constructor(link: RedisLink | undefined, now: Clock['now'], count: (step: Step) => void) {
+  /** `record` records refusals of limits in shadow mode. */
+  constructor(link: RedisLink | undefined, now: Clock['now'], count: (step: Step) => void, record: RecordRefusal) {
+    this.#record = record
     this.#link = link
     this.#now = now
     this.#count = count
@@ -71,7 +75,7 @@ export class Limiter {
     } else {
       this.#link!.ask(asksFor(shared), false, (answers) => {
         const failure = answers === null ? this.#decideAlone(shared) : this.#learn(shared, answers)
-        if (failure !== undefined || shared.some(({ wait }) => wait > 0)) giveBack(own, this.#now())
+        if (failure !== undefined || shared.some(refuses)) giveBack(own, this.#now())
         finish(failure)
       })
     }
@@ -106,12 +110,12 @@ export class Limiter {
   #isExhausted(hits: readonly Hit[], now: number): boolean {
     if (this.#exhausted.size === 0) return false
     for (const hit of hits) {
-      const known = this.#exhausted.get(exhaustedKey(hit))
+      const known = hit.rule.isShadow ? undefined : this.#exhausted.get(exhaustedKey(hit))
       if (known === undefined || known.believedUntil <= now) continue
       hit.wait = known.until - now
       hit.reset = hit.wait
     }
-    return hits.some(({ wait }) => wait > 0)
+    return hits.some(refuses)
   }
 
   /** Stores what Redis answers, so that this node continues from there if Redis fails. */
@@ -136,7 +140,7 @@ export class Limiter {
 
   /** Decides while Redis does not respond. */
   #decideAlone(hits: readonly Hit[]): Error | undefined {
-    if (hits.some(({ rule }) => rule.onFailure === 'closed')) {
+    if (hits.some(({ rule }) => rule.onFailure === 'closed' && !rule.isShadow)) {
       this.#count('closed')
       return new Unavailable()
     }
@@ -163,28 +167,34 @@ export class Limiter {
       return
     }
     let worst: Hit | undefined
-    for (const hit of hits) if (hit.wait > (worst?.wait ?? 0)) worst = hit
+    for (const hit of hits) {
+      if (hit.wait === 0) continue
+      if (hit.rule.isShadow) this.#record(request, 'JW_RATE_LIMITED', reasonFor(hit, request))
+      else if (hit.wait > (worst?.wait ?? 0)) worst = hit
+    }
+    const shown = hits.filter(({ rule }) => !rule.isShadow)
     if (worst === undefined) {
       setHeaders(
         reply,
-        hits.filter(({ rule }) => !rule.isSecond)
+        shown.filter(({ rule }) => !rule.isSecond)
       )
       done()
       return
     }
-    for (const hit of hits) if (hit.wait > 0) hit.remaining = 0
-    setHeaders(
-      reply,
-      hits.filter(({ wait }) => wait > 0)
-    )
+    const refusing = shown.filter(({ wait }) => wait > 0)
+    for (const hit of refusing) hit.remaining = 0
+    setHeaders(reply, refusing)
     const after = Math.max(1, seconds(worst.wait))
     reply.header('retry-after', after)
-    request.refusalReason = worst.rule.isSecond
-      ? ('rate_max_per_address' satisfies LimitReason)
-      : reasonOf(worst.rule.by, request)
+    request.refusalReason = reasonFor(worst, request)
     done(new RateLimited(after === 1 ? '1 second' : `${after} seconds`))
   }
 }
+
+const refuses = ({ rule, wait }: Hit): boolean => wait > 0 && !rule.isShadow
+
+const reasonFor = ({ rule }: Hit, request: FastifyRequest): LimitReason =>
+  rule.isSecond ? 'rate_max_per_address' : reasonOf(rule.by, request)
 
 /** Throws if a request has a header twice that is a key. */
 const hitsOf = (rules: readonly Rule[], request: FastifyRequest): Hit[] =>
@@ -192,8 +202,8 @@ const hitsOf = (rules: readonly Rule[], request: FastifyRequest): Hit[] =>
 
 const asksFor = (hits: readonly Hit[]): Ask[] =>
   hits.map(({ rule, key }) => {
-    const { quota, algorithm, cost } = rule
-    return { key: rule.shared + key, algorithm, quota, cost, wanted: cost }
+    const { quota, algorithm, cost, isShadow } = rule
+    return { key: rule.shared + key, algorithm, quota, cost, wanted: cost, isShadow }
   })
 
 const exhaustedKey = ({ rule, key }: Hit): string => `${rule.cost} ${rule.shared}${key}`
@@ -210,10 +220,11 @@ function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quot
     hit.remaining = Math.max(0, Math.floor(left))
     if (left >= rule.cost) continue
     hit.wait = Math.max(1, rule.algorithm.wait(entry, now, quota, rule.cost))
-    isWithin = false
+    if (!rule.isShadow) isWithin = false
   }
   if (!isWithin) return false
   for (const hit of hits) {
+    if (hit.wait > 0) continue
     const { rule, key } = hit
     const entry = rule.entries.get(key, now)
     rule.algorithm.add(entry, rule.cost, quotaOf(rule))
@@ -225,7 +236,8 @@ function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quot
 
 /** Gives back the units that a request has taken, because another limit refuses it. */
 function giveBack(hits: readonly Hit[], now: number): void {
-  for (const { rule, key } of hits) {
+  for (const { rule, key, wait } of hits) {
+    if (wait > 0) continue
     const entry = rule.entries.get(key, now)
     rule.algorithm.add(entry, -rule.cost, rule.quota)
     if (entry.value < 0) entry.value = 0

@@ -2,7 +2,7 @@
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
-import { Count, Either, Name, Names, Period, strict } from '../../../../config/schema/kit.ts'
+import { Count, Either, Mode, Name, Names, Period, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
 import type { AlgorithmName } from './algorithms.ts'
@@ -19,17 +19,22 @@ export const sourcesOf = (by: By | undefined): readonly string[] => [by ?? 'ip']
 
 const algorithmNames: AlgorithmName[] = ['fixed-window', 'sliding-window', 'token-bucket']
 
-const Limit = Type.Object(
+const keyOptions = {
+  by: Either({ type: 'array' }, Type.Array(Source, { minItems: 1, maxItems: 5 }), Source, {
+    default: 'ip',
+    description:
+      'Requests that are counted together: those of one client address (`ip`), one `consumer`, one value of a header (`header:NAME`) or of a claim (`claim:tenant`, `claim:org.id`), or all (`route`). A list: those that have all of these in common. A source that a request lacks is replaced by its address.'
+  }),
+  ipv6Prefix: Type.Optional(Count('Bits of an IPv6 address that identify a client. Default: 64.', { maximum: 128 })),
+  name: Type.Optional({ ...Name, description: 'Routes whose limits have the same name share their counters.' }),
+  mode: Type.Optional(Mode)
+}
+
+const Rate = Type.Object(
   {
     max: Type.Integer({ minimum: 1, description: 'Requests allowed per window.' }),
     window: Period('Length of the window, up to months: `1s`, `1h`, `30d`.'),
-    by: Either({ type: 'array' }, Type.Array(Source, { minItems: 1, maxItems: 5 }), Source, {
-      default: 'ip',
-      description:
-        'Requests that are counted together: those of one client address (`ip`), one `consumer`, one value of a header (`header:NAME`) or of a claim (`claim:tenant`, `claim:org.id`), or all (`route`). A list: those that have all of these in common. A source that a request lacks is replaced by its address.'
-    }),
-    ipv6Prefix: Type.Optional(Count('Bits of an IPv6 address that identify a client. Default: 64.', { maximum: 128 })),
-    name: Type.Optional({ ...Name, description: 'Routes whose limits have the same name share their counters.' }),
+    ...keyOptions,
     algorithm: Type.Optional(
       Names(algorithmNames, {
         description:
@@ -63,13 +68,33 @@ const Limit = Type.Object(
   strict
 )
 
+const Concurrency = Type.Object(
+  {
+    maxConcurrent: Count('Instead of `max` and `window`: requests in flight at a time, on each node.'),
+    ...keyOptions
+  },
+  strict
+)
+
+const Limit = Either(
+  { type: 'object', properties: { maxConcurrent: {} }, required: ['maxConcurrent'] },
+  Concurrency,
+  Rate
+)
+
 const several = { minItems: 1, maxItems: 8 }
 
 /** One limit, or a list: a request has to be within all. */
 export const RateLimit = Either({ type: 'array' }, Type.Array(Limit, several), Limit)
 
-export type LimitOptions = Static<typeof Limit>
-export type RateLimitOptions = LimitOptions | LimitOptions[]
+/** A limit of requests per window. */
+export type LimitOptions = Static<typeof Rate>
+/** A limit of requests in flight. */
+export type CeilingOptions = Static<typeof Concurrency>
+type AnyLimit = LimitOptions | CeilingOptions
+export type RateLimitOptions = AnyLimit | AnyLimit[]
+
+export const isCeiling = (limit: AnyLimit): limit is CeilingOptions => 'maxConcurrent' in limit
 
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
@@ -78,13 +103,22 @@ declare module '../../../../config/schema.ts' {
 }
 
 /** Returns the limits as a list. */
-export const limitsOf = (options: RateLimitOptions): readonly LimitOptions[] => [options].flat()
+export const limitsOf = (options: RateLimitOptions): readonly AnyLimit[] => [options].flat()
 
 /** Returns whether a key, or a part of it, is known only after authentication. */
 export const isOfCaller = (by: unknown): boolean =>
   [by].flat().some((source) => source === 'consumer' || String(source).startsWith('claim:'))
 
 const isHeader = (source: string) => source.startsWith('header:')
+
+/** Checks the limits of declared consumers. */
+export function checkConsumers(checked: Checked): void {
+  if (!Array.isArray(checked.data.consumers)) return
+  for (const [index, { edge }] of checked.data.consumers.entries()) {
+    const at = `/consumers/${index}/edge/rateLimit`
+    if (edge?.rateLimit && checked.report.usable(at)) checkRateLimit(edge.rateLimit, at, checked)
+  }
+}
 
 export function checkRateLimit(options: RateLimitOptions, at: string, checked: Checked): void {
   if (!Array.isArray(options)) {
@@ -104,11 +138,14 @@ export function checkRateLimit(options: RateLimitOptions, at: string, checked: C
 }
 
 /** Returns a text that is equal for limits of one route with the same counters. */
-export const counterOf = ({ by, window, algorithm = 'fixed-window', name, store }: LimitOptions): string =>
-  JSON.stringify([by, window, algorithm, name, store])
+export function counterOf(limit: AnyLimit): string {
+  if (isCeiling(limit)) return JSON.stringify([limit.by, limit.name])
+  const { by, window, algorithm = 'fixed-window', name, store } = limit
+  return JSON.stringify([by, window, algorithm, name, store])
+}
 
-function checkLimit(limit: LimitOptions, at: string, { data, report }: Checked): void {
-  if (!report.sound(at)) return
+function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): void {
+  if (!report.sound(at) || isCeiling(limit)) return
   const { by, max, burst, cost = 1, maxPerAddress, store, algorithm, onFailure } = limit
   const sources = sourcesOf(by)
   const byHeader = sources.some(isHeader)

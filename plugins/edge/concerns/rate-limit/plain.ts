@@ -11,6 +11,7 @@ import { reasonOf } from './keys.ts'
 import type { Done } from './limiter.ts'
 import { RateLimited } from './limiter.ts'
 import type { LimitOptions, RateLimitOptions } from './options.ts'
+import { isCeiling } from './options.ts'
 import type { LocalCounter } from './store.ts'
 
 /** Options of the simple limits. */
@@ -19,7 +20,8 @@ const plainKeys: ReadonlySet<string> = new Set([
 ]) // biome-ignore format: a list
 
 export function isPlain(options: RateLimitOptions): options is LimitOptions {
-  if (Array.isArray(options) || options.store !== 'memory' || Array.isArray(options.by)) return false
+  if (Array.isArray(options) || isCeiling(options) || options.store !== 'memory' || Array.isArray(options.by))
+    return false
   return Object.keys(options).every((key) => plainKeys.has(key))
 }
 

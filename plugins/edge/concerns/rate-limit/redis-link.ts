@@ -30,6 +30,8 @@ export interface Ask {
   readonly cost: number
   /** Units to take if there are as many: `cost`, or more for the next requests. */
   readonly wanted: number
+  /** True if it takes nothing, and lets the others take, where it would refuse. */
+  readonly isShadow: boolean
 }
 
 /** State of one limit after the question. Times are in milliseconds. */
@@ -137,8 +139,8 @@ export class RedisLink {
   async #send(asks: readonly Ask[], isForced: boolean): Promise<Answer[]> {
     const args: (string | number)[] = asks.map(({ key }) => key)
     args.push(isForced ? 1 : 0)
-    for (const { algorithm, quota, cost, wanted } of asks) {
-      args.push(algorithm.tag, quota.max, quota.window, quota.burst, cost, wanted)
+    for (const { algorithm, quota, cost, wanted, isShadow } of asks) {
+      args.push(algorithm.tag, quota.max, quota.window, quota.burst, cost, wanted, isShadow ? 1 : 0)
     }
     const numbers = await this.#client.jingweiLimit(asks.length, ...args)
     return asks.map((_, i) => {
@@ -169,7 +171,7 @@ export class RedisLink {
     try {
       const quota = { max: 1, burst: 1, window: 1000 }
       await this.#send(
-        [{ key: 'jingwei:probe', algorithm: algorithms['fixed-window'], quota, cost: 1, wanted: 1 }],
+        [{ key: 'jingwei:probe', algorithm: algorithms['fixed-window'], quota, cost: 1, wanted: 1, isShadow: false }],
         true
       )
       clearTimeout(this.#watch)

@@ -2,7 +2,7 @@
 
 /**
  * Checks all limits, then takes the units of all, or of none if one limit lacks them. KEYS: one for each limit. ARGV: 1 to
- * take them in any case; then for each limit: algorithm, max, window, burst, cost, wanted units. Returns for each limit:
+ * take them in any case; then for each limit: algorithm, max, window, burst, cost, wanted units, 1 in shadow mode. Returns for each limit:
  * units taken, units left, milliseconds until the reset, milliseconds until the cost is there.
  */
 export const limitScript = `
@@ -11,7 +11,7 @@ local now = time[1] * 1000 + time[2] / 1000
 local force = ARGV[1] == '1'
 local limits, allowed = {}, true
 for i, key in ipairs(KEYS) do
-  local at = i * 6 - 4
+  local at = i * 7 - 5
   local l = { tag = ARGV[at], prev = 0, wait = 0 }
   l.max, l.window, l.burst = tonumber(ARGV[at + 1]), tonumber(ARGV[at + 2]), tonumber(ARGV[at + 3])
   l.cost, l.wanted = tonumber(ARGV[at + 4]), tonumber(ARGV[at + 5])
@@ -36,7 +36,8 @@ for i, key in ipairs(KEYS) do
   end
   l.left = l.burst - l.used + 0.000001
   if l.left < l.cost then
-    allowed = force
+    l.skip = not force and ARGV[at + 6] == '1'
+    if not l.skip then allowed = force end
     local rest = l.burst - l.cost
     if l.tag == 'f' then l.wait = l.reset
     elseif l.tag == 't' then l.wait = l.reset - rest * l.window / l.max
@@ -50,7 +51,7 @@ local out = {}
 for i, key in ipairs(KEYS) do
   local l = limits[i]
   local taken = 0
-  if allowed then
+  if allowed and not l.skip then
     taken = math.max(l.cost, math.min(l.wanted, math.floor(l.left)))
     if l.tag == 'f' then
       redis.call('INCRBY', key, taken)

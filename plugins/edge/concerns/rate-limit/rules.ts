@@ -2,13 +2,14 @@
 import type { Claims } from '../../../stores.ts'
 import type { Algorithm, Quota } from './algorithms.ts'
 import { algorithms } from './algorithms.ts'
+import type { Ceiling } from './concurrency.ts'
 import { Entries } from './entries.ts'
 import type { HeaderStyle } from './headers.ts'
 import { policyName } from './headers.ts'
 import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
-import type { By, LimitOptions } from './options.ts'
-import { counterOf, isOfCaller, limitsOf } from './options.ts'
+import type { By, CeilingOptions, LimitOptions, RateLimitOptions } from './options.ts'
+import { counterOf, isCeiling, isOfCaller, limitsOf } from './options.ts'
 
 export interface Rule {
   readonly quota: Quota
@@ -23,6 +24,8 @@ export interface Rule {
   readonly onFailure: NonNullable<LimitOptions['onFailure']>
   /** True if the key is known only after authentication. */
   readonly isLate: boolean
+  /** True if the limit only counts what it would refuse. */
+  readonly isShadow: boolean
   /** True for `maxPerAddress`: the headers show it only if it refuses. */
   readonly isSecond: boolean
   readonly headers: HeaderStyle
@@ -36,17 +39,49 @@ export interface RuleContext {
   readonly hasBothDirections: boolean
 }
 
-export function rulesOf(options: LimitOptions | LimitOptions[], context: RuleContext): Rule[] {
+/** All limits of a route, or of a consumer on a route. */
+export interface Limits {
+  readonly rules: readonly Rule[]
+  readonly ceilings: readonly Ceiling[]
+}
+
+export function limitsFor(options: RateLimitOptions, context: RuleContext): Limits {
   const policies = new Set<string>()
-  return limitsOf(options).flatMap((limit) => {
+  const all = limitsOf(options)
+  const rules = all.flatMap((limit) => {
+    if (isCeiling(limit)) return []
     let policy = policyName(limit)
     for (let i = 2; policies.has(policy); i++) policy = `${policyName(limit)}-${i}`
     policies.add(policy)
-    return rulesOfLimit(limit, policy, !Array.isArray(options), context)
+    return rulesOf(limit, policy, !Array.isArray(options), context)
   })
+  return { rules, ceilings: all.filter(isCeiling).map((limit) => ceilingOf(limit, context)) }
 }
 
-function rulesOfLimit(limit: LimitOptions, policy: string, isOnly: boolean, context: RuleContext): Rule[] {
+function ceilingOf(limit: CeilingOptions, { stores, counted, hasBothDirections }: RuleContext): Ceiling {
+  const keyOf = keyBy(limit)
+  const at = limit.name === undefined ? counted : `@${limit.name}`
+  return {
+    most: limit.maxConcurrent,
+    keyOf: hasBothDirections ? perDirection(keyOf) : keyOf,
+    // In a store, since requests in flight continue after a reload.
+    inFlight: claim(stores, 'jingwei.rate-limit.in-flight', [at, counterOf(limit)], () => new Map<string, number>()),
+    isLate: isOfCaller(limit.by),
+    isShadow: limit.mode === 'shadow'
+  }
+}
+
+/** Claims state, also for the limits of a consumer, which are made when the consumer is seen first. */
+function claim<T>(stores: Claims, kind: string, key: unknown, create: () => T): T {
+  try {
+    return stores.claim(kind, key, create)
+  } catch {
+    // The configuration has ended, and only requests that it began are left.
+    return create()
+  }
+}
+
+function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: RuleContext): Rule[] {
   const { max, window, by, name, algorithm = 'fixed-window', cost = 1, maxPerAddress, store, burst = max } = limit
   const counted = name === undefined ? context.counted : `@${name}`
   const directed = (keyOf: KeyOf) => (context.hasBothDirections ? perDirection(keyOf) : keyOf)
@@ -61,7 +96,8 @@ function rulesOfLimit(limit: LimitOptions, policy: string, isOnly: boolean, cont
     cost,
     by,
     // Without `max`: after a change of the limit, counting continues.
-    entries: context.stores.claim(
+    entries: claim(
+      context.stores,
       'jingwei.rate-limit.entries',
       [counted, counterOf(limit)],
       () => new Entries(algorithms[algorithm], quota)
@@ -69,6 +105,7 @@ function rulesOfLimit(limit: LimitOptions, policy: string, isOnly: boolean, cont
     shared: store === 'redis' ? `jingwei:rl:${counted}${kind}:` : null,
     onFailure: limit.onFailure ?? 'share',
     isLate: isOfCaller(by),
+    isShadow: limit.mode === 'shadow',
     isSecond: false,
     headers: limit.headers ?? 'separate',
     policy

@@ -1,0 +1,108 @@
+/** Hooks of a route for its limits, and for those of consumers. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { RouteHooks } from '../../concern.ts'
+import type { RecordRefusal } from '../../shadow.ts'
+import { enter } from './concurrency.ts'
+import type { Done, Limiter } from './limiter.ts'
+import type { Limits, Rule } from './rules.ts'
+
+type Hook = (request: FastifyRequest, reply: FastifyReply, done: Done) => void
+
+/**
+ * Returns the hooks for all limits of a route. If limits in Redis apply both before and after authentication, Redis is asked
+ * once, after it. Before it, requests are refused by earlier refusals; those that authentication refuses are counted last.
+ */
+export function hooksFor({ rules, ceilings }: Limits, limiter: Limiter, record: RecordRefusal): RouteHooks {
+  const admit =
+    (limits: Limits): Hook =>
+    (request, reply, done) =>
+      admitTo(limits, limiter, record, request, reply, done)
+  const early = rules.filter(({ isLate }) => !isLate)
+  const late = rules.filter(({ isLate }) => isLate)
+  const earlyCeilings = ceilings.filter(({ isLate }) => !isLate)
+  const lateCeilings = ceilings.filter(({ isLate }) => isLate)
+  const isShared = ({ shared }: Rule) => shared !== null
+  const postponed = late.some(isShared) ? early.filter(isShared) : []
+  const first = { rules: early.filter((rule) => !postponed.includes(rule)), ceilings: earlyCeilings }
+  const last = { rules: [...postponed, ...late], ceilings: lateCeilings }
+  const hooks: RouteHooks = {
+    onRequest: isEmpty(first) ? [] : admit(first),
+    preParsing: isEmpty(last) ? [] : afterAll(admit(last))
+  }
+  if (postponed.length === 0) return hooks
+  const uncounted = new WeakSet<FastifyRequest>()
+  const begin = admit(first)
+  const end = admit(last)
+  return {
+    onRequest(request, reply, done) {
+      begin(request, reply, (error) => {
+        if (error !== undefined) {
+          done(error)
+          return
+        }
+        limiter.refuseKnown(postponed, request, reply, (error) => {
+          if (error === undefined) uncounted.add(request)
+          done(error)
+        })
+      })
+    },
+    preParsing(request, reply, _payload, done) {
+      uncounted.delete(request)
+      end(request, reply, done)
+    },
+    onResponse(request, _reply, done) {
+      if (uncounted.delete(request)) limiter.charge(postponed, request)
+      done()
+    }
+  }
+}
+
+/** Returns hooks by which the limits of a consumer, if it has its own, take the place of those after authentication. */
+export function withOwn(
+  hooks: RouteHooks,
+  ownOf: (request: FastifyRequest) => Limits | null,
+  limiter: Limiter,
+  record: RecordRefusal
+): RouteHooks {
+  const [usual] = [hooks.preParsing ?? []].flat()
+  return {
+    ...hooks,
+    preParsing(request, reply, payload, done) {
+      const own = ownOf(request)
+      if (own !== null) admitTo(own, limiter, record, request, reply, done)
+      else if (usual === undefined) done()
+      else Reflect.apply(usual, this, [request, reply, payload, done])
+    }
+  }
+}
+
+const isEmpty = ({ rules, ceilings }: Limits) => rules.length === 0 && ceilings.length === 0
+
+const afterAll =
+  (hook: Hook): Exclude<RouteHooks['preParsing'], undefined | readonly unknown[]> =>
+  (request, reply, _payload, done) =>
+    hook(request, reply, done)
+
+function admitTo(
+  { rules, ceilings }: Limits,
+  limiter: Limiter,
+  record: RecordRefusal,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  done: Done
+): void {
+  if (ceilings.length > 0) {
+    let refusal: Error | undefined
+    try {
+      refusal = enter(ceilings, request, reply, record)
+    } catch (error) {
+      refusal = error as Error
+    }
+    if (refusal !== undefined) {
+      done(refusal)
+      return
+    }
+  }
+  if (rules.length === 0) done()
+  else limiter.admit(rules, request, reply, done)
+}
