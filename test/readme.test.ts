@@ -204,7 +204,11 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
           name: 'tokens',
           match: { path: '/tokens' },
           service: 'orders',
-          edge: { jwt: { jwks: `${origin}/jwks.json` }, forwardAuth: { url: origin } }
+          edge: {
+            jwt: { jwks: `${origin}/jwks.json` },
+            forwardAuth: { url: origin },
+            introspection: { url: origin, clientId: 'a', clientSecret: 'b' }
+          }
         }
       ]
     }),

@@ -11,6 +11,7 @@ import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import graphql from './concerns/graphql/index.ts'
+import introspection from './concerns/introspection/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
@@ -52,6 +53,7 @@ export const concerns: readonly EdgeConcern[] = [
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   rateLimit, // before JWT, to save its cost; a limit by consumer runs after it
   jwt, // identifies the consumer
+  introspection, // as JWT
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of JWT
   acl, // after authentication: it needs the consumer
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets

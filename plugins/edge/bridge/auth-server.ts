@@ -54,6 +54,9 @@ export class AuthFailure extends Error {
   }
 }
 
+/** Shortest time between two failures that are logged. */
+const logEveryMs = 10_000
+
 /** Codes of a connection that ended without a response, such as one that the server closed while it was idle. */
 const stale = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
 
@@ -65,7 +68,9 @@ export class AuthServer {
   readonly #origin: string
   readonly #path: string
   #active = 0
+  /** True from a logged failure to the next success. */
   #isFailing = false
+  #loggedAt = Number.NEGATIVE_INFINITY
 
   constructor(options: AuthServerOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>) {
     this.#options = options
@@ -84,24 +89,29 @@ export class AuthServer {
     this.#agent = new (undici().Agent)({ connections: maxConcurrent, connect: { timeout } })
   }
 
-  /** Calls the server on behalf of a request. Throws an `AuthFailure`, or the reason for which the client has disconnected. */
-  async call(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
+  /**
+   * Calls the server on behalf of a request; `read` reads its response. Throws an `AuthFailure`, also that of `read`, or the
+   * reason for which the client has disconnected.
+   */
+  async call<T>(request: FastifyRequest, call: AuthCall, read: (response: AuthResponse) => T): Promise<T> {
     try {
-      const response = await this.#ask(request, call)
+      const result = read(await this.#ask(request, call))
       if (this.#isFailing) this.#log.info({ server: this.#name }, 'the server for authorization responds again')
       this.#isFailing = false
-      return response
+      return result
     } catch (error) {
-      if (error instanceof AuthFailure && !this.#isFailing) this.reportFailure(error)
+      if (error instanceof AuthFailure) this.#report(error)
       throw error
     }
   }
 
-  /** Logs the first of several failures. */
-  reportFailure(err: AuthFailure): void {
-    if (!this.#isFailing)
-      this.#log.warn({ server: this.#name, err }, `the server for authorization failed: ${err.message}`)
+  /** Logs the first of several failures; of a server that fails now and then, not every one. */
+  #report(err: AuthFailure): void {
+    const now = performance.now()
+    if (this.#isFailing || now - this.#loggedAt < logEveryMs) return
     this.#isFailing = true
+    this.#loggedAt = now
+    this.#log.warn({ server: this.#name, err }, `the server for authorization failed: ${err.message}`)
   }
 
   async close(): Promise<void> {

@@ -1,4 +1,7 @@
 import type { Checked } from '../../../config/concern.ts'
+import { perRequestHeaders } from '../../../config/declared.ts'
+import { pointer } from '../../../config/faults.ts'
+import { canonicalName, isGatewayHeader } from '../../../config/header-names.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import type { AuthServerOptions } from './auth-server.ts'
 
@@ -25,5 +28,24 @@ export function checkAuthServer({ url, service, path }: Given, at: string, { dat
   if (service === undefined || !report.sound(`${at}/service`) || !report.usable('/services')) return
   if (!Object.hasOwn(data.services, service)) {
     report.fault(`${at}/service`, `unknown service "${service}"${didYouMean(service, Object.keys(data.services))}`)
+  }
+}
+
+/** Reports headers for the service that the gateway sets itself, or that occur twice. The keys are those of the place. */
+export function checkServiceHeaders(
+  headers: readonly (readonly [key: string | number, header: string])[],
+  at: string,
+  { data, keys, report }: Checked
+): void {
+  const sound = keys.edge.filter(({ name }) => report.sound(`/edge/${name}`))
+  const taken = new Set(perRequestHeaders(sound, data.edge).map(canonicalName))
+  const seen = new Set<string>()
+  for (const [key, header] of headers) {
+    const place = pointer(at, key)
+    if (!report.usable(place)) continue
+    const name = canonicalName(header)
+    if (isGatewayHeader(header) || taken.has(name)) report.fault(place, `"${header}" is set by the gateway itself`)
+    else if (seen.has(name)) report.fault(place, `"${header}" is listed twice`)
+    seen.add(name)
   }
 }

@@ -1,15 +1,16 @@
 /** The checks of `edge.forwardAuth`. */
 import type { Checked } from '../../../../config/concern.ts'
-import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
-import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../config/header-names.ts'
-import { checkAuthServer } from '../../bridge/check-auth-server.ts'
+import { isConnectionHeader } from '../../../../config/header-names.ts'
+import { checkAuthServer, checkServiceHeaders } from '../../bridge/check-auth-server.ts'
 import type { ForwardAuthOptions } from './options.ts'
 
 export function checkForwardAuth(options: ForwardAuthOptions, at: string, checked: Checked): void {
   const { report } = checked
   checkAuthServer(options, at, checked)
-  checkServiceHeaders(options.responseHeaders, `${at}/responseHeaders`, checked)
+  if (report.usable(`${at}/responseHeaders`)) {
+    checkServiceHeaders([...options.responseHeaders.entries()], `${at}/responseHeaders`, checked)
+  }
   for (const key of ['requestHeaders', 'clientHeaders', 'refusalHeaders', 'consumer'] as const) {
     const place = `${at}/${key}`
     if (!report.usable(place)) continue
@@ -38,19 +39,4 @@ export function checkForwardAuth(options: ForwardAuthOptions, at: string, checke
       report.fault(pointer(`${at}/cache/key`, index), what)
     }
   })
-}
-
-/** Reports headers that the gateway sets itself, or that occur twice. */
-function checkServiceHeaders(names: readonly string[], at: string, { data, keys, report }: Checked): void {
-  if (!report.usable(at)) return
-  const sound = keys.edge.filter(({ name }) => report.sound(`/edge/${name}`))
-  const taken = new Set(perRequestHeaders(sound, data.edge).map(canonicalName))
-  const seen = new Set<string>()
-  for (const [index, header] of names.entries()) {
-    const name = canonicalName(header)
-    const place = pointer(at, index)
-    if (isGatewayHeader(header) || taken.has(name)) report.fault(place, `"${header}" is set by the gateway itself`)
-    else if (seen.has(name)) report.fault(place, `"${header}" is listed twice`)
-    seen.add(name)
-  }
 }

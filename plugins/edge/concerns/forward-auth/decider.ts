@@ -96,15 +96,10 @@ export class Decider {
     }
   }
 
-  async #ask(request: FastifyRequest, call: Omit<Outgoing, 'decisive'>): Promise<Allowed | Refused> {
+  #ask(request: FastifyRequest, call: Omit<Outgoing, 'decisive'>): Promise<Allowed | Refused> {
     const needed = (status: number) => needsBody(this.#options, status)
-    const response = await this.#server.call(request, { ...call, needsBody: needed, endsWithClient: true })
-    try {
-      return decisionOf(this.#options, response)
-    } catch (error) {
-      if (error instanceof AuthFailure) this.#server.reportFailure(error)
-      throw error
-    }
+    const whole = { ...call, needsBody: needed, endsWithClient: true }
+    return this.#server.call(request, whole, (response) => decisionOf(this.#options, response))
   }
 }
 
