@@ -15,7 +15,7 @@ import type { Config, RouteConfig } from '../config/schema.ts'
 import { TimeSlice } from '../plugins/time-slices.ts'
 import type { Target } from './match.ts'
 import { CONSTRAINT, internalUrl, ROUTER_METHOD, tableStrategy, tablesFor } from './match.ts'
-import { unknownHostMessage, unknownMethod, unknownServiceMessage, unrouted } from './unrouted.ts'
+import { unknownCall, unknownHostMessage, unknownMethod, unknownServiceMessage, unrouted } from './unrouted.ts'
 import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.ts'
 
 let gateways = 0
@@ -48,7 +48,10 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   })
   const selected = routes.flatMap(({ match, service }) => (match.hosts === undefined ? [] : (service ?? [])))
   const messageFor = isSidecar ? unknownServiceMessage([...new Set(selected)]) : unknownHostMessage
-  fastify.setNotFoundHandler(unrouted(tablesFor(fastify, tables), mountPoint(fastify), listen.unknownHost, messageFor))
+  const ofGateway = routes.some(({ isHandedOver }) => isHandedOver)
+  fastify.setNotFoundHandler(
+    ofGateway ? unknownCall : unrouted(tablesFor(fastify, tables), mountPoint(fastify), listen.unknownHost, messageFor)
+  )
 
   const slice = new TimeSlice()
   for (const [index, route] of routes.entries()) {

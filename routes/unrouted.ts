@@ -8,6 +8,7 @@ import { hostOf, pathUnder } from './match.ts'
 
 const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
 const UnknownHost = createError('JW_UNKNOWN_HOST', '%s', 421)
+const UnknownCall = createError('JW_NO_SERVICE', 'The call is not in the configuration of this sidecar', 503)
 const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route accepts the method %s for this path', 405)
 const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'Unknown request method', 501)
 
@@ -60,6 +61,11 @@ export function unrouted(
     reply.header('allow', allowed.join(', '))
     throw new MethodNotAllowed(method)
   }
+}
+
+/** Responds to a call of the gateway that this sidecar does not know, since the two processes have different versions of the file. */
+export function unknownCall(): never {
+  throw new UnknownCall()
 }
 
 /** Responds 501 to methods that HTTP does not define (RFC 9110, 15.6.2). Only HTTP/2 gets here: Node's HTTP/1 parser refuses them. */

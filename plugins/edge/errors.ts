@@ -10,7 +10,7 @@ import type { Row } from '../error-table.ts'
 import { errorTable } from '../error-table.ts'
 import { STATUS_CODES } from '../node-http.ts'
 import type { SeamError } from '../seam.ts'
-import { errorHeader } from '../seam-headers.ts'
+import { callHeader, errorHeader } from '../seam-headers.ts'
 import { isMadeToRespond } from '../thrown.ts'
 import { errorText } from './bridge/handed-over.ts'
 import { resetReply } from './bridge/response-fields.ts'
@@ -139,6 +139,12 @@ export function prepareReply(error: FastifyError, request: FastifyRequest, reply
   if (isUnread || closes) closeAfterResponse(request, reply)
 }
 
+/** Returns whether a gateway has handed the call over, also one that this sidecar does not know. */
+function isForGateway({ raw, routeOptions }: FastifyRequest, code: string | undefined): boolean {
+  const route = routeOptions.config?.route
+  return route === undefined ? code === 'JW_NO_SERVICE' && callHeader in raw.headers : route.isHandedOver === true
+}
+
 /** Sets status and header fields of the response to an error, and records the failure. */
 export function applyTable(error: FastifyError, request: FastifyRequest, reply: FastifyReply): ErrorResponse {
   prepareReply(error, request, reply)
@@ -150,7 +156,7 @@ export function applyTable(error: FastifyError, request: FastifyRequest, reply: 
     const seconds = retryAfterOf(error, retryAfter)
     if (seconds !== undefined) reply.header('retry-after', seconds)
     recordFailure(request, error)
-    if (request.routeOptions?.config?.route?.isHandedOver) reply.header(errorHeader, errorText(code!, error))
+    if (isForGateway(request, code)) reply.header(errorHeader, errorText(code!, error))
     return { status, message, code, isFixed: true }
   }
   const status = error.statusCode ?? 500
