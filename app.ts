@@ -153,6 +153,7 @@ function createProbe(config: Config, gateway: FastifyInstance): FastifyInstance 
     'listenerOf',
     byListener(config, ({ name }) => name)
   )
+  probe.decorate('meter', gateway.meter)
   probe.register(errors)
   probe.register(requestTarget, config)
   probe.register(fp((fastify: FastifyInstance) => proxyRoutes(fastify, config)))

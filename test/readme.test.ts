@@ -201,6 +201,11 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       routes: [
         { name: 'orders', match: { path: '/orders' }, service: 'orders', mesh: { mirror: { service: 'shadow' } } },
         {
+          name: 'composed',
+          match: { path: '/composed', methods: ['GET'] },
+          compose: { calls: { one: { service: 'orders', path: '/', group: 'one', required: false } } }
+        },
+        {
           name: 'tokens',
           match: { path: '/tokens' },
           service: 'orders',
