@@ -67,8 +67,12 @@ export interface EdgeCommand {
   readonly usage: string
   /** Options of the command, for `parseArgs`. */
   readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
-  /** Returns the text to print. */
-  run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
+  /** Returns the text to print. `load` loads the configuration that the command line names. */
+  run(
+    load: () => Promise<Config>,
+    argument: string | undefined,
+    values: Readonly<Record<string, unknown>>
+  ): Promise<string>
 }
 
 /** A request that `explain` is asked about. */

@@ -6,6 +6,7 @@ import { composeEdge } from './compose.ts'
 import type { EdgeConcern } from './concern.ts'
 import { globalConcern } from './concern.ts'
 import acl from './concerns/acl/index.ts'
+import authentication from './concerns/authentication/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
@@ -14,6 +15,7 @@ import graphql from './concerns/graphql/index.ts'
 import introspection from './concerns/introspection/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
+import keyAuth from './concerns/key-auth/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
@@ -51,11 +53,13 @@ export const concerns: readonly EdgeConcern[] = [
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
-  rateLimit, // before JWT, to save its cost; a limit by consumer runs after it
-  jwt, // identifies the consumer
+  rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
+  keyAuth, // the methods of authentication, in the order in which they are tried
+  jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // as JWT
-  forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of JWT
+  forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods
   acl, // after authentication: it needs the consumer
+  authentication, // after the methods: tells the service who the consumer is
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body

@@ -43,7 +43,11 @@ export interface Command extends TakesOptions {
   /** Lines for the help text. */
   readonly usage: string
   /** Returns the output. */
-  run(config: Config, argument: string | undefined, values: Readonly<Record<string, unknown>>): Promise<string>
+  run(
+    load: () => Promise<Config>,
+    argument: string | undefined,
+    values: Readonly<Record<string, unknown>>
+  ): Promise<string>
 }
 
 /** Runs a command; resolves to the exit code, or to null while a gateway is running. */
@@ -98,7 +102,8 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     }
     default: {
       const concern = gateways.commands.find((command) => command.name === name)!
-      return print(`${await concern.run(await gateways.loadConfig(named(values.config)), argument, values)}\n`)
+      const load = () => gateways.loadConfig(named(values.config))
+      return print(`${await concern.run(load, argument, values)}\n`)
     }
   }
 }

@@ -77,7 +77,8 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Tak
   if (!names.includes(command)) refuseCommand(command, names)
   for (const { name, rawName } of given) {
     if (name in common) continue
-    const takers = name in explained ? ['explain'] : commands.filter((each) => name in each.options).map(nameOf)
+    const takers = commands.filter((each) => name in each.options).map(nameOf)
+    if (name in explained) takers.push('explain')
     if (!takers.includes(command)) {
       throw new UsageError(`${command} takes no option "${rawName}"; it is for ${takers.join(' and ')}`, false)
     }

@@ -20,7 +20,7 @@ export const badConfigs: readonly BadConfig[] = [
     name: 'keys of other gateways, and keys in the wrong section',
     yaml: `
 listen: {}
-edge: { keyAuth: {}, compress: true, headers: {}, retry: {} }
+edge: { session: {}, compress: true, headers: {}, retry: {} }
 mesh: { cors: false }
 rateLimit: {}
 instances: []
@@ -34,12 +34,12 @@ routes:
     timeout: 1s
     redirect: /two
     headers: { x-a: b }
-    edge: { timeout: 1s, methods: [GET], basicAuth: {}, requestId: {} }
+    edge: { timeout: 1s, methods: [GET], compression: {}, requestId: {} }
     mesh: { cors: false, balance: random }
 plugins: [{ config: {} }]
 `,
     faults: [
-      '3:9: edge.keyAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '3:9: edge.session: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '3:22: edge.compress: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '3:38: edge.headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
       '3:51: edge.retry: unknown key; it belongs under "mesh"',
@@ -55,8 +55,8 @@ plugins: [{ config: {} }]
       '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
       '17:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
       '17:26: routes[0].edge.methods: unknown key; it belongs under "match"',
-      '17:42: routes[0].edge.basicAuth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
-      '17:57: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
+      '17:42: routes[0].edge.compression: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '17:59: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
       '18:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
       '18:26: routes[0].mesh.balance: unknown key; it can only be set for services',
       '19:13: plugins[0].config: unknown key; write the second argument of the plugin under "options"'
@@ -307,7 +307,7 @@ plugins: [{ package: fastify, config: {} }]
       '7:49: routes[0].strip_path: unknown key; write path: { strip: /prefix }',
       '7:67: routes[0].upstream: unknown key; name one of "services" under "service"',
       '8:64: routes[1].path.strip: expected a path that starts with /, found true',
-      '8:80: routes[1].edge.key-auth: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '8:80: routes[1].edge.key-auth: unknown key; did you mean "keyAuth"?',
       '9:31: plugins[0].config: unknown key; write the second argument of the plugin under "options"'
     ]
   },
@@ -966,7 +966,7 @@ routes:
       rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add jwt, introspection, forwardAuth or a plugin that declares provides: [consumer]'
+      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add keyAuth, jwt, introspection, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -984,7 +984,7 @@ edge:
   rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add jwt, introspection, forwardAuth or a plugin that declares provides: [consumer]'
+      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add keyAuth, jwt, introspection, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -1139,7 +1139,7 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
 routes: [{ name: a, match: { path: / }, service: a }]
 `,
     faults: [
-      '4:10: routes[0].edge.rateLimit.1.by: consumer (inherited): nothing on this route identifies the consumer; add jwt, introspection, forwardAuth or a plugin that declares provides: [consumer]'
+      '4:10: routes[0].edge.rateLimit.1.by: consumer (inherited): nothing on this route identifies the consumer; add keyAuth, jwt, introspection, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {

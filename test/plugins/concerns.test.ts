@@ -428,7 +428,7 @@ plugins: [{ path: ./tenant.ts }]
 `
   t.strictSame((await faultsOf(t, named, yaml)).split('\n').slice(0, -1), [
     'gateway.yaml:3:9: edge.apiKeys: unknown key; did you mean "apiKey"?',
-    'gateway.yaml:4:9: mesh.api-key: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+    'gateway.yaml:4:9: mesh.api-key: unknown key',
     'gateway.yaml:6:63: routes[0].edge.apikey: unknown key; did you mean "apiKey"?',
     'gateway.yaml:6:78: routes[0].edge.oidc: unknown key; it is not built in; a plugin can do it (plugins/README.md)'
   ])
@@ -545,7 +545,7 @@ t.test("users' concerns at one position keep the order of the list, and may name
     ]
   ] as const
   for (const [what, expected, ...listed] of cases) {
-    t.equal(await chainsOf('jwt', 'websocket', edge, listed), expected, `edge: ${what}`)
+    t.equal(await chainsOf('jwt', 'forwardAuth', edge, listed), expected, `edge: ${what}`)
     t.equal(await chainsOf('retry', 'hedge', mesh, listed), expected, `mesh: ${what}`)
   }
   for (const half of [edge, mesh]) {

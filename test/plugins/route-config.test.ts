@@ -12,10 +12,10 @@ import { runToEnd } from '../helpers/processes.ts'
 
 const app = join(import.meta.dirname, '../../app.ts')
 
-/** Reads `keyAuth` of routes, and shows it in a header of their responses. */
-const keyAuth = `
+/** Reads `keySign` of routes, and shows it in a header of their responses. */
+const keySign = `
 export const routeConfig = {
-  keyAuth: {
+  keySign: {
     type: 'object',
     additionalProperties: false,
     required: ['header'],
@@ -25,12 +25,12 @@ export const routeConfig = {
     }
   }
 }
-export default async function keyAuth (fastify) {
+export default async function keySign (fastify) {
   fastify.addHook('onRoute', (route) => {
-    const { keyAuth } = route.config ?? {}
-    if (keyAuth === undefined) return
+    const { keySign } = route.config ?? {}
+    if (keySign === undefined) return
     route.onRequest = [...[route.onRequest ?? []].flat(), async (request, reply) => {
-      reply.header('x-key-auth', JSON.stringify(keyAuth))
+      reply.header('x-key-auth', JSON.stringify(keySign))
     }]
   })
 }
@@ -54,7 +54,7 @@ plugins: [${plugins}]
 `
 
 async function fileOf(t: Test, text: string, modules: Record<string, string> = {}): Promise<string> {
-  const files = { 'key-auth.mjs': keyAuth, 'placed.mjs': placed, 'plain.mjs': plain, ...modules }
+  const files = { 'key-auth.mjs': keySign, 'placed.mjs': placed, 'plain.mjs': plain, ...modules }
   return join(await folder(t, { ...files, 'gateway.yaml': text }), 'gateway.yaml')
 }
 
@@ -72,7 +72,7 @@ const declared = '{ path: key-auth.mjs }'
 t.test('declared values are checked and converted, and get defaults for missing fields', async (t) => {
   const service = await startService((_request, response) => response.end('ok'))
   t.teardown(service.close)
-  const text = yaml('{ keyAuth: { header: x-key } }', declared).replace('http://127.0.0.1:1', service.url)
+  const text = yaml('{ keySign: { header: x-key } }', declared).replace('http://127.0.0.1:1', service.url)
   const gateway = build(await loadConfig(await fileOf(t, text), {}), { logger: false })
   t.teardown(() => gateway.close())
   const url = await gateway.listen({ host: '127.0.0.1', port: 0 })
@@ -84,21 +84,21 @@ t.test('declared values are checked and converted, and get defaults for missing 
   t.equal(await shown('/one'), '{"header":"x-key","ttl":15000}')
   t.equal(await shown('/two'), null, 'a route without the key does not get it')
 
-  t.strictSame(await faultsOf(t, yaml('{ keyAuth: { header: 5 } }', declared)), [
-    'gateway.yaml:5:82: routes[0].config.keyAuth.header: expected a string, found 5; put it in quotes'
+  t.strictSame(await faultsOf(t, yaml('{ keySign: { header: 5 } }', declared)), [
+    'gateway.yaml:5:82: routes[0].config.keySign.header: expected a string, found 5; put it in quotes'
   ])
-  t.strictSame(await faultsOf(t, yaml('{ keyAuth: { headers: x } }', declared)), [
-    'gateway.yaml:5:72: routes[0].config.keyAuth: missing key "header"',
-    'gateway.yaml:5:74: routes[0].config.keyAuth.headers: unknown key; did you mean "header"?'
+  t.strictSame(await faultsOf(t, yaml('{ keySign: { headers: x } }', declared)), [
+    'gateway.yaml:5:72: routes[0].config.keySign: missing key "header"',
+    'gateway.yaml:5:74: routes[0].config.keySign.headers: unknown key; did you mean "header"?'
   ])
-  t.strictSame(await faultsOf(t, yaml('{ keyAuth: { header: x, ttl: 5 } }', declared)), [
-    'gateway.yaml:5:90: routes[0].config.keyAuth.ttl: expected a duration such as 250ms, 15s or 5m, found 5'
+  t.strictSame(await faultsOf(t, yaml('{ keySign: { header: x, ttl: 5 } }', declared)), [
+    'gateway.yaml:5:90: routes[0].config.keySign.ttl: expected a duration such as 250ms, 15s or 5m, found 5'
   ])
 })
 
 t.test('a key that no plugin declares is a fault', async (t) => {
-  t.strictSame(await faultsOf(t, yaml('{ keyAuht: { header: x } }', declared)), [
-    'gateway.yaml:5:63: routes[0].config.keyAuht: unknown key; did you mean "keyAuth"?'
+  t.strictSame(await faultsOf(t, yaml('{ keySing: { header: x } }', declared)), [
+    'gateway.yaml:5:63: routes[0].config.keySing: unknown key; did you mean "keySign"?'
   ])
   const unread = (key: string) =>
     `routes[0].config.${key}: unknown key; no plugin declares this key; write routeConfig: [${key}] in the entry of the plugin that reads it`
@@ -110,11 +110,11 @@ t.test('a key that no plugin declares is a fault', async (t) => {
   t.match(await faultsOf(t, yaml('{ rateLimit: {} }', declared)), [
     /config\.rateLimit: unknown key; .*; the gateway's own rateLimit: it belongs under "edge"; a plugin's: write routeConfig: \[rateLimit\]/
   ])
-  t.strictSame(await faultsOf(t, yaml('{}', declared, ', keyAuth: {}')), [
-    'gateway.yaml:5:53: routes[0].keyAuth: unknown key; it belongs under "config"'
+  t.strictSame(await faultsOf(t, yaml('{}', declared, ', keySign: {}')), [
+    'gateway.yaml:5:53: routes[0].keySign: unknown key; it belongs under "config"'
   ])
-  t.strictSame(await faultsOf(t, yaml('{}', declared, ', edge: { keyAuth: {} }')), [
-    'gateway.yaml:5:61: routes[0].edge.keyAuth: unknown key; it belongs under "config"'
+  t.strictSame(await faultsOf(t, yaml('{}', declared, ', edge: { keySign: {} }')), [
+    'gateway.yaml:5:61: routes[0].edge.keySign: unknown key; it belongs under "config"'
   ])
 })
 
@@ -251,7 +251,7 @@ t.test(
 
 t.test('a module that cannot be imported is reported without faults of its keys', async (t) => {
   const missing = { 'key-auth.mjs': 'import "no-such-package-at-all"' }
-  const file = await fileOf(t, yaml('{ keyAuth: { header: x } }', declared), missing)
+  const file = await fileOf(t, yaml('{ keySign: { header: x } }', declared), missing)
   const { stderr } = await runToEnd(process.execPath, [app, 'check', file])
   t.match(stderr, /plugins\[0\]: cannot load .*no-such-package-at-all/)
   t.match(stderr, '1 fault in ')
@@ -269,7 +269,7 @@ t.test('a configuration that was loaded without modules is refused if one of the
       await gateway.close()
     }
   }
-  const file = await fileOf(t, yaml('{ keyAuht: { header: x } }', declared))
+  const file = await fileOf(t, yaml('{ keySing: { header: x } }', declared))
   t.match(
     await start(loadWithoutPlugins(file, {})),
     /gateway\.yaml:7:11: plugins\[0\]: it declares keys of routes\[\]\.config, which were not validated: load the file with loadConfig/
@@ -285,23 +285,23 @@ t.test('a configuration that was loaded without modules is refused if one of the
 
 t.test('the schema for editors and the commands routes and explain show the keys', async (t) => {
   const plugins = `${declared}, { path: placed.mjs, scope: routes }`
-  const file = await fileOf(t, yaml('{ keyAuth: { header: x }, tier: gold }', plugins, ', plugins: [placed]'))
+  const file = await fileOf(t, yaml('{ keySign: { header: x }, tier: gold }', plugins, ', plugins: [placed]'))
   const route = (await schemaOf(file)) as { properties: { routes: { items: { properties: { config: object } } } } }
   t.match(route.properties.routes.items.properties.config, {
     additionalProperties: false,
     patternProperties: undefined,
     properties: {
-      keyAuth: { properties: { header: { description: 'Header that has the key.' } } },
+      keySign: { properties: { header: { description: 'Header that has the key.' } } },
       dropHeaders: Object
     }
   })
   const routes = await runToEnd(process.execPath, [app, 'routes', file])
   const rows = routes.stdout.split('\n').map((row) => row.split(/ {2,}/))
   t.equal(rows[0]?.at(-1), 'CONFIG')
-  t.equal(rows[1]?.at(-1), 'keyAuth (key-auth), tier (placed)')
+  t.equal(rows[1]?.at(-1), 'keySign (key-auth), tier (placed)')
   t.equal(rows[2]?.at(-1), '–')
   const explained = await runToEnd(process.execPath, [app, 'explain', file, 'GET', '/one'])
-  t.match(explained.stdout, / {2}config {4}keyAuth \(key-auth\), tier \(placed\)\n/)
+  t.match(explained.stdout, / {2}config {4}keySign \(key-auth\), tier \(placed\)\n/)
   const other = await runToEnd(process.execPath, [app, 'explain', file, 'GET', '/two'])
   t.notMatch(other.stdout, /config/)
 })

@@ -15,11 +15,15 @@ declare module 'fastify' {
   interface FastifyRequest {
     /** [name, value, name, value, …] for the service; null when there are none. */
     upstreamHeaders: string[] | null
+    /** Names of the client's fields that do not reach the service, in lower case; null if there are none. */
+    removedHeaders: Set<string> | null
   }
 }
 
 export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
-  if (!fastify.hasRequestDecorator('upstreamHeaders')) fastify.decorateRequest('upstreamHeaders', null)
+  if (fastify.hasRequestDecorator('upstreamHeaders')) return
+  fastify.decorateRequest('upstreamHeaders', null)
+  fastify.decorateRequest('removedHeaders', null)
 }
 
 export function addUpstreamHeader(request: FastifyRequest, name: string, value: string): void {

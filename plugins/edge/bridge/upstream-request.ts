@@ -128,7 +128,7 @@ export class UpstreamRequests {
     const { isDropped, isTransparent } = rules
     const { connection, trailer, te } = raw.headers
     const headers = this.#hostField(raw, rules)
-    const alsoDrop = nominated(connection)
+    const alsoDrop = both(nominated(connection), request.removedHeaders)
     if (raw.httpVersionMajor === 1)
       copyHeaders(headers, raw.rawHeaders, isTransparent ? ofConnection : this.#drop, alsoDrop, isDropped)
     else {
@@ -208,11 +208,16 @@ export class UpstreamRequests {
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
   }
 
-  #trailers({ raw }: FastifyRequest, rules: RequestRules): string[] {
+  #trailers({ raw, removedHeaders }: FastifyRequest, rules: RequestRules): string[] {
     const dropped = this.#droppedInTrailers(rules)
-    return copyHeaders([], raw.rawTrailers, dropped, nominated(raw.headers.connection), rules.isDropped)
+    const alsoDrop = both(nominated(raw.headers.connection), removedHeaders)
+    return copyHeaders([], raw.rawTrailers, dropped, alsoDrop, rules.isDropped)
   }
 }
+
+type Fields = ReadonlySet<string> | null
+
+const both = (a: Fields, b: Fields): Fields => (a === null || b === null ? (a ?? b) : a.union(b))
 
 /** Returns the body; null unless the framing announces one: undici would send an empty chunked body. */
 export function bodyOf({ raw, body }: Pick<FastifyRequest, 'raw' | 'body'>): Dispatcher.DispatchOptions['body'] {

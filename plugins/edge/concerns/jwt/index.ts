@@ -6,12 +6,15 @@
  * headers is refused: Node shows only the first one, and the service would see both.
  */
 import { createError } from '@fastify/error'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { Clock } from '../../../clock.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { TimeSlice } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { removeHeader } from '../../authentication/credentials.ts'
+import type { Method, Refusal } from '../../authentication/methods.ts'
+import { authenticateBy } from '../../authentication/methods.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -54,7 +57,8 @@ export default edgeConcern({
   },
   isolate: withTestKey,
   token: mint,
-  async plugin(fastify, { config, stores, meter, log, clock, consumers }) {
+  async plugin(fastify, context) {
+    const { config, stores, meter, log, clock, consumers } = context
     decorateUpstreamHeaders(fastify)
 
     const keySets: { url: string; set: KeySet }[] = []
@@ -135,7 +139,7 @@ export default edgeConcern({
       for (const { set } of keySets) if (set.isUp() === null) void set.refresh()
     })
 
-    return (options, routeOptions) => {
+    return (options, routeOptions, shadow) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       const id = verifierId(options)
       let verify = verifiers.get(id)
@@ -150,7 +154,8 @@ export default edgeConcern({
       if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
       const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
       const subjectOf = namer(options, names, keyHolder)
-      return { onRequest: authenticate(options, verify, subjectOf, consumers, clock.date) }
+      const method = tokenMethod(options, verify, subjectOf, consumers, clock.date)
+      return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
     }
   }
 })
@@ -167,13 +172,13 @@ function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, k
   }
 }
 
-function authenticate(
+function tokenMethod(
   options: JwtOptions,
   verify: Verify,
   subjectOf: SubjectOf,
   consumers: ConsumerRegistry,
   date: Clock['date']
-) {
+): Method<string> {
   const { clockSkew, maxTokenSize } = options
   const forward = Object.entries(options.forward ?? {})
   // A cached token has the same claims object each time.
@@ -188,26 +193,32 @@ function authenticate(
       callers.set(claims, caller)
     }
     request.user = claims
-    request.consumer = caller.consumer
+    // A token without `sub` does not take the consumer of another method away.
+    if (caller.consumer !== null) request.consumer = caller.consumer
     for (const [header, value] of caller.headers) addUpstreamHeader(request, header, value)
   }
 
-  // A callback instead of an await: most tokens are cached, and need no asynchronous step.
-  return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
-    const refuse = (error: unknown) => done(refusal(error, request, reply))
-    try {
-      checkHeader(request, maxTokenSize)
+  return {
+    challenge: 'Bearer realm="jingwei"',
+    limitsFailures: false,
+    find(request) {
+      const { authorization } = request.headers
+      if (authorization === undefined) return null
+      // Node shows the first field only; the token may be in another one.
+      return /^bearer /i.test(authorization) || isRepeated(request) ? authorization : null
+    },
+    verify(_authorization, request) {
+      if (isRepeated(request)) throw new TokenInvalid('jwt_repeated')
+      if (bearerToken(request).length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
       const verified = verify(request)
-      if (verified instanceof Promise) {
-        verified.then((claims) => accept(request, claims)).then(() => done(), refuse)
-        return
-      }
+      // No await: most tokens are cached, and need no asynchronous step.
+      if (verified instanceof Promise) return verified.then((claims) => accept(request, claims))
       accept(request, verified)
-    } catch (error) {
-      refuse(error)
-      return
+    },
+    refusal,
+    remove(request, isVerified) {
+      if (!isVerified) removeHeader(request, 'authorization')
     }
-    done()
   }
 }
 
@@ -238,35 +249,27 @@ function callerOf(
   }
 }
 
-/** Throws unless the request has exactly one Authorization header, with a bearer token (RFC 6750) of allowed size. */
-function checkHeader(request: FastifyRequest, maxTokenSize: number): void {
-  const { authorization } = request.headers
-  if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
-  if (bearerToken(request).length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
-  const raw = request.raw.rawHeaders
+/** Returns whether a request has more than one `Authorization`. */
+function isRepeated({ raw: { rawHeaders } }: FastifyRequest): boolean {
   let copies = 0
-  for (let i = 0; i < raw.length; i += 2) {
-    if (raw[i]?.length === 13 && raw[i]?.toLowerCase() === 'authorization') copies++
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]!.length === 13 && rawHeaders[i]!.toLowerCase() === 'authorization') copies++
   }
-  if (copies > 1) throw new TokenInvalid('jwt_repeated')
+  return copies > 1
 }
 
-/** Returns the error for the client. The reason goes to the log; the message of the verifier may quote the token. */
-function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply): Error {
-  const code = (error as { code?: unknown } | null)?.code
-  if (code === 'JW_KEYS_UNAVAILABLE') return error as Error
-  const reason = reasonOf(error)
-  request.refusalReason = reason
-  if (code === 'JW_TOKEN_MISSING') {
-    if (request.headers.authorization !== undefined) request.refusalReason = 'jwt_scheme'
-    // RFC 6750, 3.1: no error code if the request had no token.
-    reply.header('www-authenticate', 'Bearer realm="jingwei"')
-    return error as Error
+/** Returns the refusal of a token. The reason goes to the log; the message of the verifier may quote the token. */
+function refusal(error: unknown, request: FastifyRequest): Refusal {
+  if (error === null) {
+    const reason = request.headers.authorization === undefined ? 'jwt_missing' : 'jwt_scheme'
+    // RFC 6750, 3.1: no error code in the challenge if the request had no token.
+    return { error: new TokenMissing(), reason }
   }
+  const reason = reasonOf(error)
+  if ((error as { code?: unknown }).code === 'JW_KEYS_UNAVAILABLE') return { error: error as Error, reason: null }
   const refused = reason === 'jwt_expired' ? new TokenExpired() : new TokenInvalid(reason)
   const challenge = `Bearer realm="jingwei", error="invalid_token", error_description="${refused.message}"`
-  reply.header('www-authenticate', challenge)
-  return refused
+  return { error: refused, reason, challenge }
 }
 
 /** Freezes claims deeply: every request with the token shares them, so no code may change them. */

@@ -15,8 +15,8 @@ export const tokenCommand: EdgeCommand = {
     ttl: { type: 'string', default: '1h' },
     claims: { type: 'string', default: '{}' }
   },
-  run: async (config, name, values) =>
-    tokenFor(config, name, values as { subject: string; ttl: string; claims: string })
+  run: async (load, name, values) =>
+    tokenFor(await load(), name, values as { subject: string; ttl: string; claims: string })
 }
 
 function tokenFor(

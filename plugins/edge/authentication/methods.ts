@@ -1,0 +1,196 @@
+/**
+ * Authentication of a route by one or several methods. Each concern that authenticates adds its method to the route, and
+ * attaches the hook that it gets at its own position. The hook of the last method decides, so concerns need not know each other.
+ *
+ * Credentials that were not verified never reach the service: where one of several methods suffices, those of the others are
+ * removed, since a service cannot tell which ones the gateway has verified.
+ */
+import { createError } from '@fastify/error'
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { edgeRouteOf } from '../attach.ts'
+import type { ConcernContext } from '../concern.ts'
+import { consumerOf } from '../consumers/consumer.ts'
+import { FailureLimit } from './failures.ts'
+import { defaults } from './options.ts'
+
+/** A refusal of credentials, or of a request without them. */
+export interface Refusal {
+  readonly error: Error
+  /** For the access log. */
+  readonly reason: string | null
+  /** Replaces the challenge of the method. */
+  readonly challenge?: string
+}
+
+/** A way to authenticate requests: `C` are credentials as they were found. */
+export interface Method<C> {
+  /** Value of `WWW-Authenticate` for a request without credentials. */
+  readonly challenge: string
+  /** True if failures are counted by address, because credentials can be guessed. */
+  readonly limitsFailures: boolean
+  /** Returns the credentials of a request; null if it has none of this kind. */
+  find(request: FastifyRequest): C | null
+  /** Verifies credentials and sets the consumer. Throws or rejects if they are not valid. */
+  verify(credentials: C, request: FastifyRequest): void | Promise<void>
+  /** Returns the refusal for an error of `verify`; for null, the one for a request without credentials. */
+  refusal(error: unknown, request: FastifyRequest): Refusal
+  /** Removes the credentials from the request. `isVerified`: they were verified. */
+  remove(request: FastifyRequest, isVerified: boolean): void
+}
+
+type AnyMethod = Method<unknown>
+type Outcome = 'accepted' | 'absent' | Refusal
+type Done = (error?: Error) => void
+type Hook = (request: FastifyRequest, reply: FastifyReply, done: Done) => void
+
+const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
+const Limited = createError('JW_AUTH_LIMITED', 'Too many failed attempts to authenticate from this address', 429)
+
+/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+export const authenticationReasons = ['auth_missing', 'auth_failures'] as const
+
+/** The methods of one route, in their order. */
+class Methods {
+  readonly list: AnyMethod[] = []
+  readonly #isAll: boolean
+  readonly #anonymous: string | undefined
+  readonly #failures: FailureLimit | null
+  readonly #consumers: ConcernContext['consumers']
+  /** Outcomes of the requests that have passed some of several methods. */
+  readonly #outcomes = new WeakMap<FastifyRequest, Map<AnyMethod, Outcome>>()
+
+  constructor(routeOptions: RouteOptions, { stores, clock, consumers }: ConcernContext) {
+    const { require, anonymous, failures } = edgeRouteOf(routeOptions.config)!.edge.authentication || defaults
+    this.#isAll = require === 'all'
+    this.#anonymous = anonymous
+    this.#consumers = consumers
+    this.#failures = failures
+      ? stores.claim('jingwei.auth-failures', failures, () => new FailureLimit(failures, clock.now))
+      : null
+  }
+
+  /** Adds a method; returns its hook. */
+  add(method: AnyMethod): Hook {
+    this.list.push(method)
+    return (request, reply, done) => {
+      if (this.list.length > 1 && !this.#isAll && this.#isAccepted(request))
+        return this.#next(method, request, reply, done)
+      const outcome = this.#attempt(method, request)
+      if (!(outcome instanceof Promise)) return this.#take(outcome, method, request, reply, done)
+      outcome.then((found) => this.#take(found, method, request, reply, done)).catch(done)
+    }
+  }
+
+  #attempt(method: AnyMethod, request: FastifyRequest): Outcome | Promise<Outcome> {
+    let uncount: (() => void) | number = uncounted
+    const accepted = (): Outcome => {
+      if (typeof uncount === 'function') uncount()
+      return 'accepted'
+    }
+    const refused = (thrown: unknown): Outcome => {
+      const refusal = method.refusal(thrown, request)
+      // Only wrong credentials are guesses: not an outage, and not a queue that is full.
+      if (statusOf(refusal) !== 401 && typeof uncount === 'function') uncount()
+      return refusal
+    }
+    try {
+      const credentials = method.find(request)
+      if (credentials === null) return 'absent'
+      if (method.limitsFailures && this.#failures !== null) uncount = this.#failures.begin(request.ip)
+      if (typeof uncount === 'number') {
+        return { error: Object.assign(new Limited(), { retryAfterMs: uncount }), reason: 'auth_failures' }
+      }
+      const verified = method.verify(credentials, request)
+      return verified instanceof Promise ? verified.then(accepted, refused) : accepted()
+    } catch (error) {
+      return refused(error)
+    }
+  }
+
+  #isAccepted(request: FastifyRequest): boolean {
+    const outcomes = this.#outcomes.get(request)
+    return outcomes !== undefined && [...outcomes.values()].includes('accepted')
+  }
+
+  /** Records the outcome of a method, and ends the request if it decides. */
+  #take(outcome: Outcome, method: AnyMethod, request: FastifyRequest, reply: FastifyReply, done: Done): void {
+    const isAlone = this.list.length === 1
+    if (isAlone && outcome === 'accepted') {
+      method.remove(request, true)
+      done()
+      return
+    }
+    const outcomes = this.#outcomes.get(request) ?? new Map<AnyMethod, Outcome>()
+    outcomes.set(method, outcome)
+    if (isAlone) {
+      this.#decide(outcomes, request, reply, done)
+      return
+    }
+    this.#outcomes.set(request, outcomes)
+    const fails = outcome === 'absent' ? this.#anonymous === undefined : outcome !== 'accepted'
+    if (this.#isAll && fails) this.#decide(outcomes, request, reply, done)
+    else this.#next(method, request, reply, done)
+  }
+
+  /** Leaves the decision to the next method; the last one decides. */
+  #next(method: AnyMethod, request: FastifyRequest, reply: FastifyReply, done: Done): void {
+    if (this.list.at(-1) === method) this.#decide(this.#outcomes.get(request)!, request, reply, done)
+    else done()
+  }
+
+  #decide(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest, reply: FastifyReply, done: Done): void {
+    const all = [...outcomes.values()]
+    const accepted = all.filter((outcome) => outcome === 'accepted').length
+    if (accepted === this.list.length || (accepted > 0 && !this.#isAll)) {
+      for (const method of this.list) method.remove(request, outcomes.get(method) === 'accepted')
+      done()
+      return
+    }
+    const refusals = all.filter((outcome) => typeof outcome === 'object')
+    if (refusals.length === 0 && accepted === 0 && this.#anonymous !== undefined) {
+      for (const method of this.list) method.remove(request, false)
+      request.consumer ??= this.#consumers.named(this.#anonymous) ?? consumerOf({ id: this.#anonymous })
+      done()
+      return
+    }
+    // An outage or a limit says more than that other credentials are wrong.
+    const [worst] = refusals.toSorted((a, b) => statusOf(b) - statusOf(a))
+    const { error, reason } = worst ?? this.#missing(outcomes, request)
+    request.refusalReason = reason
+    if (statusOf({ error }) === 401) {
+      const challenges = this.list.flatMap((method) => this.#challenge(method, outcomes.get(method)))
+      reply.header('www-authenticate', challenges.length === 1 ? challenges[0] : challenges)
+    }
+    done(error)
+  }
+
+  #challenge(method: AnyMethod, outcome: Outcome | undefined): string[] {
+    if (outcome === 'accepted') return []
+    const own = typeof outcome === 'object' ? outcome.challenge : undefined
+    return [own ?? method.challenge]
+  }
+
+  #missing(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest): Refusal {
+    const absent = this.list.filter((method) => outcomes.get(method) === 'absent')
+    return absent.length === 1 ? absent[0]!.refusal(null, request) : { error: new Missing(), reason: 'auth_missing' }
+  }
+}
+
+const uncounted = () => {}
+
+const statusOf = ({ error }: Pick<Refusal, 'error'>): number => (error as { statusCode?: number }).statusCode ?? 500
+
+const byRoute = new WeakMap<RouteOptions, Methods>()
+
+/** Adds a method to a route, unless it is in shadow mode: then it decides nothing. Returns the method's `onRequest` hook. */
+export function authenticateBy<C>(
+  method: Method<C>,
+  routeOptions: RouteOptions,
+  context: ConcernContext,
+  shadow: unknown
+): Hook {
+  if (shadow !== null) return new Methods(routeOptions, context).add(method)
+  const methods = byRoute.get(routeOptions) ?? new Methods(routeOptions, context)
+  byRoute.set(routeOptions, methods)
+  return methods.add(method)
+}

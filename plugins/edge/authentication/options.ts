@@ -1,0 +1,58 @@
+/** `edge.authentication`: its options. */
+import type { Static } from 'typebox'
+import { Count, Duration, defaultsOf, HeaderName, Names, orOff, strict } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
+
+const Failures = Type.Object(
+  {
+    max: Count('Failed attempts in the window.', { default: 100 }),
+    window: Duration('Length of the window.', { default: '1m' })
+  },
+  {
+    ...strict,
+    description:
+      'Limit of failed attempts by `keyAuth` and `basicAuth` for one client address (IPv6: a /64 network). Above it, credentials from the address get 429 until the window ends, valid ones, too.'
+  }
+)
+
+const Forwarded = (property: string) => Type.Optional(HeaderName(`Header with the consumer's ${property}.`))
+
+const Forward = Type.Object(
+  { id: Forwarded('id'), groups: Forwarded('groups'), tags: Forwarded('tags') },
+  {
+    ...strict,
+    description:
+      'Headers by which the service learns the consumer, whoever has authenticated it. Lists are joined by commas. Copies of these headers that clients send are removed, on every route that leads to the same service.'
+  }
+)
+
+export const Authentication = Type.Object(
+  {
+    require: Names(['all', 'any'], {
+      default: 'all',
+      description:
+        'With several of `keyAuth`, `basicAuth` and `jwt` on a route: `all` must accept the request, or `any` of them, tried in this order.'
+    }),
+    anonymous: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          'Consumer of requests without credentials, which are let in. Requests with wrong credentials are refused all the same.'
+      })
+    ),
+    failures: orOff(Failures, { default: {} }),
+    forward: Type.Optional(Forward)
+  },
+  { ...strict, description: 'Rules for the methods of authentication of a route, and what the service learns.' }
+)
+
+export type AuthenticationOptions = Static<typeof Authentication>
+
+/** Options of a route without `authentication`. */
+export const defaults: AuthenticationOptions = { require: 'all', failures: defaultsOf(Failures) }
+
+declare module '../../../config/schema.ts' {
+  interface EdgePolicy {
+    authentication?: AuthenticationOptions | false
+  }
+}

@@ -1,0 +1,117 @@
+/**
+ * Rules for a route's methods of authentication: whether all or any must accept a request, and the consumer of requests without
+ * credentials. The methods read them (authentication/methods.ts). This concern tells the service who the consumer is.
+ */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Checked } from '../../../../config/concern.ts'
+import { declaredConsumers } from '../../../../config/consumers.ts'
+import { pointer } from '../../../../config/faults.ts'
+import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
+import { didYouMean } from '../../../../config/nearest.ts'
+import { orOff } from '../../../../config/schema/kit.ts'
+import type { EdgePolicy } from '../../../../config/schema.ts'
+import { dropHeaders } from '../../../for-plugins.ts'
+import { authenticationReasons as reasons } from '../../authentication/methods.ts'
+import type { AuthenticationOptions } from '../../authentication/options.ts'
+import { Authentication } from '../../authentication/options.ts'
+import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import { edgeConcern } from '../../concern.ts'
+import type { Consumer } from '../../consumers/consumer.ts'
+import { isShadow } from '../../shadow.ts'
+
+/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+export const authenticationReasons = reasons
+
+export default edgeConcern({
+  name: 'authentication',
+  options: orOff(Authentication),
+  check: checkAuthentication,
+  checkAll: checkMethods,
+  async plugin(fastify) {
+    decorateUpstreamHeaders(fastify)
+    return ({ forward }, routeOptions) => {
+      const headers = Object.entries(forward ?? {}) as ['id' | 'groups' | 'tags', string][]
+      if (headers.length === 0) return null
+      dropHeaders(
+        routeOptions,
+        headers.map(([, header]) => header)
+      )
+      // After all `onRequest` hooks, since a plugin may set the consumer, too.
+      return { preParsing: tell(headers) }
+    }
+  }
+})
+
+/** Returns the hook that adds the headers of the consumer. */
+function tell(headers: readonly (readonly [property: 'id' | 'groups' | 'tags', header: string])[]) {
+  const known = new WeakMap<Consumer, readonly (readonly [header: string, value: string])[]>()
+  const valuesOf = (consumer: Consumer) =>
+    headers.flatMap(([property, header]) => {
+      const value = headerValue(consumer[property])
+      return value ? [[header, value] as const] : []
+    })
+  return (request: FastifyRequest, _reply: FastifyReply, _payload: unknown, done: () => void): void => {
+    const { consumer } = request
+    if (consumer !== null) {
+      let values = known.get(consumer)
+      if (values === undefined) {
+        values = valuesOf(consumer)
+        known.set(consumer, values)
+      }
+      for (const [header, value] of values) addUpstreamHeader(request, header, value)
+    }
+    done()
+  }
+}
+
+function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: string, checked: Checked): void {
+  const { data, report } = checked
+  if (!report.sound(at)) return
+  const taken = new Map<string, string>()
+  for (const [property, header] of Object.entries(forward ?? {})) {
+    const place = pointer(at, 'forward', property)
+    const other = taken.get(canonicalName(header))
+    if (isGatewayHeader(header)) report.fault(place, `"${header}" is set by the gateway itself; choose another name`)
+    else if (other !== undefined) report.fault(place, `"${header}" already carries the ${other}`)
+    taken.set(canonicalName(header), property)
+  }
+  if (anonymous === undefined || !report.sound('/consumers')) return
+  const names = declaredConsumers(data).map(({ name }) => name)
+  if (names.length === 0 || names.includes(anonymous)) return
+  report.warn(
+    `${at}/anonymous`,
+    `no consumer "${anonymous}" is declared, so it has no groups${didYouMean(anonymous, names)}`
+  )
+}
+
+const methods = ['keyAuth', 'basicAuth', 'introspection', 'jwt']
+
+/** Checks the methods that are in force together on a route. */
+function checkMethods({ data, report }: Checked): void {
+  if (!report.usable('/routes') || !report.usable('/edge')) return
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index, 'edge')
+    if (!report.usable(at)) return
+    const { edge: own = {} } = route
+    const policy: EdgePolicy = { ...data.edge, ...own }
+    const { authentication } = policy
+    const place = own.authentication === undefined ? at : `${at}/authentication`
+    const on = methods.filter((name) => {
+      const options: unknown = Reflect.get(policy, name)
+      return options && !isShadow(options)
+    })
+    if (!on.every((name) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))) return
+    if (on.length === 0 && authentication && authentication.anonymous !== undefined && own.authentication) {
+      report.warn(`${place}/anonymous`, `has no effect without ${methods.join(', ')}`)
+    }
+    if (on.length < 2 || (authentication && authentication.require === 'any')) return
+    const inHeader = on.filter((name) => name !== 'keyAuth')
+    if (inHeader.length > 1) {
+      const what = `${inHeader.join(' and ')} need the Authorization header each, so no request can satisfy all`
+      report.fault(place, `${what}; set authentication: { require: any }`, 'key')
+    } else if (!authentication) {
+      const what = `each request needs all of ${on.join(', ')}; write authentication: { require: all } if so, or any`
+      report.warn(place, what, 'key')
+    }
+  })
+}

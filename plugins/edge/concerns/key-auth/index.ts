@@ -1,0 +1,95 @@
+/** Authentication by API keys of declared consumers. Only hashes of keys are stored. */
+import { hash } from 'node:crypto'
+import { createError } from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
+import { orOff } from '../../../../config/schema/kit.ts'
+import {
+  cookieValues,
+  headerValues,
+  queryValues,
+  removeCookie,
+  removeHeader,
+  removeQuery
+} from '../../authentication/credentials.ts'
+import type { Method } from '../../authentication/methods.ts'
+import { authenticateBy } from '../../authentication/methods.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
+import type { ConcernContext } from '../../concern.ts'
+import { edgeConcern } from '../../concern.ts'
+import { hashKeyCommand } from './hash-key.ts'
+import type { KeyAuthOptions, StoredKey } from './options.ts'
+import { checkKeyAuth, credentials, digestOf, KeyAuth } from './options.ts'
+
+const KeyMissing = createError('JW_KEY_MISSING', 'An API key is required', 401)
+const KeyInvalid = createError('JW_KEY_INVALID', 'The API key is not valid', 401)
+
+/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+export const keyReasons = ['key_missing', 'key_repeated', 'key_unknown', 'key_expired'] as const
+
+class Refused extends KeyInvalid {
+  readonly reason: (typeof keyReasons)[number]
+
+  constructor(reason: (typeof keyReasons)[number]) {
+    super()
+    this.reason = reason
+  }
+}
+
+export default edgeConcern({
+  name: 'keyAuth',
+  options: orOff(KeyAuth),
+  provides: ['consumer'],
+  credentials,
+  aliases: { apiKeyAuth: 'write keyAuth: { header: x-api-key }, and the keys under consumers[].keyAuth' },
+  innerAliases: { keyNames: 'write the name under header, query or cookie' },
+  commands: [hashKeyCommand],
+  check: checkKeyAuth,
+  async plugin(fastify, context) {
+    decorateUpstreamHeaders(fastify)
+    return (options, route, shadow) => ({
+      onRequest: authenticateBy(keyMethod(options, context), route, context, shadow)
+    })
+  }
+})
+
+function keyMethod(
+  { header, query, cookie, realm, hideCredentials }: KeyAuthOptions,
+  { consumers, clock }: ConcernContext
+): Method<readonly string[]> {
+  return {
+    // No scheme is registered for API keys; this is Kong's.
+    challenge: `Key realm="${realm}"`,
+    limitsFailures: true,
+    find(request) {
+      const found = [
+        ...(header === false ? [] : headerValues(request, header)),
+        ...(query === undefined ? [] : queryValues(request, query)),
+        ...(cookie === undefined ? [] : cookieValues(request, cookie))
+      ]
+      return found.length === 0 ? null : found
+    },
+    verify(found: readonly string[], request: FastifyRequest) {
+      // With several keys, gateway and service could each take another one.
+      if (found.length > 1) throw new Refused('key_repeated')
+      // A search by digest needs no comparison in constant time: nobody can choose keys by parts of their digests.
+      const digest = hash('sha256', found[0]!)
+      const owner = consumers.find('keyAuth', digest)
+      if (owner === undefined) throw new Refused('key_unknown')
+      const { expires } = [owner.value as StoredKey | readonly StoredKey[]]
+        .flat()
+        .find((key) => digestOf(key) === digest)!
+      if (expires !== undefined && clock.date() >= Date.parse(expires)) throw new Refused('key_expired')
+      request.consumer = owner.consumer
+    },
+    refusal: (error) =>
+      error === null
+        ? { error: new KeyMissing(), reason: 'key_missing' }
+        : { error: error as Error, reason: error instanceof Refused ? error.reason : null },
+    remove(request, isVerified) {
+      if (isVerified && !hideCredentials) return
+      if (header !== false) removeHeader(request, header)
+      if (query !== undefined) removeQuery(request, query)
+      if (cookie !== undefined) removeCookie(request, cookie)
+    }
+  }
+}
