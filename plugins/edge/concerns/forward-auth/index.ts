@@ -47,6 +47,8 @@ export default edgeConcern({
     failureModeAllow: 'write onFailure: allow'
   },
   check: checkForwardAuth,
+  // A service is scripted in tests, a URL is not.
+  isolate: (options) => options.url === undefined && options,
   credentials: {
     schema: Type.String({ minLength: 1, description: 'Value of the header that `edge.forwardAuth.consumer` names.' }),
     ids: (value) => [[value as string, '']]

@@ -35,6 +35,8 @@ export default edgeConcern({
   options: orOff(Introspection),
   provides: ['consumer'],
   credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
+  // A service is scripted in tests, a URL is not.
+  isolate: (options) => options.url === undefined && options,
   check(options, at, checked) {
     checkAuthServer(options, at, checked)
     const headers = Object.entries(options.forward ?? {})
