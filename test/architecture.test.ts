@@ -310,8 +310,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       ['bodyTimeout', 'requestId', 'rateLimit', 'metrics']
     ]
   ]
-  // Words of JavaScript: `Function.call`, `AggregateError.errors`.
-  const ofLanguage = ['call', 'errors']
+  // Words of JavaScript: `Function.call`, `AggregateError.errors`. A header of HTTP.
+  const ofLanguage = ['call', 'errors', 'authorization']
   for (const [name, isIn, words, ofPlace] of places) {
     const others = [...ofLanguage, ...ofPlace]
     const found = [...sources]

@@ -86,6 +86,8 @@ export interface Example {
   readonly consumer: Consumer | null
   /** Claims of the token. */
   readonly user: unknown
+  /** Readings of paths, `listen.paths`. */
+  readonly paths: Config['listen']['paths']
   /** Milliseconds since 1970. */
   readonly date: number
 }

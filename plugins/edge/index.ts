@@ -7,6 +7,7 @@ import type { EdgeConcern } from './concern.ts'
 import { globalConcern } from './concern.ts'
 import acl from './concerns/acl/index.ts'
 import authentication from './concerns/authentication/index.ts'
+import authorization from './concerns/authorization/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
@@ -58,8 +59,9 @@ export const concerns: readonly EdgeConcern[] = [
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // as JWT
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods
-  acl, // after authentication: it needs the consumer
   authentication, // after the methods: tells the service who the consumer is
+  acl, // after authentication: it needs the consumer
+  authorization, // as acl
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body

@@ -75,7 +75,9 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
   const named = consumer === undefined ? null : { groups: [], tags: [], edge: {}, id: consumer }
   const declared = consumer !== undefined && gateway.hasDecorator('consumers') && gateway.consumers.named(consumer)
   const caller = { ip, consumer: declared || named, trusted: false }
-  const example = { method, target: path, headers, ip, consumer: caller.consumer, user: claims, date: Date.now() }
+  const { paths } = config.listen
+  const sent = { method, target: path, headers, ip, paths }
+  const example = { ...sent, consumer: caller.consumer, user: claims, date: Date.now() }
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
     const shown = { edge: own.edge, match }

@@ -3,16 +3,16 @@
  * WebSocket handshakes.
  */
 import createError from '@fastify/error'
-import type { FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { Mode, Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
-import { AddressSet, parseAddress, parseRange } from '../../../address-ranges.ts'
+import { AddressSet, parseAddress } from '../../../address-ranges.ts'
 import { edgeConcern } from '../../concern.ts'
 import { NotFound } from '../../errors.ts'
-import { byListener } from '../../protocol/peers.ts'
+import type { RequestAddress } from '../../protocol/address-list.ts'
+import { AddressList, addressReader, checkedRanges, unix } from '../../protocol/address-list.ts'
 import { AddressFile, readRanges } from './address-file.ts'
 
 const Ranges = (description: string) => Type.Optional(Type.Array(Text, { minItems: 1, description }))
@@ -55,7 +55,6 @@ const Refused = createError('JW_ADDRESS_DENIED', 'Requests from this address are
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const ipReasons = ['ip_denied', 'ip_not_allowed', 'ip_unknown'] as const
 
-const unix = 'unix'
 const advice = 'write ipFilter: { allow: […], deny: […] }'
 
 export default edgeConcern({
@@ -73,8 +72,15 @@ export default edgeConcern({
       ...(denyFile !== undefined && { denyFile: absolute(denyFile) })
     }
   },
+  explain(options, { ip }) {
+    const address = parseAddress(ip)
+    // The address of the connection is not known.
+    if (options.by === 'peer' || address === null) return null
+    const fileOf = (file: string) => ({ addresses: new AddressSet(readRanges(file)) })
+    const reason = judgeOf(options, fileOf)(address)
+    return reason === null ? `allows ${ip}` : `refuses ${ip}: ${reason}`
+  },
   async plugin(_fastify, { config, stores, log }) {
-    const isUnixOf = byListener(config, ({ path }) => path !== undefined)
     const fileOf = (file: string): AddressFile =>
       stores.claim(
         'jingwei.address-file',
@@ -83,25 +89,12 @@ export default edgeConcern({
         (opened) => opened.close()
       )
     return (options) => {
-      const { by, status } = options
-      const allow = listOf(options.allow, options.allowFile, fileOf)
-      const deny = listOf(options.deny, options.denyFile, fileOf)
-      const reasonFor = (request: FastifyRequest): (typeof ipReasons)[number] | null => {
-        const { remoteAddress } = request.raw.socket
-        // The address on arrival: later, the connection may be closed and its address unknown.
-        const text = by === 'peer' ? remoteAddress : request.callerIp || request.ip
-        if (text === undefined && isUnixOf(request.raw)) {
-          if (deny?.hasUnix) return 'ip_denied'
-          return allow === null || allow.hasUnix ? null : 'ip_not_allowed'
-        }
-        const address = parseAddress(text ?? '')
-        if (address === null) return 'ip_unknown'
-        if (deny?.has(address)) return 'ip_denied'
-        return allow === null || allow.has(address) ? null : 'ip_not_allowed'
-      }
+      const addressOf = addressReader(config, options.by)
+      const judge = judgeOf(options, fileOf)
+      const { status } = options
       return {
         onRequest(request, _reply, done) {
-          const reason = reasonFor(request)
+          const reason = judge(addressOf(request))
           if (reason === null) return done()
           request.refusalReason = reason
           done(status === 404 ? new NotFound() : Object.assign(new Refused(), { statusCode: status }))
@@ -111,24 +104,27 @@ export default edgeConcern({
   }
 })
 
-/** Addresses of `allow` or `deny`, from the configuration and from a file. */
-interface List {
-  readonly hasUnix: boolean
-  has(address: number | bigint): boolean
+type FileOf = (file: string) => { readonly addresses: AddressSet }
+type Judge = (address: RequestAddress) => (typeof ipReasons)[number] | null
+
+/** Returns the function that returns why an address is refused, or null. */
+function judgeOf(options: Options, fileOf: FileOf): Judge {
+  const isAllowed = testOf(options.allow, options.allowFile, fileOf)
+  const isDenied = testOf(options.deny, options.denyFile, fileOf)
+  return (address) => {
+    if (address === null) return 'ip_unknown'
+    if (isDenied?.(address)) return 'ip_denied'
+    return isAllowed === null || isAllowed(address) ? null : 'ip_not_allowed'
+  }
 }
 
-function listOf(
-  texts: readonly string[] | undefined,
-  path: string | undefined,
-  fileOf: (file: string) => AddressFile
-): List | null {
+/** Returns the test for addresses of `allow` or `deny`, from the configuration and from a file; null without both. */
+function testOf(texts: readonly string[] | undefined, path: string | undefined, fileOf: FileOf) {
   if (texts === undefined && path === undefined) return null
-  const own = new AddressSet((texts ?? []).filter((text) => text !== unix).map(parseRange))
+  const own = new AddressList(texts ?? [])
   const file = path === undefined ? null : fileOf(path)
-  return {
-    hasUnix: texts?.includes(unix) ?? false,
-    has: (address) => own.has(address) || (file?.addresses.has(address) ?? false)
-  }
+  return (address: Exclude<RequestAddress, null>) =>
+    own.has(address) || (address !== unix && (file?.addresses.has(address) ?? false))
 }
 
 function check(options: Options, at: string, { report, absolute }: Checked): void {
@@ -144,18 +140,8 @@ function check(options: Options, at: string, { report, absolute }: Checked): voi
       report.fault(pointer(at, key), (error as Error).message)
     }
   }
-  const ranges = (key: 'allow' | 'deny') =>
-    (options[key] ?? []).flatMap((text, index) => {
-      if (text === unix) return []
-      try {
-        return { ...parseRange(text), at: pointer(at, key, index), text }
-      } catch (error) {
-        report.fault(pointer(at, key, index), (error as Error).message)
-        return []
-      }
-    })
-  const denied = new AddressSet(ranges('deny'))
-  for (const { at, text, ...range } of ranges('allow')) {
-    if (denied.covers(range)) report.fault(at, `"deny" has all addresses of "${text}", so nothing is allowed by it`)
+  const denied = new AddressSet(checkedRanges(deny ?? [], `${at}/deny`, report))
+  for (const { at: place, text, ...range } of checkedRanges(allow ?? [], `${at}/allow`, report)) {
+    if (denied.covers(range)) report.fault(place, `"deny" has all addresses of "${text}", so nothing is allowed by it`)
   }
 }
