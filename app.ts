@@ -13,6 +13,7 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
+import type { PathPattern } from './config/path-pattern.ts'
 import type { Config } from './config/schema.ts'
 import type { Clock } from './plugins/clock.ts'
 import { CLOCK } from './plugins/clock.ts'
@@ -27,7 +28,7 @@ import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
 import errors from './plugins/edge/errors.ts'
 import { refuseMissedRoutes } from './plugins/edge/missed-routes.ts'
 import { gatewayOptions, serverOptions as optionsOf, socketOptions } from './plugins/edge/protocol/listener.ts'
-import { byListener } from './plugins/edge/protocol/peers.ts'
+import { byListener, Peers } from './plugins/edge/protocol/peers.ts'
 import { protect } from './plugins/edge/protocol/protection.ts'
 import requestTarget from './plugins/edge/protocol/request-target.ts'
 import { targetPath } from './plugins/edge/protocol/target-path.ts'
@@ -43,7 +44,7 @@ import { exit, run } from './plugins/operations/cli.ts'
 import { logCloseFailure } from './plugins/operations/close-failure.ts'
 import type { Stop } from './plugins/operations/drain.ts'
 import { createShutdown, handleSignals } from './plugins/operations/drain.ts'
-import type { ExplainQuery } from './plugins/operations/explain.ts'
+import type { Explainer, ExplainQuery } from './plugins/operations/explain.ts'
 import { explain, explainText, probedListener, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
 import type { Host } from './plugins/operations/host.ts'
 import operations from './plugins/operations/index.ts'
@@ -114,12 +115,12 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
     await admin.register(metricsRoutes, { gateway: fastify })
     const about = { gateway: fastify, config, targetPath }
     // Created with the first request to explain, since it registers all routes once more.
-    let probe: FastifyInstance | undefined
+    let probing: Probing | undefined
     const explainer = (query: ExplainQuery) => {
-      probe ??= createProbe(config, fastify)
-      return explain({ ...about, probe }, query)
+      probing ??= createProbe(config, fastify)
+      return explain({ ...about, ...probing }, query)
     }
-    fastify.addHook('onClose', async () => probe?.close())
+    fastify.addHook('onClose', async () => probing?.probe.close())
     await admin.register(adminRoutes, {
       gateway: fastify,
       config,
@@ -137,28 +138,35 @@ function assertLoaded(caller: string, options: Partial<Config> | undefined | nul
   throw new TypeError(`${caller}: expected ${expected}, found ${kindOf(options)}`)
 }
 
+type Probing = Pick<Explainer, 'probe' | 'patterns'>
+
 /** Creates a server that routes like the gateway but responds with the name of the route; `explain` sends requests to it. */
-function createProbe(config: Config, gateway: FastifyInstance): FastifyInstance {
+function createProbe(config: Config, gateway: FastifyInstance): Probing {
   // `inject` resolves dot segments of a URL, so a header carries the unchanged request target.
   const rewriteUrl = (request: { headers: IncomingHttpHeaders }) => {
     markListener(request, String(request.headers[probedListener]))
     return String(request.headers[probedTarget])
   }
+  const patterns: PathPattern[] = []
   const probe = Fastify({ ...gatewayOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
   probe.addHook('onRoute', (options) => {
-    const name = options.config?.route?.name
-    if (name !== undefined) options.handler = async () => ({ route: name })
+    const { route, matchedPath } = options.config ?? {}
+    if (route === undefined || matchedPath === undefined) return
+    const pattern = patterns.push(matchedPath) - 1
+    options.handler = async () => ({ route: route.name, pattern })
   })
   probe.decorate(
     'listenerOf',
     byListener(config, ({ name }) => name)
   )
   probe.decorate('meter', gateway.meter)
+  const peers = new Peers(config)
+  probe.decorate('clientAddressOf', (request) => peers.addressOf(request))
   probe.register(errors)
   probe.register(requestTarget, config)
   probe.register(fp((fastify: FastifyInstance) => proxyRoutes(fastify, config)))
   probe.register(async (fastify: FastifyInstance) => probeOwnRoutes(fastify, gateway))
-  return probe
+  return { probe, patterns }
 }
 
 /**
@@ -255,14 +263,14 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
   const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
-    const probe = createProbe(config, gateway)
-    gateway.addHook('onClose', () => probe.close())
+    const probing = createProbe(config, gateway)
+    gateway.addHook('onClose', () => probing.probe.close())
     // After that time, the explanation tells which services have no instances yet.
     await gateway.mesh
       .start({ attend: false })
       .ready({ timeout: registryMs })
       .catch(() => {})
-    return explainText(await explain({ probe, gateway, config, targetPath }, query))
+    return explainText(await explain({ ...probing, gateway, config, targetPath }, query))
   } finally {
     await gateway.close()
   }

@@ -4,17 +4,18 @@
  * need no warning.
  */
 import type { Steps } from '../plugins/time-slices.ts'
+import { checkOverlaps } from './check-overlaps.ts'
 import type { Checked } from './concern.ts'
 import { pointer } from './faults.ts'
 import { areSound } from './listeners.ts'
 import type { PathPattern } from './path-pattern.ts'
-import { pathPatterns } from './path-pattern.ts'
+import { pathPatterns, pathsOf } from './path-pattern.ts'
 import type { PathReadings, ReadPath } from './path-reading.ts'
 import { fold } from './path-reading.ts'
-import { Protections } from './protection.ts'
+import { Protection, Protections } from './protection.ts'
 import type { RouteTable } from './route-table.ts'
-import { methodsOf } from './route-table.ts'
 import type { RouteTables } from './route-tables.ts'
+import { readPathOf, sampleOf, sampleRequest } from './sample-request.ts'
 import type { Written } from './schema.ts'
 import { writtenTargets } from './targets.ts'
 
@@ -35,31 +36,33 @@ export function* checkReadings(checked: Checked, tables: RouteTables<number>): S
   const paths = areSound(checked, 'paths') ? data.listen.paths : null
   if (paths === null || !report.sound('/edge')) return
   const protections = new Protections(keys)
-  const namesOf: NamesOf = ({ edge, config, plugins }) =>
+  const protection = new Protection<Route>(({ edge, config, plugins }) =>
     protections.namesOf({ edge: { ...data.edge, ...edge }, config, plugins })
+  )
   const servicesOf = (index: number) =>
     writtenTargets(pointer('/routes', index), data.routes[index]!, report).flatMap(({ services }) => services)
   // If all routes have the same concerns, none can lack any.
   const kinds = new Set<string>()
   for (const route of data.routes) {
     yield
-    kinds.add(route === null ? '' : namesOf(route).join())
+    kinds.add(route === null ? '' : protection.namesOf(route).join())
   }
+  yield* checkOverlaps(checked, tables, servicesOf, kinds.size < 2 ? null : protection)
   if (kinds.size < 2) return
-  yield* checkTwins(checked, namesOf)
+  yield* checkTwins(checked, protection)
   for (const [index, route] of data.routes.entries()) {
     yield
     const at = pointer('/routes', index)
-    if (!report.sound(at) || namesOf(route).length === 0) continue
+    if (!report.sound(at) || protection.namesOf(route).length === 0) continue
     const each = pathPatterns(route.match.path).flatMap((pattern) =>
       tables.with(route.match).map((table) => ({ pattern, table }))
     )
     const services = new Set(servicesOf(index))
     const sharesService: SharesService = (other) => servicesOf(other).some((service) => services.has(service))
-    const open = exposedOnOtherListener(route, tables, data, namesOf, sharesService)
+    const open = exposedOnOtherListener(route, tables, data, protection, sharesService)
     if (open !== null) report.warn(`${at}/match/listeners`, open)
     for (const { pattern, table } of each) {
-      const warning = exposed(route, pattern, paths, table, data, namesOf, sharesService)
+      const warning = exposed(route, pattern, paths, table, data, protection, sharesService)
       if (warning === null) continue
       report.warn(`${at}/match/path`, warning)
       break
@@ -74,19 +77,17 @@ function exposed(
   paths: PathReadings,
   table: RouteTable<number>,
   data: Written,
-  namesOf: NamesOf,
+  protection: Protection<Route>,
   sharesService: SharesService
 ): string | null {
   const segments = sampleOf(pattern)
   if (segments === null) return null
-  const host = (route.match.hosts?.[0] ?? '').replace(/^\*\./, 'x.')
-  const [method = 'GET'] = methodsOf(route.match)
   for (const { path, by, guard, sameService } of spellings(segments, pattern, paths)) {
-    const found = table.find({ method, host, path, headers: route.match.headers ?? {} })
+    const found = table.find(sampleRequest(route.match, path))
     const other = found === null || found.ambiguous ? undefined : data.routes[found.value]
     if (other === undefined || other === route) continue
     if (sameService && !sharesService(found!.value)) continue
-    const missing = lacks(other, route, namesOf)
+    const missing = protection.lacks(other, route)
     if (missing.length === 0) continue
     const text = `/${path.segments.join('/')}${path.trailingSlash ? '/' : ''}`
     const reached = `as this path, but the gateway sends it to the route "${other.name}" without ${missing.join(', ')}`
@@ -104,24 +105,21 @@ function exposedOnOtherListener(
   route: Route,
   tables: RouteTables<number>,
   data: Written,
-  namesOf: NamesOf,
+  protection: Protection<Route>,
   sharesService: SharesService
 ): string | null {
-  const { hosts, headers = {}, listeners, path } = route.match
+  const { listeners, path } = route.match
   if (listeners === undefined) return null
-  const host = (hosts?.[0] ?? '').replace(/^\*\./, 'x.')
-  const [method = 'GET'] = methodsOf(route.match)
   const others = data.listeners.filter(({ name, redirect }) => !listeners.includes(name) && redirect === undefined)
   for (const pattern of pathPatterns(path)) {
     const segments = sampleOf(pattern)
     if (segments === null) continue
-    const { trailingSlash } = pattern
-    const read: ReadPath = { segments, trailingSlash, others: [], latin1: false, plain: null }
+    const request = sampleRequest(route.match, readPathOf(segments, pattern.trailingSlash))
     for (const { name } of others) {
-      const found = tables.of(name).find({ method, host, path: read, headers })
+      const found = tables.of(name).find(request)
       const other = found === null ? undefined : data.routes[found.value]
       if (other === undefined || !sharesService(found!.value)) continue
-      const missing = lacks(other, route, namesOf)
+      const missing = protection.lacks(other, route)
       if (missing.length === 0) continue
       const reached = `on the listener "${name}" the route "${other.name}" forwards this path to the same service`
       return `${reached} without ${missing.join(', ')}; restrict "${other.name}" by match.listeners, or change its service`
@@ -130,21 +128,10 @@ function exposedOnOtherListener(
   return null
 }
 
-function sampleOf({ parts, end }: PathPattern): string[] | null {
-  const segments: string[] = []
-  for (const part of parts) {
-    if (part.kind === 'regex') return null
-    segments.push(part.kind === 'text' ? part.text : 'x')
-  }
-  return end === 'below' ? [...segments, 'x'] : segments
-}
-
 function spellings(segments: readonly string[], { end, trailingSlash }: PathPattern, paths: PathReadings): Spelling[] {
   const last = segments.at(-1)
   if (last === undefined) return []
-  const path = (changed: readonly string[], slash = trailingSlash): ReadPath => {
-    return { segments: changed, trailingSlash: slash, others: [], latin1: false, plain: null }
-  }
+  const path = (changed: readonly string[], slash = trailingSlash) => readPathOf(changed, slash)
   const upper = segments.map((segment) => segment.toUpperCase())
   const all: (Spelling | false)[] = [
     paths.case === 'distinct' && {
@@ -177,37 +164,29 @@ function spellings(segments: readonly string[], { end, trailingSlash }: PathPatt
 }
 
 /** Warns of two routes whose paths differ only in details that common servers ignore. */
-function* checkTwins({ data, report }: Checked, namesOf: NamesOf): Steps<void> {
-  const known = new Map<string, { route: Route; at: string }>()
+function* checkTwins({ data, report }: Checked, protection: Protection<Route>): Steps<void> {
+  const known = new Map<string, Route>()
   for (const [index, route] of data.routes.entries()) {
     yield
     const at = pointer('/routes', index)
     if (!report.sound(at)) continue
-    const { path, hosts, headers, methods, listeners } = route.match
-    const text = typeof path === 'string' ? path : path.exact
-    const folded = text.split('/').map((segment) => fold(segment, { case: true, dot: true }))
-    const key = JSON.stringify([folded, typeof path, hosts, headers, methods, listeners])
-    const twin = known.get(key)
-    if (twin === undefined) {
-      known.set(key, { route, at })
-      continue
+    const { path, ...conditions } = route.match
+    for (const each of pathsOf(path)) {
+      const text = typeof each === 'string' ? each : each.exact
+      const folded = text.split('/').map((segment) => fold(segment, { case: true, dot: true }))
+      const key = JSON.stringify([folded, typeof each, conditions])
+      const other = known.get(key)
+      if (other === undefined || other === route) {
+        known.set(key, route)
+        continue
+      }
+      const missing = [...protection.lacks(other, route), ...protection.lacks(route, other)]
+      if (missing.length === 0) continue
+      const what = `some services do not distinguish this path from that of route "${other.name}", and only one of the two has`
+      report.warn(`${at}/match/path`, `${what} ${missing.join(', ')}`)
     }
-    const { route: other } = twin
-    const missing = [...lacks(other, route, namesOf), ...lacks(route, other, namesOf)]
-    if (missing.length === 0) continue
-    const what = `some services do not distinguish this path from that of route "${other.name}", and only one of the two has`
-    report.warn(`${at}/match/path`, `${what} ${missing.join(', ')}`)
   }
 }
 
 /** A function that returns whether a route calls a service that the route with this index calls, too. */
 type SharesService = (other: number) => boolean
-
-/** A function that returns the names of the concerns that protect a route. */
-type NamesOf = (route: Route) => string[]
-
-/** Returns the protecting concerns that `route` has and `other` lacks. */
-function lacks(other: Route, route: Route, namesOf: NamesOf): string[] {
-  const has = new Set(namesOf(other))
-  return namesOf(route).filter((name) => !has.has(name))
-}

@@ -1,18 +1,16 @@
 /** Checks routes: their match, their service, their path, and conflicts between routes. */
-import FindMyWay from 'find-my-way'
 import type { Steps } from '../plugins/time-slices.ts'
+import { checkConditions } from './check-conditions.ts'
 import { checkHttpProxy } from './check-http-proxy.ts'
+import { checkPaths } from './check-paths.ts'
 import { checkReadings } from './check-readings.ts'
 import { checkCompose, checkComposedRoute } from './compose/check.ts'
 import type { Checked } from './concern.ts'
-import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
-import { writtenHostKey } from './host-name.ts'
 import { areSound } from './listeners.ts'
 import { didYouMean } from './nearest.ts'
-import { isPattern, pathPatterns } from './path-pattern.ts'
+import { pathPatterns } from './path-pattern.ts'
 import { Protections } from './protection.ts'
-import { costFault } from './regex-cost.ts'
 import { methodsOf } from './route-table.ts'
 import { RouteTables } from './route-tables.ts'
 import type { Written } from './schema.ts'
@@ -36,7 +34,8 @@ export function* checkRoutes(checked: Checked): Steps<void> {
       }
     }
     checkTarget(at, route, checked)
-    checkPath(at, route, checked)
+    checkPaths(at, route, checked)
+    checkConditions(at, route, checked)
     checkListeners(at, route, checked)
     checkHttpProxy(at, route, checked)
     checkCompose(at, route, checked)
@@ -112,76 +111,6 @@ function checkListeners(at: string, { match }: Route, { data, report }: Checked)
   })
 }
 
-function pathOf({ match: { path } }: Route): { text: string; exact: boolean } {
-  return typeof path === 'string' ? { text: path, exact: false } : { text: path.exact, exact: true }
-}
-
-function checkPath(at: string, route: Route, { report }: Checked): void {
-  if (!report.usable(`${at}/match`) || !report.sound(`${at}/match/path`)) return
-  const { text, exact } = pathOf(route)
-  const place = exact ? `${at}/match/path/exact` : `${at}/match/path`
-  const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\]/.exec(text) ?? []
-  const hint = parameterHint(text)
-  if (ambiguous !== undefined) {
-    const paths = 'paths are matched after decoding, without dot segments, empty segments, path parameters and queries'
-    report.fault(place, `a match path must not contain "${ambiguous}": ${paths}`)
-  } else if (hint !== undefined) report.fault(place, hint)
-  if (exact && text.includes('*')) report.fault(place, 'an exact path cannot contain "*"')
-  else if (!exact && isPattern(text)) checkPattern(place, text, report)
-  if (report.usable(`${at}/match/hosts`))
-    route.match.hosts?.forEach((host, index) => {
-      const place = pointer(at, 'match', 'hosts', index)
-      if (report.usable(place) && writtenHostKey(host) === null) report.fault(place, `"${host}" is not a host name`)
-    })
-  const { strip, rewrite } = route.path ?? {}
-  const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#;\\]|%(?![\da-f]{2})/i.exec(rewrite?.prefix ?? '') ?? []
-  if (unsent !== undefined && report.sound(`${at}/path/rewrite`)) {
-    report.fault(`${at}/path/rewrite/prefix`, `a prefix must not contain "${unsent}": it is a plain path`)
-  }
-  if (!report.sound(`${at}/path`) || (strip === undefined && rewrite === undefined)) return
-  const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
-  if (strip !== undefined && rewrite !== undefined) {
-    report.fault(`${at}/path/rewrite`, 'a path is either stripped or rewritten, not both', 'key')
-  } else if (!exact && isPattern(text)) {
-    const plain =
-      text.endsWith('/*') && !isPattern(text.slice(0, -2)) ? `; write match.path: ${text.slice(0, -2) || '/'}` : ''
-    report.fault(key, `"${text}" is a pattern; only a plain prefix can be removed or replaced${plain}`, 'key')
-  } else if (strip !== undefined) {
-    const prefix = strip.replace(/\/+$/, '')
-    if (text === prefix || text.startsWith(`${prefix}/`)) return
-    report.fault(key, `"${strip}" is not a prefix of "${text}" that ends at a segment boundary`)
-  }
-}
-
-/** Reports a pattern that the router rejects, or whose matching can take more than linear time. */
-function checkPattern(place: string, text: string, report: Report): void {
-  if (/\*./.test(text.replace(/\([^)]*\)/g, ''))) {
-    const prefix = text.replace(/\/?\*.*$/, '') || '/'
-    const meant = `"${prefix}" matches it and all paths below, "${prefix.replace(/\/$/, '')}/*" only those below`
-    report.fault(place, `"*" is allowed only at the end of a path: ${meant}`)
-    return
-  }
-  try {
-    FindMyWay().on('GET', text, () => {})
-    for (const { parts } of pathPatterns(text)) {
-      for (const part of parts) {
-        const fault = part.kind === 'regex' ? costFault(part.pieces) : null
-        if (fault !== null) throw new Error(fault)
-      }
-    }
-  } catch (error) {
-    report.fault(place, `invalid pattern: ${(error as Error).message}`)
-  }
-}
-
-/** Returns advice for a parameter in the syntax of other gateways, `{id}`; undefined if the path has none. */
-function parameterHint(text: string): string | undefined {
-  const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
-  return found === undefined
-    ? undefined
-    : `"${found}" would be matched literally; write a parameter as ":${name || 'id'}"`
-}
-
 /** Reports routes that match the same requests. Returns the route tables. */
 function* checkConflicts(checked: Checked): Steps<RouteTables<number>> {
   const { data, keys, report } = checked
@@ -195,25 +124,24 @@ function* checkConflicts(checked: Checked): Steps<RouteTables<number>> {
     yield
     const at = pointer('/routes', index)
     if (!report.usable(at) || !report.sound(`${at}/match`) || route.match === undefined) continue
-    const { match } = route
-    let other: number | undefined
-    for (const pattern of pathPatterns(match.path)) {
-      const conflict = tables.add({
-        match,
-        pattern,
-        answersPreflights: false,
-        protection: protections.of(edgeOf(route)),
-        value: index
-      })
-      other ??= conflict
-    }
-    const found = other === undefined ? undefined : data.routes[other]
+    const { match, priority } = route
+    const protection = protections.of(edgeOf(route))
+    const conflicts = pathPatterns(match.path).flatMap((pattern) => {
+      const other = tables.add({ match, pattern, priority, answersPreflights: false, protection, value: index })
+      return other === undefined ? [] : { other, text: pattern.text }
+    })
+    const [conflict] = conflicts
+    const found = conflict && data.routes[conflict.other]
     if (found === undefined) continue
-    const where = report.where(pointer('/routes', other ?? 0))
+    if (found === route) {
+      report.fault(`${at}/match/path`, `two of these paths match the same requests: ${conflict!.text}`)
+      continue
+    }
+    const where = report.where(pointer('/routes', conflict!.other))
     const taken = new Set(methodsOf(found.match))
     const methods = methodsOf(match).filter((method) => taken.has(method))
     const what = `routes "${found.name}" (${where}) and "${route.name}" match the same requests`
-    report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${pathOf(route).text}`)
+    report.fault(`${at}/match`, `${what}: ${methods.join(', ')} ${conflict!.text}`)
   }
   return tables
 }

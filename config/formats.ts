@@ -8,8 +8,9 @@ function isAuthority(text: string): boolean {
   return hostname !== '' && host.toLowerCase() === text.toLowerCase()
 }
 
-function isPeer(text: string): boolean {
-  if (text === 'unix') return true
+const isPeer = (text: string) => text === 'unix' || isRange(text)
+
+function isRange(text: string): boolean {
   const [address = '', bits, ...rest] = text.split('/')
   const version = isIP(address)
   if (version === 0 || rest.length > 0) return false
@@ -20,4 +21,4 @@ function isUrl(text: string): boolean {
   return URL.canParse(text) && new URL(text).hostname !== ''
 }
 
-export const formats = { url: isUrl, authority: isAuthority, peer: isPeer } as const
+export const formats = { url: isUrl, authority: isAuthority, peer: isPeer, range: isRange } as const

@@ -17,6 +17,8 @@ export type Part =
     }
 
 export interface PathPattern {
+  /** The path as written in the file. In an exact path, colons are doubled, which stands for literal colons. */
+  readonly text: string
   readonly parts: readonly Part[]
   /**
    * whole: only this path. prefix: this path and all below. below: only paths below it. partial: the last part is a text
@@ -31,19 +33,29 @@ export interface PathPattern {
 
 export const isPattern = (text: string) => /[:*]/.test(text)
 
-/** Returns the patterns of a match: two if the last parameter is optional, else one. */
-export function pathPatterns(path: RouteMatch['path']): PathPattern[] {
+/** One path of a match. */
+export type WrittenPath = string | { readonly exact: string }
+
+/** Returns the paths of a match. */
+export const pathsOf = (path: RouteMatch['path']): readonly WrittenPath[] => (Array.isArray(path) ? path : [path])
+
+/** Returns the patterns of a match: one for each path, two for a path whose last parameter is optional. */
+export const pathPatterns = (path: RouteMatch['path']): PathPattern[] => pathsOf(path).flatMap(patternsOf)
+
+/** Returns the patterns of one path. */
+export function patternsOf(path: WrittenPath): PathPattern[] {
   if (typeof path !== 'string') return [plain(path.exact, 'whole')]
   if (!isPattern(path)) return [plain(path, 'prefix')]
   const optional = /^(.*)\/:([^/()]*)\?(\/?)$/s.exec(path)
-  if (optional === null) return [parse(path)]
+  if (optional === null) return [parse(path, path)]
   const [, before = '', name = '', slash = ''] = optional
-  return [parse(`${before}/:${name}${slash}`), parse(`${before}${slash}` || '/')]
+  return [parse(`${before}/:${name}${slash}`, path), parse(`${before}${slash}` || '/', path)]
 }
 
 function plain(text: string, end: 'whole' | 'prefix'): PathPattern {
   const parts = text.split('/').filter((segment) => segment !== '')
   return {
+    text: end === 'whole' ? text.replaceAll(':', '::') : text,
     parts: parts.map((part) => ({ kind: 'text', text: part })),
     end,
     trailingSlash: end === 'whole' && parts.length > 0 && text.endsWith('/'),
@@ -51,16 +63,17 @@ function plain(text: string, end: 'whole' | 'prefix'): PathPattern {
   }
 }
 
-function parse(text: string): PathPattern {
-  const segments = segmentsOf(text)
+function parse(path: string, text: string): PathPattern {
+  const segments = segmentsOf(path)
   const last = segments.at(-1) ?? ''
   const parts = (those: readonly string[]) => those.filter((segment) => segment !== '').map(partOf)
-  if (last === '*') return { parts: parts(segments.slice(0, -1)), end: 'below', trailingSlash: false, length: null }
+  const rest = { text, trailingSlash: false, length: null }
+  if (last === '*') return { ...rest, parts: parts(segments.slice(0, -1)), end: 'below' }
   if (last.endsWith('*') && !/(?<!:):(?!:)/.test(last)) {
     const start: Part = { kind: 'text', text: last.slice(0, -1).replaceAll('::', ':') }
-    return { parts: [...parts(segments.slice(0, -1)), start], end: 'partial', trailingSlash: false, length: null }
+    return { ...rest, parts: [...parts(segments.slice(0, -1)), start], end: 'partial' }
   }
-  return { parts: parts(segments), end: 'whole', trailingSlash: last === '' && segments.length > 2, length: null }
+  return { ...rest, parts: parts(segments), end: 'whole', trailingSlash: last === '' && segments.length > 2 }
 }
 
 /** Splits a pattern at slashes, except those within a regular expression. */
@@ -184,4 +197,23 @@ export function paramValues({ parts, end }: PathPattern, { segments, trailingSla
   const rest = segments.slice(isPartial ? parts.length - 1 : parts.length).join('/')
   const slash = trailingSlash && rest !== '' ? '/' : ''
   return [...values, `${isPartial ? rest.slice(last.text.length) : rest}${slash}`]
+}
+
+/** Returns whether every path of pattern `b` is one of pattern `a`. May miss it for regular expressions. */
+export function covers(a: PathPattern, b: PathPattern): boolean {
+  const whole = ({ parts, end }: PathPattern) => (end === 'partial' ? parts.length - 1 : parts.length)
+  const count = whole(a)
+  const all = whole(b)
+  if (all < count || !a.parts.slice(0, count).every((part, at) => coversPart(part, b.parts[at]!))) return false
+  if (a.end === 'prefix') return true
+  if (a.end === 'whole') return b.end === 'whole' && all === count && a.trailingSlash === b.trailingSlash
+  if (a.end === 'below') return all > count || b.end === 'below' || b.end === 'partial'
+  const [start, next] = [a.parts[count], b.parts[count]]
+  return start?.kind === 'text' && next?.kind === 'text' && next.text.startsWith(start.text)
+}
+
+function coversPart(a: Part, b: Part): boolean {
+  if (a.kind === 'any') return true
+  if (a.kind === 'text') return b.kind === 'text' && a.text === b.text
+  return b.kind === 'regex' ? a.regex.source === b.regex.source : b.kind === 'text' && a.regex.test(b.text)
 }

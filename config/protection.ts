@@ -46,3 +46,18 @@ export class Protections {
     return Object.entries(edge).filter(([name, options]) => !this.#harmless.has(name) && !isShadow(options))
   }
 }
+
+/** Compares routes by the names of the concerns that protect them. */
+export class Protection<R> {
+  readonly namesOf: (route: R) => string[]
+
+  constructor(namesOf: (route: R) => string[]) {
+    this.namesOf = namesOf
+  }
+
+  /** Returns the protecting concerns that `route` has and `other` lacks. */
+  lacks(other: R, route: R): string[] {
+    const has = new Set(this.namesOf(other))
+    return this.namesOf(route).filter((name) => !has.has(name))
+  }
+}

@@ -1,5 +1,7 @@
 /** Searches the trees of a host for the route of one request. */
 import type { IncomingHttpHeaders } from 'node:http'
+import type { Condition } from './match-conditions.ts'
+import { Facts } from './match-conditions.ts'
 import type { Folding, PathReadings, ReadPath } from './path-reading.ts'
 import { fold } from './path-reading.ts'
 import type { Entry, Node } from './route-tree.ts'
@@ -9,6 +11,10 @@ export interface RouteQuery {
   readonly host: string
   readonly path: ReadPath
   readonly headers: IncomingHttpHeaders
+  /** Request target. */
+  readonly url: string
+  /** Address of the client; '' if no route has a condition for it. */
+  readonly address: string
 }
 
 const asIs = [false]
@@ -34,8 +40,13 @@ export class RouteSearch<T> {
   #slash = false
   #method = ''
   #requestedMethod: string | null = null
+  #query: RouteQuery | null = null
   #headers: IncomingHttpHeaders = {}
+  /** Facts for conditions, once one is tested. */
+  #facts: Facts | null = null
   #anyHeaders = false
+  /** Routes that were visited, in the order of precedence; null unless all are searched for. */
+  #all: Entry<T>[] | null = null
   #found: Entry<T> | null = null
 
   constructor(readings: PathReadings, loose: Folding) {
@@ -48,10 +59,11 @@ export class RouteSearch<T> {
   run(
     trees: readonly Node<T>[],
     other: readonly string[] | null,
-    { method, path, headers }: RouteQuery,
+    query: RouteQuery,
     requestedMethod: string | null,
     anyHeaders: boolean
   ): Entry<T> | null {
+    const { method, path, headers } = query
     this.#plain = other === null ? path.plain : null
     this.#position = 0
     this.#slash = path.trailingSlash
@@ -61,13 +73,24 @@ export class RouteSearch<T> {
     } else this.#folded.length = 0
     this.#method = method
     this.#requestedMethod = requestedMethod
+    this.#query = query
     this.#headers = headers
+    this.#facts = null
     this.#anyHeaders = anyHeaders
     this.#looseProtections.length = 0
     this.#found = null
     this.preflight = false
     for (const tree of trees) if (this.#visit(tree, 0)) break
     return this.#found as Entry<T> | null
+  }
+
+  /** Returns all routes for host, path and method of a request, whatever their conditions, in the order of precedence. */
+  all(trees: readonly Node<T>[], query: RouteQuery): readonly Entry<T>[] {
+    const all: Entry<T>[] = []
+    this.#all = all
+    this.run(trees, null, query, null, false)
+    this.#all = null
+    return all
   }
 
   /** Returns whether the search visited a route with another protection that matches only in a looser reading. */
@@ -87,7 +110,7 @@ export class RouteSearch<T> {
   }
 
   /** Returns all segments, unfolded. */
-  #all(): readonly string[] {
+  #whole(): readonly string[] {
     if (this.#plain === null) return this.#segments
     for (let at = this.#folded.length; this.#segment(at) !== undefined; ) at++
     return this.#folded
@@ -99,7 +122,7 @@ export class RouteSearch<T> {
     const child = node.texts?.get(segment)
     if (child !== undefined && this.#visit(child, at + 1)) return true
     if (node.partials !== null) {
-      this.#all()
+      this.#whole()
       const rest = this.#folded.slice(at).join('/')
       for (const { text, groups } of node.partials) {
         if (rest.startsWith(text) && this.#choose(groups, at, text.length)) return true
@@ -107,7 +130,7 @@ export class RouteSearch<T> {
     }
     if (node.patterns !== null) {
       for (const { loose, node: next } of node.patterns) {
-        if ((loose.test(segment) || loose.test(this.#all()[at]!)) && this.#visit(next, at + 1)) return true
+        if ((loose.test(segment) || loose.test(this.#whole()[at]!)) && this.#visit(next, at + 1)) return true
       }
     }
     if (node.any !== null && this.#visit(node.any, at + 1)) return true
@@ -115,8 +138,9 @@ export class RouteSearch<T> {
   }
 
   #choose(groups: Node<T>['atEnd'], at: number, partial: number): boolean {
-    for (const { names, entries } of groups) {
-      if (this.#anyHeaders) {
+    for (const { names, others, entries } of groups) {
+      if (this.#all === null && others !== null && !this.#meets(others)) continue
+      if (this.#anyHeaders || this.#all !== null) {
         for (const list of entries.values()) if (this.#tryEntries(list, at, partial)) return true
         continue
       }
@@ -124,6 +148,14 @@ export class RouteSearch<T> {
       if (list !== undefined && this.#tryEntries(list, at, partial)) return true
     }
     return false
+  }
+
+  #meets(conditions: readonly Condition[]): boolean {
+    this.#facts ??= new Facts(this.#query!)
+    const facts = this.#facts
+    // A preflight has the query of the actual request, but not its headers and cookies.
+    const isIgnored = ({ kind }: Condition) => this.#anyHeaders && (kind === 'headers' || kind === 'cookies')
+    return conditions.every((condition) => isIgnored(condition) || condition.isMet(facts))
   }
 
   #valuesOf(names: readonly string[]): string {
@@ -143,7 +175,8 @@ export class RouteSearch<T> {
         )
           continue
         const fit = this.#fit(entry, at, partial)
-        if (fit === 'strict') {
+        if (fit === 'strict' && this.#all !== null) this.#all.push(entry)
+        else if (fit === 'strict') {
           this.#found = entry
           this.preflight = preflight && !entry.methods.has('OPTIONS')
           return true
@@ -158,7 +191,7 @@ export class RouteSearch<T> {
   #fit(entry: Entry<T>, at: number, partial: number): 'strict' | 'loose' | 'none' {
     const { pattern } = entry
     if (entry.plain && this.#plain !== null && (!this.#slash || pattern.end === 'prefix')) return 'strict'
-    const segments = this.#all()
+    const segments = this.#whole()
     const isWhole = pattern.end === 'whole' && segments.length > 0
     const needsSlash = pattern.end === 'below' && at === segments.length
     let strict = entry.fits(segments, partial)

@@ -1,9 +1,10 @@
 /**
- * Finds the route of a request. The host decides first: the exact name, then the wildcard with the longest suffix, then
- * routes without hosts. Among the routes of a host the longest path wins; among those of a path, the one with more header
- * conditions. The loader uses it to find conflicts, the gateway to find routes.
+ * Finds the route of a request. The priority decides first, then the host: the exact name, then the wildcard with the
+ * longest suffix, then routes without hosts. Among the routes of a host the longest path wins; among those of a path, the
+ * one with more conditions. The loader uses it to find conflicts, the gateway to find routes.
  */
 import { hostKey, MAX_NAME, writtenHostKey } from './host-name.ts'
+import { conditionsOf } from './match-conditions.ts'
 import type { PathPattern } from './path-pattern.ts'
 import type { Folding, PathReadings } from './path-reading.ts'
 import type { RouteQuery } from './route-search.ts'
@@ -24,6 +25,7 @@ export interface Candidate<T> {
   readonly match: RouteMatch
   /** One of the patterns of the match's path. */
   readonly pattern: PathPattern
+  readonly priority: number
   /** True if the gateway responds to CORS preflights for it. */
   readonly answersPreflights: boolean
   /** Equal for routes with the same protection. */
@@ -43,12 +45,13 @@ export interface Found<T> {
 export class RouteTable<T> {
   /** All methods of all routes. */
   readonly methods = new Set<string>()
-  readonly #exact = new Map<string, Node<T>>()
-  readonly #wildcards = new Map<string, Node<T>>()
+  /** True if a route has a condition for the address of the client. */
+  readsAddress = false
+  /** Trees of routes with the same priority, the highest first. */
+  readonly #tiers: Tier<T>[] = []
   readonly #readings: PathReadings
   readonly #loose: Folding
   readonly #search: RouteSearch<T>
-  #anyHost: Node<T> | null = null
   /** The trees of the last host, as a cache: most requests have the same host. */
   #last: { host: string | null; trees: readonly Node<T>[] } = { host: null, trees: [] }
 
@@ -59,35 +62,29 @@ export class RouteTable<T> {
   }
 
   /** Adds a route. Returns the value of a route that matches some of the same requests, if there is one. */
-  add({ match, pattern, answersPreflights, protection, value }: Candidate<T>): T | undefined {
+  add({ match, pattern, priority, answersPreflights, protection, value }: Candidate<T>): T | undefined {
     const methods = new Set(methodsOf(match))
     for (const method of methods) this.methods.add(method)
-    const headers = Object.entries(match.headers ?? {}).map(([name, text]) => [name.toLowerCase(), text] as const)
+    this.readsAddress ||= match.addresses !== undefined
+    const conditions = conditionsOf(match)
     const entry = entryOf({ pattern, methods, answersPreflights, protection, value }, this.#readings)
     let other: T | undefined
-    for (const tree of this.#treesOf(match.hosts)) {
+    for (const tree of treesIn(this.#tierOf(priority), match.hosts)) {
       const node = nodeFor(tree, pattern, this.#loose)
-      other ??= addEntry(node, entry, headers, this.#loose)?.value
+      other ??= addEntry(node, entry, conditions, this.#loose)?.value
     }
     this.#last = { host: null, trees: [] }
     return other
   }
 
-  #treesOf(hosts: readonly string[] | undefined): Node<T>[] {
-    if (hosts === undefined) {
-      this.#anyHost ??= new RouteNode()
-      return [this.#anyHost]
+  #tierOf(priority: number): Tier<T> {
+    let tier = this.#tiers.find((each) => each.priority === priority)
+    if (tier === undefined) {
+      tier = { priority, exact: new Map(), wildcards: new Map(), anyHost: null }
+      this.#tiers.push(tier)
+      this.#tiers.sort((a, b) => b.priority - a.priority)
     }
-    const trees = new Set<Node<T>>()
-    for (const host of hosts) {
-      const key = writtenHostKey(host)
-      if (key === null) continue
-      const map = host.startsWith('*.') ? this.#wildcards : this.#exact
-      const tree = map.get(key) ?? new RouteNode<T>()
-      map.set(key, tree)
-      trees.add(tree)
-    }
-    return [...trees]
+    return tier
   }
 
   /** Returns whether any route may match requests for a host. */
@@ -100,6 +97,11 @@ export class RouteTable<T> {
     const requestedMethod =
       method === 'OPTIONS' && headers.origin !== undefined ? headers['access-control-request-method'] : null
     return this.#find(question, requestedMethod ?? null)
+  }
+
+  /** Returns the values of all routes for host, path and method of a request, whatever their conditions, in order. */
+  all(question: RouteQuery): T[] {
+    return this.#search.all(this.#treesFor(question.host), question).map(({ value }) => value)
   }
 
   /** Returns the methods with which the request would match a route, ignoring preflights. */
@@ -131,16 +133,43 @@ export class RouteTable<T> {
     if (host === this.#last.host) return this.#last.trees
     const key = hostKey(host)
     const trees: Node<T>[] = []
-    const exact = this.#exact.get(key)
-    if (exact !== undefined) trees.push(exact)
-    if (this.#wildcards.size > 0 && key.length <= MAX_NAME) {
-      for (let dot = key.indexOf('.', 1); dot !== -1; dot = key.indexOf('.', dot + 1)) {
-        const tree = this.#wildcards.get(key.slice(dot + 1))
-        if (tree !== undefined) trees.push(tree)
+    for (const { exact, wildcards, anyHost } of this.#tiers) {
+      const named = exact.get(key)
+      if (named !== undefined) trees.push(named)
+      if (wildcards.size > 0 && key.length <= MAX_NAME) {
+        for (let dot = key.indexOf('.', 1); dot !== -1; dot = key.indexOf('.', dot + 1)) {
+          const tree = wildcards.get(key.slice(dot + 1))
+          if (tree !== undefined) trees.push(tree)
+        }
       }
+      if (anyHost !== null) trees.push(anyHost)
     }
-    if (this.#anyHost !== null) trees.push(this.#anyHost)
     this.#last = { host, trees }
     return trees
   }
+}
+
+/** The trees of the routes with one priority, by their hosts. */
+interface Tier<T> {
+  readonly priority: number
+  readonly exact: Map<string, Node<T>>
+  readonly wildcards: Map<string, Node<T>>
+  anyHost: Node<T> | null
+}
+
+function treesIn<T>(tier: Tier<T>, hosts: readonly string[] | undefined): Node<T>[] {
+  if (hosts === undefined) {
+    tier.anyHost ??= new RouteNode()
+    return [tier.anyHost]
+  }
+  const trees = new Set<Node<T>>()
+  for (const host of hosts) {
+    const key = writtenHostKey(host)
+    if (key === null) continue
+    const map = host.startsWith('*.') ? tier.wildcards : tier.exact
+    const tree = map.get(key) ?? new RouteNode<T>()
+    map.set(key, tree)
+    trees.add(tree)
+  }
+  return [...trees]
 }

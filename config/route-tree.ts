@@ -1,4 +1,5 @@
 /** The tree of the routes of one host, keyed by folded segments of their paths. */
+import type { Condition, Conditions } from './match-conditions.ts'
 import type { Part, PathPattern } from './path-pattern.ts'
 import type { Folding, PathReadings } from './path-reading.ts'
 import { fold } from './path-reading.ts'
@@ -17,10 +18,16 @@ export interface Entry<T> {
   readonly fits: (segments: readonly string[], partial: number) => boolean
 }
 
-/** Routes with conditions for the same headers, by the required values. */
+/** Routes with the same conditions, except for the values of headers. */
 export interface Group<T> {
+  /** Headers with an exact value. */
   readonly names: readonly string[]
+  /** Conditions besides these; null for most routes. */
+  readonly others: readonly Condition[] | null
+  /** Number of all conditions, and of those for an exact value. */
+  readonly rank: readonly [all: number, exact: number]
   readonly whole: boolean
+  /** By the values of the headers. */
   readonly entries: Map<string, Entry<T>[]>
 }
 
@@ -117,19 +124,20 @@ function childFor<T>(node: Node<T>, part: Part, loose: Folding): Node<T> {
 export function addEntry<T>(
   node: Node<T>,
   entry: Entry<T>,
-  headers: readonly (readonly [name: string, value: string])[],
+  { names, values, others }: Conditions,
   loose: Folding
 ): Entry<T> | undefined {
-  const sorted = headers.toSorted(([a], [b]) => (a < b ? -1 : 1))
-  const names = sorted.map(([name]) => name)
-  const values = sorted.map(([, value]) => value).join('\n')
+  const keys = others.map(({ key }) => key)
   const whole = entry.pattern.end === 'whole'
   const lists =
     entry.pattern.end === 'partial' ? [partialOf(node, entry, loose)] : whole ? [node.atEnd] : [node.atEnd, node.beyond]
   let other: Entry<T> | undefined
-  let group = lists[0]!.find((each) => each.whole === whole && isSame(each.names, names))
+  const keysOf = (group: Group<T>) => group.others?.map(({ key }) => key) ?? []
+  let group = lists[0]!.find((each) => each.whole === whole && isSame(each.names, names) && isSame(keysOf(each), keys))
   if (group === undefined) {
-    group = { names, whole, entries: new Map() }
+    const exact = names.length + others.filter(({ isExact }) => isExact).length
+    const rank = [names.length + others.length, exact] as const
+    group = { names, others: others.length === 0 ? null : others, rank, whole, entries: new Map() }
     for (const list of lists) insert(list, group)
   }
   const entries = group.entries.get(values)
@@ -154,10 +162,17 @@ function partialOf<T>(node: Node<T>, { pattern }: Entry<T>, loose: Folding): Gro
   return partial.groups
 }
 
-/** Inserts a group by precedence: more headers first, then whole paths before prefixes, then later before earlier. */
+/**
+ * Inserts a group by precedence: more conditions first, then more exact ones, then whole paths before prefixes, then later
+ * before earlier.
+ */
 function insert<T>(list: Group<T>[], group: Group<T>): void {
-  const before = (each: Group<T>) =>
-    each.names.length > group.names.length || (each.names.length === group.names.length && each.whole && !group.whole)
+  const { whole } = group
+  const [all, exact] = group.rank
+  const before = ({ rank, ...each }: Group<T>) => {
+    if (rank[0] !== all) return rank[0] > all
+    return rank[1] !== exact ? rank[1] > exact : each.whole && !whole
+  }
   const at = list.findIndex((each) => !before(each))
   list.splice(at === -1 ? list.length : at, 0, group)
 }

@@ -114,11 +114,12 @@ export interface Declared {
 export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
   readonly match: RouteMatch
+  readonly priority: number
   /** The service that it calls; with a split or several calls, the first of the services. */
   readonly service: string
   /** The services that it calls; a split is the policy of one target. */
   readonly targets: readonly RouteTarget[]
-  readonly path?: { strip?: string; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
+  readonly path?: { strip?: string | true; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
   readonly declared: Declared
   /** Number that is equal for routes whose protecting concerns have equal options; see `Protections`. */

@@ -213,7 +213,7 @@ const methods = METHODS.filter((method) => method !== 'CONNECT')
 
 function routeTo(service: string, name: string, listener: string, hosts?: string[]): WrittenRoute {
   const match = { path: '/', methods, listeners: [listener], ...(hosts && { hosts }) }
-  return { name, match, service, isTransparent: true } as WrittenRoute
+  return { name, match, priority: 0, service, isTransparent: true } as WrittenRoute
 }
 
 /** The caller's name in this header is that of its certificate, so what the caller itself says is dropped. */

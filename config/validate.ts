@@ -101,12 +101,9 @@ const isSection = (at: string) =>
 /** Returns whether a text matches the pattern of a schema. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)
 
-function hint({ data, keyword, parentSchema, params, instancePath }: ErrorObject): string {
+function hint({ data, keyword, parentSchema, params }: ErrorObject): string {
   if (keyword === 'enum' && typeof data === 'string') return didYouMean(data, params.allowedValues.map(String))
   if (keyword !== 'type') return ''
-  if (Array.isArray(data) && /^\/routes\/\d+\/match\/path$/.test(instancePath)) {
-    return '; a route has one path: write a route for each'
-  }
   const { type, unit } = (parentSchema ?? {}) as Shape
   if (data === null && type === 'object') return '; write {} to leave it empty'
   if (type === 'string' && unit === undefined && (typeof data === 'number' || typeof data === 'boolean')) {

@@ -49,10 +49,20 @@ const question = {
 } as const
 
 /** Masks the values of headers and cookies that a route or a split matches, since they may be shared secrets. */
-const masked = (values: Readonly<Record<string, string>>) =>
-  Object.fromEntries(Object.keys(values).map((name) => [name, '***']))
+const masked = (values: Readonly<Record<string, string | { present?: boolean; regex?: string }>>) =>
+  Object.fromEntries(
+    Object.entries(values).map(([name, wanted]) => {
+      const isSecret = typeof wanted === 'string' || wanted.regex !== undefined
+      return [name, isSecret ? '***' : wanted]
+    })
+  )
 
-const maskedMatch = ({ headers, ...match }: RouteMatch) => ({ ...match, ...(headers && { headers: masked(headers) }) })
+const maskedMatch = ({ headers, query, cookies, ...match }: RouteMatch) => ({
+  ...match,
+  ...(headers && { headers: masked(headers) }),
+  ...(query && { query: masked(query) }),
+  ...(cookies && { cookies: masked(cookies) })
+})
 
 const maskedShare = ({ match, ...share }: SplitShare) => {
   const { headers, cookies, consumers } = match ?? {}
@@ -70,11 +80,12 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
 
   server.get('/admin/routes', async () => {
     const routes = config.routes.map((route) => {
-      const { name, match, service, via, mesh } = route
+      const { name, match, priority, service, via, mesh } = route
       const calls = callsOf(route)
       return {
         name,
         match: maskedMatch(match),
+        ...(priority !== 0 && { priority }),
         directions: directionsOf(config.listeners, match.listeners),
         service,
         ...(via && { via }),

@@ -90,7 +90,9 @@ export function tableStrategy(fastify: FastifyInstance, { tables, name, unknownM
     const path = pathUnder(prefix, url)
     if (path === null) return null
     const { headers } = request
-    const found = tableFor(request).find({ method, host: hostOf(request), path, headers })
+    const table = tableFor(request)
+    const address = table.readsAddress ? fastify.clientAddressOf(request) : ''
+    const found = table.find({ method, host: hostOf(request), path, headers, url, address })
     if (found === null) return null
     const { value, preflight, pattern, ambiguous } = found
     const mayBeOwn = ownRoutes?.count !== 0 && !path.latin1

@@ -48,10 +48,11 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   })
   const selected = routes.flatMap(({ match, service }) => (match.hosts === undefined ? [] : (service ?? [])))
   const messageFor = isSidecar ? unknownServiceMessage([...new Set(selected)]) : unknownHostMessage
+  const { clientAddressOf } = fastify
   const ofGateway = routes.some(({ isHandedOver }) => isHandedOver)
-  fastify.setNotFoundHandler(
-    ofGateway ? unknownCall : unrouted(tablesFor(fastify, tables), mountPoint(fastify), listen.unknownHost, messageFor)
-  )
+  const tableFor = tablesFor(fastify, tables)
+  const usual = unrouted(tableFor, clientAddressOf, mountPoint(fastify), listen.unknownHost, messageFor)
+  fastify.setNotFoundHandler(ofGateway ? unknownCall : usual)
 
   const slice = new TimeSlice()
   for (const [index, route] of routes.entries()) {
@@ -68,7 +69,8 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
           : route.via === undefined
             ? addRoute(route, pattern, methods)
             : await addProxy(index, route, pattern, methods)
-      tables.add({ match: route.match, pattern, answersPreflights, protection: route.protection, value: target })
+      const { match, priority, protection } = route
+      tables.add({ match, pattern, priority, answersPreflights, protection, value: target })
     }
     if (slice.isOver) {
       // Lets Fastify complete the routes added so far; at the end it would complete all in one blocking step.
@@ -86,9 +88,9 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   async function addComposed(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
     const url = internalUrl()
     const { composeRoute } = await import('./compose/index.ts')
-    const config = { ...route.config, route }
+    const config = { ...route.config, route, matchedPath: pattern }
     const handler = composeRoute(fastify, route)
-    register(url, paramNames(pattern), { url: urlOf(route), method: [...methods], config, handler })
+    register(url, paramNames(pattern), { url: pattern.text, method: [...methods], config, handler })
     return { url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 
@@ -98,10 +100,10 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     const module = await moduleOptions(route, fault)
     // Without the mesh, the bridge forwards the WebSockets of these routes.
     const placeholder = forward === undefined ? undefined : unbridged()
-    const config = { ...route.config, route, ...(placeholder && { placeholder }) }
+    const config = { ...route.config, route, matchedPath: pattern, ...(placeholder && { placeholder }) }
     const upgrade = placeholder?.handler ?? null
     await registerWith(url, paramNames(pattern), methods, (constraints, methods) =>
-      registerHttpProxy(fastify, { route, pattern, url: urlOf(route), methods, config, constraints, module, upgrade })
+      registerHttpProxy(fastify, { route, pattern, url: pattern.text, methods, config, constraints, module, upgrade })
     ).catch((error: Error) => {
       throw fault(error.message, error)
     })
@@ -124,8 +126,8 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     more: FastifyContextConfig
   ): void {
     const placeholder = unbridged()
-    const config = { ...route.config, route, placeholder, ...more }
-    register(url, paramNames(pattern), { url: urlOf(route), method, config, handler: placeholder.handler })
+    const config = { ...route.config, route, matchedPath: pattern, placeholder, ...more }
+    register(url, paramNames(pattern), { url: pattern.text, method, config, handler: placeholder.handler })
   }
 }
 
@@ -148,11 +150,6 @@ function unbridged(): Placeholder {
       forward = handler
     }
   }
-}
-
-/** Returns the URL for `request.routeOptions.url`. In an exact path, colons are doubled, which stands for literal colons. */
-function urlOf({ match: { path } }: RouteConfig): string {
-  return typeof path === 'string' ? path : path.exact.replaceAll(':', '::')
 }
 
 /**

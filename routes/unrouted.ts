@@ -45,6 +45,7 @@ export function unknownServiceMessage(services: readonly string[]): UnknownHostM
 /** Returns a handler that responds 405 with `Allow` to a wrong method, 404 to a wrong path and, if configured, 421 to a wrong host. */
 export function unrouted(
   tableFor: (request: IncomingMessage) => RouteTable<unknown>,
+  addressOf: (request: IncomingMessage) => string,
   prefix: string,
   unknownHost: 404 | 421,
   messageFor: UnknownHostMessage
@@ -56,7 +57,8 @@ export function unrouted(
     const path = pathUnder(prefix, raw.url!)
     if (path === null) throw new NotFound()
     const method = raw.method!
-    const allowed = table.methodsFor({ method, host, path, headers: raw.headers })
+    const address = table.readsAddress ? addressOf(raw) : ''
+    const allowed = table.methodsFor({ method, host, path, headers: raw.headers, url: raw.url!, address })
     if (allowed.length === 0) throw new NotFound()
     reply.header('allow', allowed.join(', '))
     throw new MethodNotAllowed(method)

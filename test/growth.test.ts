@@ -4,6 +4,7 @@
  */
 import t from 'tap'
 import { forwardingHeaders, passedOnHeaders } from '../config/header-names.ts'
+import { pathPatterns } from '../config/path-pattern.ts'
 import type { RouteConfig } from '../config/schema.ts'
 import { alternativeNames } from '../plugins/alternative-names.ts'
 import { relocation } from '../plugins/edge/bridge/location.ts'
@@ -55,8 +56,9 @@ const { of } = identityOf({ excludeHeaders: [] })
 const stale: NonNullable<FallbackOptions['stale']> = { maxAge: 1000, maxEntries: 9, maxBody: 9, excludeHeaders: [] }
 const isTrusted = trustedPeers(['10.0.0.0/8'])
 const believed = { names: new Set<string>(forwardingHeaders), passedOn: passedOnHeaders }
-const strip = relocation(route({ strip: '/a' }), () => believed)!
-const change = targetPath(route({ rewrite: { prefix: '/b' } }))!
+const [prefix] = pathPatterns('/a')
+const strip = relocation(route({ strip: '/a' }), prefix!, () => believed)!
+const change = targetPath(route({ rewrite: { prefix: '/b' } }), prefix!)!
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = fieldReader('query:user')
 const share = matcher({ headers: { 'x-user': '1' }, cookies: { user: '1' } })!

@@ -5,15 +5,38 @@ import { Either, HashOn, Name, Names, strict } from './kit.ts'
 import Type from './type.ts'
 
 const startsWithSlash = { pattern: '^/', expected: 'a path that starts with /' }
-const PathText = Type.String({
-  ...startsWithSlash,
-  description:
-    'A prefix that ends at a segment boundary (`/users` also matches `/users/7`), or a pattern for the whole path: `/users/:id`, `/users/:id(^[0-9]+$)`, `/files/*` (all paths below). For precedence see routes/README.md.'
-})
+const OnePath = Either(
+  { type: 'string' },
+  Type.String(startsWithSlash),
+  Type.Object({ exact: Type.String(startsWithSlash) }, strict)
+)
+
+/** A condition for one header, parameter or cookie. */
+const ValueCondition = Either(
+  { type: 'string' },
+  Type.String(),
+  Type.Object(
+    {
+      regex: Type.Optional(
+        Type.String({ description: 'Regular expression for the whole value, `^…$`. Its cost is linear.' })
+      ),
+      present: Type.Optional(Type.Boolean({ description: 'true: with any value, also an empty one. false: absent.' }))
+    },
+    { ...strict, minProperties: 1 }
+  ),
+  { expected: 'a value in quotes, { regex: ^…$ } or { present: true }' }
+)
+
+const valueConditions = (description: string) =>
+  Type.Optional(Type.Record(Type.String(), ValueCondition, { minProperties: 1, description }))
 
 export const Match = Type.Object(
   {
-    path: Either({ type: 'string' }, PathText, Type.Object({ exact: Type.String(startsWithSlash) }, strict)),
+    path: Either({ type: 'array' }, Type.Array(OnePath, { minItems: 1 }), OnePath, {
+      expected: 'a path that starts with /, { exact: /path }, or a list of these',
+      description:
+        'A prefix that ends at a segment boundary (`/users` also matches `/users/7`), a pattern (`/users/:id`, `/users/:id(^[0-9]+$)`, `/files/*`, `/api/v*`), `{ exact: /path }`, or a list of these. See routes/README.md.'
+    }),
     methods: Type.Optional(
       Type.Array(Names(METHODS.filter((method) => method !== 'CONNECT')), {
         minItems: 1,
@@ -33,7 +56,15 @@ export const Match = Type.Object(
         }
       )
     ),
-    headers: Type.Optional(Type.Record(Type.String(), Type.String(), { minProperties: 1 })),
+    headers: valueConditions('Conditions for request headers. Names are matched in any case, values exactly.'),
+    query: valueConditions('Conditions for query parameters, decoded.'),
+    cookies: valueConditions('Conditions for cookies.'),
+    addresses: Type.Optional(
+      Type.Array(Type.String({ format: 'range' }), {
+        minItems: 1,
+        description: 'Addresses and ranges (CIDR) of clients; behind `listen.trustProxy`, of the forwarded address.'
+      })
+    ),
     listeners: Type.Optional(
       Type.Array(Type.String(), {
         minItems: 1,
@@ -85,6 +116,12 @@ export const Route = Type.Object(
   {
     name: Name,
     match: Match,
+    priority: Type.Integer({
+      minimum: -1000,
+      maximum: 1000,
+      default: 0,
+      description: 'Routes with a higher priority are tried first, whatever their hosts and paths.'
+    }),
     service: Type.Optional(Type.String({ description: 'One of `services`.' })),
     split: Type.Optional(Split),
     stickOn: Type.Optional(HashOn),
@@ -92,7 +129,16 @@ export const Route = Type.Object(
       Type.Object(
         {
           strip: Type.Optional(
-            Type.String({ ...startsWithSlash, description: 'Prefix that is removed from the path before the call.' })
+            Either(
+              { const: true },
+              Type.Literal(true),
+              Type.String(startsWithSlash),
+              {
+                expected: 'true or a path that starts with /',
+                description:
+                  'Prefix that is removed from the path before the call: the first segments of each path of `match`, with their parameters (`/t/:tenant`). true: all that precedes the rest of the path.'
+              }
+            )
           ),
           rewrite: Type.Optional(
             Type.Object(

@@ -3,12 +3,15 @@
  * the route by `edgeRouteOf`, which includes plugins' own routes, and appends its hooks to that route only.
  */
 import type { FastifyContextConfig, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { PathPattern } from '../../config/path-pattern.ts'
 import type { RouteConfig } from '../../config/schema.ts'
 
 declare module 'fastify' {
   interface FastifyContextConfig {
     /** The configured route that this Fastify route serves; absent on routes that are not proxied. */
     route?: RouteConfig
+    /** The path of the configured route that this Fastify route serves. */
+    matchedPath?: PathPattern
     /** Concerns of a plugin's own route, as in `routes[].edge`; `true` takes the options of the top-level `edge`. */
     edge?: Readonly<Record<string, unknown>>
     /** True on the own routes of a plugin that is registered with `guarded: true`. */
@@ -31,6 +34,7 @@ export const reservedRouteConfig = {
   edge: 'write the concerns of a configured route in its "edge"',
   guarded: 'it belongs to an entry of "plugins", for routes that the plugin adds',
   route: isOurs,
+  matchedPath: isOurs,
   ownRoute: isOurs,
   preflightFor: isOurs,
   placeholder: isOurs,

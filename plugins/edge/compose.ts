@@ -20,6 +20,8 @@ declare module 'fastify' {
   interface FastifyInstance {
     /** Returns the name of the listener that a request came to. */
     listenerOf: (request: IncomingMessage) => string
+    /** Returns the address of a request's client, also before its hooks run. */
+    clientAddressOf: (request: IncomingMessage) => string
   }
   interface FastifyRequest {
     /** Name of the listener that the request came to. */
@@ -48,6 +50,7 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
       })
       const listenerOf = byListener(config, ({ name }) => name)
       fastify.decorate('listenerOf', listenerOf)
+      fastify.decorate('clientAddressOf', (request) => peers.addressOf(request))
       fastify.decorateRequest('listener', {
         getter() {
           return listenerOf(this.raw)

@@ -1,3 +1,5 @@
+import { conditionTexts } from '../../config/match-conditions.ts'
+import { pathsOf } from '../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { version } from './about.ts'
 
@@ -70,10 +72,11 @@ export function banner(
 
 function takesGet({ match }: RouteConfig): boolean {
   return (
-    (match.methods === undefined || match.methods.includes('GET')) && !match.hosts && !match.headers && !match.listeners
+    (match.methods === undefined || match.methods.includes('GET')) && !match.hosts && conditionTexts(match).length === 0
   )
 }
 
-function example({ match: { path } }: RouteConfig): string {
+function example({ match }: RouteConfig): string {
+  const [path = '/'] = pathsOf(match.path)
   return typeof path === 'string' ? path.replace(/:(\w+)/g, '1').replace('*', '') : path.exact
 }

@@ -7,6 +7,8 @@ import { editorSchema } from '../../config/editor-schema.ts'
 import type { Fault } from '../../config/faults.ts'
 import { line } from '../../config/faults.ts'
 import { ConfigError } from '../../config/load.ts'
+import { conditionTexts } from '../../config/match-conditions.ts'
+import { pathsOf } from '../../config/path-pattern.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config } from '../../config/schema.ts'
 import { callsOf } from '../../config/targets.ts'
@@ -215,13 +217,15 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
   const hasPlugins = config.plugins.length > 0
   const hasSettings = config.routes.some((route) => route.config !== undefined)
   const rows = config.routes.map((route) => {
-    const { path, methods, hosts, headers, listeners } = route.match
+    const { path, methods, hosts } = route.match
     const match = [
       (route.isTransparent ? undefined : methods)?.join(',') ?? 'any',
       hosts?.join(',') ?? '',
-      typeof path === 'string' ? path : `=${path.exact}`,
-      ...Object.keys(headers ?? {}).map((name) => `${name}:***`),
-      listeners === undefined ? '' : `on ${listeners.join(',')}`
+      pathsOf(path)
+        .map((each) => (typeof each === 'string' ? each : `=${each.exact}`))
+        .join(','),
+      ...conditionTexts(route.match),
+      route.priority === 0 ? '' : `priority ${route.priority}`
     ]
     return [
       route.name,

@@ -5,6 +5,7 @@
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
 import { directionOf, directionsOf } from '../../config/direction.ts'
 import { hostKey } from '../../config/host-name.ts'
+import type { PathPattern } from '../../config/path-pattern.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { callsOf } from '../../config/targets.ts'
@@ -32,9 +33,7 @@ export const probedListener = 'x-jingwei-probed-listener'
 /** Path prefix whose routes are served by a redirecting listener, too. */
 const challenges = '/.well-known/acme-challenge'
 
-function isChallenge(path: RouteConfig['match']['path'] | undefined): boolean {
-  return path !== undefined && (typeof path === 'string' ? path : path.exact).startsWith(challenges)
-}
+const isChallenge = (path: string | undefined) => path?.startsWith(challenges) === true
 
 type RouteConstraint = NonNullable<RouteOptions['constraints']>
 
@@ -44,12 +43,14 @@ interface Explainer {
   /** The gateway, whose mesh explains the call. */
   readonly gateway: FastifyInstance
   readonly config: Config
-  readonly targetPath: (route: RouteConfig) => ((target: string) => string) | null
+  /** The patterns of routes, of which the probe responds with an index. */
+  readonly patterns: readonly PathPattern[]
+  readonly targetPath: (route: RouteConfig, pattern: PathPattern) => ((target: string) => string) | null
 }
 
 export type Explained = Awaited<ReturnType<typeof explain>>
 
-export async function explain({ probe, gateway, config, targetPath }: Explainer, query: ExplainQuery) {
+export async function explain({ probe, patterns, gateway, config, targetPath }: Explainer, query: ExplainQuery) {
   const { method, path, headers, ip = '127.0.0.1', consumer, claims = null } = query
   const { listeners } = config
   const { listener = config.listen.name } = query
@@ -62,12 +63,20 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
   }
   const match = { listeners: [listener], ...(headers.host !== undefined && { hosts: [hostKey(headers.host)] }) }
   const probed = { ...headers, [probedTarget]: path, [probedListener]: listener }
-  const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed })
-  const found = answer.json<{ route?: string; own?: number; statusCode?: number; code?: string; message?: string }>()
+  const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed, remoteAddress: ip })
+  const found = answer.json<{
+    route?: string
+    pattern?: number
+    own?: number
+    statusCode?: number
+    code?: string
+    message?: string
+  }>()
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   const route = config.routes.find(({ name }) => name === found.route)
+  const pattern = patterns[found.pattern ?? -1]
   const isInOrder = ![400, 414].includes(answer.statusCode)
-  if (listen.redirect !== undefined && isInOrder && !isChallenge(own?.path ?? route?.match.path)) {
+  if (listen.redirect !== undefined && isInOrder && !isChallenge(own?.path ?? pattern?.text)) {
     const status = listen.redirect === 'https' || !['GET', 'HEAD'].includes(method) ? 308 : listen.redirect.status
     const message = `requests that come to the listener ${listener} are redirected to https, if a route or a certificate names their host`
     return { request, route: null, refused: { status, code: null, message }, own: null }
@@ -84,11 +93,11 @@ export async function explain({ probe, gateway, config, targetPath }: Explainer,
     const [edge, decisions] = [gateway.edgeOrder.namesOn(shown), gateway.edgeOrder.explain(shown, example)]
     return { request, route: null, refused: null, own: { plugin, path: matched }, edge, decisions, plugins }
   }
-  if (route === undefined) {
+  if (route === undefined || pattern === undefined) {
     const { statusCode = answer.statusCode, code = null, message = '' } = found
     return { request, route: null, refused: { status: statusCode, code, message }, own: null }
   }
-  const target = targetPath(route)?.(path) ?? path
+  const target = targetPath(route, pattern)?.(path) ?? path
   const about = { route: { name: route.name, config: {} }, method: method as 'GET', path: target, headers, caller }
   return {
     request,

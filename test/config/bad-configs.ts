@@ -293,7 +293,7 @@ mesh: { load_balancing: random, retries: 2, connections: { keep-alive: 5s } }
 services: { a: { instances: "http://h", url: http://h } }
 routes:
   - { name: a, match: { path: /a }, service: a, strip_path: true, upstream: a }
-  - { name: b, match: { path: /b }, service: a, path: { strip: true }, edge: { key-auth: {} } }
+  - { name: b, match: { path: /b }, service: a, path: { strip: yes }, edge: { key-auth: {} } }
 plugins: [{ package: fastify, config: {} }]
 `,
     faults: [
@@ -306,8 +306,8 @@ plugins: [{ package: fastify, config: {} }]
       '5:41: services.a.url: unknown key; write the addresses of a service under "instances"',
       '7:49: routes[0].strip_path: unknown key; write path: { strip: /prefix }',
       '7:67: routes[0].upstream: unknown key; name one of "services" under "service"',
-      '8:64: routes[1].path.strip: expected a path that starts with /, found true',
-      '8:80: routes[1].edge.key-auth: unknown key; did you mean "keyAuth"?',
+      '8:64: routes[1].path.strip: expected true or a path that starts with /, found "yes"',
+      '8:79: routes[1].edge.key-auth: unknown key; did you mean "keyAuth"?',
       '9:31: plugins[0].config: unknown key; write the second argument of the plugin under "options"'
     ]
   },
@@ -1236,16 +1236,61 @@ routes:
     faults: ['8:26: routes[0].path.rewrite: a path is either stripped or rewritten, not both']
   },
   {
-    name: 'strip of a pattern',
+    name: 'strip of patterns and of several paths',
     yaml: `
 services: { a: { instances: [http://h] } }
 routes:
-  - name: one
-    match: { path: /a/:id }
-    service: a
-    path: { strip: /a }
+  - { name: a, service: a, match: { path: /a/:id }, path: { strip: true } }
+  - { name: b, service: a, match: { path: /b/:id }, path: { rewrite: { prefix: /v2 } } }
+  - { name: c, service: a, match: { path: [/c, /d/c] }, path: { strip: /c } }
+  - { name: d, service: a, match: { path: /e/:id/f }, path: { strip: /e/:x } }
+  - { name: e, service: a, match: { path: /f/v* }, path: { strip: /f/v* } }
+  - { name: f, service: a, match: { path: [/g, { exact: /g* }, "/g/{id}"] } }
+  - { name: g, service: a, match: { path: [/h/:x, /h/:y] } }
+  - { name: h, service: a, match: { path: [] } }
+  - { name: i, service: a, match: { path: ["i"] } }
 `,
-    faults: ['7:13: routes[0].path.strip: "/a/:id" is a pattern; only a plain prefix can be removed or replaced']
+    faults: [
+      '4:61: routes[0].path.strip: "/a/:id" is a pattern for the whole path, which has no rest to keep',
+      '5:61: routes[1].path.rewrite: "/b/:id" is a pattern for the whole path, which has no rest to keep',
+      '6:72: routes[2].path.strip: "/c" is not a prefix of "/d/c" that ends at a segment boundary',
+      '7:70: routes[3].path.strip: "/e/:x" is not a prefix of "/e/:id/f" that ends at a segment boundary',
+      '8:67: routes[4].path.strip: a prefix cannot contain "*"; true strips all that precedes it',
+      '9:57: routes[5].match.path[1].exact: an exact path cannot contain "*"',
+      '9:64: routes[5].match.path[2]: "{id}" would be matched literally; write a parameter as ":id"',
+      '10:43: routes[6].match.path: two of these paths match the same requests: /h/:y',
+      '11:43: routes[7].match.path: expected a path that starts with /, { exact: /path }, or a list of these, found an empty list',
+      '12:44: routes[8].match.path[0]: expected a path that starts with / or a mapping, found "i"'
+    ]
+  },
+  {
+    name: 'conditions that no request meets',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, service: a, match: { path: /a, headers: { x-a: 1, "x a": b, Host: h } } }
+  - { name: b, service: a, match: { path: /b, headers: { x-a: "1", X-A: "2", x-b: " 1", x-c: "\\n" } } }
+  - { name: c, service: a, match: { path: /c, headers: { x-a: {}, x-b: { regex: "b" }, x-c: { regex: "^b$", present: true } } } }
+  - { name: d, service: a, match: { path: /d, cookies: { "a;b": c, d: "e;f" } } }
+  - { name: e, service: a, match: { path: /e, query: { a: { rexeg: "^1$" } }, addresses: [10.0.0.0/33] } }
+  - { name: f, service: a, priority: 1001, match: { path: /f } }
+`,
+    faults: [
+      '4:63: routes[0].match.headers.x-a: expected a value in quotes, { regex: ^…$ } or { present: true }, found 1',
+      '4:66: routes[0].match.headers["x a"]: "x a" is not a name of headers',
+      '4:76: routes[0].match.headers.Host: write match.hosts: HTTP/2 has no Host header',
+      '5:68: routes[1].match.headers.X-A: the same header as "x-a"',
+      '5:83: routes[1].match.headers.x-b: no header can have this value',
+      '5:94: routes[1].match.headers.x-c: no header can have this value',
+      '6:63: routes[2].match.headers.x-a: expected a value in quotes, { regex: ^…$ } or { present: true }, found an empty mapping',
+      '6:81: routes[2].match.headers.x-b.regex: invalid expression: it must begin with "^", since it is compared with the whole text',
+      '6:109: routes[2].match.headers.x-c.present: no effect with "regex", which needs a value',
+      '7:58: routes[3].match.cookies["a;b"]: "a;b" is not a name of cookies',
+      '7:71: routes[3].match.cookies.d: no cookie can have this value',
+      '8:61: routes[4].match.query.a.rexeg: unknown key',
+      '8:91: routes[4].match.addresses[0]: expected an address or a range such as 10.0.0.0/8, found "10.0.0.0/33"',
+      '9:38: routes[5].priority: expected an integer from -1000 to 1000, found 1001'
+    ]
   },
   {
     name: 'ambiguous paths',
@@ -1356,7 +1401,7 @@ mesh:
 listen: { port: -1 }
 `,
     faults: [
-      '4:20: routes[0].match.path: expected a path that starts with / or a mapping, found "one"',
+      '4:20: routes[0].match.path: expected a path that starts with /, { exact: /path }, or a list of these, found "one"',
       '5:5: routes[0].servce: unknown key; did you mean "service"?',
       '7:3: mesh.timeot: unknown key; did you mean "timeout"?',
       '8:22: mesh.retry.attempts: expected an integer from 1 to 10, found 99',
@@ -1399,8 +1444,6 @@ routes:
     faults: [
       '4:44: routes[0].match.path: "{id}" would be matched literally; write a parameter as ":id"',
       '5:44: routes[1].match.path: "*" is allowed only at the end of a path: "/users" matches it and all paths below, "/users/*" only those below',
-      '6:64: routes[2].path.strip: "/api/*" is a pattern; only a plain prefix can be removed or replaced; write match.path: /api',
-      '7:44: routes[3].match.path: expected a path that starts with / or a mapping, found a list; a route has one path: write a route for each',
       '8:44: routes[4].match.path: invalid pattern: two of its repetitions can match the same characters, so matching a long path can take very long',
       '9:44: routes[5].match.path: "{name:[a-z]+}" would be matched literally; write a parameter as ":name"',
       '10:44: routes[6].match.path: a match path must not contain ";": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',

@@ -129,6 +129,7 @@ t.test('a configuration with every section is loaded', async (t) => {
       {
         name: 'orders',
         protection: 0,
+        priority: 0,
         match: {
           path: '/api/orders',
           methods: ['GET', 'POST'],

@@ -10,24 +10,28 @@ const guarded: PathReadings = { case: 'guard', trailingSlash: 'guard', trailingD
 
 interface Spec {
   readonly match: RouteMatch
+  readonly priority?: number
   readonly protection?: string
   readonly answersPreflights?: boolean
 }
+
+/** What a request without headers and query has besides method, host and path. */
+const bare = { headers: {}, url: '/', address: '' }
 
 /** A table of routes by their names; a conflict of routes a and b is returned as `a/b`. */
 function tableOf(specs: Record<string, Spec>, readings: Partial<PathReadings> = {}) {
   const table = new RouteTable<string>({ ...guarded, ...readings })
   const conflicts: string[] = []
-  for (const [name, { match, protection = 'none', answersPreflights = false }] of Object.entries(specs)) {
+  for (const [name, { match, priority = 0, protection = 'none', answersPreflights = false }] of Object.entries(specs)) {
     for (const pattern of pathPatterns(match.path)) {
-      const other = table.add({ match, pattern, answersPreflights, protection, value: name })
+      const other = table.add({ match, pattern, priority, answersPreflights, protection, value: name })
       if (other !== undefined) conflicts.push(`${other}/${name}`)
     }
   }
   const find = (target: string, host = 'h', headers: Record<string, string> = {}, method = 'GET') => {
     const path = readPath(target)
     if (path === null) return 'malformed'
-    const found = table.find({ method, host, path, headers })
+    const found = table.find({ method, host, path, headers, url: target, address: '' })
     if (found === null) return null
     return `${found.value}${found.ambiguous ? '?' : ''}${found.preflight ? '!' : ''}`
   }
@@ -198,7 +202,7 @@ t.test('a search takes the same steps with ten thousand hosts as with one', asyn
     for (let n = 0; n < hosts; n++) {
       const match = { path: '/', hosts: [`h${n}.example.com`, `*.w${n}.example.com`] }
       for (const pattern of pathPatterns(match.path)) {
-        table.add({ match, pattern, answersPreflights: false, protection: null, value: n })
+        table.add({ match, pattern, priority: 0, answersPreflights: false, protection: null, value: n })
       }
     }
     let count = 0
@@ -209,9 +213,9 @@ t.test('a search takes the same steps with ten thousand hosts as with one', asyn
     }
     try {
       const path = readPath('/a/b')!
-      t.equal(table.find({ method: 'GET', host: 'x.y.w0.example.com', path, headers: {} })?.value, 0)
-      t.equal(table.find({ method: 'GET', host: 'h0.example.com', path, headers: {} })?.value, 0)
-      t.equal(table.find({ method: 'GET', host: 'unknown', path, headers: {} }), null)
+      t.equal(table.find({ method: 'GET', host: 'x.y.w0.example.com', path, ...bare })?.value, 0)
+      t.equal(table.find({ method: 'GET', host: 'h0.example.com', path, ...bare })?.value, 0)
+      t.equal(table.find({ method: 'GET', host: 'unknown', path, ...bare }), null)
     } finally {
       Map.prototype.get = get
     }
@@ -243,7 +247,7 @@ t.test('methods and headers select a route, and preflights select it by the requ
     'a preflight does not have the headers of the actual request'
   )
   const path = readPath('/x')!
-  t.strictSame(table.methodsFor({ method: 'DELETE', host: 'h', path, headers: {} }), ['GET', 'HEAD', 'PATCH', 'POST'])
+  t.strictSame(table.methodsFor({ method: 'DELETE', host: 'h', path, ...bare }), ['GET', 'HEAD', 'PATCH', 'POST'])
 })
 
 t.test('patterns with parameters, expressions and wildcards match', async (t) => {

@@ -101,11 +101,11 @@ const notes: Readonly<Record<string, string>> = {
   'services.<name>.forward':
     'As `forward`, for this service; only with `mesh: false`. Keys that are not set here are inherited from `forward`.',
   'services.<name>.mesh': 'As `mesh`, for this service. Concerns that are not set here are inherited from `mesh`.',
-  routes: 'Routes for clients. The most specific match wins; the order in the file does not matter.',
+  routes: 'Routes for clients. The highest priority, then the most specific match wins.',
   'routes[].name': 'Unique name, used in logs and metric labels.',
   'routes[].match': 'Conditions for requests. All that are set must match.',
   'routes[].match.path.exact': 'Matches this path, and no paths below it.',
-  'routes[].match.headers': 'Request headers with exactly these values.',
+  'routes[].match.path[].exact': 'Matches this path, and no paths below it.',
   'routes[].split[].service': 'One of `services`.',
   'routes[].split[].weight': 'Share of the calls, relative to the other shares.',
   'routes[].path':

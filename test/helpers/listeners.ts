@@ -100,10 +100,15 @@ export async function ask2(port: number, ca: string, headers: http2.OutgoingHttp
 }
 
 /** Sends a handshake; returns the header section of the response. */
-export async function shake(port: number, headers: Record<string, string>): Promise<http.IncomingHttpHeaders> {
+export async function shake(
+  port: number,
+  headers: Record<string, string>,
+  path = '/'
+): Promise<http.IncomingHttpHeaders> {
   const request = http.request({
     host: '127.0.0.1',
     port,
+    path,
     agent: false,
     headers: {
       connection: 'upgrade',

@@ -5,6 +5,7 @@
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
+import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { TimeSlice } from '../../time-slices.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
@@ -41,8 +42,8 @@ export default fp(
     fastify.guardReplies()
     // The last `onRoute` hook, so that it sees the headers that the concerns drop.
     fastify.addHook('onRoute', function (routeOptions) {
-      const { route, preflightFor } = routeOptions.config ?? {}
-      if (route === undefined) {
+      const { route, matchedPath, preflightFor } = routeOptions.config ?? {}
+      if (route === undefined || matchedPath === undefined) {
         fastify.guardReplies()
         return
       }
@@ -57,8 +58,8 @@ export default fp(
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
       // The edge responds to preflights, also on other routes.
-      if (route.isBridged || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, path))
-      else routeOptions.config?.placeholder?.call(forwardTo(route, path))
+      if (route.isBridged || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, matchedPath, path))
+      else routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {
@@ -69,13 +70,13 @@ export default fp(
       }
     })
 
-    function forwardTo(route: RouteConfig, path: () => ResponsePath) {
-      const rules = rulesOf(route)
+    function forwardTo(route: RouteConfig, pattern: PathPattern, path: () => ResponsePath) {
+      const rules = rulesOf(route, pattern)
       let ExchangeClass: typeof RawResponse | typeof ReplyResponse = RawResponse
       let responseRules: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
         isTransparent: route.isTransparent === true,
-        relocate: relocation(route, (request) => requests.peers.trustedHeadersOf(request)),
+        relocate: relocation(route, pattern, (request) => requests.peers.trustedHeadersOf(request)),
         stalls: null
       }
       completions.push(() => {

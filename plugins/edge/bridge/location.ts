@@ -5,11 +5,13 @@
  */
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
+import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { commaItems } from '../../http-syntax.ts'
 import type { TrustedHeaders } from '../protocol/forwarding-headers.ts'
 import { strippedPrefix } from '../protocol/forwarding-headers.ts'
-import { encodePath, withoutEndSlashes } from '../protocol/target-path.ts'
+import type { Replacement } from '../protocol/target-path.ts'
+import { encodePath, replacementOf } from '../protocol/target-path.ts'
 
 /**
  * Returns a response's headers with translated locations. A service may name itself by the hosts of the request or by the
@@ -21,18 +23,19 @@ export type Relocate = (
   instance: string | null
 ) => IncomingHttpHeaders
 
-/** Returns the prefixes of the public path (`outer`) and of the service's path (`inner`); null if they are the same. */
-function prefixes({ match, path }: RouteConfig): { outer: string; inner: string } | null {
-  if (path?.strip !== undefined) return { outer: withoutEndSlashes(path.strip), inner: '' }
-  if (path?.rewrite === undefined) return null
-  const outer = typeof match.path === 'string' ? match.path : match.path.exact
-  return { outer: withoutEndSlashes(outer), inner: withoutEndSlashes(path.rewrite.prefix) }
+/** Prefix that a route strips, for `X-Forwarded-Prefix`; null if it strips none. If it has parameters, it depends on the target. */
+export type StrippedPrefix = string | ((target: string) => string) | null
+
+export function forwardedPrefix(route: RouteConfig, pattern: PathPattern): StrippedPrefix {
+  const found = replacementOf(route, pattern)
+  if (found === null || found.inner !== '' || found.outer === '/') return null
+  return found.outer === null ? (target) => publicPrefix(found, target) : encodePath(found.outer)
 }
 
-/** Returns the prefix that the route strips, for `X-Forwarded-Prefix`; null if it strips none. */
-export function forwardedPrefix(route: RouteConfig): string | null {
-  const found = prefixes(route)
-  return found !== null && found.inner === '' && found.outer !== '' ? encodePath(found.outer) : null
+/** Returns the prefix as the client sent it, without empty segments: `//host` in `Location` would be another host. */
+function publicPrefix({ endIn }: Replacement, target: string): string {
+  const segments = target.slice(0, endIn(target)).split('/')
+  return segments.flatMap((segment) => (segment === '' ? [] : `/${segment}`)).join('')
 }
 
 /**
@@ -41,20 +44,23 @@ export function forwardedPrefix(route: RouteConfig): string | null {
  */
 export function relocation(
   route: RouteConfig,
+  pattern: PathPattern,
   trustedOf: (request: IncomingMessage) => TrustedHeaders | null
 ): Relocate | null {
-  const changed = prefixes(route)
+  const changed = replacementOf(route, pattern)
   if (changed === null && route.edge.host !== 'upstream') return null
-  const outer = encodePath(changed?.outer ?? '')
+  const fixed = changed === null || changed.outer === '/' ? '' : changed.outer
+  const encoded = fixed === null ? null : encodePath(fixed)
   const inner = encodePath(changed?.inner ?? '')
-  const stripped = forwardedPrefix(route)
+  const prefix = forwardedPrefix(route, pattern)
 
   return (headers, request, instance) => {
     const { location, 'content-location': content } = headers
     if (location === undefined && content === undefined) return headers
     const trusted = trustedOf(request.raw)
     const authorities = authoritiesOf(request, trusted?.names.has('x-forwarded-host') === true)
-    const announced = strippedPrefix(stripped, request.raw, trusted)
+    const outer = encoded ?? publicPrefix(changed!, request.raw.url!)
+    const announced = strippedPrefix(prefix === null ? null : outer, request.raw, trusted)
     const change = (value: string) => relocate(value, authorities, instance, { outer, inner, announced })
     const copy = { ...headers } // the given object may be in use elsewhere
     if (typeof location === 'string') copy.location = change(location)

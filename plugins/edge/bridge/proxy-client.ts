@@ -7,7 +7,7 @@
  * reply-from does not pass the request to its client. `rewriteRequestHeaders`, which gets the request, stores it in the
  * headers under a symbol.
  */
-import type { IncomingHttpHeaders } from 'node:http'
+import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { IncomingHttpHeaders as Http2Headers } from 'node:http2'
 import type { Readable } from 'node:stream'
 import { Stream } from 'node:stream'
@@ -22,6 +22,7 @@ import type {
 } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
+import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { captureContext, SEALED } from '../async-context.ts'
 import { attach, edgeRouteOf } from '../attach.ts'
@@ -97,7 +98,7 @@ export default fp<Config>(
     const requests: UpstreamRequests = fastify.getDecorator('upstreamRequests')
     const keepsContext = !fastify.hasDecorator(SEALED)
     const ownHost = config.edge.host === 'upstream'
-    const rulesByRoute = new WeakMap<RouteConfig, RouteRules>()
+    const rulesByPath = new WeakMap<PathPattern, RouteRules>()
     const rulesByService = new Map<string, HeaderRules>()
     fastify.decorateRequest('proxied', null)
 
@@ -116,9 +117,9 @@ export default fp<Config>(
       }
       const { reply, body } = request.proxied
       const { config } = request.routeOptions
-      const { route } = config
+      const { route, matchedPath } = config
       if (keepsContext) captureContext(request)
-      const rules = route === undefined ? undefined : rulesOfRoute(route)
+      const rules = route === undefined ? undefined : rulesOfRoute(route, matchedPath!)
       const wrap: Wrap = (handler) => {
         const ownsHeaders = edgeRouteOf(config)?.declared.ownsHeaders ?? []
         const exchange = new ProxyExchange(request, reply, { ownsHeaders, relocate: rules?.relocate ?? null }, handler)
@@ -153,20 +154,21 @@ export default fp<Config>(
       // A function of the user may have called this one already.
       if (headers[REQUEST] === request) return headers
       const caller = request as unknown as FastifyRequest
-      const { route } = caller.routeOptions.config
+      const { route, matchedPath } = caller.routeOptions.config
       const service = /^(.+)\.mesh$/.exec(headers.host ?? '')?.[1] ?? ''
-      const rules = route === undefined ? rulesOfService(service) : rulesOfRoute(route)
+      const rules = route === undefined ? rulesOfService(service) : rulesOfRoute(route, matchedPath!)
       return mark(requests.rewritten(caller, rules, headers), caller)
     }
 
-    function rulesOfRoute(route: RouteConfig): RouteRules {
-      let rules = rulesByRoute.get(route)
+    function rulesOfRoute(route: RouteConfig, pattern: PathPattern): RouteRules {
+      let rules = rulesByPath.get(pattern)
       if (rules === undefined) {
         // With the mesh, a route of http-proxy changes neither path nor host by the gateway's own keys.
         const isForwarded = config.forward !== undefined
-        const relocate = isForwarded ? relocation(route, (request) => requests.peers.trustedHeadersOf(request)) : null
-        rules = { ...rulesOf(route), isDropped: requests.trust.filterFor(route), relocate }
-        rulesByRoute.set(route, rules)
+        const trustedOf = (request: IncomingMessage) => requests.peers.trustedHeadersOf(request)
+        const relocate = isForwarded ? relocation(route, pattern, trustedOf) : null
+        rules = { ...rulesOf(route, pattern), isDropped: requests.trust.filterFor(route), relocate }
+        rulesByPath.set(pattern, rules)
       }
       return rules
     }

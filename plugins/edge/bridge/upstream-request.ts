@@ -3,6 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
+import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
@@ -11,9 +12,11 @@ import { appendForwarding, forwardingOnlyHeaders, strippedPrefix } from '../prot
 import { announced, fieldsOf, nominated, notInTrailers, takesTrailers } from '../protocol/headers.ts'
 import { Peers } from '../protocol/peers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
+import type { Rewrite } from '../protocol/target-path.ts'
 import { targetPath } from '../protocol/target-path.ts'
 import { handedOver } from './handed-over.ts'
 import { HeaderTrust } from './header-trust.ts'
+import type { StrippedPrefix } from './location.ts'
 import { forwardedPrefix } from './location.ts'
 import type { HeaderFilter } from './upstream-headers.ts'
 
@@ -26,9 +29,9 @@ export interface RequestRules {
   /** Virtual origin of the service. */
   readonly origin: ServiceOrigin
   /** Changes the request target; null if it is passed on unchanged. */
-  readonly rewrite: ((target: string) => string) | null
+  readonly rewrite: Rewrite | null
   /** Prefix that `rewrite` strips, for `X-Forwarded-Prefix`. */
-  readonly strippedPrefix: string | null
+  readonly strippedPrefix: StrippedPrefix
   /** True if `Host` is that of the instance instead of the client's. */
   readonly ownHost: boolean
   /** Route facts for interceptors. */
@@ -46,12 +49,12 @@ export interface RequestRules {
 /** The rules for the header section only. */
 export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'ownHost' | 'isDropped' | 'isTransparent'>
 
-/** Returns the rules of a configured route. */
-export function rulesOf(route: RouteConfig): RequestRules {
+/** Returns the rules of a configured route for paths of one of its patterns. */
+export function rulesOf(route: RouteConfig, pattern: PathPattern): RequestRules {
   return {
     origin: `http://${route.service}.mesh`,
-    rewrite: targetPath(route),
-    strippedPrefix: forwardedPrefix(route),
+    rewrite: targetPath(route, pattern),
+    strippedPrefix: forwardedPrefix(route, pattern),
     ownHost: route.edge.host === 'upstream',
     route: { name: route.name, config: route.config ?? {} },
     policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
@@ -196,14 +199,15 @@ export class UpstreamRequests {
   }
 
   /** Appends the gateway's own fields for the service. */
-  #appendOwn(headers: string[], request: FastifyRequest, ownPrefix: string | null): void {
+  #appendOwn(headers: string[], request: FastifyRequest, ownPrefix: StrippedPrefix): void {
     const { raw } = request
+    const own = typeof ownPrefix === 'function' ? ownPrefix(raw.url!) : ownPrefix
     const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
     const trusted = this.peers.trustedHeadersOf(raw)
     appendForwarding(headers, raw, trusted)
-    const prefix = strippedPrefix(ownPrefix, raw, trusted)
+    const prefix = strippedPrefix(own, raw, trusted)
     if (prefix !== null) headers.push('x-forwarded-prefix', prefix)
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
   }

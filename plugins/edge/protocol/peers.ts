@@ -1,7 +1,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Config } from '../../../config/schema.ts'
+import { unmapped } from '../../http-syntax.ts'
 import { listenerNameOf } from '../../listener-of.ts'
-import { mostHops, normalizeForwardedFor, trimForwardedFor } from './client-address.ts'
+import { canonicalAddress, mostHops, normalizeForwardedFor, trimForwardedFor } from './client-address.ts'
 import type { TrustedHeaders } from './forwarding-headers.ts'
 import { trustedHeaders, trustedPeers } from './forwarding-headers.ts'
 
@@ -60,6 +61,25 @@ export class Peers {
   trustedHeadersOf(request: IncomingMessage): TrustedHeaders | null {
     const rules = this.#rulesOf(request)
     return isPeerTrusted(rules, request) ? rules.trustedHeaders : null
+  }
+
+  /** Returns the client's address before the router runs: the same as `request.ip` later. '' at a Unix socket. */
+  addressOf(request: IncomingMessage): string {
+    const peer = unmapped(request.socket.remoteAddress) ?? ''
+    if (!this.#trustsSome) return peer
+    const rules = this.#rulesOf(request)
+    const value = request.headers['x-forwarded-for']
+    if (value === undefined || rules.untrusted.includes('x-forwarded-for') || !isPeerTrusted(rules, request))
+      return peer
+    const entries = String(value).split(',').slice(-mostHops)
+    let address = peer
+    for (let at = entries.length - 1; at >= 0; at--) {
+      const entry = canonicalAddress(entries[at]!.trim())
+      if (entry === '') continue
+      address = entry
+      if (!rules.isTrusted(entry)) break
+    }
+    return address
   }
 
   /**

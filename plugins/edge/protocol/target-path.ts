@@ -1,19 +1,57 @@
+import type { PathPattern } from '../../../config/path-pattern.ts'
+import { patternsOf } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 
 const slash = 47
 const question = 63
+const percent = 37
+
+/** Changes a request target. */
+export type Rewrite = (target: string) => string
+
+/** A prefix of the path that a route replaces. */
+export interface Replacement {
+  /** Returns the end of the prefix in a request target. */
+  readonly endIn: (target: string) => number
+  /** The prefix; null if it has parameters, so that it differs between requests. */
+  readonly outer: string | null
+  /** The text in its place. */
+  readonly inner: string
+}
+
+/** Returns the prefix that a route replaces in paths of a pattern; null if it replaces none. */
+export function replacementOf({ path }: Pick<RouteConfig, 'path'>, pattern: PathPattern): Replacement | null {
+  const inner = path?.rewrite?.prefix
+  const isWhole = path?.strip === true || inner !== undefined
+  if (!isWhole && typeof path?.strip !== 'string') return null
+  const { parts, end } = isWhole ? pattern : patternsOf(String(path?.strip))[0]!
+  const texts = parts.flatMap((part) => (part.kind === 'text' ? [part.text] : []))
+  const last = end === 'partial' ? texts.at(-1) : undefined
+  const count = last === undefined ? parts.length : parts.length - 1
+  const bytes = Buffer.byteLength(last ?? '')
+  return {
+    endIn: (target) => endOfPart(target, endOfSegments(target, count), bytes),
+    outer: texts.length === parts.length ? `/${texts.join('/')}` : null,
+    inner: withoutEndSlash(inner ?? '')
+  }
+}
 
 /**
  * Returns the function by which a route changes the request target; null if the route passes the target on unchanged. The
- * matched prefix is stripped by counting its segments, since the client may have spelled it differently (`/%61pi//orders`).
+ * matched prefix is found by counting its segments, since the client may have spelled it differently (`/%61pi//orders`).
  */
-export function targetPath({ match, path }: RouteConfig): ((target: string) => string) | null {
-  if (path?.strip !== undefined) return replacePrefix(path.strip, '')
-  if (path?.rewrite !== undefined && typeof match.path === 'string')
-    return replacePrefix(match.path, path.rewrite.prefix)
-  if (path?.rewrite !== undefined && typeof match.path !== 'string')
-    return replacePrefix(match.path.exact, path.rewrite.prefix)
-  return null
+export function targetPath(route: Pick<RouteConfig, 'path'>, pattern: PathPattern): Rewrite | null {
+  const replacement = replacementOf(route, pattern)
+  if (replacement === null) return null
+  const { endIn, inner } = replacement
+  const head = encodePath(inner)
+  return (target) => {
+    const rest = target.slice(endIn(target))
+    const first = rest.charCodeAt(0)
+    // An empty path becomes `/`, with or without a query.
+    const joins = first === slash || (head !== '' && (rest === '' || first === question || pattern.end === 'partial'))
+    return joins ? head + rest : `${head}/${rest}`
+  }
 }
 
 /** Returns a path with percent-encoding for characters that a request line cannot have; existing escapes are kept. */
@@ -21,19 +59,7 @@ export function encodePath(path: string): string {
   return encodeURI(path.toWellFormed()).replace(/%25([\da-f]{2})/gi, '%$1')
 }
 
-function replacePrefix(prefix: string, replacement: string): (target: string) => string {
-  const segments = prefix.split('/').filter((segment) => segment !== '').length
-  const head = encodePath(replacement.endsWith('/') ? replacement.slice(0, -1) : replacement)
-  return (target) => {
-    const rest = target.slice(endOfSegments(target, segments))
-    // An empty path becomes `/`, with or without a query.
-    return rest.charCodeAt(0) === slash ||
-      (rest === '' && head !== '') ||
-      (head !== '' && rest.charCodeAt(0) === question)
-      ? head + rest
-      : `${head}/${rest}`
-  }
-}
+const withoutEndSlash = (path: string) => (path.endsWith('/') ? path.slice(0, -1) : path)
 
 /** Returns the end of the first `count` segments of the target. */
 function endOfSegments(target: string, count: number): number {
@@ -44,6 +70,14 @@ function endOfSegments(target: string, count: number): number {
   }
   // The rest must not begin with `//`, which would be a reference to another host.
   while (target.charCodeAt(at) === slash && target.charCodeAt(at + 1) === slash) at++
+  return at
+}
+
+/** Returns the end of the first octets of the segment that begins after a slash; an escape is one octet. */
+function endOfPart(target: string, before: number, bytes: number): number {
+  if (bytes === 0) return before
+  let at = before + 1
+  for (let octet = 0; octet < bytes; octet++) at += target.charCodeAt(at) === percent ? 3 : 1
   return at
 }
 

@@ -1,0 +1,109 @@
+/** Checks the paths of a route's match, its hosts, and the settings that change the path. */
+import FindMyWay from 'find-my-way'
+import type { Checked } from './concern.ts'
+import type { Report } from './faults.ts'
+import { pointer } from './faults.ts'
+import { writtenHostKey } from './host-name.ts'
+import type { WrittenPath } from './path-pattern.ts'
+import { isPattern, pathPatterns, pathsOf, patternsOf } from './path-pattern.ts'
+import { costFault } from './regex-cost.ts'
+import type { Written } from './schema.ts'
+
+type Route = Written['routes'][number]
+
+/** A path as written, without `exact`. */
+const textOf = (path: WrittenPath) => (typeof path === 'string' ? path : path.exact)
+
+export function checkPaths(at: string, route: Route, { report }: Checked): void {
+  if (!report.usable(`${at}/match`) || !report.sound(`${at}/match/path`)) return
+  const { path } = route.match
+  const paths = pathsOf(path)
+  paths.forEach((each, index) => {
+    const place = Array.isArray(path) ? pointer(at, 'match', 'path', index) : `${at}/match/path`
+    checkPath(typeof each === 'string' ? place : `${place}/exact`, each, report)
+  })
+  if (report.usable(`${at}/match/hosts`))
+    route.match.hosts?.forEach((host, index) => {
+      const place = pointer(at, 'match', 'hosts', index)
+      if (report.usable(place) && writtenHostKey(host) === null) report.fault(place, `"${host}" is not a host name`)
+    })
+  checkChanges(at, route, paths, report)
+}
+
+function checkPath(place: string, path: WrittenPath, report: Report): void {
+  const text = textOf(path)
+  const exact = typeof path !== 'string'
+  const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\]/.exec(text) ?? []
+  const hint = parameterHint(text)
+  if (ambiguous !== undefined) {
+    const paths = 'paths are matched after decoding, without dot segments, empty segments, path parameters and queries'
+    report.fault(place, `a match path must not contain "${ambiguous}": ${paths}`)
+  } else if (hint !== undefined) report.fault(place, hint)
+  if (exact && text.includes('*')) report.fault(place, 'an exact path cannot contain "*"')
+  else if (!exact && isPattern(text)) checkPattern(place, text, report)
+}
+
+/** Checks the settings that change the path. */
+function checkChanges(at: string, { path }: Route, paths: readonly WrittenPath[], report: Report): void {
+  const { strip, rewrite } = path ?? {}
+  const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#;\\]|%(?![\da-f]{2})/i.exec(rewrite?.prefix ?? '') ?? []
+  if (unsent !== undefined && report.sound(`${at}/path/rewrite`)) {
+    report.fault(`${at}/path/rewrite/prefix`, `a prefix must not contain "${unsent}": it is a plain path`)
+  }
+  if (!report.sound(`${at}/path`) || !report.sound(`${at}/match/path`)) return
+  const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
+  if (strip !== undefined && rewrite !== undefined) {
+    report.fault(`${at}/path/rewrite`, 'a path is either stripped or rewritten, not both', 'key')
+  } else if (strip === true || rewrite !== undefined) {
+    const whole = paths.find(
+      (each) =>
+        typeof each === 'string' && patternsOf(each).some(({ end, length }) => end === 'whole' && length === null)
+    )
+    if (whole === undefined) return
+    report.fault(key, `"${textOf(whole)}" is a pattern for the whole path, which has no rest to keep`, 'key')
+  } else if (strip !== undefined) {
+    for (const each of paths) {
+      const text = textOf(each)
+      if (isPrefix(strip, text)) continue
+      report.fault(key, `"${strip}" is not a prefix of "${text}" that ends at a segment boundary`)
+      return
+    }
+    if (strip.includes('*')) report.fault(key, 'a prefix cannot contain "*"; true strips all that precedes it')
+    else if (isPattern(strip)) checkPattern(key, strip, report)
+  }
+}
+
+/** Returns whether a text is the beginning of a path, parameters included, up to a segment boundary. */
+function isPrefix(strip: string, path: string): boolean {
+  const prefix = strip.replace(/\/+$/, '')
+  return path === prefix || path.startsWith(`${prefix}/`)
+}
+
+/** Reports a pattern that the router rejects, or whose matching can take more than linear time. */
+function checkPattern(place: string, text: string, report: Report): void {
+  if (/\*./.test(text.replace(/\([^)]*\)/g, ''))) {
+    const prefix = text.replace(/\/?\*.*$/, '') || '/'
+    const meant = `"${prefix}" matches it and all paths below, "${prefix.replace(/\/$/, '')}/*" only those below`
+    report.fault(place, `"*" is allowed only at the end of a path: ${meant}`)
+    return
+  }
+  try {
+    FindMyWay().on('GET', text, () => {})
+    for (const { parts } of pathPatterns(text)) {
+      for (const part of parts) {
+        const fault = part.kind === 'regex' ? costFault(part.pieces) : null
+        if (fault !== null) throw new Error(fault)
+      }
+    }
+  } catch (error) {
+    report.fault(place, `invalid pattern: ${(error as Error).message}`)
+  }
+}
+
+/** Returns advice for a parameter in the syntax of other gateways, `{id}`; undefined if the path has none. */
+function parameterHint(text: string): string | undefined {
+  const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
+  return found === undefined
+    ? undefined
+    : `"${found}" would be matched literally; write a parameter as ":${name || 'id'}"`
+}
