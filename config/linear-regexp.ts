@@ -6,229 +6,95 @@
  * and their negations, groups, `|`, and the quantifiers `? * + {n} {n,m}`. Back-references, look-around and `\b` are not.
  */
 
-/** Maximum number of states, which bounds the cost per character. */
-const mostStates = 500
-
-type Test = (code: number) => boolean
-/** A state: with a test, consumes a matching character and continues with `next[0]`; without, continues with all of `next`. */
-interface State {
-  readonly test: Test | null
-  next: State[]
-  index: number
-}
-/** A part of the automaton; the next part is attached to its `end`. */
-interface Piece {
-  readonly start: State
-  readonly end: State
-}
+import type { State } from './linear-automaton.ts'
+import { Parser } from './linear-automaton.ts'
 
 /** Compiles a pattern; throws a SyntaxError that names what is not supported. */
 export function linearRegExp(pattern: string): (text: string) => boolean {
-  const parser = new Parser(pattern)
-  const { start, end } = parser.parse()
-  const count = parser.states
+  const { start, end, count } = new Parser(pattern).parse()
+  const seen = new Uint32Array(count)
+  let round = 0
+  let current: State[] = []
+  let following: State[] = []
+  const pending: State[] = []
+
+  /** Adds a state and all states that it reaches without consuming a character. */
+  function follow(from: State, to: State[]): void {
+    pending.push(from)
+    for (let state = pending.pop(); state !== undefined; state = pending.pop()) {
+      if (seen[state.index] === round) continue
+      seen[state.index] = round
+      if (state.test === null) pending.push(...state.next)
+      else to.push(state)
+    }
+  }
+
   return (text) => {
-    let current: State[] = []
-    let seen = new Uint8Array(count)
-    follow(start, current, seen)
+    if (round > 0xf000_0000) {
+      round = 0
+      seen.fill(0)
+    }
+    round++
+    current.length = 0
+    follow(start, current)
     for (let i = 0; i < text.length; i++) {
       if (current.length === 0) return false
       const code = text.charCodeAt(i)
-      const following: State[] = []
-      seen = new Uint8Array(count)
-      for (const { test, next } of current) if (test?.(code)) follow(next[0]!, following, seen)
+      following.length = 0
+      round++
+      for (const { test, next } of current) if (test!(code)) follow(next[0]!, following)
+      const done = current
       current = following
+      following = done
     }
-    return seen[end.index] === 1
+    return seen[end.index] === round
   }
 }
 
-/** Adds a state and all states that it reaches without consuming a character. */
-function follow(from: State, to: State[], seen: Uint8Array): void {
-  const pending = [from]
-  for (let state = pending.pop(); state !== undefined; state = pending.pop()) {
-    if (seen[state.index] === 1) continue
-    seen[state.index] = 1
-    if (state.test === null) pending.push(...state.next)
-    else to.push(state)
-  }
+/** Positions in a text: start and end of each group; -1 for a group that did not take part. */
+type Positions = readonly number[]
+
+/** Number of groups of a pattern, and the function that returns the texts of its groups, by number; null without a match. */
+export interface LinearGroups {
+  readonly count: number
+  readonly match: (text: string) => string[] | null
 }
 
-const isDigit: Test = (code) => code >= 48 && code <= 57
-const isWord: Test = (code) => isDigit(code) || (code >= 65 && code <= 90) || (code >= 97 && code <= 122) || code === 95
-const isSpace: Test = (code) => code === 32 || (code >= 9 && code <= 13)
-const classes: Readonly<Record<string, Test>> = { d: isDigit, w: isWord, s: isSpace }
-
-class Parser {
-  readonly #pattern: string
-  #at = 0
-  states = 0
-
-  constructor(pattern: string) {
-    this.#pattern = pattern
-  }
-
-  parse(): Piece {
-    if (!this.#takes('^')) throw new SyntaxError('it must begin with "^", since it is compared with the whole text')
-    const piece = this.#alternatives()
-    if (!this.#takes('$')) {
-      const rest = this.#pattern.slice(this.#at)
-      throw new SyntaxError(
-        rest === '' ? 'it must end with "$", since it is compared with the whole text' : `at "${rest}"`
+/** The same for a pattern whose groups are used. If a text matches in several ways, groups are those of JavaScript's engine. */
+export function linearGroups(pattern: string): LinearGroups {
+  const { start, end, count, groups } = new Parser(pattern).parse()
+  const none: Positions = new Array(groups * 2).fill(-1)
+  return {
+    count: groups,
+    match(text) {
+      let threads: { readonly state: State; readonly saved: Positions }[] = []
+      let seen = new Uint8Array(count)
+      const follow = (from: State, at: number, positions: Positions, to: typeof threads) => {
+        const pending = [{ state: from, saved: positions }]
+        for (let one = pending.pop(); one !== undefined; one = pending.pop()) {
+          const { state } = one
+          if (seen[state.index] === 1) continue
+          seen[state.index] = 1
+          const saved = state.save === -1 ? one.saved : one.saved.with(state.save, at)
+          if (state.test !== null || state === end) to.push({ state, saved })
+          else for (const next of state.next.toReversed()) pending.push({ state: next, saved })
+        }
+      }
+      follow(start, 0, none, threads)
+      for (let i = 0; i < text.length && threads.length > 0; i++) {
+        const code = text.charCodeAt(i)
+        const following: typeof threads = []
+        seen = new Uint8Array(count)
+        for (const { state, saved } of threads) {
+          if (state.test?.(code)) follow(state.next[0]!, i + 1, saved, following)
+        }
+        threads = following
+      }
+      const found = threads.find(({ state }) => state === end)?.saved
+      if (found === undefined) return null
+      return Array.from({ length: groups }, (_, group) =>
+        text.slice(Math.max(found[2 * group]!, 0), Math.max(found[2 * group + 1]!, 0))
       )
     }
-    if (this.#at < this.#pattern.length) throw new SyntaxError('"$" may only stand at its end')
-    return piece
-  }
-
-  #state(test: Test | null = null, ...next: State[]): State {
-    if (this.states === mostStates) throw new SyntaxError('it is too large')
-    return { test, next, index: this.states++ }
-  }
-
-  #takes(text: string): boolean {
-    if (!this.#pattern.startsWith(text, this.#at)) return false
-    this.#at += text.length
-    return true
-  }
-
-  #alternatives(): Piece {
-    const branches = [this.#sequence()]
-    while (this.#takes('|')) branches.push(this.#sequence())
-    if (branches.length === 1) return branches[0]!
-    const end = this.#state()
-    for (const branch of branches) branch.end.next.push(end)
-    return { start: this.#state(null, ...branches.map(({ start }) => start)), end }
-  }
-
-  #sequence(): Piece {
-    const start = this.#state()
-    let end = start
-    while (this.#at < this.#pattern.length && !'|)$'.includes(this.#pattern[this.#at]!)) {
-      const piece = this.#quantified()
-      end.next.push(piece.start)
-      end = piece.end
-    }
-    return { start, end }
-  }
-
-  #quantified(): Piece {
-    const begin = this.#at
-    const piece = this.#atom()
-    const after = this.#at
-    const [least, most] = this.#quantifier()
-    if (least === 1 && most === 1) return piece
-    // Creates a copy of the atom for a repetition by parsing it again.
-    const resume = this.#at
-    const copy = (): Piece => {
-      this.#at = begin
-      const again = this.#atom()
-      this.#at = resume
-      return again
-    }
-    if (after !== resume && '?*+{'.includes(this.#pattern[resume] ?? ' ')) {
-      // Lazy quantifiers are accepted: for a match of the whole text they make no difference.
-      if (!this.#takes('?')) throw new SyntaxError('a quantifier of a quantifier')
-    }
-    const done = this.#at
-    const start = this.#state()
-    let end = start
-    let first: Piece | null = piece
-    const take = (): Piece => {
-      const taken = first ?? copy()
-      first = null
-      return taken
-    }
-    for (let i = 0; i < least; i++) {
-      const required = take()
-      end.next.push(required.start)
-      end = required.end
-    }
-    const last = this.#state()
-    if (most === Number.POSITIVE_INFINITY) {
-      const loop = this.#state()
-      const repeated = take()
-      end.next.push(loop)
-      loop.next.push(repeated.start, last)
-      repeated.end.next.push(loop)
-    } else {
-      for (let i = least; i < most; i++) {
-        const optional = take()
-        end.next.push(optional.start, last)
-        end = optional.end
-      }
-      end.next.push(last)
-    }
-    this.#at = done
-    return { start, end: last }
-  }
-
-  #quantifier(): [least: number, most: number] {
-    if (this.#takes('?')) return [0, 1]
-    if (this.#takes('*')) return [0, Number.POSITIVE_INFINITY]
-    if (this.#takes('+')) return [1, Number.POSITIVE_INFINITY]
-    const [text, least, comma, most] = /^\{(\d{1,3})(,(\d{0,3}))?\}/.exec(this.#pattern.slice(this.#at)) ?? []
-    if (text === undefined) return [1, 1]
-    this.#at += text.length
-    if (comma === undefined) return [Number(least), Number(least)]
-    if (most === '') return [Number(least), Number.POSITIVE_INFINITY]
-    if (Number(most) < Number(least)) throw new SyntaxError(`the bounds of "${text}" are reversed`)
-    return [Number(least), Number(most)]
-  }
-
-  #atom(): Piece {
-    const character = this.#pattern[this.#at++]!
-    if (character === '(') return this.#group()
-    if (character === '[') return this.#one(this.#class())
-    if (character === '.') return this.#one(() => true)
-    if (character === '\\') return this.#one(this.#escape())
-    if ('^*+?{}])'.includes(character)) throw new SyntaxError(`"${character}" must be escaped by "\\"`)
-    const code = character.charCodeAt(0)
-    return this.#one((other) => other === code)
-  }
-
-  #one(test: Test): Piece {
-    const end = this.#state()
-    return { start: this.#state(test, end), end }
-  }
-
-  #group(): Piece {
-    if (this.#takes('?') && !this.#takes(':')) throw new SyntaxError('"(?" other than "(?:" is not supported')
-    const piece = this.#alternatives()
-    if (!this.#takes(')')) throw new SyntaxError('a "(" is not closed')
-    return piece
-  }
-
-  /** Parses a class such as `\d`, or an escaped character. */
-  #escape(): Test {
-    const character = this.#pattern[this.#at++]
-    if (character === undefined) throw new SyntaxError('a "\\" at the end')
-    const known = classes[character.toLowerCase()]
-    if (known !== undefined) return character === character.toLowerCase() ? known : (code) => !known(code)
-    if (/[A-Za-z0-9]/.test(character)) throw new SyntaxError(`"\\${character}" is not supported`)
-    const code = character.charCodeAt(0)
-    return (other) => other === code
-  }
-
-  #class(): Test {
-    const negated = this.#takes('^')
-    const tests: Test[] = []
-    while (!this.#takes(']')) {
-      const character = this.#pattern[this.#at++]
-      if (character === undefined) throw new SyntaxError('a "[" is not closed')
-      if (character === '\\') {
-        tests.push(this.#escape())
-        continue
-      }
-      const low = character.charCodeAt(0)
-      const [dash, high, close] = this.#pattern.slice(this.#at, this.#at + 3)
-      if (dash === '-' && high !== undefined && high !== ']' && high !== '\\' && close !== undefined) {
-        this.#at += 2
-        const top = high.charCodeAt(0)
-        if (top < low) throw new SyntaxError(`the bounds of "${character}-${high}" are reversed`)
-        tests.push((code) => code >= low && code <= top)
-      } else tests.push((code) => code === low)
-    }
-    return (code) => tests.some((test) => test(code)) !== negated
   }
 }

@@ -97,7 +97,13 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
     const { statusCode = answer.statusCode, code = null, message = '' } = found
     return { request, route: null, refused: { status: statusCode, code, message }, own: null }
   }
-  const target = targetPath(route, pattern)?.(path) ?? path
+  let target = path
+  try {
+    target = targetPath(route, pattern)?.(path) ?? path
+  } catch (error) {
+    const { statusCode = 500, code = null, message } = error as Error & { statusCode?: number; code?: string }
+    return { request, route: null, refused: { status: statusCode, code, message }, own: null }
+  }
   const about = { route: { name: route.name, config: {} }, method: method as 'GET', path: target, headers, caller }
   return {
     request,

@@ -114,6 +114,7 @@ texts.push(
   'consul',
   'queries.json',
   'addresses.txt',
+  '^a$',
   String(publicKey)
 )
 
@@ -207,6 +208,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^(services\.one\.|routes\.0\.)?forward/, (config) => Object.assign(config, { mesh: false, discovery: undefined })],
   [/^forward\.tls/, (config) => Object.assign(config, { forward: { tls: { cert, key } } })],
   [/^services\.one\.forward\.tls/, ({ services }) => Object.assign(services.one!, { forward: { tls: { cert, key } } })],
+  [/^routes\.0\.match\.path\.0\.exact/, ({ routes }) => Object.assign(routes[0]!, { match: { path: [{ exact: '/' }] } })],
   [/^routes\.0\.match\.path\.exact/, ({ routes }) => Object.assign(routes[0]!, { match: { path: { exact: '/' } } })]
 ] // biome-ignore format: a table
 
@@ -228,7 +230,7 @@ function configWith(path: Path, value: unknown): Base {
  * process of the gateway has.
  */
 const isLeftOut = (path: Path) =>
-  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$|connect)/.test(
+  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh|routes\.0\.match\.(query|cookies))\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$|connect)/.test(
     path.join('.')
   )
 

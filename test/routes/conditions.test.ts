@@ -211,9 +211,11 @@ t.test('several paths lead to one route, each with its own parameters and prefix
       path: { strip: '/q/:tenant' }
     }
   ]
-  const { port, close } = await startGateway({ services, routes })
-  t.teardown(close)
-  const sent = async (target: string) => {
+  const mesh = await startGateway({ services, routes })
+  const without = await startGateway({ services, routes, mesh: false })
+  t.teardown(mesh.close)
+  t.teardown(without.close)
+  const sent = async (port: number, target: string) => {
     const { status, body } = await get(port, target)
     return status === 200 ? body : status
   }
@@ -236,11 +238,17 @@ t.test('several paths lead to one route, each with its own parameters and prefix
     ['/f/g?x', '/new?x'],
     ['/x/v1/2', '/y-1/2'],
     ['/x/w?a', '/y-?a'],
+    ['/api/v//1', '/1'],
+    ['/api/v../secret', 400],
+    ['/api/v%2e%2e/secret', 400],
+    ['/api/v./secret', 400],
+    ['/api/v..', 400],
+    ['/api/v...', '/...'],
     ['/q/one/r', '/r'],
     ['/q/one/r/2', 404],
     ['/q/one/s/7', '/s/7']
   ] as const)
-    t.equal(await sent(target), expected, target)
+    for (const { port } of [mesh, without]) t.equal(await sent(port, target), expected, target)
 })
 
 t.test('a higher priority wins over host, path and conditions; within one, the order is the usual one', async (t) => {

@@ -7,7 +7,7 @@
  * reply-from does not pass the request to its client. `rewriteRequestHeaders`, which gets the request, stores it in the
  * headers under a symbol.
  */
-import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
+import type { IncomingHttpHeaders } from 'node:http'
 import type { IncomingHttpHeaders as Http2Headers } from 'node:http2'
 import type { Readable } from 'node:stream'
 import { Stream } from 'node:stream'
@@ -165,8 +165,7 @@ export default fp<Config>(
       if (rules === undefined) {
         // With the mesh, a route of http-proxy changes neither path nor host by the gateway's own keys.
         const isForwarded = config.forward !== undefined
-        const trustedOf = (request: IncomingMessage) => requests.peers.trustedHeadersOf(request)
-        const relocate = isForwarded ? relocation(route, pattern, trustedOf) : null
+        const relocate = isForwarded ? relocation(route, pattern, (raw) => requests.peers.trustedHeadersOf(raw)) : null
         rules = { ...rulesOf(route, pattern), isDropped: requests.trust.filterFor(route), relocate }
         rulesByPath.set(pattern, rules)
       }

@@ -4,10 +4,10 @@ import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
+import { Ambiguous, ambiguousPart } from './ambiguous-path.ts'
 import { markLastResponse } from './last-response.ts'
 import { byListener } from './peers.ts'
 
-const Ambiguous = createError('JW_AMBIGUOUS_PATH', 'The path can be read in more than one way: %s', 400)
 const Spelling = createError(
   'JW_AMBIGUOUS_PATH',
   'Servers that ignore case, blanks, dots or a trailing slash may read the path as a different one',
@@ -41,22 +41,8 @@ export const targetReasons = [
 
 type TargetReason = (typeof targetReasons)[number]
 
-/**
- * Parts of a path that services read in different ways: a dot segment, a backslash, an encoded slash, backslash or NUL, a
- * segment that has only path parameters, overlong UTF-8 of an ASCII character. If they were passed on, a client could
- * bypass the protection of the path that the service finally serves.
- */
-const ambiguous = /\\|%(?:2f|5c|00)|\/(?:(?:\.|%2e){1,2}(?:[/;]|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
-
-/** The same for services that distinguish `%2F` from `/`: without encoded slashes, but with dot segments next to them. */
-const ambiguousBeside =
-  /\\|%(?:5c|00)|(?:\/|%2f)(?:(?:\.|%2e){1,2}(?:[/;]|%2f|%3b|$)|;|%3b)|%(?:c[01]%[89ab]|e0%[89]|f0%8)[\da-f]/i
-
 /** Characters that most targets do not have. Only targets with one of them are checked in detail. */
 const odd = /[^!-~]|[%;#\\]|\/\./
-
-/** The beginning of a segment's path parameters. */
-const parameters = /;|%3b/i
 
 /**
  * A name or address, and a port. The host must not be empty (RFC 9110, 4.2.1), nor any label except after a trailing dot:
@@ -151,10 +137,8 @@ export default fp<Config>(
       if (isTransparent) return done()
       const query = url.indexOf('?')
       const path = query === -1 ? url : url.slice(0, query)
-      let found = ambiguous.exec(path)
-      if (found !== null && passes?.encodedSlash === 'pass') found = ambiguousBeside.exec(path)
-      if (found === null && passes?.parameters !== 'pass') found = parameters.exec(path)
-      if (found !== null) return done(withReason(request, ambiguityOf(found[0]), new Ambiguous(found[0])))
+      const found = ambiguousPart(path, passes)
+      if (found !== null) return done(withReason(request, ambiguityOf(found), new Ambiguous(found)))
       if (isAmbiguous) return done(withReason(request, 'path_spelling', new Spelling()))
       // A target has no fragment (RFC 9112, 3.2). The router ends the path at `#`; a service may not.
       done(url.includes('#') ? withReason(request, 'path_fragment', new Ambiguous('#')) : undefined)

@@ -1,12 +1,13 @@
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import { patternsOf } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
+import { Ambiguous, ambiguousPart } from './ambiguous-path.ts'
 
 const slash = 47
 const question = 63
 const percent = 37
 
-/** Changes a request target. */
+/** Changes a request target. Throws JW_AMBIGUOUS_PATH if services could read the changed path in different ways. */
 export type Rewrite = (target: string) => string
 
 /** A prefix of the path that a route replaces. */
@@ -30,7 +31,7 @@ export function replacementOf({ path }: Pick<RouteConfig, 'path'>, pattern: Path
   const count = last === undefined ? parts.length : parts.length - 1
   const bytes = Buffer.byteLength(last ?? '')
   return {
-    endIn: (target) => endOfPart(target, endOfSegments(target, count), bytes),
+    endIn: (target) => lastSlash(target, endOfPart(target, endOfSegments(target, count), bytes)),
     outer: texts.length === parts.length ? `/${texts.join('/')}` : null,
     inner: withoutEndSlash(inner ?? '')
   }
@@ -45,12 +46,24 @@ export function targetPath(route: Pick<RouteConfig, 'path'>, pattern: PathPatter
   if (replacement === null) return null
   const { endIn, inner } = replacement
   const head = encodePath(inner)
-  return (target) => {
+  const rewrite = (target: string) => {
     const rest = target.slice(endIn(target))
     const first = rest.charCodeAt(0)
     // An empty path becomes `/`, with or without a query.
     const joins = first === slash || (head !== '' && (rest === '' || first === question || pattern.end === 'partial'))
     return joins ? head + rest : `${head}/${rest}`
+  }
+  return pattern.end === 'partial' ? unambiguous(rewrite, route.path) : rewrite
+}
+
+/** Refuses paths that a change makes ambiguous: without its first letter, `/a../secret` is `/../secret`. */
+function unambiguous(rewrite: Rewrite, passes: RouteConfig['path']): Rewrite {
+  return (target) => {
+    const changed = rewrite(target)
+    const query = changed.indexOf('?')
+    const found = ambiguousPart(query === -1 ? changed : changed.slice(0, query), passes)
+    if (found !== null) throw new Ambiguous(found)
+    return changed
   }
 }
 
@@ -68,7 +81,12 @@ function endOfSegments(target: string, count: number): number {
     while (target.charCodeAt(at) === slash) at++
     while (at < target.length && target.charCodeAt(at) !== slash && target.charCodeAt(at) !== question) at++
   }
-  // The rest must not begin with `//`, which would be a reference to another host.
+  return lastSlash(target, at)
+}
+
+/** Returns the last of several slashes. The rest must not begin with `//`, which would be a reference to another host. */
+function lastSlash(target: string, from: number): number {
+  let at = from
   while (target.charCodeAt(at) === slash && target.charCodeAt(at + 1) === slash) at++
   return at
 }
