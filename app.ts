@@ -13,7 +13,6 @@ import type { AddressInfo } from 'node:net'
 import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
-import type { PathPattern } from './config/path-pattern.ts'
 import type { Config } from './config/schema.ts'
 import type { Clock } from './plugins/clock.ts'
 import { CLOCK } from './plugins/clock.ts'
@@ -35,7 +34,6 @@ import { targetPath } from './plugins/edge/protocol/target-path.ts'
 import { curlByName } from './plugins/edge/protocol/tls/example-request.ts'
 import { listenerTlsOf } from './plugins/edge/protocol/tls/index.ts'
 import keepStores from './plugins/keep-stores.ts'
-import { markListener } from './plugins/listener-of.ts'
 import type { MeshDependencies } from './plugins/mesh/index.ts'
 import { moduleOnFirstUse } from './plugins/on-first-use.ts'
 import { about as aboutProcess } from './plugins/operations/about.ts'
@@ -44,8 +42,8 @@ import { exit, run } from './plugins/operations/cli.ts'
 import { logCloseFailure } from './plugins/operations/close-failure.ts'
 import type { Stop } from './plugins/operations/drain.ts'
 import { createShutdown, handleSignals } from './plugins/operations/drain.ts'
-import type { Explainer, ExplainQuery } from './plugins/operations/explain.ts'
-import { explain, explainText, probedListener, probedTarget, probeOwnRoutes } from './plugins/operations/explain.ts'
+import type { ExplainQuery, Probing } from './plugins/operations/explain.ts'
+import { explain, explainText, probedTarget, probeOwnRoutes, probePatterns } from './plugins/operations/explain.ts'
 import type { Host } from './plugins/operations/host.ts'
 import operations from './plugins/operations/index.ts'
 import { createLog, loggerOptions } from './plugins/operations/logging.ts'
@@ -138,23 +136,10 @@ function assertLoaded(caller: string, options: Partial<Config> | undefined | nul
   throw new TypeError(`${caller}: expected ${expected}, found ${kindOf(options)}`)
 }
 
-type Probing = Pick<Explainer, 'probe' | 'patterns'>
-
 /** Creates a server that routes like the gateway but responds with the name of the route; `explain` sends requests to it. */
 function createProbe(config: Config, gateway: FastifyInstance): Probing {
-  // `inject` resolves dot segments of a URL, so a header carries the unchanged request target.
-  const rewriteUrl = (request: { headers: IncomingHttpHeaders }) => {
-    markListener(request, String(request.headers[probedListener]))
-    return String(request.headers[probedTarget])
-  }
-  const patterns: PathPattern[] = []
-  const probe = Fastify({ ...gatewayOptions(config), rewriteUrl, logger: false } as FastifyServerOptions)
-  probe.addHook('onRoute', (options) => {
-    const { route, matchedPath } = options.config ?? {}
-    if (route === undefined || matchedPath === undefined) return
-    const pattern = patterns.push(matchedPath) - 1
-    options.handler = async () => ({ route: route.name, pattern })
-  })
+  const probe = Fastify({ ...gatewayOptions(config), rewriteUrl: probedTarget, logger: false } as FastifyServerOptions)
+  const patterns = probePatterns(probe)
   probe.decorate(
     'listenerOf',
     byListener(config, ({ name }) => name)

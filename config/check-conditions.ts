@@ -1,4 +1,5 @@
 /** Checks the conditions of a route for values that no request can have. */
+import { parseRange } from '../plugins/address-ranges.ts'
 import { token } from '../plugins/http-syntax.ts'
 import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
@@ -22,6 +23,14 @@ const impossible = {
 
 export function checkConditions(at: string, { match }: Route, { report }: Checked): void {
   if (!report.usable(`${at}/match`)) return
+  const { addresses = [] } = report.sound(`${at}/match/addresses`) ? match : {}
+  addresses.forEach((range, index) => {
+    try {
+      parseRange(range)
+    } catch (error) {
+      report.fault(pointer(at, 'match', 'addresses', index), (error as Error).message)
+    }
+  })
   for (const kind of valueKinds) {
     const seen = new Map<string, string>()
     for (const [name, wanted] of Object.entries(report.usable(`${at}/match/${kind}`) ? (match[kind] ?? {}) : {})) {

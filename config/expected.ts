@@ -28,7 +28,7 @@ export function expected(shape: Shape): string {
   if (shape.then?.const === 0 && shape.else !== undefined) return expected(shape.else)
   if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
   if (shape.unit !== undefined) return units[shape.unit].expected
-  if (shape.format === 'peer' || shape.format === 'range') return 'an address or a range such as 10.0.0.0/8'
+  if (shape.format === 'peer') return 'an address or a range such as 10.0.0.0/8'
   if (shape.const !== undefined) return JSON.stringify(shape.const)
   if (shape.enum !== undefined) return `one of ${shape.enum.join(', ')}`
   const { minimum: min, maximum: max, minLength = 0, minItems = 0, minProperties = 0 } = shape

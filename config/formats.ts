@@ -8,9 +8,8 @@ function isAuthority(text: string): boolean {
   return hostname !== '' && host.toLowerCase() === text.toLowerCase()
 }
 
-const isPeer = (text: string) => text === 'unix' || isRange(text)
-
-function isRange(text: string): boolean {
+function isPeer(text: string): boolean {
+  if (text === 'unix') return true
   const [address = '', bits, ...rest] = text.split('/')
   const version = isIP(address)
   if (version === 0 || rest.length > 0) return false
@@ -21,4 +20,4 @@ function isUrl(text: string): boolean {
   return URL.canParse(text) && new URL(text).hostname !== ''
 }
 
-export const formats = { url: isUrl, authority: isAuthority, peer: isPeer, range: isRange } as const
+export const formats = { url: isUrl, authority: isAuthority, peer: isPeer } as const

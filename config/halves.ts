@@ -161,6 +161,7 @@ function sidecarHalf(config: Config, { keys, fixedFor }: SidecarKeys): Config {
   const routeFor = (name: string, call: string, { service, mesh }: RouteTarget): RouteConfig => ({
     name,
     match: { path: '/', methods, listeners: [listenerName], headers: { [callHeader]: call } },
+    priority: 0,
     service,
     services: [service],
     targets: [{ service, mesh, call: null }],

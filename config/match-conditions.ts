@@ -3,7 +3,7 @@
  * Repeated values must all meet a condition, so that a request meets it in the reading of every service.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import { addressTest } from './address-ranges.ts'
+import { AddressSet, parseAddress, parseRange } from '../plugins/address-ranges.ts'
 import { linearRegExp } from './linear-regexp.ts'
 import type { RouteMatch } from './schema.ts'
 
@@ -123,9 +123,13 @@ function testOf(wanted: ValueCondition): (values: readonly string[]) => boolean 
 }
 
 function ofAddress(ranges: readonly string[]): Condition {
-  const test = addressTest(ranges)
+  const set = new AddressSet(ranges.map(parseRange))
   const key = JSON.stringify(['addresses', [...ranges].sort()])
-  return { kind: 'addresses', key, isExact: false, isMet: ({ address }) => test(address) }
+  const isMet = ({ address }: Facts) => {
+    const parsed = parseAddress(address)
+    return parsed !== null && set.has(parsed)
+  }
+  return { kind: 'addresses', key, isExact: false, isMet }
 }
 
 /** Lists the conditions of a match for people, without values, which may be secrets: `x-beta:***`, `?debug`, `cookie ring:***`. */

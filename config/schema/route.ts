@@ -60,7 +60,7 @@ export const Match = Type.Object(
     query: valueConditions('Conditions for query parameters, decoded.'),
     cookies: valueConditions('Conditions for cookies.'),
     addresses: Type.Optional(
-      Type.Array(Type.String({ format: 'range' }), {
+      Type.Array(Type.String(), {
         minItems: 1,
         description: 'Addresses and ranges (CIDR) of clients; behind `listen.trustProxy`, of the forwarded address.'
       })
@@ -129,16 +129,11 @@ export const Route = Type.Object(
       Type.Object(
         {
           strip: Type.Optional(
-            Either(
-              { const: true },
-              Type.Literal(true),
-              Type.String(startsWithSlash),
-              {
-                expected: 'true or a path that starts with /',
-                description:
-                  'Prefix that is removed from the path before the call: the first segments of each path of `match`, with their parameters (`/t/:tenant`). true: all that precedes the rest of the path.'
-              }
-            )
+            Either({ const: true }, Type.Literal(true), Type.String(startsWithSlash), {
+              expected: 'true or a path that starts with /',
+              description:
+                'Prefix that is removed from the path before the call: the first segments of each path of `match`, with their parameters (`/t/:tenant`). true: all that precedes the rest of the path.'
+            })
           ),
           rewrite: Type.Optional(
             Type.Object(

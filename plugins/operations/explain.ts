@@ -2,6 +2,7 @@
  * Explains how the gateway would handle a request: route, edge concerns in their order, service, chain of the mesh, possible
  * instances. Sends nothing, counts nothing and takes no random decisions.
  */
+import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
 import { directionOf, directionsOf } from '../../config/direction.ts'
 import { hostKey } from '../../config/host-name.ts'
@@ -9,6 +10,7 @@ import type { PathPattern } from '../../config/path-pattern.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { callsOf } from '../../config/targets.ts'
+import { markListener } from '../listener-of.ts'
 import { hooksText } from './plugin-record.ts'
 
 export interface ExplainQuery {
@@ -25,10 +27,14 @@ export interface ExplainQuery {
   readonly listener?: string
 }
 
-/** Header by which the probe gets the request target. */
-export const probedTarget = 'x-jingwei-probed-target'
-/** Header by which the probe gets the name of the listener. */
-export const probedListener = 'x-jingwei-probed-listener'
+/** Headers by which the probe gets the request target, and the name of the listener. */
+const [targetHeader, listenerHeader] = ['x-jingwei-probed-target', 'x-jingwei-probed-listener'] as const
+
+/** Returns the target of a request to the probe, and marks its listener. `inject` resolves dot segments of a URL. */
+export function probedTarget(request: { headers: IncomingHttpHeaders }): string {
+  markListener(request, String(request.headers[listenerHeader]))
+  return String(request.headers[targetHeader])
+}
 
 /** Path prefix whose routes are served by a redirecting listener, too. */
 const challenges = '/.well-known/acme-challenge'
@@ -37,14 +43,17 @@ const isChallenge = (path: string | undefined) => path?.startsWith(challenges) =
 
 type RouteConstraint = NonNullable<RouteOptions['constraints']>
 
-interface Explainer {
+export interface Probing {
   /** A server that routes like the gateway and responds with the name of the route, or with the index of a plugin's route. */
   readonly probe: FastifyInstance
+  /** The patterns of routes, of which the probe responds with an index. */
+  readonly patterns: readonly PathPattern[]
+}
+
+interface Explainer extends Probing {
   /** The gateway, whose mesh explains the call. */
   readonly gateway: FastifyInstance
   readonly config: Config
-  /** The patterns of routes, of which the probe responds with an index. */
-  readonly patterns: readonly PathPattern[]
   readonly targetPath: (route: RouteConfig, pattern: PathPattern) => ((target: string) => string) | null
 }
 
@@ -62,7 +71,7 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
     return { request, route: null, refused: { status: 404, code: null, message }, own: null }
   }
   const match = { listeners: [listener], ...(headers.host !== undefined && { hosts: [hostKey(headers.host)] }) }
-  const probed = { ...headers, [probedTarget]: path, [probedListener]: listener }
+  const probed = { ...headers, [targetHeader]: path, [listenerHeader]: listener }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed, remoteAddress: ip })
   const found = answer.json<{
     route?: string
@@ -122,6 +131,18 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
     calls: callsOf(route),
     mesh: route.targets.flatMap((target) => gateway.mesh.explain(target.service, target.mesh, about))
   }
+}
+
+/** Lets the configured routes of the probe respond with their names and the indexes of their patterns, which it returns. */
+export function probePatterns(probe: FastifyInstance): readonly PathPattern[] {
+  const patterns: PathPattern[] = []
+  probe.addHook('onRoute', (options) => {
+    const { route, matchedPath } = options.config ?? {}
+    if (route === undefined || matchedPath === undefined) return
+    const pattern = patterns.push(matchedPath) - 1
+    options.handler = async () => ({ route: route.name, pattern })
+  })
+  return patterns
 }
 
 /** Adds the routes of a gateway's plugins to the probe; each responds with its index. */

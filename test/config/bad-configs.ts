@@ -1288,7 +1288,7 @@ routes:
       '7:58: routes[3].match.cookies["a;b"]: "a;b" is not a name of cookies',
       '7:71: routes[3].match.cookies.d: no cookie can have this value',
       '8:61: routes[4].match.query.a.rexeg: unknown key',
-      '8:91: routes[4].match.addresses[0]: expected an address or a range such as 10.0.0.0/8, found "10.0.0.0/33"',
+      '8:91: routes[4].match.addresses[0]: "10.0.0.0/33" is not a CIDR range: "/" is followed by a number from 0 to 32',
       '9:38: routes[5].priority: expected an integer from -1000 to 1000, found 1001'
     ]
   },

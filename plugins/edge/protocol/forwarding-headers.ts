@@ -1,5 +1,5 @@
 import type { IncomingMessage } from 'node:http'
-import { addressTest } from '../../../config/address-ranges.ts'
+import { BlockList, isIP, isIPv6 } from 'node:net'
 import { forwardingHeaders, passedOnHeaders } from '../../../config/header-names.ts'
 import type { Config } from '../../../config/schema.ts'
 import { commaItems, unmapped } from '../../http-syntax.ts'
@@ -32,8 +32,20 @@ export function trustedHeaders({
 
 /** Returns the test for trusted peers; `ranges` are addresses or CIDR ranges. */
 export function trustedPeers(ranges: readonly string[]): (address: string) => boolean {
-  // Peers at a Unix socket have no address.
-  return addressTest(ranges.filter((range) => range !== 'unix'))
+  if (ranges.length === 0) return () => false
+  const list = new BlockList()
+  for (const range of ranges) {
+    // Peers at a Unix socket have no address.
+    if (range === 'unix') continue
+    const [address, bits] = range.split('/') as [string, string | undefined]
+    const family = isIPv6(address) ? 'ipv6' : 'ipv4'
+    if (bits === undefined) list.addAddress(address, family)
+    else list.addSubnet(address, Number(bits), family)
+  }
+  return (address) => {
+    const plain = unmapped(address)
+    return isIP(plain) !== 0 && list.check(plain, isIPv6(plain) ? 'ipv6' : 'ipv4')
+  }
 }
 
 /** Appends the forwarding headers for the service. `trusted`: the headers accepted from the peer; null if it is not trusted. */
