@@ -8,7 +8,6 @@
  *   the bridge   the only code of the edge that calls the mesh
  *   routes       configured routes, and the pages of the admin port
  */
-import type { IncomingHttpHeaders } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
