@@ -33,8 +33,9 @@ export default async function audit(fastify: FastifyInstance, { header = 'x-audi
     dropHeaders(route, ['x-key'])
     if (name === undefined) return
     const hook = async (request: FastifyRequest, reply: FastifyReply) => {
-      request.consumer = { id: String(request.headers['x-key']) }
-      own.set(request.consumer.id, 1)
+      const id = String(request.headers['x-key'])
+      request.consumer = { id }
+      own.set(id, 1)
       reply.header(header, request.listener)
     }
     route.onRequest = [...[route.onRequest ?? []].flat(), hook]
