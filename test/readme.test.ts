@@ -210,6 +210,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
           match: { path: '/tokens' },
           service: 'orders',
           edge: {
+            authentication: { require: 'any' },
             jwt: { jwks: `${origin}/jwks.json` },
             forwardAuth: { url: origin },
             introspection: { url: origin, clientId: 'a', clientSecret: 'b' }
