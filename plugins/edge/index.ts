@@ -57,7 +57,7 @@ export const concerns: readonly EdgeConcern[] = [
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
   keyAuth, // the methods of authentication, in the order in which they are tried
   jwt, // after keys: most plugins that need the consumer have their position after it
-  introspection, // as JWT
+  introspection, // after JWT, which needs no call
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods
   authentication, // after the methods: tells the service who the consumer is
   acl, // after authentication: it needs the consumer

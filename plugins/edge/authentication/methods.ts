@@ -26,6 +26,8 @@ export interface Refusal {
 export interface Method<C> {
   /** Value of `WWW-Authenticate` for a request without credentials. */
   readonly challenge: string
+  /** Header with the credentials. Methods may share it: it is not removed if one of them has verified it. */
+  readonly carrier?: string
   /** True if failures are counted by address, because credentials can be guessed. */
   readonly limitsFailures: boolean
   /** Returns the credentials of a request; null if it has none of this kind. */
@@ -142,7 +144,7 @@ class Methods {
     const all = [...outcomes.values()]
     const accepted = all.filter((outcome) => outcome === 'accepted').length
     if (accepted === this.list.length || (accepted > 0 && !this.#isAll)) {
-      for (const method of this.list) method.remove(request, outcomes.get(method) === 'accepted')
+      this.#remove(outcomes, request)
       done()
       return
     }
@@ -160,8 +162,17 @@ class Methods {
     if (statusOf({ error }) === 401) {
       const challenges = this.list.flatMap((method) => this.#challenge(method, outcomes.get(method)))
       reply.header('www-authenticate', challenges.length === 1 ? challenges[0] : challenges)
-    }
+    } else if (worst?.challenge !== undefined) reply.header('www-authenticate', worst.challenge)
     done(error)
+  }
+
+  #remove(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest): void {
+    const isAccepted = (method: AnyMethod) => outcomes.get(method) === 'accepted'
+    const kept = this.list.flatMap((method) => (isAccepted(method) ? (method.carrier ?? []) : []))
+    for (const method of this.list) {
+      if (isAccepted(method)) method.remove(request, true)
+      else if (method.carrier === undefined || !kept.includes(method.carrier)) method.remove(request, false)
+    }
   }
 
   #challenge(method: AnyMethod, outcome: Outcome | undefined): string[] {

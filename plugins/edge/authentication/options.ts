@@ -31,7 +31,7 @@ export const Authentication = Type.Object(
     require: Names(['all', 'any'], {
       default: 'all',
       description:
-        'With several of `keyAuth`, `basicAuth` and `jwt` on a route: `all` must accept the request, or `any` of them, tried in this order.'
+        'With several of `keyAuth`, `basicAuth`, `jwt` and `introspection` on a route: `all` must accept the request, or `any` of them, tried in this order.'
     }),
     anonymous: Type.Optional(
       Type.String({

@@ -4,6 +4,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { echo, handshake, opcodes, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
@@ -207,7 +208,7 @@ t.test('tokens in odd spellings and positions are refused without a call', async
 t.test('claims have to fit the route', async (t) => {
   const seconds = Math.floor(Date.now() / 1000)
   const fitting = { iss: 'https://id', aud: ['x', 'api'] }
-  const claims: readonly (readonly [object, string | null])[] = [
+  const cases: readonly (readonly [object, string | null])[] = [
     [fitting, null],
     [{ ...fitting, aud: 'api', token_type: 'Bearer', exp: seconds + 60, nbf: seconds }, null],
     [{ ...fitting, exp: seconds - 60 }, 'introspection_expired'],
@@ -225,10 +226,10 @@ t.test('claims have to fit the route', async (t) => {
   ]
   const { url } = await endpoint(
     t,
-    (token, response) => void response.end(JSON.stringify({ active: true, ...claims[Number(token)]![0] }))
+    (token, response) => void response.end(JSON.stringify({ active: true, ...cases[Number(token)]![0] }))
   )
   const { bearing, line } = await guarded(t, { url, issuer: 'https://id', audience: ['api', 'web'] })
-  for (const [index, [, reason]] of claims.entries()) {
+  for (const [index, [, reason]] of cases.entries()) {
     t.equal((await bearing(String(index))).status, reason === null ? 200 : 401, String(index))
     if (reason !== null) t.match(await line(index), { reason })
   }
@@ -413,6 +414,30 @@ t.test('what cannot be is a fault', async (t) => {
   ] as const) {
     t.match(await faults(options), message, JSON.stringify(options))
   }
+})
+
+t.test('a route can take signed tokens and opaque ones', async (t) => {
+  const { url, asked } = await endpoint(t, knowing({ opaque: { sub: 'amy', scope: 'read' } }))
+  const jwt = { secret, forward: { sub: 'x-user' } }
+  const both = { jwt, authentication: { require: 'any' } }
+  const { bearing, any } = await guarded(t, { url, forward: { sub: 'x-user' } }, { edge: both })
+  const signed = token(claims({ sub: 'bob' }))
+  for (const [credentials, user] of [
+    [signed, 'bob'],
+    ['opaque', 'amy']
+  ] as const) {
+    const { status, body } = await bearing(credentials)
+    t.equal(status, 200)
+    const seen = JSON.parse(body.toString()) as Seen
+    t.match(seen.headers, { 'x-user': user, authorization: `Bearer ${credentials}` })
+  }
+  t.equal(asked.length, 1, 'a token that jwt accepts is not introspected')
+  t.match(await bearing('eve'), { status: 401, headers: { 'www-authenticate': /^Bearer .*, Bearer / } })
+  t.match(await any('/'), { status: 401 })
+  const anonymous = await guarded(t, { url }, { edge: { authentication: { anonymous: 'guest' } } })
+  t.equal((await anonymous.any('/')).status, 200)
+  t.match(await anonymous.line(), { consumer: 'guest' })
+  t.equal((await anonymous.bearing('eve')).status, 401)
 })
 
 t.test('an HTTP/1.0 client with a token is served', async (t) => {

@@ -84,7 +84,7 @@ function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: 
   )
 }
 
-const methods = ['keyAuth', 'basicAuth', 'introspection', 'jwt']
+const methods = ['keyAuth', 'basicAuth', 'jwt', 'introspection']
 
 /** Checks the methods that are in force together on a route. */
 function checkMethods({ data, report }: Checked): void {
@@ -106,7 +106,8 @@ function checkMethods({ data, report }: Checked): void {
     }
     if (on.length < 2 || (authentication && authentication.require === 'any')) return
     const inHeader = on.filter((name) => name !== 'keyAuth')
-    if (inHeader.length > 1) {
+    // `jwt` and `introspection` can check the same token.
+    if (inHeader.length > 1 && inHeader.includes('basicAuth')) {
       const what = `${inHeader.join(' and ')} need the Authorization header each, so no request can satisfy all`
       report.fault(place, `${what}; set authentication: { require: any }`, 'key')
     } else if (!authentication) {

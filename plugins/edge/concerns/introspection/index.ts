@@ -3,14 +3,18 @@
  * `request.consumer`.
  */
 import { createError } from '@fastify/error'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { removeHeader } from '../../authentication/credentials.ts'
+import type { Method, Refusal } from '../../authentication/methods.ts'
+import { authenticateBy } from '../../authentication/methods.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { checkAuthServer, checkServiceHeaders } from '../../bridge/check-auth-server.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
+import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { GivenConsumer } from '../../consumers/consumer.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
@@ -42,10 +46,11 @@ export default edgeConcern({
     const headers = Object.entries(options.forward ?? {})
     if (checked.report.usable(`${at}/forward`)) checkServiceHeaders(headers, `${at}/forward`, checked)
   },
-  async plugin(fastify, { stores, meter, log, clock, consumers }) {
+  async plugin(fastify, context) {
+    const { stores, meter, log, clock } = context
     decorateUpstreamHeaders(fastify)
 
-    return (options, routeOptions) => {
+    return (options, routeOptions, shadow) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
       const { url, service, path = '/', timeout, maxConcurrent } = options
@@ -58,22 +63,20 @@ export default edgeConcern({
         () => new Introspector(new AuthServer(target, log), endpoint, clock),
         (unclaimed) => unclaimed.close()
       )
-      return { onRequest: authenticate(options, introspector, countersOf(meter, name), consumers, clock.date) }
+      const method = tokenMethod(options, introspector, countersOf(meter, name), context)
+      return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
     }
   }
 })
 
-type Done = (error?: Error) => void
-
-function authenticate(
+function tokenMethod(
   options: IntrospectionOptions,
   introspector: Introspector,
   count: Counters,
-  consumers: ConsumerRegistry,
-  date: () => number
-) {
+  { consumers, clock }: Pick<ConcernContext, 'consumers' | 'clock'>
+): Method<string> {
   const { maxTokenSize, scopes } = options
-  const checkClaims = ruleFor(options, date)
+  const checkClaims = ruleFor(options, clock.date)
   const forward = Object.entries(options.forward ?? {})
 
   function accept(request: FastifyRequest, claims: Claims | null): void {
@@ -88,69 +91,64 @@ function authenticate(
     }
   }
 
-  // A callback instead of an await: most tokens are cached, and need no asynchronous step.
-  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
-    const refuse = (error: unknown) => done(refusal(error, request, reply, scopes))
-    try {
-      const token = bearerToken(request, maxTokenSize)
+  async function wait(result: Promise<Claims | null>, request: FastifyRequest): Promise<void> {
+    const claims = await result.catch((error: unknown) => {
+      count.failed()
+      throw error
+    })
+    count.asked(claims !== null)
+    accept(request, claims)
+  }
+
+  return {
+    challenge,
+    carrier: 'authorization',
+    limitsFailures: false,
+    find(request) {
+      const { authorization } = request.headers
+      if (authorization === undefined) return null
+      // Node shows the first field only; the token may be in another one.
+      return /^bearer /i.test(authorization) || isRepeated(request) ? authorization : null
+    },
+    verify(authorization, request) {
+      if (isRepeated(request)) throw new TokenInvalid('introspection_repeated')
+      const isLong = authorization.length > maxTokenSize + 'bearer '.length
+      const token = isLong ? undefined : bearer.exec(authorization)?.[1]
+      if (token === undefined) throw new TokenInvalid('introspection_token')
       const result = introspector.introspect(token, request, count.cached)
-      if (result instanceof Promise) {
-        result
-          .then((claims) => {
-            count.asked(claims !== null)
-            return accept(request, claims)
-          })
-          .then(
-            () => done(),
-            (error) => {
-              if (error instanceof AuthFailure) count.failed()
-              refuse(error)
-            }
-          )
-        return
-      }
+      // No await: most tokens are cached, and need no asynchronous step.
+      if (result instanceof Promise) return wait(result, request)
       accept(request, result)
-    } catch (error) {
-      refuse(error)
-      return
+    },
+    refusal: (error) => refusal(error, scopes),
+    remove(request, isVerified) {
+      if (!isVerified) removeHeader(request, 'authorization')
     }
-    done()
   }
 }
 
 /** Characters of a bearer token (RFC 6750, 2.1). */
 const bearer = /^bearer +([-._~+/0-9A-Za-z]+=*) *$/i
 
-/** Returns the token. Throws unless the request has exactly one Authorization header, with a bearer token of allowed size. */
-function bearerToken({ headers, raw }: FastifyRequest, maxTokenSize: number): string {
-  const { authorization } = headers
-  if (authorization === undefined || !/^bearer /i.test(authorization)) throw new TokenMissing()
-  const names = raw.rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === 'authorization')
-  if (names.length > 1) throw new TokenInvalid('introspection_repeated')
-  const token = authorization.length > maxTokenSize + 'bearer '.length ? undefined : bearer.exec(authorization)?.[1]
-  if (token === undefined) throw new TokenInvalid('introspection_token')
-  return token
+function isRepeated({ raw }: FastifyRequest): boolean {
+  return raw.rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === 'authorization').length > 1
 }
 
-/** Returns the error for the client, and sets `WWW-Authenticate`. The reason goes to the log. */
-function refusal(error: unknown, request: FastifyRequest, reply: FastifyReply, scopes: readonly string[] = []): Error {
+/** Returns the refusal for an error. The reason goes to the log. */
+function refusal(error: unknown, scopes: readonly string[] = []): Refusal {
+  // RFC 6750, 3.1: no error code in the challenge if the request had no token.
+  if (error === null) return { error: new TokenMissing(), reason: 'introspection_missing' }
   if (error instanceof AuthFailure) {
-    request.refusalReason = reasonOf[error.reason]
-    return Object.assign(new Unavailable(), { cause: error.cause })
+    return { error: Object.assign(new Unavailable(), { cause: error.cause }), reason: reasonOf[error.reason] }
   }
-  const about = (code: string) => `${challenge}, error="${code}", error_description="${(error as Error).message}"`
+  const { message } = error as Error
+  const about = (code: string) => `${challenge}, error="${code}", error_description="${message}"`
   if (error instanceof ScopeMissing) {
-    request.refusalReason = 'introspection_scope'
-    reply.header('www-authenticate', `${about('insufficient_scope')}, scope="${scopes.join(' ')}"`)
-  } else if (error instanceof TokenInvalid) {
-    request.refusalReason = error.reason
-    reply.header('www-authenticate', about('invalid_token'))
-  } else if (error instanceof TokenMissing) {
-    request.refusalReason = 'introspection_missing'
-    // RFC 6750, 3.1: no error code if the request had no token.
-    reply.header('www-authenticate', challenge)
+    const needed = `${about('insufficient_scope')}, scope="${scopes.join(' ')}"`
+    return { error, reason: 'introspection_scope', challenge: needed }
   }
-  return error as Error
+  if (error instanceof TokenInvalid) return { error, reason: error.reason, challenge: about('invalid_token') }
+  return { error: error as Error, reason: null }
 }
 
 /** Returns the consumer for the name in a token. It is never the declared consumer of that name by chance. */

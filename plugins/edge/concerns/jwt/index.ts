@@ -200,6 +200,7 @@ function tokenMethod(
 
   return {
     challenge: 'Bearer realm="jingwei"',
+    carrier: 'authorization',
     limitsFailures: false,
     find(request) {
       const { authorization } = request.headers
