@@ -114,9 +114,9 @@ export class Advisor {
     )
   }
 
-  /** Returns advice for a key within the options of a concern. */
+  /** Returns advice for a key within the options of a concern, which may be a list. */
   #within(holder: string, name: string): string | null {
-    const [, half, concern] = /\/(edge|mesh)\/([^/]+)$/.exec(holder) ?? []
+    const [, half, concern] = /\/(edge|mesh)\/([^/]+)(?:\/\d+)?$/.exec(holder) ?? []
     if (half === undefined) return null
     const { innerAliases = {} } = this.#keys[half as 'edge' | 'mesh'].find((key) => key.name === concern) ?? {}
     return Object.entries(innerAliases).find(([alias]) => folded(alias) === name)?.[1] ?? null

@@ -1,4 +1,5 @@
 /** Facts about a response for the access log: its time to first byte, its source, and the reason of a refusal. */
+import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { SeamError, SeamReason } from '../seam.ts'
 import type { ShadowRefusal } from './shadow.ts'
@@ -26,6 +27,8 @@ declare module 'fastify' {
     refusalReason: string | null
     /** Refusals of concerns in shadow mode; null if there is none. */
     shadowRefusals: ShadowRefusal[] | null
+    /** Reads the header section of a service's response, and returns the one to pass on; must not change the given one. */
+    onServiceResponse: ((headers: IncomingHttpHeaders) => IncomingHttpHeaders) | null
     /** True if a concern of the gateway responds itself, with something other than an error. */
     isOwnResponse: boolean
   }
@@ -37,6 +40,7 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('refusalReason', null)
   fastify.decorateRequest('shadowRefusals', null)
   fastify.decorateRequest('isOwnResponse', false)
+  fastify.decorateRequest('onServiceResponse', null)
   fastify.decorateRequest('partialCalls', null)
 }
 

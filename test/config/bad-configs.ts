@@ -1115,13 +1115,19 @@ edge:
     - { max: 5, window: 1h, algorithm: token-bucket, burst: 2, cost: 3 }
     - { max: 5, window: 1d, onFailure: closed }
     - { max: 5, window: 30d, by: [ip, "header:cookie"], maxPerAddress: 9 }
+    - { max: 5, window: 2d, lease: 5, keepCostHeader: true }
+    - { max: 5, window: 3d, maxConcurrent: 5 }
 `,
     faults: [
       '4:35: edge.rateLimit[0].cost: no request can ever pass: at most 5 can be used at once',
       '5:29: edge.rateLimit[1].burst: has an effect only with algorithm: token-bucket',
       '6:70: edge.rateLimit[2].cost: no request can ever pass: at most 2 can be used at once',
       '7:29: edge.rateLimit[3].onFailure: has an effect only with store: redis',
-      '8:34: edge.rateLimit[4].by: the Cookie header holds all cookies in any order, so one client may send many values; choose another header'
+      '8:34: edge.rateLimit[4].by: the Cookie header holds all cookies in any order, so one client may send many values; choose another header',
+      '9:29: edge.rateLimit[5].lease: has an effect only with store: redis',
+      '9:39: edge.rateLimit[5].keepCostHeader: has an effect only with costHeader',
+      '10:9: edge.rateLimit[6].max: unknown key; write two limits: [{ max: …, window: … }, { maxConcurrent: … }]',
+      '10:17: edge.rateLimit[6].window: unknown key; write two limits: [{ max: …, window: … }, { maxConcurrent: … }]'
     ]
   },
   {

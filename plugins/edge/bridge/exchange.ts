@@ -136,7 +136,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     else {
       this.stopTimer()
       this.hasResponded = true
-      this.begin(status, headers, text)
+      const { onServiceResponse } = this.request
+      this.begin(status, onServiceResponse === null ? headers : onServiceResponse(headers), text)
     }
   }
 

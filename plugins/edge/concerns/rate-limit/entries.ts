@@ -1,15 +1,15 @@
 /**
- * Entries of keys, in bounded memory. The newest keys have an entry each. When there are too many, the values of the oldest
- * go into a table of fixed size, where several keys share a cell. So a client cannot reset its own counter by sending
- * requests with many other keys.
+ * Entries of keys, in bounded memory. The newest keys have an entry each. When there are too many, those of the oldest
+ * go into a table of fixed size, which keeps the largest. So a client cannot reset its own counter by sending requests with
+ * many other keys.
  */
 import { randomInt } from 'node:crypto'
 import type { Algorithm, Entry, Quota } from './algorithms.ts'
 
-const rows = 4
-const cells = 2 ** 15
-/** Numbers in a cell. */
-const width = 3
+const cellBits = 17
+const cells = 2 ** cellBits
+/** Numbers in a cell: those of an entry, and the mark of its key. */
+const width = 4
 
 export class Entries {
   // Two generations instead of an LRU list: a flood of keys costs no more.
@@ -60,16 +60,18 @@ export class Entries {
 }
 
 /**
- * Largest values of the evicted keys, in four cells for each key. A key that returns continues from the smallest of its
- * cells: never less than it had, and more only if four other keys with more are in its cells.
+ * Entries of evicted keys: each key has one of four cells, marked by a hash of the key. If all four are taken, the entry with
+ * the fewest units is dropped, and of equal ones the new one: only more units on more keys than there are cells could drop an
+ * exhausted counter.
  */
 class Table {
-  readonly #numbers = new Float64Array(rows * cells * width)
-  // Secret, so that nobody can choose keys that share the cells of another.
-  readonly #seeds = [randomInt(2 ** 32), randomInt(2 ** 32)] as const
+  readonly #numbers = new Float64Array(cells * width)
+  // Secret, so that nobody can choose keys for the cells of another.
+  readonly #seeds = Array.from({ length: 3 }, () => randomInt(2 ** 32)) as [number, number, number]
   readonly #tail: number
   readonly #algorithm: Algorithm
   readonly #quota: Quota
+  #mark = 0
 
   constructor(algorithm: Algorithm, quota: Quota) {
     this.#algorithm = algorithm
@@ -79,44 +81,60 @@ class Table {
 
   merge(key: string, entry: Entry, now: number): void {
     this.#algorithm.roll(entry, now, this.#quota)
+    let least = this.#weight(entry, now)
+    let place = -1
     for (const at of this.#places(key)) {
       const cell = this.#cell(at, now)
-      this.#numbers[at] = Math.max(entry.value, cell?.value ?? 0)
-      this.#numbers[at + 1] = Math.max(entry.prev, cell?.prev ?? 0)
-      this.#numbers[at + 2] = Math.max(entry.until, cell?.until ?? 0)
+      if (cell !== null && this.#numbers[at + 3] === this.#mark) {
+        place = at
+        break
+      }
+      const weight = cell === null ? -1 : this.#weight(cell, now)
+      if (weight >= least) continue
+      least = weight
+      place = at
     }
+    if (place === -1) return
+    this.#numbers[place] = entry.value
+    this.#numbers[place + 1] = entry.prev
+    this.#numbers[place + 2] = entry.until
+    this.#numbers[place + 3] = this.#mark
   }
 
   read(key: string, now: number): Entry | undefined {
-    let least: Entry | undefined
     for (const at of this.#places(key)) {
       const cell = this.#cell(at, now)
-      if (cell === null) return undefined
-      least ??= cell
-      least.value = Math.min(least.value, cell.value)
-      least.prev = Math.min(least.prev, cell.prev)
-      least.until = Math.min(least.until, cell.until)
+      if (cell !== null && this.#numbers[at + 3] === this.#mark) return cell
     }
-    return least
+    return undefined
   }
 
+  /** Returns the entry of a cell; null if it has none that still counts. */
   #cell(at: number, now: number): Entry | null {
-    const [value, prev, until] = this.#numbers.subarray(at, at + width) as unknown as [number, number, number]
+    const until = this.#numbers[at + 2]!
     if (until + this.#tail <= now) return null
-    const cell = { value, prev, until }
+    const cell = { value: this.#numbers[at]!, prev: this.#numbers[at + 1]!, until }
     this.#algorithm.roll(cell, now, this.#quota)
     return cell
   }
 
+  #weight({ value, prev, until }: Entry, now: number): number {
+    return this.#algorithm.tag === 't' ? until - now : value + prev
+  }
+
+  /** Returns the cells of a key, and sets its mark. */
   #places(key: string): number[] {
-    let [a, b] = this.#seeds as unknown as [number, number]
+    let [a, b, mark] = this.#seeds
     for (let i = 0; i < key.length; i++) {
       const code = key.charCodeAt(i)
       a = Math.imul(a ^ code, 0x01000193)
       b = Math.imul(b ^ code, 0x5bd1e995)
       b ^= b >>> 15
+      mark = Math.imul(mark ^ code, 0x85ebca6b)
+      mark ^= mark >>> 13
     }
     a ^= a >>> 16
-    return Array.from({ length: rows }, (_, row) => (row * cells + ((a + Math.imul(row, b | 1)) >>> 17)) * width)
+    this.#mark = mark
+    return [0, 1, 2, 3].map((i) => ((a + Math.imul(i, b | 1)) >>> (32 - cellBits)) * width)
   }
 }

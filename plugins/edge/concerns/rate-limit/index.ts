@@ -28,6 +28,8 @@ import type { Limits, RuleContext } from './rules.ts'
 import { limitsFor } from './rules.ts'
 import { LocalCounter } from './store.ts'
 
+const twoLimits = 'write two limits: [{ max: …, window: … }, { maxConcurrent: … }]'
+
 export default edgeConcern({
   name: 'rateLimit',
   options: orOff(RateLimit),
@@ -41,13 +43,24 @@ export default edgeConcern({
     ]
   },
   levels: [...gatewayAndRoute, 'consumer'],
+  innerAliases: {
+    max: twoLimits,
+    window: twoLimits,
+    average: 'write max, with algorithm: token-bucket',
+    period: 'write window',
+    limit: 'write max',
+    second: 'write max and window: 1s',
+    minute: 'write max and window: 1m',
+    hour: 'write max and window: 1h',
+    day: 'write max and window: 1d'
+  },
   check: checkRateLimit,
   checkAll: checkConsumers,
   needs: { fact: 'consumer', option: 'by', value: isOfCaller },
   isolate: (options) => {
     const inMemory = limitsOf(options).map((limit) => {
       if (isCeiling(limit)) return limit
-      const { onFailure, ...rest } = limit
+      const { onFailure, lease, ...rest } = limit
       return { ...rest, store: 'memory' as const }
     })
     return Array.isArray(options) ? inMemory : inMemory[0]!
@@ -97,13 +110,13 @@ export default edgeConcern({
         .labels(route)
       const decisions = meter.counter({
         name: 'jingwei_edge_rate_limit_decisions_total',
-        help: 'Requests with a shared rate limit, by the step that decided: redis; known: an earlier refusal of Redis still holds; and without Redis share, open or closed.',
+        help: 'Requests with a shared rate limit, by the step that decided: redis; lease: units that Redis has given before; known: an earlier refusal of Redis still holds; and without Redis share, open or closed.',
         labelNames: ['route', 'step']
       })
       const counts = Object.fromEntries(steps.map((step) => [step, decisions.labels(route, step)]))
       return (step) => {
         counts[step]!.inc()
-        if (step !== 'redis' && step !== 'known') fallbacks.inc()
+        if (step === 'share' || step === 'open' || step === 'closed') fallbacks.inc()
       }
     }
 

@@ -20,7 +20,7 @@ export const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, 
 const Unavailable = createError('JW_RATE_LIMIT_UNAVAILABLE', 'The rate limit cannot be checked at the moment', 503)
 
 /** Steps by which a limit in Redis is decided, for the metrics. */
-export const steps = ['redis', 'known', 'share', 'open', 'closed'] as const
+export const steps = ['redis', 'lease', 'known', 'share', 'open', 'closed'] as const
 export type Step = (typeof steps)[number]
 
 /** A limit that applies to a request. */
@@ -31,6 +31,8 @@ interface Hit {
   reset: number
   /** Milliseconds until the limit has the units; 0 if it has them. */
   wait: number
+  /** True if the units are of a lease. */
+  isLeased: boolean
 }
 
 /** Longest time for which a refusal of Redis is believed without a further question. */
@@ -73,9 +75,15 @@ export class Limiter {
       giveBack(own, now)
       finish()
     } else {
-      this.#link!.ask(asksFor(shared), false, (answers) => {
-        const failure = answers === null ? this.#decideAlone(shared) : this.#learn(shared, answers)
-        if (failure !== undefined || shared.some(refuses)) giveBack(own, this.#now())
+      const asked = shared.filter((hit) => !takeOfLease(hit, now))
+      if (asked.length === 0) {
+        this.#count('lease')
+        finish()
+        return
+      }
+      this.#link!.ask(asksFor(asked), false, (answers) => {
+        const failure = answers === null ? this.#decideAlone(asked) : this.#learn(asked, answers)
+        if (failure !== undefined || asked.some(refuses)) giveBack(own.concat(shared), this.#now())
         finish(failure)
       })
     }
@@ -96,6 +104,28 @@ export class Limiter {
     }
     this.#count('known')
     this.#finish(hits, request, reply, done)
+  }
+
+  /** Takes the units of which a response tells, and returns the header section for the client. */
+  #chargeResponse(hits: readonly Hit[], request: FastifyRequest): void {
+    const { onServiceResponse } = request
+    request.onServiceResponse = (given) => {
+      const headers = { ...(onServiceResponse?.(given) ?? given) }
+      const asks: Ask[] = []
+      for (const { rule, key } of hits) {
+        const { costHeader, quota, algorithm, cost, shared } = rule
+        const told = headers[costHeader!]
+        const units = typeof told === 'string' && /^\d{1,9}$/.test(told) ? Number(told) - cost : 0
+        if (units <= 0) continue
+        const more = Math.min(units, quota.burst)
+        algorithm.add(rule.entries.get(key, this.#now()), more, quota)
+        if (shared === null) continue
+        asks.push({ key: shared + key, algorithm, quota, cost: more, wanted: more, isShadow: false })
+      }
+      if (asks.length > 0) this.#link!.ask(asks, true, () => {})
+      for (const { rule } of hits) if (!rule.keepsCostHeader) delete headers[rule.costHeader!]
+      return headers
+    }
   }
 
   /** Takes the units of limits in Redis, for a request that another concern has refused. */
@@ -123,9 +153,14 @@ export class Limiter {
     this.#count('redis')
     const now = this.#now()
     for (const [i, hit] of hits.entries()) {
-      const { remaining, reset, wait } = answers[i]!
+      const { taken, remaining, reset, wait } = answers[i]!
       Object.assign(hit, { remaining, reset, wait })
       const { rule, key } = hit
+      const { leases, quota } = rule
+      if (leases !== null) {
+        hit.remaining += Math.max(0, taken - rule.cost)
+        leases.store(key, taken - rule.cost, now + Math.min(reset, quota.window), remaining)
+      }
       if (wait > 0) {
         const known = { believedUntil: now + Math.min(wait, longestRefusal), until: now + wait }
         this.#exhausted.set(exhaustedKey(hit), known)
@@ -140,13 +175,14 @@ export class Limiter {
 
   /** Decides while Redis does not respond. */
   #decideAlone(hits: readonly Hit[]): Error | undefined {
-    if (hits.some(({ rule }) => rule.onFailure === 'closed' && !rule.isShadow)) {
-      this.#count('closed')
-      return new Unavailable()
-    }
     const limited = hits.filter(({ rule }) => rule.onFailure === 'share')
-    this.#count(limited.length === 0 ? 'open' : 'share')
-    for (const hit of hits) hit.remaining = hit.rule.quota.burst
+    const isClosed = hits.some(({ rule }) => rule.onFailure === 'closed' && !rule.isShadow)
+    this.#count(isClosed ? 'closed' : limited.length === 0 ? 'open' : 'share')
+    for (const hit of hits) {
+      hit.remaining = hit.rule.quota.burst
+      hit.rule.leases?.store(hit.key, 0, 0, 0)
+    }
+    if (isClosed) return new Unavailable()
     takeAll(limited, this.#now(), (rule) => this.#partOf(rule))
     return undefined
   }
@@ -178,6 +214,8 @@ export class Limiter {
         reply,
         shown.filter(({ rule }) => !rule.isSecond)
       )
+      const charged = hits.filter(({ rule }) => rule.costHeader !== undefined)
+      if (charged.length > 0) this.#chargeResponse(charged, request)
       done()
       return
     }
@@ -198,12 +236,13 @@ const reasonFor = ({ rule }: Hit, request: FastifyRequest): LimitReason =>
 
 /** Throws if a request has a header twice that is a key. */
 const hitsOf = (rules: readonly Rule[], request: FastifyRequest): Hit[] =>
-  rules.map((rule) => ({ rule, key: rule.keyOf(request), remaining: 0, reset: 0, wait: 0 }))
+  rules.map((rule) => ({ rule, key: rule.keyOf(request), remaining: 0, reset: 0, wait: 0, isLeased: false }))
 
 const asksFor = (hits: readonly Hit[]): Ask[] =>
   hits.map(({ rule, key }) => {
     const { quota, algorithm, cost, isShadow } = rule
-    return { key: rule.shared + key, algorithm, quota, cost, wanted: cost, isShadow }
+    const wanted = rule.leases?.wanted(key, cost) ?? cost
+    return { key: rule.shared + key, algorithm, quota, cost, wanted, isShadow }
   })
 
 const exhaustedKey = ({ rule, key }: Hit): string => `${rule.cost} ${rule.shared}${key}`
@@ -234,10 +273,22 @@ function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quot
   return true
 }
 
+/** Takes the units of the lease of a limit, if there is one with enough. */
+function takeOfLease(hit: Hit, now: number): boolean {
+  const { rule, key } = hit
+  const lease = rule.leases?.take(key, rule.cost, now) ?? null
+  if (lease === null) return false
+  hit.isLeased = true
+  hit.remaining = lease.left + lease.remaining
+  hit.reset = lease.until - now
+  return true
+}
+
 /** Gives back the units that a request has taken, because another limit refuses it. */
 function giveBack(hits: readonly Hit[], now: number): void {
-  for (const { rule, key, wait } of hits) {
-    if (wait > 0) continue
+  for (const { rule, key, wait, isLeased } of hits) {
+    if (isLeased) rule.leases!.giveBack(key, rule.cost)
+    if (wait > 0 || rule.shared !== null) continue
     const entry = rule.entries.get(key, now)
     rule.algorithm.add(entry, -rule.cost, rule.quota)
     if (entry.value < 0) entry.value = 0

@@ -2,7 +2,7 @@
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
-import { Count, Either, Mode, Name, Names, Period, strict } from '../../../../config/schema/kit.ts'
+import { Count, Either, HeaderName, Mode, Name, Names, Period, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
 import type { AlgorithmName } from './algorithms.ts'
@@ -43,6 +43,14 @@ const Rate = Type.Object(
     ),
     burst: Type.Optional(Count('With `token-bucket`: requests allowed at once. Default: `max`.')),
     cost: Type.Optional(Count('Units of the limit that one request uses. Default: 1.')),
+    costHeader: Type.Optional(
+      HeaderName(
+        "Response header of the service with the units that the request has used, if these are more than `cost`. They are counted after the response: a request that is let in may exceed the limit, by at most the limit's size."
+      )
+    ),
+    keepCostHeader: Type.Optional(
+      Type.Boolean({ description: 'true: clients get the `costHeader`. By default it is removed.' })
+    ),
     maxPerAddress: Type.Optional(
       Count(
         'With `header:NAME`: requests allowed per window for one client address, whatever the value of the header. Without it, a client that changes the header has no limit.'
@@ -58,6 +66,11 @@ const Rate = Type.Object(
       default: 'memory',
       description: '`memory`: each node counts on its own. `redis`: one count for the whole cluster.'
     }),
+    lease: Type.Optional(
+      Count(
+        'With `store: redis`: units that a node takes from Redis at a time, and then uses without asking. The limit may be exceeded by as many units for each node, with `sliding-window` and `token-bucket` only, and units that a node has taken are missing on the others until the window ends.'
+      )
+    ),
     onFailure: Type.Optional(
       Names(['share', 'open', 'closed'], {
         description:
@@ -146,7 +159,7 @@ export function counterOf(limit: AnyLimit): string {
 
 function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): void {
   if (!report.sound(at) || isCeiling(limit)) return
-  const { by, max, burst, cost = 1, maxPerAddress, store, algorithm, onFailure } = limit
+  const { by, max, burst, cost = 1, maxPerAddress, store, algorithm, lease = 0 } = limit
   const sources = sourcesOf(by)
   const byHeader = sources.some(isHeader)
   if (byHeader && maxPerAddress === undefined) {
@@ -167,8 +180,13 @@ function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): voi
   }
   const most = Math.min(burst ?? max, maxPerAddress ?? max)
   if (cost > most) report.fault(`${at}/cost`, `no request can ever pass: at most ${most} can be used at once`)
-  if (onFailure !== undefined && store !== 'redis') {
-    report.fault(`${at}/onFailure`, 'has an effect only with store: redis', 'key')
+  for (const key of ['onFailure', 'lease'] as const) {
+    if (limit[key] === undefined || store === 'redis') continue
+    report.fault(`${at}/${key}`, 'has an effect only with store: redis', 'key')
+  }
+  if (lease > (burst ?? max)) report.fault(`${at}/lease`, `is more than the limit, which is ${burst ?? max}`)
+  if (limit.keepCostHeader !== undefined && limit.costHeader === undefined) {
+    report.fault(`${at}/keepCostHeader`, 'has an effect only with costHeader', 'key')
   }
   if (store === 'redis' && data.redis === undefined) {
     report.fault(`${at}/store`, 'needs the top-level "redis", which is not set')

@@ -8,6 +8,7 @@ import type { HeaderStyle } from './headers.ts'
 import { policyName } from './headers.ts'
 import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
+import { Leases } from './leases.ts'
 import type { By, CeilingOptions, LimitOptions, RateLimitOptions } from './options.ts'
 import { counterOf, isCeiling, isOfCaller, limitsOf } from './options.ts'
 
@@ -16,6 +17,11 @@ export interface Rule {
   readonly algorithm: Algorithm
   readonly keyOf: KeyOf
   readonly cost: number
+  /** Response header with the units that a request has used, in lower case. */
+  readonly costHeader: string | undefined
+  readonly keepsCostHeader: boolean
+  /** Units that are taken from Redis at a time; null to ask for each request. */
+  readonly leases: Leases | null
   readonly by: By
   /** Counters in this process: of the limit, or of this node's share of it while Redis does not respond. */
   readonly entries: Entries
@@ -94,6 +100,9 @@ function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: 
     algorithm: algorithms[algorithm],
     keyOf: directed(keyBy(limit)),
     cost,
+    costHeader: limit.costHeader?.toLowerCase(),
+    keepsCostHeader: limit.keepCostHeader === true,
+    leases: limit.lease === undefined ? null : new Leases(limit.lease),
     by,
     // Without `max`: after a change of the limit, counting continues.
     entries: claim(
@@ -115,5 +124,6 @@ function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: 
   // Another key than that of requests without the header, which are counted by address too.
   const keyOf: KeyOf = (request) => `all:${address(request)}`
   const most = { max: maxPerAddress, window, burst: maxPerAddress }
-  return [{ ...rule, quota: most, keyOf, by: 'ip', isLate: false, isSecond: true }, rule]
+  const leases = limit.lease === undefined ? null : new Leases(limit.lease)
+  return [{ ...rule, quota: most, keyOf, leases, by: 'ip', isLate: false, isSecond: true }, rule]
 }

@@ -1,0 +1,48 @@
+/** Units that this node has taken from Redis and not used yet, by key. */
+import { FifoMap } from 'toad-cache'
+
+interface Lease {
+  left: number
+  /** Time after which what is left is void. */
+  until: number
+  /** Units that were left in Redis. */
+  readonly remaining: number
+}
+
+export class Leases {
+  /** Units of a lease. */
+  readonly size: number
+  // A lease that is dropped was used in vain: the limit is stricter, not wider.
+  readonly #leases = new FifoMap<Lease>(10_000)
+  /** Keys for which Redis is being asked: the other requests meanwhile ask for themselves only. */
+  readonly #asked = new Set<string>()
+
+  constructor(size: number) {
+    this.size = size
+  }
+
+  /** Takes units of the lease of a key; null if it has not enough. */
+  take(key: string, units: number, now: number): Readonly<Lease> | null {
+    const lease = this.#leases.get(key)
+    if (lease === undefined || lease.until <= now || lease.left < units) return null
+    lease.left -= units
+    return lease
+  }
+
+  giveBack(key: string, units: number): void {
+    const lease = this.#leases.get(key)
+    if (lease !== undefined) lease.left += units
+  }
+
+  /** Returns the units to ask for. Call `store` or `fail` afterwards. */
+  wanted(key: string, units: number): number {
+    if (this.#asked.has(key)) return units
+    this.#asked.add(key)
+    return Math.max(units, this.size)
+  }
+
+  store(key: string, left: number, until: number, remaining: number): void {
+    this.#asked.delete(key)
+    if (left > 0) this.#leases.set(key, { left, until, remaining })
+  }
+}

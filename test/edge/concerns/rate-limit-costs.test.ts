@@ -1,0 +1,133 @@
+// slow: starts Redis
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
+import { Redis } from 'ioredis'
+import t from 'tap'
+import { algorithms } from '../../../plugins/edge/concerns/rate-limit/algorithms.ts'
+import { Entries } from '../../../plugins/edge/concerns/rate-limit/entries.ts'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { gatewayBefore, get, startEcho, startService } from '../../helpers/gateway.ts'
+import { startRedis } from '../../helpers/redis.ts'
+
+setFlagsFromString('--expose-gc')
+const collectGarbage = runInNewContext('gc') as () => void
+
+for (const protocol of protocols) {
+  t.test(`costHeader over ${protocol}: the service states what a request has used`, async (t) => {
+    const service = await startService((request, response) => {
+      const cost = new URL(request.url!, 'http://h').searchParams.get('cost')
+      response.writeHead(200, { 'X-Cost': cost ?? '', 'X-Cost-Unit': 'token' }).end('x')
+    })
+    t.teardown(service.close)
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const limit = { max: 10, window: '1h', costHeader: 'X-Cost' }
+    const edges = {
+      memory: { rateLimit: limit },
+      bucket: { rateLimit: { ...limit, algorithm: 'token-bucket', max: 1, burst: 10 } },
+      reply: { rateLimit: limit, responsePath: 'reply' },
+      kept: { rateLimit: { ...limit, keepCostHeader: true } },
+      redis: { rateLimit: { ...limit, store: 'redis' } }
+    }
+    const gateway = await gatewayBefore(t, service.url, {
+      admin: { port: 0 },
+      listen: listenFor(t, protocol),
+      redis: { url: redis.url, timeout: '2s' },
+      routes: Object.entries(edges).map(([name, edge]) => ({ name, match: { path: `/${name}` }, service: 'any', edge }))
+    })
+    const { ask } = anyClient(t, protocol, gateway.port)
+    const { metrics } = gateway.server
+    await eventually(async () => (await metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+    for (const name of Object.keys(edges)) {
+      const left = async (cost: string) => {
+        const { status, headers } = await ask(`/${name}?cost=${cost}`)
+        t.equal(headers['x-cost'], name === 'kept' && status === 200 ? cost : undefined, name)
+        if (status === 200) t.equal(headers['x-cost-unit'], 'token')
+        return status === 200 ? Number(headers['ratelimit-remaining']) : status
+      }
+      t.equal(await left('4'), 9, name)
+      t.equal(await left('0'), 5, 'the cost of the request before, not what it was let in with')
+      t.equal(await left('-5'), 4, 'no number: one unit')
+      t.equal(await left('1e3'), 3)
+      t.equal(await left('99999999999'), 2)
+      t.equal(await left('500'), 1, 'lets in as long as there is a unit')
+      t.equal(await left('1'), 429)
+    }
+  })
+}
+
+t.test('lease: a node asks Redis once per batch, and the limit holds', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const client = new Redis(redis.url)
+  t.teardown(() => client.disconnect())
+  const service = await startEcho()
+  t.teardown(service.close)
+  const scripts = async () => {
+    const calls = [...(await client.info('commandstats')).matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)]
+    return calls.reduce((sum, [, count]) => sum + Number(count), 0)
+  }
+  const lease = 20
+  for (const algorithm of ['fixed-window', 'sliding-window', 'token-bucket']) {
+    const max = algorithm === 'token-bucket' ? { max: 1, burst: 200 } : { max: 200 }
+    const start = async () => {
+      const gateway = await gatewayBefore(t, service.url, {
+        admin: { port: 0 },
+        redis: { url: redis.url, timeout: '2s' },
+        edge: { rateLimit: { ...max, window: '1h', store: 'redis', algorithm, lease } }
+      })
+      const { metrics } = gateway.server
+      await eventually(async () => (await metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+      return gateway
+    }
+    const nodes = [await start(), await start()]
+    const before = await scripts()
+    let passed = 0
+    for (let i = 0; i < 150; i++) if ((await get(nodes[i % 2]!.port, '/')).status === 200) passed++
+    t.equal(passed, 150)
+    const asked = (await scripts()) - before
+    // Each node announces itself besides, every five seconds.
+    t.ok(asked >= 8 && asked <= 20, `${algorithm}: Redis was asked ${asked} times for 150 requests`)
+    const rest = await Promise.all(Array.from({ length: 120 }, (_, i) => get(nodes[i % 2]!.port, '/')))
+    passed += rest.filter(({ status }) => status === 200).length
+    // Nothing flows into the bucket of one unit an hour, so that the units of the leases are all there are.
+    t.ok(passed <= 200, `${algorithm}: ${passed} of 200 passed`)
+    t.ok(passed > 200 - nodes.length * lease, `${algorithm}: ${passed} of 200 passed`)
+    for (const { server } of nodes) {
+      const text = await server.metrics.metrics()
+      t.match(text, /rate_limit_decisions_total\{route="all",step="lease"\} [1-9]/)
+      t.match(text, /rate_limit_decisions_total\{route="all",step="share"\} 0/)
+    }
+    await Promise.all(nodes.map(({ close }) => close()))
+    await client.flushall()
+  }
+})
+
+t.test('a million addresses: memory is bounded, and no counter is reset', async (t) => {
+  for (const algorithm of Object.values(algorithms)) {
+    const quota = { max: 100, window: 3_600_000, burst: 100 }
+    const entries = new Entries(algorithm, quota)
+    const now = 5_000_000
+    const attackers = Array.from({ length: 500 }, (_, i) => `ip:attacker ${i}`)
+    for (const key of attackers) algorithm.add(entries.get(key, now), 100, quota)
+    const flood = (from: number, to: number) => {
+      for (let i = from; i < to; i++) algorithm.add(entries.get(`ip:2001:db8:${i.toString(16)}::`, now), 1, quota)
+    }
+    flood(0, 300_000)
+    collectGarbage()
+    const { heapUsed, arrayBuffers } = process.memoryUsage()
+    flood(300_000, 1_000_000)
+    collectGarbage()
+    const after = process.memoryUsage()
+    const grown = after.heapUsed + after.arrayBuffers - heapUsed - arrayBuffers
+    t.ok(grown < 10_000_000, `${algorithm.tag}: ${Math.round(grown / 1e6)} MB more`)
+    for (const key of attackers) {
+      const used = algorithm.used(entries.get(key, now), now, quota)
+      if (used < 99.999) t.fail(`${key} has ${used}`)
+    }
+    const strangers = Array.from({ length: 1000 }, (_, i) => entries.get(`ip:stranger ${i}`, now))
+    const most = Math.max(...strangers.map((entry) => algorithm.used(entry, now, quota)))
+    t.equal(most, 0, 'callers that are seen first have used nothing')
+  }
+})
