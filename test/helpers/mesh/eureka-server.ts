@@ -4,6 +4,8 @@
  */
 import type { IncomingMessage, Server, ServerResponse } from 'node:http'
 import { createServer } from 'node:http'
+import type { ServerOptions } from 'node:https'
+import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { gzipSync } from 'node:zlib'
 import type { Test } from 'tap'
@@ -54,6 +56,8 @@ export interface EurekaServerOptions {
   readonly singles?: boolean
   readonly gzip?: boolean
   readonly etags?: boolean
+  /** Listens for TLS. */
+  readonly tls?: ServerOptions
 }
 
 /** Way in which the server fails; `hang` never responds, `stall` stops within a body. */
@@ -76,7 +80,8 @@ export class EurekaServer {
 
   constructor(options: EurekaServerOptions = {}) {
     this.#options = options
-    this.#server = createServer((request, response) => void this.#handle(request, response))
+    const handle = (request: IncomingMessage, response: ServerResponse) => void this.#handle(request, response)
+    this.#server = options.tls === undefined ? createServer(handle) : https.createServer(options.tls, handle)
   }
 
   /** Listens on a free port, and again on the same one after `stop`. */
@@ -97,7 +102,7 @@ export class EurekaServer {
   }
 
   get url(): string {
-    return `http://127.0.0.1:${this.#port}/eureka`
+    return `${this.#options.tls === undefined ? 'http' : 'https'}://127.0.0.1:${this.#port}/eureka`
   }
 
   register(instance: Registration): void {

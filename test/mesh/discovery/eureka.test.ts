@@ -9,6 +9,7 @@ import { loadWithoutPlugins, parseConfig } from '../../../plugins/config.ts'
 import { Applications } from '../../../plugins/mesh/discovery/eureka/applications.ts'
 import { createDiscovery } from '../../../plugins/mesh/discovery/index.ts'
 import { createMesh } from '../../../plugins/mesh-api.ts'
+import { authority, folderFor } from '../../helpers/certificates.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { EurekaServerOptions, Failure, Registration } from '../../helpers/mesh/eureka-server.ts'
 import { EurekaServer, registration } from '../../helpers/mesh/eureka-server.ts'
@@ -418,6 +419,30 @@ t.test('the configuration', async (t) => {
   const withoutHttp = faultOf('discovery: { eureka: { urls: ["ftp://u:p4ss@a"] } }')
   t.match(withoutHttp, /discovery\.eureka\.urls\[0\]: expected a URL that starts with http/)
   t.notMatch(withoutHttp, /p4ss/)
+})
+
+t.test('TLS: the certificate of the server is verified, and that of the client is presented', async (t) => {
+  const folder = folderFor(t)
+  const [ours, other] = [authority(folder, 'ours'), authority(folder, 'other')]
+  const ofServer = ours.issue('server', { san: 'IP:127.0.0.1' })
+  const ofClient = ours.issue('client')
+  const tls = { cert: ofServer.cert, key: ofServer.key, ca: ours.cert, requestCert: true, rejectUnauthorized: true }
+  const server = await new EurekaServer({ tls }).listen(t)
+  server.register(registration('orders', 1))
+  const files = { ca: ours.file, cert: ofClient.certFile, key: ofClient.keyFile }
+  await discover(t, [server.url], { tls: files })
+    .follow('orders')
+    .until([origin(1)])
+
+  const failure = async (given: Options['tls']) => {
+    const { follow } = discover(t, [server.url], given && { tls: given })
+    const { source } = follow('orders')
+    await eventually(() => source.status().error !== null)
+    return source.status().error ?? ''
+  }
+  t.match(await failure({ ...files, ca: other.file }), /self-signed|unable to (verify|get)/, 'of another authority')
+  t.match(await failure(undefined), /self-signed|unable to (verify|get)/, 'of none that Node knows')
+  t.match(await failure({ ca: ours.file }), /certificate required|socket|ECONNRESET|closed/i, 'without its own')
 })
 
 t.test('the example is sound', async (t) => {
