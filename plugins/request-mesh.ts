@@ -226,14 +226,19 @@ export class RequestMesh {
  * `AbortSignal.timeout()` becomes `JW_SIGNAL_TIMEOUT` (504), like the other timeouts of a call.
  */
 function endOf(gone: AbortSignal, own: readonly AbortSignal[], origin: ServiceOrigin) {
+  // Not `AbortSignal.any`, which costs several times as much.
   const controller = new AbortController()
-  const either = AbortSignal.any([gone, ...own])
+  const all = [gone, ...own]
   const end = () => {
-    const reason: unknown = either.reason
+    release()
+    const reason: unknown = all.find(({ aborted }) => aborted)?.reason
     const isTimeout = reason instanceof DOMException && reason.name === 'TimeoutError'
     controller.abort(isTimeout ? Object.assign(new TimedOut(serviceOf(origin)), { cause: reason }) : reason)
   }
-  if (either.aborted) end()
-  else either.addEventListener('abort', end, { once: true })
-  return { signal: controller.signal, release: () => either.removeEventListener('abort', end) }
+  const release = () => {
+    for (const each of all) each.removeEventListener('abort', end)
+  }
+  for (const each of all) each.addEventListener('abort', end)
+  if (all.some(({ aborted }) => aborted)) end()
+  return { signal: controller.signal, release }
 }

@@ -279,8 +279,9 @@ t.test('configuration, operations and routes name no concern, and neither half n
       'routes',
       within('routes'),
       [...ofEdge, ...ofMesh],
-      // The admin port's page, a fault of a file, options of Fastify and of @fastify/http-proxy, a field of server-sent events.
-      ['metrics', 'fault', 'bodyLimit', 'websocket', 'retry']
+      // The admin port's page, a fault of a file, options of Fastify and of @fastify/http-proxy, a field of server-sent
+      // events, a function of node:crypto.
+      ['metrics', 'fault', 'bodyLimit', 'websocket', 'retry', 'hash']
     ],
     [
       'operations',

@@ -24,8 +24,16 @@ export interface Freshness {
 /** Most seconds of freshness, against numbers that no cache can represent (RFC 9111, 1.2.2). */
 const mostSeconds = 2 ** 31
 
+/** The caching fields of a response. */
+const fields = ['cache-control', 'vary', 'expires']
+
+/** Parts of responses without such fields. */
+const unmarked: CachedPart = { isSafe: false, directives: new Map(), own: 0, shared: 0, vary: [] }
+const unmarkedSafe: CachedPart = { ...unmarked, isSafe: true }
+
 /** Reads the caching fields of a response. */
 export function cachedPart(headers: IncomingHttpHeaders, isSafe: boolean): CachedPart {
+  if (!fields.some((name) => headers[name] !== undefined)) return isSafe ? unmarkedSafe : unmarked
   const directives = directivesOf(listField(headers, 'cache-control'))
   const vary = listField(headers, 'vary').split(',')
   return {

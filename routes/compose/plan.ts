@@ -1,5 +1,5 @@
 /** A composed route, compiled when the configuration loads: calls in the order of their references, and the response. */
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { referencesIn } from '../../config/compose/order.ts'
 import { placeOf } from '../../config/compose/parts.ts'
 import { membersOf } from '../../config/compose/pointer.ts'
@@ -117,4 +117,4 @@ function usesOf(compose: ComposeConfig) {
 }
 
 /** Returns a weak entity tag: the order of members is that of the services. */
-export const weakTag = (text: string) => `W/"${createHash('sha1').update(text).digest('base64url')}"`
+export const weakTag = (text: string) => `W/"${hash('sha1', text, 'base64url')}"`

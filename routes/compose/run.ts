@@ -25,7 +25,8 @@ export async function run(plan: Plan, request: FastifyRequest, body: unknown): P
   try {
     const ends: Promise<void>[] = []
     for (const [index, call] of plan.calls.entries()) {
-      ends.push(running.perform(index, call, Promise.all(call.after.map((other) => ends[other]))))
+      const waits = call.after.length === 0 ? null : Promise.all(call.after.map((other) => ends[other]))
+      ends.push(running.perform(index, call, waits))
     }
     await Promise.all(ends)
     isWhole = running.missing.length === 0
@@ -61,8 +62,8 @@ class Running {
   }
 
   /** Makes one call once those that it waits for have ended. Rejects if the whole response fails. */
-  async perform(index: number, call: Call, waits: Promise<unknown>): Promise<void> {
-    await waits
+  async perform(index: number, call: Call, waits: Promise<unknown> | null): Promise<void> {
+    if (waits !== null) await waits
     const start = performance.now()
     const record = { call: call.name, service: call.service, status: 0, ms: 0, error: '' }
     try {
