@@ -237,6 +237,9 @@ t.test('a split has the same effect', async (t) => {
   t.match(tester.seen, [{ service: 'orders-next' }])
   const others = await inEach(t, async ({ url }) => {
     const calls = await Promise.all(Array.from({ length: 120 }, async () => send(url, '/api/canary')))
+    const next = calls.filter(({ body }) => body.includes('orders-next')).length
+    // A share of 1 in 4: the mean is 30, and these bounds are six standard deviations away.
+    t.ok(next > 1 && next < 59, `${next} of 120`)
     const bodies = new Set(calls.map(({ body }) => body))
     seen = []
     return [...bodies].sort()
