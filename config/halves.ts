@@ -15,7 +15,7 @@ import type { Form, Half } from './form.ts'
 import { gatewayForm } from './form.ts'
 import { overlap } from './listeners.ts'
 import { section } from './mesh-schema.ts'
-import { checkOwnAddresses } from './own-addresses.ts'
+import { checkOwnAddresses, isLoopback } from './own-addresses.ts'
 import { gatewaySidecarSection } from './schema/sidecar.ts'
 import Type from './schema/type.ts'
 import type { Config, Listen, MeshPolicy, RouteConfig, RouteTarget, ServiceConfig, Written } from './schema.ts'
@@ -48,8 +48,7 @@ function replaceModes(data: Written, report: Report): void {
   const inherited = data.mesh.mode
   const handedOver: string[] = []
   for (const [name, service] of Object.entries(data.services)) {
-    const at = pointer('/services', name)
-    if (!report.usable(at) || !report.usable(`${at}/mesh`) || service.mesh?.mode === null) continue
+    if (!report.usable(`${pointer('/services', name)}/mesh/mode`)) continue
     if ((service.mesh?.mode ?? inherited) !== 'sidecar') continue
     handedOver.push(name)
     if (service.mesh?.mode !== undefined) Object.assign(service.mesh, { mode })
@@ -85,6 +84,8 @@ function checkSidecar({ data, report }: Checked): void {
     report.fault(`${each.at}/port`, `${where}.port is ${each.port}, too, and ${each.host} overlaps ${taken.host}`)
   }
   checkOwnAddresses(data, 'sidecar', [own], report)
+  if (isLoopback(own.host)) return
+  report.warn('/sidecar/gateway/host', 'every host that can connect may call all services: keep it on loopback')
 }
 
 /** The values of `read` in all policies. */

@@ -80,7 +80,7 @@ const ofGateway = {
   gateway: Type.Object(
     {
       host: ListenHost('127.0.0.1', 'Every process that can connect calls in the name of the gateway.'),
-      port: Port("Port for the gateway's calls.")
+      port: Port("Port for the gateway's calls.", 1)
     },
     {
       ...strict,

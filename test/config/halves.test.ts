@@ -109,6 +109,24 @@ t.test('with another mode the gateway calls services itself', async (t) => {
   t.notOk(config.routes.some(({ mesh }) => mesh.handOver !== undefined))
 })
 
+t.test('services may share their settings by an alias', async (t) => {
+  const services = `
+    a: { instances: ["http://h"], mesh: &own { mode: sidecar } }
+    b: { instances: ["http://h"], mesh: *own }`
+  const config = await half(t, 'gateway', `services: ${services}\nsidecar: { gateway: { port: 9191 } }`)
+  t.strictSame(
+    Object.values(config.services).map(({ sidecar }) => sidecar),
+    ['http://127.0.0.1:9191', 'http://127.0.0.1:9191']
+  )
+})
+
+t.test('a listener for the gateway that other hosts reach is a warning', async (t) => {
+  const warnings: string[] = []
+  const source = text({ sidecar: { gateway: { host: '0.0.0.0', port: 9191 } } })
+  parseConfig(source, 'gateway.yaml', {}, ({ path, message }) => warnings.push(`${path}: ${message}`))
+  t.match(warnings, [/^sidecar\.gateway\.host: every host that can connect may call all services/])
+})
+
 t.test('faults', async (t) => {
   const one = (sections: object, expected: string) => t.strictSame(faultsOf(text(sections)), [expected], expected)
   const services = (orders: object) => ({
