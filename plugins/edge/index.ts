@@ -8,6 +8,7 @@ import { globalConcern } from './concern.ts'
 import acl from './concerns/acl/index.ts'
 import authentication from './concerns/authentication/index.ts'
 import authorization from './concerns/authorization/index.ts'
+import basicAuth from './concerns/basic-auth/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
@@ -56,6 +57,7 @@ export const concerns: readonly EdgeConcern[] = [
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
   keyAuth, // the methods of authentication, in the order in which they are tried
+  basicAuth, // after keys, which cost less
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // after JWT, which needs no call
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods

@@ -3,6 +3,14 @@ import type { Static } from 'typebox'
 import { Count, Duration, defaultsOf, HeaderName, Names, orOff, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 
+/** `realm` of a challenge. */
+export const Realm = Type.String({
+  pattern: '^[ !#-\\[\\]-~]+$',
+  expected: 'printable ASCII without quotes and backslashes',
+  default: 'jingwei',
+  description: '`realm` in `WWW-Authenticate`.'
+})
+
 const Failures = Type.Object(
   {
     max: Count('Failed attempts in the window.', { default: 100 }),

@@ -7,6 +7,7 @@ import { isConnectionHeader } from '../../../../config/header-names.ts'
 import { Either, HeaderName, Mode, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
+import { Realm } from '../../authentication/options.ts'
 
 export const KeyAuth = Type.Object(
   {
@@ -19,12 +20,7 @@ export const KeyAuth = Type.Object(
         description: 'Cookie with the key.'
       })
     ),
-    realm: Type.String({
-      pattern: '^[ !#-\\[\\]-~]+$',
-      expected: 'printable ASCII without quotes and backslashes',
-      default: 'jingwei',
-      description: '`realm` in `WWW-Authenticate`.'
-    }),
+    realm: Realm,
     hideCredentials: Type.Boolean({
       default: true,
       description: 'Remove the key from the request to the service. Keys that were not verified are always removed.'

@@ -1,0 +1,124 @@
+/** Authentication by user name and password (RFC 7617) of declared consumers. Only hashes of passwords are stored. */
+import { createError } from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
+import { orOff } from '../../../../config/schema/kit.ts'
+import { headerValues, removeHeader } from '../../authentication/credentials.ts'
+import type { Method } from '../../authentication/methods.ts'
+import { authenticateBy } from '../../authentication/methods.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
+import { edgeConcern } from '../../concern.ts'
+import type { ConsumerRegistry } from '../../consumers/registry.ts'
+import { networkOf } from '../../protocol/client-address.ts'
+import { hashPasswordCommand } from './hash-password.ts'
+import type { BasicAuthOptions, Login } from './options.ts'
+import { BasicAuth, checkBasicAuth, credentials } from './options.ts'
+import { Busy, Passwords } from './passwords.ts'
+
+const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
+const Invalid = createError('JW_CREDENTIALS_INVALID', 'The user name or the password is wrong', 401)
+
+/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+export const basicReasons = ['basic_missing', 'basic_repeated', 'basic_malformed', 'basic_wrong', 'basic_busy'] as const
+
+class Refused extends Invalid {
+  readonly reason: (typeof basicReasons)[number]
+
+  constructor(reason: (typeof basicReasons)[number]) {
+    super()
+    this.reason = reason
+  }
+}
+
+/** Hash of a password that nobody has, for user names that nobody has. */
+const nobody = '$scrypt$ln=15,r=8,p=3$bm9ib2R5bm9ib2R5bm9ibw$bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm8'
+
+export default edgeConcern({
+  name: 'basicAuth',
+  options: orOff(BasicAuth),
+  provides: ['consumer'],
+  credentials,
+  commands: [hashPasswordCommand],
+  check: checkBasicAuth,
+  async plugin(fastify, context) {
+    decorateUpstreamHeaders(fastify)
+    const { consumers, stores } = context
+    return (options, route, shadow) => {
+      const passwords = stores.claim(
+        'jingwei.passwords',
+        null,
+        () => new Passwords(),
+        (unclaimed) => unclaimed.close()
+      )
+      return { onRequest: authenticateBy(basicMethod(options, consumers, passwords), route, context, shadow) }
+    }
+  }
+})
+
+function basicMethod(
+  { realm, hideCredentials }: BasicAuthOptions,
+  consumers: ConsumerRegistry,
+  passwords: Passwords
+): Method<readonly string[]> {
+  return {
+    challenge: `Basic realm="${realm}", charset="UTF-8"`,
+    limitsFailures: true,
+    find(request) {
+      // Node shows the first field only; the credentials may be in another one.
+      const found = request.headers.authorization === undefined ? [] : headerValues(request, 'authorization')
+      return found.some((value) => /^basic(?: |$)/i.test(value)) ? found : null
+    },
+    verify(found: readonly string[], request: FastifyRequest) {
+      if (found.length > 1) throw new Refused('basic_repeated')
+      const { username, password } = parse(found[0]!)
+      const hash = (consumers.find('basicAuth', username)?.value as Login | undefined)?.hash
+      // A user name that nobody has takes the time of one that somebody has.
+      const verified = passwords.isPasswordOf(
+        { username, password, hash: hash ?? decoy(consumers) },
+        networkOf(request.ip)
+      )
+      const accept = (isRight: boolean): void => {
+        const owner = consumers.find('basicAuth', username)
+        // The declared consumers may have changed meanwhile.
+        if (!isRight || hash === undefined || (owner?.value as Login | undefined)?.hash !== hash) {
+          throw new Refused('basic_wrong')
+        }
+        request.consumer = owner!.consumer
+      }
+      if (verified === true) accept(true)
+      else return verified.then(accept)
+    },
+    refusal(error) {
+      if (error === null) return { error: new Missing(), reason: 'basic_missing' }
+      if (error instanceof Busy) return { error, reason: 'basic_busy' }
+      return { error: error as Error, reason: error instanceof Refused ? error.reason : null }
+    },
+    remove(request, isVerified) {
+      if (!isVerified || hideCredentials) removeHeader(request, 'authorization')
+    }
+  }
+}
+
+/** Returns the hash of some consumer, for its parameters. */
+function decoy(consumers: ConsumerRegistry): string {
+  for (const { value } of consumers.all('basicAuth')) return (value as Login).hash
+  return nobody
+}
+
+const utf8 = new TextDecoder('utf-8', { fatal: true, ignoreBOM: true })
+
+/** Returns user name and password. Throws unless they are strictly base64 of UTF-8, so that each has one spelling. */
+function parse(authorization: string): { username: string; password: string } {
+  const [, text = ''] = /^basic +([A-Za-z0-9+/]+={0,2})$/i.exec(authorization) ?? []
+  const bytes = Buffer.from(text, 'base64')
+  if (text === '' || bytes.toString('base64') !== text) throw new Refused('basic_malformed')
+  let plain: string
+  try {
+    plain = utf8.decode(bytes).normalize('NFC')
+  } catch {
+    throw new Refused('basic_malformed')
+  }
+  const colon = plain.indexOf(':')
+  // RFC 7617, 2: no control characters.
+  if (colon < 1 || /\p{Cc}/u.test(plain)) throw new Refused('basic_malformed')
+  return { username: plain.slice(0, colon), password: plain.slice(colon + 1) }
+}

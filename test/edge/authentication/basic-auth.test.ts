@@ -1,0 +1,213 @@
+/** User names and passwords: every spelling, the cache under a change of the password, and a flood of guesses. */
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Test } from 'tap'
+import t from 'tap'
+import { parseConfig } from '../../../plugins/config.ts'
+import { hashFault, hashOf, isPasswordOf } from '../../../plugins/edge/concerns/basic-auth/hashes.ts'
+import { Passwords } from '../../../plugins/edge/concerns/basic-auth/passwords.ts'
+import { consumersTiming } from '../../../plugins/edge/consumers/index.ts'
+import type { Protocol } from '../../helpers/edge/asking-client.ts'
+import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { handshake, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import type { Seen } from '../../helpers/gateway.ts'
+import { configOf, raw, startEcho, startWith } from '../../helpers/gateway.ts'
+import { folder } from '../../helpers/plugins.ts'
+
+consumersTiming.intervalMs = 10
+
+const cheap = async (password: string) => {
+  const { scryptSync } = await import('node:crypto')
+  const digest = scryptSync(password.normalize('NFC'), 'saltsaltsalt', 32, { N: 16, r: 1, p: 1 })
+  const text = (bytes: Buffer) => bytes.toString('base64').replaceAll('=', '')
+  return `$scrypt$ln=4,r=1,p=1$${text(Buffer.from('saltsaltsalt'))}$${text(digest)}`
+}
+const alice = {
+  name: 'alice',
+  groups: ['gold'],
+  basicAuth: { username: 'Al\u00e9', hash: await cheap('pass:w\u00f6rd') }
+}
+const bob = { name: 'bob', basicAuth: { username: 'bob', hash: await cheap('b') } }
+
+interface Options {
+  protocol?: Protocol
+  edge?: object
+  consumers?: object
+  services?: object
+}
+
+async function gatewayWith(t: Test, { protocol = 'HTTP/1.1', edge = {}, consumers = [alice, bob], services }: Options) {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const root = await folder(t, { 'people.json': JSON.stringify([alice]) })
+  const text = JSON.stringify({
+    listen: { port: 0, ...listenFor(t, protocol) },
+    services: services ?? { any: { instances: [service.url] } },
+    edge: { basicAuth: { realm: 'api' }, ...edge },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+    consumers
+  })
+  const gateway = await startWith(parseConfig(text, join(root, 'gateway.yaml'), {}), { log: true })
+  t.teardown(gateway.close)
+  const { ask } = anyClient(t, protocol, gateway.port)
+  const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
+  const outcome = async (authorization?: string | string[]) => {
+    const before = lines().length
+    const headers = (authorization === undefined ? {} : { authorization }) as Record<string, string>
+    const { status } = await ask('/', { headers })
+    await eventually(() => lines().length > before)
+    return [status, lines().at(-1)?.reason ?? lines().at(-1)?.consumer]
+  }
+  return { ...gateway, root, ask, outcome }
+}
+
+const basic = (text: string | Buffer, scheme = 'Basic') => `${scheme} ${Buffer.from(text).toString('base64')}`
+const ok = basic('Al\u00e9:pass:w\u00f6rd')
+
+for (const protocol of protocols) {
+  t.test(`each spelling of user name and password over ${protocol}`, async (t) => {
+    const { outcome, ask } = await gatewayWith(t, { protocol })
+    t.same(await outcome(ok), [200, 'alice'])
+    t.same(await outcome(ok), [200, 'alice'], 'from the cache')
+    t.same(await outcome(basic('Ale\u0301:pass:wo\u0308rd', 'bASIC')), [200, 'alice'], 'another normalization')
+    t.same(await outcome(ok.replace(' ', '   ')), [200, 'alice'])
+    t.same(await outcome(basic('bob:b')), [200, 'bob'])
+    t.same(await outcome(), [401, 'basic_missing'])
+    t.same(await outcome('Bearer abc'), [401, 'basic_missing'])
+    for (const wrong of [
+      'Al\u00e9:pass',
+      'al\u00e9:pass:w\u00f6rd',
+      'bob:',
+      'bob:B',
+      'eve:b',
+      'bob:pass:w\u00f6rd',
+      'alice:b'
+    ]) {
+      t.same(await outcome(basic(wrong)), [401, 'basic_wrong'], wrong)
+    }
+    const malformed = [
+      'Basic',
+      basic(':b'),
+      basic('bob'),
+      basic('bob:b\0'),
+      basic('bob:b\n'),
+      basic(Buffer.from([0x62, 0x3a, 0xff])),
+      `${basic('bob:b')}=`,
+      'Basic Ym9iOmJ',
+      'Basic Ym9iOmK=',
+      'Basic Ym9i-_8=',
+      `${basic('bob:b')} x`,
+      `${basic('bob:b')}, ${basic('bob:b')}`
+    ]
+    for (const text of malformed) t.same(await outcome(text), [401, 'basic_malformed'], text)
+    t.same((await outcome(`Basic\t${ok.slice(6)}`))[0], 401)
+    if (protocol !== 'HTTP/2') t.same(await outcome(`${ok}\r\nAuthorization: ${ok}`), [401, 'basic_repeated'])
+    if (protocol !== 'HTTP/2') t.same(await outcome(`Bearer a\r\nauthorization: ${ok}`), [401, 'basic_repeated'])
+
+    const refused = await ask('/', { headers: { authorization: basic('bob:no') } })
+    t.equal(refused.headers['www-authenticate'], 'Basic realm="api", charset="UTF-8"')
+    t.match(JSON.parse(refused.body.toString()), { code: 'JW_CREDENTIALS_INVALID', statusCode: 401 })
+    t.notMatch(refused.body.toString(), /bob/)
+    const seen = JSON.parse((await ask('/', { headers: { authorization: ok } })).body.toString()) as Seen
+    t.equal(seen.headers.authorization, undefined, 'the service does not get the password')
+  })
+}
+
+t.test('with any, basic and bearer credentials share a header', async (t) => {
+  const edge = { jwt: { secret }, authentication: { require: 'any' } }
+  const { outcome, ask } = await gatewayWith(t, { edge })
+  t.same(await outcome(ok), [200, 'alice'])
+  t.same(await outcome(`Bearer ${token(claims({ sub: 'x' }))}`), [200, 'x'])
+  t.same(await outcome(basic('bob:no')), [401, 'basic_wrong'])
+  const { headers } = await ask('/')
+  t.equal(headers['www-authenticate'], 'Basic realm="api", charset="UTF-8", Bearer realm="jingwei"')
+})
+
+t.test('a WebSocket handshake needs credentials', async (t) => {
+  const service = await startWebSocketService()
+  t.teardown(service.close)
+  const { port } = await gatewayWith(t, { services: { any: { instances: [service.url] } } })
+  t.match(await raw(port, handshake('/ws')), /^HTTP\/1.1 401 /)
+  const { peer } = await open(port, '/ws', [`authorization: ${ok}`])
+  peer.socket.destroy()
+  t.notMatch(service.requests[0]!.rawHeaders.join(), /authorization/i)
+})
+
+t.test('a changed password takes effect at once, although the old one is cached', async (t) => {
+  const { root, outcome } = await gatewayWith(t, { consumers: { file: 'people.json' } })
+  t.same(await outcome(ok), [200, 'alice'])
+  const changed = { ...alice, basicAuth: { ...alice.basicAuth, hash: await cheap('new') } }
+  await writeFile(join(root, 'people.json'), JSON.stringify([changed]))
+  await eventually(async () => (await outcome(ok))[0] === 401)
+  t.same(await outcome(basic('Al\u00e9:new')), [200, 'alice'])
+  await writeFile(join(root, 'people.json'), JSON.stringify([{ name: 'alice' }]))
+  await eventually(async () => (await outcome(basic('Al\u00e9:new')))[0] === 401)
+})
+
+t.test('guesses are limited by address', async (t) => {
+  const { outcome } = await gatewayWith(t, { edge: { authentication: { failures: { max: 2, window: '1h' } } } })
+  t.same(await outcome(ok), [200, 'alice'])
+  t.same(await outcome(basic('bob:1')), [401, 'basic_wrong'])
+  t.same(await outcome(basic('nobody:1')), [401, 'basic_wrong'])
+  t.same(await outcome(ok), [429, 'auth_failures'], 'cached credentials, too: otherwise a guess of them would show')
+})
+
+t.test('few passwords are hashed at a time, few wait, and equal ones are hashed once', async (t) => {
+  const running: ((isRight: boolean) => void)[] = []
+  const verify = () => new Promise<boolean>((resolve) => running.push(resolve))
+  const passwords = new Passwords(verify)
+  const ask = (password: string, client: string) =>
+    Promise.resolve(passwords.isPasswordOf({ username: 'u', hash: 'h', password }, client)).catch(({ code }) => code)
+  const first = [ask('1', 'a'), ask('2', 'a'), ask('1', 'b')]
+  t.equal(running.length, 2)
+  const waiting = Array.from({ length: 8 }, (_, index) => ask(`w${index}`, 'a'))
+  t.equal(await ask('one more', 'a'), 'JW_AUTH_BUSY', 'of one client')
+  const others = Array.from({ length: 56 }, (_, index) => ask(`o${index}`, `c${index}`))
+  t.equal(await ask('one more', 'z'), 'JW_AUTH_BUSY', 'of all clients')
+  t.equal(running.length, 2)
+  running[0]!(true)
+  running[1]!(false)
+  t.same(await Promise.all(first), [true, false, true])
+  t.equal(passwords.isPasswordOf({ username: 'u', hash: 'h', password: '1' }, 'a'), true, 'cached')
+  const other = passwords.isPasswordOf({ username: 'v', hash: 'h', password: '1' }, 'q')
+  t.type(other, Promise, 'not for another user')
+  void Promise.resolve(other).catch(() => {})
+  await eventually(() => running.length === 4)
+  passwords.close()
+  running[2]!(true)
+  running[3]!(true)
+  const [one, two, ...rest] = await Promise.all([...waiting, ...others])
+  t.same([one, two], [true, true])
+  t.ok(rest.every((code) => code === 'JW_AUTH_BUSY'))
+})
+
+t.test('hashes of other programs', async (t) => {
+  // passlib's and the reference implementation's.
+  const scrypt = '$scrypt$ln=16,r=8,p=1$aM15713r3Xsvxbi31lqr1Q$nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E'
+  t.ok(await isPasswordOf(scrypt, 'password'))
+  t.notOk(await isPasswordOf(scrypt, 'Password'))
+  const argon2 = '$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4'
+  t.ok(await isPasswordOf(argon2, 'password'))
+  const made = await hashOf('p')
+  t.match(made, /^\$argon2id\$v=19\$m=19456,t=2,p=1\$/)
+  t.equal(hashFault(made), null)
+  t.ok(await isPasswordOf(made, 'p'))
+  const digest = 'nFNh2CVHVjNldFVKDHDlm4CbdRSCdEBsjjJxD+iCs5E'
+  t.match(hashFault(`$scrypt$ln=18,r=8,p=1$aM15713r3Xs$${digest}`), /more than 128 MB/)
+  t.match(hashFault(`$argon2id$v=19$m=1000000,t=2,p=1$aM15713r3Xs$${digest}`), /more than 128 MB/)
+  t.match(hashFault(`$argon2id$v=19$ln=16,r=8,p=1$aM15713r3Xs$${digest}`), /expected argon2id with m/)
+})
+
+t.test('a plain password and a hash of another kind are faults that do not show it', async (t) => {
+  for (const hash of ['hunter2', '$2b$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy']) {
+    try {
+      configOf({ consumers: [{ name: 'a', basicAuth: { username: 'a', hash } }] })
+      t.fail('no fault')
+    } catch (error) {
+      t.match((error as Error).message, /basicAuth\.hash: expected a hash of argon2id or scrypt/)
+      t.notOk((error as Error).message.includes(hash))
+    }
+  }
+})
