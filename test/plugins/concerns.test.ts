@@ -545,7 +545,7 @@ t.test("users' concerns at one position keep the order of the list, and may name
     ]
   ] as const
   for (const [what, expected, ...listed] of cases) {
-    t.equal(await chainsOf('jwt', 'forwardAuth', edge, listed), expected, `edge: ${what}`)
+    t.equal(await chainsOf('jwt', 'introspection', edge, listed), expected, `edge: ${what}`)
     t.equal(await chainsOf('retry', 'hedge', mesh, listed), expected, `mesh: ${what}`)
   }
   for (const half of [edge, mesh]) {

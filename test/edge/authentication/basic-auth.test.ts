@@ -121,6 +121,11 @@ t.test('with any, basic and bearer credentials share a header', async (t) => {
   t.same(await outcome(ok), [200, 'alice'])
   t.same(await outcome(`Bearer ${token(claims({ sub: 'x' }))}`), [200, 'x'])
   t.same(await outcome(basic('bob:no')), [401, 'basic_wrong'])
+  const seen = async (authorization: string) =>
+    (JSON.parse((await ask('/', { headers: { authorization } })).body.toString()) as Seen).headers.authorization
+  const bearer = `Bearer ${token(claims({ sub: 'x' }))}`
+  t.equal(await seen(bearer), bearer, 'a verified token reaches the service, as with jwt alone')
+  t.equal(await seen(ok), undefined)
   const { headers } = await ask('/')
   t.equal(headers['www-authenticate'], 'Basic realm="api", charset="UTF-8", Bearer realm="jingwei"')
 })

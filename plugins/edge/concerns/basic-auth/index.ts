@@ -61,6 +61,7 @@ function basicMethod(
 ): Method<readonly string[]> {
   return {
     challenge: `Basic realm="${realm}", charset="UTF-8"`,
+    carrier: 'authorization',
     limitsFailures: true,
     find(request) {
       // Node shows the first field only; the credentials may be in another one.
