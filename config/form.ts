@@ -22,8 +22,8 @@ export interface Form {
   divide?(config: Config, keys: Keys, half: Half): Config
 }
 
-/** The process that loads a file: the gateway, or the sidecar that runs its mesh half. */
-export type Half = 'gateway' | 'sidecar'
+/** The process that loads a file: the gateway, or the sidecar that runs its mesh half. `both`: one process, as in tests. */
+export type Half = 'gateway' | 'sidecar' | 'both'
 
 export const gatewayForm: Form = {
   schema: gatewaySchema,

@@ -226,6 +226,8 @@ export function handOverForm(own: SidecarKeys): Form {
       if (checked.report.usable('') && checked.report.usable('/sidecar')) checkSidecar(checked)
     },
     divide: (config, keys, half: Half) =>
-      half === 'sidecar' ? sidecarHalf(config, own) : gatewayHalf(config, config.handedOver ?? [], keys)
+      half === 'sidecar'
+        ? sidecarHalf(config, own)
+        : gatewayHalf(config, half === 'gateway' ? (config.handedOver ?? []) : [], keys)
   }
 }

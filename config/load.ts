@@ -171,7 +171,7 @@ export class Loader {
     { file, text, amend, env, warn = () => {} }: AmendedSource
   ): Promise<{ readonly config: Config; readonly keys: Keys }> {
     const source = text === undefined ? sourceOf(file) : { text, hash: hashOf(text) }
-    return this.#parseWithPlugins(imported, source, file, env, warn, { amend })
+    return this.#parseWithPlugins(imported, source, file, env, warn, { amend, half: 'both' })
   }
 
   async #parseWithPlugins(

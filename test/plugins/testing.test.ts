@@ -44,6 +44,19 @@ t.test('a gateway in three lines', async (t) => {
   t.ok(sockets() <= earlier, 'without a port')
 })
 
+t.test('a file whose mesh half can run in a sidecar is tested as one process', async (t) => {
+  const gateway = await before(
+    t,
+    [{ status: 503 }, { json: {} }],
+    { mesh: { retry: { attempts: 1, on: [503] } } },
+    { override: { mesh: { mode: 'sidecar' }, sidecar: { gateway: { port: 9191 } } } }
+  )
+  t.equal((await gateway.inject('/orders')).statusCode, 200, 'the policy of the route is in force')
+  const calls = gateway.calls('orders')
+  t.equal(calls.length, 2)
+  t.notOk('x-jingwei-call' in calls[0]!.headers)
+})
+
 const shipped = `
 listen: { host: 0.0.0.0, port: 8443, trustProxy: [10.0.0.0/8] }
 admin: { port: 9000 }
