@@ -21,6 +21,7 @@ import keyAuth from './concerns/key-auth/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
+import uma from './concerns/uma.ts'
 import errors from './errors.ts'
 import metrics from './metrics.ts'
 import { EdgeOrder } from './order.ts'
@@ -64,6 +65,7 @@ export const concerns: readonly EdgeConcern[] = [
   authentication, // after the methods: tells the service who the consumer is
   acl, // after authentication: it needs the consumer
   authorization, // as acl
+  uma, // after the rules that take no call
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body
