@@ -8,7 +8,6 @@
  *   the bridge   the only code of the edge that calls the mesh
  *   routes       configured routes, and the pages of the admin port
  */
-import type { AddressInfo } from 'node:net'
 import type { FastifyBaseLogger, FastifyInstance, FastifyServerOptions } from 'fastify'
 import Fastify from 'fastify'
 import fp from 'fastify-plugin'
@@ -36,7 +35,7 @@ import keepStores from './plugins/keep-stores.ts'
 import type { MeshDependencies } from './plugins/mesh/index.ts'
 import { moduleOnFirstUse } from './plugins/on-first-use.ts'
 import { about as aboutProcess } from './plugins/operations/about.ts'
-import { banner } from './plugins/operations/banner.ts'
+import { banner, urlOf } from './plugins/operations/banner.ts'
 import { exit, run } from './plugins/operations/cli.ts'
 import { logCloseFailure } from './plugins/operations/close-failure.ts'
 import type { Stop } from './plugins/operations/drain.ts'
@@ -258,14 +257,6 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
   } finally {
     await gateway.close()
   }
-}
-
-/** Returns the URL of a listening server on this machine; for a Unix socket, its path. */
-function urlOf(scheme: string, at: AddressInfo | string): string {
-  if (typeof at === 'string') return `${scheme}+unix:${at}`
-  const { address, port } = at
-  const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : address
-  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
 }
 
 /** Runs a command of the command line. The process ends with it, unless the command is `start` or `sidecar`. */

@@ -46,6 +46,7 @@ const inForward = within('plugins/forward')
 
 /** Types of what crosses the seam between the halves, for both of them. */
 const seam = 'plugins/seam.ts'
+const seams = [seam, 'plugins/seam-inbound.ts']
 
 /** Returns the concern that a file belongs to, its file or folder, or the source of instances, its folder. */
 const concernOf = (file: string) =>
@@ -97,7 +98,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (within('plugins/testing')(target)) return 'the gateway does not load what tests it'
   if (target === 'app.ts') return file === command ? null : 'nothing but the command imports the composition root'
   if (within('test')(target)) return 'no source imports a test'
-  if (file === seam) {
+  if (seams.includes(file)) {
     return typeOnly && (isNode(target) || target === 'undici' || target === 'config/schema.ts')
       ? null
       : 'the seam imports types of Node, undici and the configuration'
@@ -109,7 +110,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (shared.includes(target)) return within('routes')(file) ? 'routes use decorators' : null
   if (file === watcher) return isNode(target) ? null : "the watcher of files imports Node's modules alone"
   if (target === watcher && (inMesh(file) || inEdge(file) || inOperations(file))) return null
-  if (target === seam && (inMesh(file) || inEdge(file) || inOperations(file) || inForward(file))) return null
+  if (seams.includes(target) && (inMesh(file) || inEdge(file) || inOperations(file) || inForward(file))) return null
   const concern = concernOf(target)
   if (concern !== null && (inMesh(file) || inEdge(file)) && concern !== concernOf(file) && !lists.includes(file)) {
     return concernOf(file) === null ? "only its half's list imports a concern" : 'a concern imports no other concern'
@@ -220,7 +221,7 @@ t.test('only the bridge of the edge imports the seam', async (t) => {
 })
 
 t.test('the seam has declarations only', async (t) => {
-  t.strictSame(Object.keys(await import('../plugins/seam.ts')), [])
+  for (const file of seams) t.strictSame(Object.keys((await import(join(root, file))) as object), [], file)
   const declares = (file: string) => sources.get(file)!.includes("declare module 'undici'")
   // The mesh's own keys and those that one of its concerns has for itself; the edge has none.
   const own = (file: string) => file === 'plugins/mesh/core/call-options.ts' || within('plugins/mesh/concerns')(file)

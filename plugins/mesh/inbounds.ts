@@ -1,4 +1,4 @@
-import type { Inbound, InboundListeners, InboundStatus } from '../seam.ts'
+import type { Inbound, InboundListeners, InboundStatus } from '../seam-inbound.ts'
 import type { Claims } from '../stores.ts'
 import type { InboundService } from './connect/inbound.ts'
 import type { MeshConfig } from './mesh.ts'

@@ -1,3 +1,4 @@
+import type { AddressInfo } from 'node:net'
 import { conditionTexts } from '../../config/match-conditions.ts'
 import { pathsOf } from '../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
@@ -79,4 +80,12 @@ function takesGet({ match }: RouteConfig): boolean {
 function example({ match }: RouteConfig): string {
   const [path = '/'] = pathsOf(match.path)
   return typeof path === 'string' ? path.replace(/:(\w+)/g, '1').replace('*', '') : path.exact
+}
+
+/** Returns the URL of a listening server on this machine; for a Unix socket, its path. */
+export function urlOf(scheme: string, at: AddressInfo | string): string {
+  if (typeof at === 'string') return `${scheme}+unix:${at}`
+  const { address, port } = at
+  const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : address
+  return `${scheme}://${host.includes(':') ? `[${host}]` : host}:${port}`
 }

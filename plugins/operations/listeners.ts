@@ -1,6 +1,6 @@
 import type { FastifyBaseLogger } from 'fastify'
 import type { Config, Listen } from '../../config/schema.ts'
-import type { Inbound, InboundListeners } from '../seam.ts'
+import type { Inbound, InboundListeners } from '../seam-inbound.ts'
 import type { Connections } from './connections.ts'
 import type { Facade } from './facade.ts'
 import { listenOn } from './listen.ts'

@@ -2,7 +2,7 @@
 import type { Server } from 'node:http'
 import type { Listen } from '../../../config/schema.ts'
 import { markListener } from '../../listener-of.ts'
-import type { Inbound } from '../../seam.ts'
+import type { Inbound } from '../../seam-inbound.ts'
 import { boundConnections } from './client-limits.ts'
 import { refuseConnect } from './connect.ts'
 import { handleExpect } from './expect.ts'

@@ -1,6 +1,6 @@
 /** A service of the mesh as which this process accepts calls: its identity, and the intentions for its callers. */
 import { alternativeNames } from '../../alternative-names.ts'
-import type { Admission, Inbound, InboundCredentials, InboundStatus } from '../../seam.ts'
+import type { Admission, Inbound, InboundCredentials, InboundStatus } from '../../seam-inbound.ts'
 import type { Callers } from './identity/callers.ts'
 import { Caller } from './identity/callers.ts'
 import type { ConnectIdentity } from './identity/connect.ts'

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import type { TLSSocket } from 'node:tls'
-import type { Admission, Inbound, MeshCaller } from '../../../seam.ts'
+import type { Admission, Inbound, MeshCaller } from '../../../seam-inbound.ts'
 import type { Consumer } from '../../consumers/consumer.ts'
 import { consumerOf } from '../../consumers/consumer.ts'
 

@@ -4,7 +4,7 @@
  * seconds, or blocks where Consul supports that. While Consul is unavailable, the last known intentions stay in force.
  */
 import { isDeepStrictEqual } from 'node:util'
-import type { Admission, InboundStatus, MeshCaller } from '../../../seam.ts'
+import type { Admission, InboundStatus, MeshCaller } from '../../../seam-inbound.ts'
 import { asError } from '../../../thrown.ts'
 import type { MeshDeps } from '../../core/types.ts'
 import type { Get } from '../../discovery/consul-get.ts'
