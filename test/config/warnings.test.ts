@@ -71,3 +71,20 @@ routes:
     t.strictSame(warningsOf(route(orders, products)), [])
   } // biome-ignore format: a list
 })
+
+t.test('a limit with a name that shares its counters with none is warned of', async (t) => {
+  const routes = (first: string, second: string, edge = '') => `${edge}
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, match: { path: /a }, service: a, edge: { rateLimit: ${first} } }
+  - { name: b, match: { path: /b }, service: a, edge: { rateLimit: ${second} } }
+`
+  const limit = '{ max: 5, window: 1m, name: x }'
+  t.strictSame(warningsOf(routes(limit, limit.replace('5', '9'))), [])
+  t.strictSame(warningsOf(routes(limit, '{ max: 5, window: 1h, name: y }')), [])
+  t.strictSame(warningsOf(routes(limit, `[{ max: 5, window: 1h, name: x }, ${limit}]`)), [
+    '5:97: routes[1].edge.rateLimit[0].name: no other limit with the name "x" has the same by, window, algorithm and store, so it shares no counters'
+  ])
+  t.equal(warningsOf(routes(limit, limit.replace('1m', '2m'))).length, 2)
+  t.strictSame(warningsOf(routes(limit, limit, `edge: { rateLimit: ${limit} }`)), [])
+})

@@ -124,8 +124,42 @@ export const isOfCaller = (by: unknown): boolean =>
 
 const isHeader = (source: string) => source.startsWith('header:')
 
-/** Checks the limits of declared consumers. */
-export function checkConsumers(checked: Checked): void {
+/** Checks the limits of declared consumers, and that limits with one name share their counters. */
+export function* checkAllLimits(checked: Checked): Generator<void> {
+  checkConsumers(checked)
+  yield* checkNames(checked)
+}
+
+function* checkNames({ data, report }: Checked): Generator<void> {
+  if (!report.usable('/routes')) return
+  const places = new Map<string, { readonly at: string; readonly id: string; readonly section: string }[]>()
+  const collect = (options: unknown, section: string) => {
+    const at = `${section}/edge/rateLimit`
+    if (typeof options !== 'object' || options === null || !report.sound(at)) return
+    for (const [index, limit] of limitsOf(options as RateLimitOptions).entries()) {
+      if (limit.name === undefined) continue
+      const found = places.get(limit.name) ?? []
+      found.push({ at: Array.isArray(options) ? `${at}/${index}` : at, id: counterOf(limit), section })
+      places.set(limit.name, found)
+    }
+  }
+  if (report.usable('/edge')) collect(data.edge.rateLimit, '')
+  for (const [index, { edge }] of data.routes.entries()) {
+    yield
+    if (report.usable(`/routes/${index}/edge`)) collect(edge?.rateLimit, `/routes/${index}`)
+  }
+  for (const [name, found] of places) {
+    if (found.every(({ section }) => section === found[0]!.section)) continue
+    const sections = Map.groupBy(found, ({ id }) => id)
+    for (const { at, id, section } of found) {
+      if (section === '' || sections.get(id)!.length > 1) continue
+      const what = `no other limit with the name "${name}" has the same by, window, algorithm and store, so it shares no counters`
+      report.warn(`${at}/name`, what)
+    }
+  }
+}
+
+function checkConsumers(checked: Checked): void {
   if (!Array.isArray(checked.data.consumers)) return
   for (const [index, { edge }] of checked.data.consumers.entries()) {
     const at = `/consumers/${index}/edge/rateLimit`
