@@ -4,8 +4,11 @@ import type { Checked } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { writtenHostKey } from './host-name.ts'
+import { linearGroups } from './linear-regexp.ts'
+import { didYouMean } from './nearest.ts'
 import type { WrittenPath } from './path-pattern.ts'
-import { isPattern, pathPatterns, pathsOf, patternsOf } from './path-pattern.ts'
+import { isPattern, paramNames, pathPatterns, pathsOf, patternsOf } from './path-pattern.ts'
+import { substitutionParts, templateParts } from './path-template.ts'
 import { costFault } from './regex-cost.ts'
 import type { Written } from './schema.ts'
 
@@ -46,15 +49,13 @@ function checkPath(place: string, path: WrittenPath, report: Report): void {
 /** Checks the settings that change the path. */
 function checkChanges(at: string, { path }: Route, paths: readonly WrittenPath[], report: Report): void {
   const { strip, rewrite } = path ?? {}
-  const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#;\\]|%(?![\da-f]{2})/i.exec(rewrite?.prefix ?? '') ?? []
-  if (unsent !== undefined && report.sound(`${at}/path/rewrite`)) {
-    report.fault(`${at}/path/rewrite/prefix`, `a prefix must not contain "${unsent}": it is a plain path`)
-  }
+  if (rewrite !== undefined && report.sound(`${at}/path/rewrite`))
+    checkRewrite(`${at}/path/rewrite`, rewrite, paths, report)
   if (!report.sound(`${at}/path`) || !report.sound(`${at}/match/path`)) return
   const key = `${at}/path/${strip === undefined ? 'rewrite' : 'strip'}`
   if (strip !== undefined && rewrite !== undefined) {
     report.fault(`${at}/path/rewrite`, 'a path is either stripped or rewritten, not both', 'key')
-  } else if (strip === true || rewrite !== undefined) {
+  } else if (strip === true || rewrite?.prefix !== undefined) {
     const whole = paths.find(
       (each) =>
         typeof each === 'string' && patternsOf(each).some(({ end, length }) => end === 'whole' && length === null)
@@ -70,6 +71,48 @@ function checkChanges(at: string, { path }: Route, paths: readonly WrittenPath[]
     }
     if (strip.includes('*')) report.fault(key, 'a prefix cannot contain "*"; true strips all that precedes it')
     else if (isPattern(strip)) checkPattern(key, strip, report)
+  }
+}
+
+type Rewriting = NonNullable<NonNullable<Route['path']>['rewrite']>
+
+function checkRewrite(at: string, rewrite: Rewriting, paths: readonly WrittenPath[], report: Report): void {
+  const { path, regex, to } = rewrite
+  if (['prefix', 'path', 'regex'].filter((key) => Object.hasOwn(rewrite, key)).length !== 1) {
+    report.fault(at, 'a path is rewritten by one of prefix, path, and regex with to')
+    return
+  }
+  if ((regex === undefined) !== (to === undefined)) {
+    report.fault(at, regex === undefined ? '"to" needs "regex"' : 'missing key "to"')
+    return
+  }
+  for (const key of ['prefix', 'path', 'to'] as const) {
+    const [unsent] = /\/\/|\/\.\.?(?=\/|$)|[?#;\\]|%(?![\da-f]{2})/i.exec(rewrite[key] ?? '') ?? []
+    if (unsent === undefined) continue
+    const what = key === 'prefix' ? 'a prefix must not contain' : 'a path must not contain'
+    report.fault(`${at}/${key}`, `${what} "${unsent}": it is a plain path`)
+  }
+  for (const part of path === undefined ? [] : templateParts(path)) {
+    const lacks = paths.find((each) => 'name' in part && !patternsOf(each).flatMap(paramNames).includes(part.name))
+    if (!('name' in part) || lacks === undefined) continue
+    const names = patternsOf(lacks).flatMap(paramNames)
+    const shown = part.name === '*' ? '*' : `:${part.name}`
+    report.fault(`${at}/path`, `"${textOf(lacks)}" has no parameter "${shown}"${didYouMean(part.name, names)}`)
+    return
+  }
+  if (regex !== undefined && to !== undefined) checkExpression(at, regex, to, report)
+}
+
+function checkExpression(at: string, regex: string, to: string, report: Report): void {
+  try {
+    const { count } = linearGroups(regex)
+    const unknown = substitutionParts(to).find(
+      (part) => 'name' in part && (part.name === '0' || Number(part.name) > count)
+    )
+    if (unknown !== undefined && 'name' in unknown)
+      report.fault(`${at}/to`, `"$${unknown.name}" is no group: the expression has ${count}`)
+  } catch (error) {
+    report.fault(`${at}/regex`, `invalid expression: ${(error as Error).message}`)
   }
 }
 

@@ -68,13 +68,13 @@ export function linearGroups(pattern: string): LinearGroups {
     count: groups,
     match(text) {
       let threads: { readonly state: State; readonly saved: Positions }[] = []
-      let seen = new Uint8Array(count)
+      const seen = new Int32Array(count)
       const follow = (from: State, at: number, positions: Positions, to: typeof threads) => {
         const pending = [{ state: from, saved: positions }]
         for (let one = pending.pop(); one !== undefined; one = pending.pop()) {
           const { state } = one
-          if (seen[state.index] === 1) continue
-          seen[state.index] = 1
+          if (seen[state.index] === at + 1) continue
+          seen[state.index] = at + 1
           const saved = state.save === -1 ? one.saved : one.saved.with(state.save, at)
           if (state.test !== null || state === end) to.push({ state, saved })
           else for (const next of state.next.toReversed()) pending.push({ state: next, saved })
@@ -84,7 +84,6 @@ export function linearGroups(pattern: string): LinearGroups {
       for (let i = 0; i < text.length && threads.length > 0; i++) {
         const code = text.charCodeAt(i)
         const following: typeof threads = []
-        seen = new Uint8Array(count)
         for (const { state, saved } of threads) {
           if (state.test?.(code)) follow(state.next[0]!, i + 1, saved, following)
         }

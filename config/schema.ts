@@ -102,6 +102,9 @@ export interface ServiceConfig extends Omit<ServiceOptions, 'mesh' | 'forward'> 
   readonly forward?: ForwardPolicy
 }
 
+/** `path.rewrite`: exactly one of `prefix`, `path`, and `regex` with `to`. */
+type Rewriting = { prefix?: string; path?: string; regex?: string; to?: string }
+
 type Passing = 'refuse' | 'pass'
 
 /** Facts that the edge concerns in force on a route declare about themselves; see `Key`. */
@@ -119,7 +122,7 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly service: string
   /** The services that it calls; a split is the policy of one target. */
   readonly targets: readonly RouteTarget[]
-  readonly path?: { strip?: string | true; rewrite?: { prefix: string }; encodedSlash?: Passing; parameters?: Passing }
+  readonly path?: { strip?: string | true; rewrite?: Rewriting; encodedSlash?: Passing; parameters?: Passing }
   readonly edge: EdgePolicy
   readonly declared: Declared
   /** Number that is equal for routes whose protecting concerns have equal options; see `Protections`. */

@@ -4,6 +4,7 @@
  */
 import t from 'tap'
 import { forwardingHeaders, passedOnHeaders } from '../config/header-names.ts'
+import { conditionsOf, Facts } from '../config/match-conditions.ts'
 import { pathPatterns } from '../config/path-pattern.ts'
 import type { RouteConfig } from '../config/schema.ts'
 import { alternativeNames } from '../plugins/alternative-names.ts'
@@ -48,6 +49,15 @@ function text([begin, part, end]: (typeof shapes)[number], length: number): stri
   return begin + part.repeat(Math.ceil(length / part.length)) + end
 }
 
+/** Calls a function that refuses some values by an error. */
+function attempt(run: () => unknown): unknown {
+  try {
+    return run()
+  } catch (error) {
+    return error
+  }
+}
+
 const opts = (more: object) => ({ origin: 'http://a.mesh', method: 'GET', path: '/', ...more }) as DispatchOptions
 const request = (headers: object, more: object = {}) =>
   ({ headers, socket: { remoteAddress: '10.0.0.1' }, ...more }) as never
@@ -59,6 +69,10 @@ const believed = { names: new Set<string>(forwardingHeaders), passedOn: passedOn
 const [prefix] = pathPatterns('/a')
 const strip = relocation(route({ strip: '/a' }), prefix!, () => believed)!
 const change = targetPath(route({ rewrite: { prefix: '/b' } }), prefix!)!
+const byExpression = targetPath(route({ rewrite: { regex: '^/a/(.*)a(.*)x$', to: '/$1$2' } }), prefix!)!
+const [below] = pathPatterns('/a*')
+const byTemplate = targetPath(route({ rewrite: { path: '/b/*' } }), below!)!
+const conditions = conditionsOf({ query: { user: '1' }, cookies: { user: '1' } }).others
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = fieldReader('query:user')
 const share = matcher({ headers: { 'x-user': '1' }, cookies: { user: '1' } })!
@@ -73,6 +87,12 @@ const parsers: Readonly<Record<string, (value: string) => unknown>> = {
   'forwarding headers': (value) => {
     const given = { 'x-forwarded-for': value, forwarded: value, 'x-forwarded-host': value, 'x-real-ip': value }
     appendForwarding([], request(given), believed)
+  },
+  'a path, rewritten by an expression': (value) => attempt(() => byExpression(`/a/${value}`)),
+  'a path, rewritten by a template': (value) => attempt(() => byTemplate(`/a/${value}`)),
+  'conditions of a route': (value) => {
+    const facts = new Facts({ headers: { cookie: value }, url: `/?${value}`, address: value })
+    return conditions.map((condition) => condition.isMet(facts))
   },
   'an address': (value) => [isTrusted(value), canonicalAddress(value)],
   'X-Forwarded-For': (value) => normalizeForwardedFor(request({ 'x-forwarded-for': value })),

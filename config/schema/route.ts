@@ -137,8 +137,31 @@ export const Route = Type.Object(
           ),
           rewrite: Type.Optional(
             Type.Object(
-              { prefix: Type.String({ ...startsWithSlash, description: 'Path that replaces the matched prefix.' }) },
-              strict
+              {
+                prefix: Type.Optional(
+                  Type.String({ ...startsWithSlash, description: 'Path that replaces the matched prefix.' })
+                ),
+                path: Type.Optional(
+                  Type.String({
+                    ...startsWithSlash,
+                    description:
+                      'Path that replaces the whole path, with parameters of `match.path`: `/v2/user/:id`, `/v2/*` with the rest of the path.'
+                  })
+                ),
+                regex: Type.Optional(
+                  Type.String({
+                    description:
+                      'Regular expression for the whole path, `^…$`. Paths that do not match stay as they are.'
+                  })
+                ),
+                to: Type.Optional(
+                  Type.String({
+                    ...startsWithSlash,
+                    description: 'Path that replaces one that `regex` matches, with its groups: `/v2/$1`.'
+                  })
+                )
+              },
+              { ...strict, minProperties: 1 }
             )
           ),
           encodedSlash: Type.Optional(

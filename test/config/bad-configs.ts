@@ -1270,6 +1270,31 @@ routes:
     ]
   },
   {
+    name: 'rewrites of the whole path',
+    yaml: `
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, service: a, match: { path: "/a/:id" }, path: { rewrite: { path: "/b/:di" } } }
+  - { name: b, service: a, match: { path: [/b, "/b/:id"] }, path: { rewrite: { path: "/c/*" } } }
+  - { name: c, service: a, match: { path: /c }, path: { rewrite: { path: "/d?x" } } }
+  - { name: d, service: a, match: { path: /d }, path: { rewrite: { regex: "^/d/(.*)$", to: "/e/$2" } } }
+  - { name: e, service: a, match: { path: /e }, path: { rewrite: { regex: "/e", to: "/f" } } }
+  - { name: f, service: a, match: { path: /f }, path: { rewrite: { regex: "^/f$" } } }
+  - { name: g, service: a, match: { path: /g }, path: { rewrite: { prefix: /h, path: /i } } }
+  - { name: h, service: a, match: { path: /h }, path: { strip: true, rewrite: { path: /i } } }
+`,
+    faults: [
+      '4:80: routes[0].path.rewrite.path: "/a/:id" has no parameter ":di"; did you mean "id"?',
+      '5:86: routes[1].path.rewrite.path: "/b/:id" has no parameter "*"',
+      '6:74: routes[2].path.rewrite.path: a path must not contain "?": it is a plain path',
+      '7:92: routes[3].path.rewrite.to: "$2" is no group: the expression has 1',
+      '8:75: routes[4].path.rewrite.regex: invalid expression: it must begin with "^", since it is compared with the whole text',
+      '9:66: routes[5].path.rewrite: missing key "to"',
+      '10:66: routes[6].path.rewrite: a path is rewritten by one of prefix, path, and regex with to',
+      '11:70: routes[7].path.rewrite: a path is either stripped or rewritten, not both'
+    ]
+  },
+  {
     name: 'conditions that no request meets',
     yaml: `
 services: { a: { instances: [http://h] } }

@@ -1,6 +1,6 @@
 // Regular expressions of the configuration: they match like JavaScript's, in linear time.
 import t from 'tap'
-import { linearRegExp } from '../../config/linear-regexp.ts'
+import { linearGroups, linearRegExp } from '../../config/linear-regexp.ts'
 
 t.test('linearRegExp matches the same texts as RegExp', async (t) => {
   const atoms = [
@@ -67,4 +67,31 @@ t.test('the error names the unsupported syntax', async (t) => {
   ] as const) {
     t.throws(() => linearRegExp(pattern), { name: 'SyntaxError', message }, pattern)
   }
+})
+
+t.test('linearGroups finds the groups that JavaScript finds, in linear time', async (t) => {
+  const texts = ['', 'a', 'ab', 'aab', 'abab', '/a/b/c', '/users/12/x', 'a.b.c', 'aaa', 'xay']
+  for (const pattern of [
+    '^(a*)(a*)(.*)$',
+    '^(a*?)(a*)(.*)$',
+    '^(.*)/(.*)$',
+    '^(.*?)/(.*)$',
+    '^(?:(a)|(.))(.*)$',
+    '^/users/(\\d+)(?:/(.*))?$',
+    '^(a|ab)(b|c|)(.*)$',
+    '^([^.]*)(?:\\.(.*))?$',
+    '^(a{1,2})(a{0,2}?)(.*)$',
+    '^((a)(b)?)(.*)$',
+    '^(.+)(.)$',
+    '^x(.)?y$'
+  ]) {
+    // biome-ignore format: a list
+    const { count, match } = linearGroups(pattern)
+    for (const text of texts) {
+      const theirs = new RegExp(pattern, 's').exec(text)
+      const expected = theirs === null ? null : Array.from({ length: count }, (_, at) => theirs[at + 1] ?? '')
+      t.strictSame(match(text), expected, `${pattern} ${text}`)
+    }
+  }
+  t.strictSame(linearGroups('^(.*)(.*)(.*)x$').match('a'.repeat(10_000)), null)
 })

@@ -205,6 +205,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^routes\.0\.compose\.calls\.one\.edit\.0\.(delete|flatten)/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ edit: [{}] }) } } })],
   [/^routes\.0\.compose\.calls\.one\.edit\.0\.append/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ edit: [{ append: '/b', to: '/c' }] }) } } })],
   [/^routes\.0\.compose\.response\.add/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({}) }, response: { add: [{ value: {} }] } } })],
+  [/^routes\.0\.path\.rewrite\.(regex|to)/, ({ routes }) => Object.assign(routes[0]!, { path: { rewrite: { regex: '^/a$', to: '/b' } } })],
   [/^routes\.0\.path/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/a' } })],
   [/^routes\.0\.httpProxy/, ({ routes }) => Object.assign(routes[0]!, { via: 'http-proxy' })],
   [/^(services\.one\.|routes\.0\.)?forward/, (config) => Object.assign(config, { mesh: false, discovery: undefined })],
@@ -232,7 +233,7 @@ function configWith(path: Path, value: unknown): Base {
  * process of the gateway has.
  */
 const isLeftOut = (path: Path) =>
-  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh|routes\.0\.match\.(query|cookies))\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$|connect)/.test(
+  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh)\.|^routes\.0\.match\.(query|cookies)|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$|connect)/.test(
     path.join('.')
   )
 

@@ -109,8 +109,8 @@ const notes: Readonly<Record<string, string>> = {
   'routes[].split[].service': 'One of `services`.',
   'routes[].split[].weight': 'Share of the calls, relative to the other shares.',
   'routes[].path':
-    'Changes of the path before the call. If unset, path and query are forwarded byte for byte. If set, `Location` headers of responses are changed back.',
-  'routes[].path.rewrite': 'Replacement of the matched prefix; instead of `strip`.',
+    'Changes of the path before the call. If unset, path and query are forwarded byte for byte. With `strip` and `rewrite.prefix`, `Location` headers of responses are changed back.',
+  'routes[].path.rewrite': 'Replacement of the path; instead of `strip`.',
   'routes[].httpProxy': 'Options for `via: http-proxy`.',
   'routes[].edge':
     'As `edge`, for this route. A concern that is set here replaces the inherited one completely; `false` switches it off.',

@@ -8,10 +8,11 @@ import type { FastifyRequest } from 'fastify'
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { commaItems } from '../../http-syntax.ts'
+import { encodePath } from '../protocol/encode-path.ts'
 import type { TrustedHeaders } from '../protocol/forwarding-headers.ts'
 import { strippedPrefix } from '../protocol/forwarding-headers.ts'
 import type { Replacement } from '../protocol/target-path.ts'
-import { encodePath, replacementOf } from '../protocol/target-path.ts'
+import { replacementOf } from '../protocol/target-path.ts'
 
 /**
  * Returns a response's headers with translated locations. A service may name itself by the hosts of the request or by the

@@ -2,6 +2,8 @@ import type { PathPattern } from '../../../config/path-pattern.ts'
 import { patternsOf } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { Ambiguous, ambiguousPart } from './ambiguous-path.ts'
+import { encodePath } from './encode-path.ts'
+import { byExpression, byTemplate } from './path-template.ts'
 
 const slash = 47
 const question = 63
@@ -42,6 +44,9 @@ export function replacementOf({ path }: Pick<RouteConfig, 'path'>, pattern: Path
  * matched prefix is found by counting its segments, since the client may have spelled it differently (`/%61pi//orders`).
  */
 export function targetPath(route: Pick<RouteConfig, 'path'>, pattern: PathPattern): Rewrite | null {
+  const { path, regex, to = '' } = route.path?.rewrite ?? {}
+  if (path !== undefined) return unambiguous(beforeQuery(byTemplate(path, pattern, restIn(pattern))), route.path)
+  if (regex !== undefined) return unambiguous(beforeQuery(byExpression(regex, to)), route.path)
   const replacement = replacementOf(route, pattern)
   if (replacement === null) return null
   const { endIn, inner } = replacement
@@ -56,6 +61,23 @@ export function targetPath(route: Pick<RouteConfig, 'path'>, pattern: PathPatter
   return pattern.end === 'partial' ? unambiguous(rewrite, route.path) : rewrite
 }
 
+/** Applies a function to the path of a target. */
+function beforeQuery(replace: (path: string) => string): Rewrite {
+  return (target) => {
+    const query = target.indexOf('?')
+    return query === -1 ? replace(target) : replace(target.slice(0, query)) + target.slice(query)
+  }
+}
+
+/** Returns the function that finds the rest of a path after the static text of a pattern, without the slash between them. */
+function restIn(pattern: PathPattern): (path: string) => string {
+  const { endIn } = replacementOf({ path: { strip: true } }, pattern)!
+  return (path) => {
+    const rest = path.slice(endIn(path))
+    return pattern.end !== 'partial' && rest.startsWith('/') ? rest.slice(1) : rest
+  }
+}
+
 /** Refuses paths that a change makes ambiguous: without its first letter, `/a../secret` is `/../secret`. */
 function unambiguous(rewrite: Rewrite, passes: RouteConfig['path']): Rewrite {
   return (target) => {
@@ -65,11 +87,6 @@ function unambiguous(rewrite: Rewrite, passes: RouteConfig['path']): Rewrite {
     if (found !== null) throw new Ambiguous(found)
     return changed
   }
-}
-
-/** Returns a path with percent-encoding for characters that a request line cannot have; existing escapes are kept. */
-export function encodePath(path: string): string {
-  return encodeURI(path.toWellFormed()).replace(/%25([\da-f]{2})/gi, '%$1')
 }
 
 const withoutEndSlash = (path: string) => (path.endsWith('/') ? path.slice(0, -1) : path)
