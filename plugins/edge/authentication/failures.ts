@@ -44,6 +44,8 @@ export class FailureLimit {
     const own = count
     return () => {
       own.attempts--
+      // Clients without failures must not take the places of others.
+      if (own.attempts === 0 && this.#counts.get(key) === own) this.#counts.delete(key)
     }
   }
 }

@@ -79,33 +79,28 @@ class Methods {
         return this.#next(method, request, reply, done)
       const outcome = this.#attempt(method, request)
       if (!(outcome instanceof Promise)) return this.#take(outcome, method, request, reply, done)
-      outcome.then((found) => this.#take(found, method, request, reply, done)).catch(done)
+      outcome.then((found) => this.#take(found, method, request, reply, done), done)
     }
   }
 
   #attempt(method: AnyMethod, request: FastifyRequest): Outcome | Promise<Outcome> {
-    let uncount: (() => void) | number = uncounted
-    const accepted = (): Outcome => {
-      if (typeof uncount === 'function') uncount()
-      return 'accepted'
-    }
-    const refused = (thrown: unknown): Outcome => {
-      const refusal = method.refusal(thrown, request)
-      // Only wrong credentials are guesses: not an outage, and not a queue that is full.
-      if (statusOf(refusal) !== 401 && typeof uncount === 'function') uncount()
-      return refusal
-    }
+    let uncount: Uncount | null = null
     try {
       const credentials = method.find(request)
       if (credentials === null) return 'absent'
-      if (method.limitsFailures && this.#failures !== null) uncount = this.#failures.begin(request.ip)
-      if (typeof uncount === 'number') {
-        return { error: Object.assign(new Limited(), { retryAfterMs: uncount }), reason: 'auth_failures' }
+      if (method.limitsFailures && this.#failures !== null) {
+        const begun = this.#failures.begin(request.ip)
+        if (typeof begun === 'number') {
+          return { error: Object.assign(new Limited(), { retryAfterMs: begun }), reason: 'auth_failures' }
+        }
+        uncount = begun
       }
       const verified = method.verify(credentials, request)
-      return verified instanceof Promise ? verified.then(accepted, refused) : accepted()
+      if (verified instanceof Promise) return settled(verified, method, request, uncount)
+      uncount?.()
+      return 'accepted'
     } catch (error) {
-      return refused(error)
+      return refused(error, method, request, uncount)
     }
   }
 
@@ -187,7 +182,30 @@ class Methods {
   }
 }
 
-const uncounted = () => {}
+/** Uncounts an attempt that was no wrong guess. */
+type Uncount = () => void
+
+function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, uncount: Uncount | null): Refusal {
+  const refusal = method.refusal(thrown, request)
+  // Only wrong credentials are guesses: not an outage, and not a queue that is full.
+  if (statusOf(refusal) !== 401) uncount?.()
+  return refusal
+}
+
+async function settled(
+  verified: Promise<void>,
+  method: AnyMethod,
+  request: FastifyRequest,
+  uncount: Uncount | null
+): Promise<Outcome> {
+  try {
+    await verified
+  } catch (error) {
+    return refused(error, method, request, uncount)
+  }
+  uncount?.()
+  return 'accepted'
+}
 
 const statusOf = ({ error }: Pick<Refusal, 'error'>): number => (error as { statusCode?: number }).statusCode ?? 500
 
