@@ -10,7 +10,7 @@ import { Agent, request } from 'undici'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { eventually } from '../helpers/eventually.ts'
 import type { Seen } from '../helpers/gateway.ts'
-import { startEcho, startService } from '../helpers/gateway.ts'
+import { raw, startEcho, startService } from '../helpers/gateway.ts'
 import { freePort, start } from '../helpers/processes.ts'
 import { startSidecarFile } from '../helpers/sidecar.ts'
 
@@ -195,6 +195,21 @@ t.test('errors of the mesh are those of one process', async (t) => {
   const lie = await get('/lying')
   t.match(lie, { status: 200, text: 'the truth' }, 'a service cannot make one')
   t.notOk('x-jingwei-error' in lie.headers)
+})
+
+t.test('so is the refusal of a WebSocket', async (t) => {
+  const lines = [
+    'GET /gone HTTP/1.1',
+    'Host: a',
+    'Connection: Upgrade',
+    'Upgrade: websocket',
+    'Sec-WebSocket-Version: 13'
+  ]
+  const response = await raw(port, `${lines.join('\r\n')}\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n`)
+  t.match(response, /^HTTP\/1\.1 502 Bad Gateway\r\n/)
+  t.match(response, /^proxy-status: jingwei; error=connection_refused\r$/im)
+  t.match(response, /"code":"JW_UPSTREAM_REFUSED"/)
+  t.notMatch(response, /x-jingwei-error/i)
 })
 
 t.test('calls of plugins are handed over, too', async (t) => {
