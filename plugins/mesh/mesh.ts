@@ -286,13 +286,5 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
   }
 }
 
-/**
- * Creates a mesh from a validated and completed configuration, and starts discovery. For settings as in a configuration
- * file, use `createMesh` of the entry `jingwei/mesh`.
- */
-export function startMesh(config: MeshConfig, options?: MeshOptions): Mesh {
-  return new Mesh(config, options).start()
-}
-
 /** `fastify.mesh`: what both halves and operations use, and what plugins use of the mesh. */
 export type FastifyMesh = ServiceCalls & Pick<Mesh, 'use' | 'add' | 'fetch'>

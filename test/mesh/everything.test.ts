@@ -12,13 +12,13 @@ import type { Config } from '../../config/schema.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import type { DispatchController, DispatchOptions, Endpoint } from '../../plugins/mesh/core/types.ts'
 import type { Mesh } from '../../plugins/mesh/mesh.ts'
-import { startMesh } from '../../plugins/mesh/mesh.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { Watched, watchTimers } from '../helpers/mesh/chaos.ts'
 import { byHand } from '../helpers/mesh/discovery.ts'
 import { seeded } from '../helpers/mesh/instances.ts'
 import { meterStub } from '../helpers/mesh/mesh.ts'
 import { connecting, refused, resetting, silent, upstream } from '../helpers/mesh/servers.ts'
+import { startMesh } from '../helpers/mesh/start-mesh.ts'
 
 const conditions = ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout', '5xx']
 const instances = ['http://127.0.0.1:1'] // the test publishes the serving ones

@@ -19,8 +19,8 @@ async function run(services: object[], body: string): Promise<string> {
         return next(specifier, context)
       }
     })
-    const { startMesh } = await import(${entry})
-    const mesh = startMesh({ services: ${JSON.stringify(Object.fromEntries(services.map((item) => [(item as { name: string }).name, item])))} })
+    const { Mesh } = await import(${entry})
+    const mesh = new Mesh({ services: ${JSON.stringify(Object.fromEntries(services.map((item) => [(item as { name: string }).name, item])))} }).start()
     const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' }
     ${body}`
   const clean = Object.entries(process.env).filter(([key]) => !/^_?TAP|^NODE_OPTIONS$/.test(key))

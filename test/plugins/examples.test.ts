@@ -2,8 +2,8 @@
 import { join } from 'node:path'
 import t from 'tap'
 import { loadConfig, loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
-import { startMesh } from '../../plugins/mesh/mesh.ts'
 import { importPlugin } from '../../plugins/operations/plugin-modules.ts'
+import { startMesh } from '../helpers/mesh/start-mesh.ts'
 import { folder, listen, service } from '../helpers/plugins.ts'
 import { freePort } from '../helpers/processes.ts'
 

@@ -3,7 +3,7 @@ import { text } from 'node:stream/consumers'
 import t from 'tap'
 import type { UserMeshConcern } from '../../plugins/for-plugins.ts'
 import { headerPairs, mapLines, withHeaders } from '../../plugins/for-plugins.ts'
-import { startMesh } from '../../plugins/mesh/mesh.ts'
+import { startMesh } from '../helpers/mesh/start-mesh.ts'
 
 const shapes = {
   none: undefined,

@@ -4,8 +4,8 @@ import type { MeshPolicy, ServiceConfig } from '../../../config/schema.ts'
 import type { RetryOptions } from '../../../plugins/mesh/concerns/retry/options.ts'
 import type { DispatchController, DispatchHandler } from '../../../plugins/mesh/core/types.ts'
 import type { MeshOptions } from '../../../plugins/mesh/mesh.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import type { Meter } from '../../../plugins/meter.ts'
+import { startMesh } from './start-mesh.ts'
 
 export const retryOptions: RetryOptions = {
   attempts: 2,

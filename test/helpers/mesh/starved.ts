@@ -5,10 +5,10 @@
 import { closeSync, openSync, writeSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { Logger } from '../../../plugins/mesh/core/types.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { checkOptions, outlierOptions } from './health.ts'
 import { meterStub, retryOptions, service } from './mesh.ts'
 import { policyOf } from './policy.ts'
+import { startMesh } from './start-mesh.ts'
 
 /** `cold`: no call precedes, so not even the resolver's files are open. */
 const [mode, ...instances] = process.argv.slice(2)

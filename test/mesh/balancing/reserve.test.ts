@@ -1,10 +1,10 @@
 /** Calls that have tried every nearer instance go to a farther one, rather than to a tried one again. */
 import t from 'tap'
 import type { BalanceOptions } from '../../../plugins/mesh/balancing/schema.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { options } from '../../helpers/mesh/instances.ts'
 import { retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { refused, upstream } from '../../helpers/mesh/servers.ts'
+import { startMesh } from '../../helpers/mesh/start-mesh.ts'
 
 type Place = Readonly<Record<string, string>>
 

@@ -1,8 +1,8 @@
 /** `mode: sidecar`: all calls go to the local listener. */
 import t from 'tap'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
 import { refused, upstream } from '../../helpers/mesh/servers.ts'
+import { startMesh } from '../../helpers/mesh/start-mesh.ts'
 import { call } from './support.ts'
 
 t.test('mode sidecar needs no instances, Consul or DNS', async (t) => {

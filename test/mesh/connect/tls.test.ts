@@ -2,9 +2,9 @@
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
 import { alternativeNames } from '../../../plugins/alternative-names.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
+import { startMesh } from '../../helpers/mesh/start-mesh.ts'
 import { call, calling, logged, secure } from './support.ts'
 
 const folder = folderFor(t)

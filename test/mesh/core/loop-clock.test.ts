@@ -3,11 +3,11 @@
 import type { Test } from 'tap'
 import t from 'tap'
 import { LoopClock } from '../../../plugins/mesh/core/loop-clock.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { checkOptions, outlierOptions } from '../../helpers/mesh/health.ts'
 import { meterStub, retryOptions, service } from '../../helpers/mesh/mesh.ts'
 import { connecting, upstream } from '../../helpers/mesh/servers.ts'
+import { startMesh } from '../../helpers/mesh/start-mesh.ts'
 
 const get = { origin: 'http://orders.mesh', path: '/', method: 'GET' } as const
 

@@ -5,11 +5,11 @@ import type { AddressInfo } from 'node:net'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../../plugins/config.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import type { Consul } from '../../helpers/consul.ts'
 import { startConsul } from '../../helpers/consul.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { recording } from '../../helpers/mesh/sources.ts'
+import { startMesh } from '../../helpers/mesh/start-mesh.ts'
 import { freePorts, waitFor } from '../../helpers/processes.ts'
 
 async function datacenter(t: Test, name: string) {

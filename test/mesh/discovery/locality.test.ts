@@ -5,11 +5,11 @@ import type { Test } from 'tap'
 import t from 'tap'
 import type { DiscoveryOptions } from '../../../config/schema.ts'
 import { localityOf, OwnLocality } from '../../../plugins/mesh/discovery/locality.ts'
-import { startMesh } from '../../../plugins/mesh/mesh.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { byHand } from '../../helpers/mesh/discovery.ts'
 import { service } from '../../helpers/mesh/mesh.ts'
 import { recording } from '../../helpers/mesh/sources.ts'
+import { startMesh } from '../../helpers/mesh/start-mesh.ts'
 
 const self = { Config: { Datacenter: 'dc1' }, Meta: { zone: 'a' } }
 
