@@ -144,9 +144,10 @@ function* checkNames({ data, report }: Checked): Generator<void> {
     }
   }
   if (report.usable('/edge')) collect(data.edge.rateLimit, '')
-  for (const [index, { edge }] of data.routes.entries()) {
+  for (const [index, route] of data.routes.entries()) {
     yield
-    if (report.usable(`/routes/${index}/edge`)) collect(edge?.rateLimit, `/routes/${index}`)
+    const section = `/routes/${index}`
+    if (report.usable(section) && report.usable(`${section}/edge`)) collect(route.edge?.rateLimit, section)
   }
   for (const [name, found] of places) {
     if (found.every(({ section }) => section === found[0]!.section)) continue
@@ -161,9 +162,11 @@ function* checkNames({ data, report }: Checked): Generator<void> {
 
 function checkConsumers(checked: Checked): void {
   if (!Array.isArray(checked.data.consumers)) return
-  for (const [index, { edge }] of checked.data.consumers.entries()) {
-    const at = `/consumers/${index}/edge/rateLimit`
-    if (edge?.rateLimit && checked.report.usable(at)) checkRateLimit(edge.rateLimit, at, checked)
+  for (const [index, consumer] of checked.data.consumers.entries()) {
+    const place = `/consumers/${index}`
+    if (![place, `${place}/edge`, `${place}/edge/rateLimit`].every((at) => checked.report.usable(at))) continue
+    const { rateLimit } = consumer.edge ?? {}
+    if (rateLimit) checkRateLimit(rateLimit, `${place}/edge/rateLimit`, checked)
   }
 }
 
