@@ -1,7 +1,11 @@
 /** Claims of a token: values by path, scopes, and the challenge of a caller that lacks them. */
+import type { FastifyRequest } from 'fastify'
 import type { TUnsafe } from 'typebox'
 import { Either } from '../../config/schema/kit.ts'
 import Type from '../../config/schema/type.ts'
+
+/** Returns the claims of a request's token, `request.user`. @fastify/jwt declares the property, and may not be there. */
+export const claimsOf = (request: FastifyRequest): unknown => Reflect.get(request, 'user')
 
 /**
  * Returns the value of a claim by its name, or by a path through nested claims (`realm_access.roles`, as in Keycloak's

@@ -9,7 +9,7 @@ import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { Mode, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
-import { bearerChallenge, Claims, hasClaim, Scopes, scopesOf } from '../../claims.ts'
+import { bearerChallenge, Claims, claimsOf, hasClaim, Scopes, scopesOf } from '../../claims.ts'
 import type { Example } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
 
@@ -80,7 +80,7 @@ export default edgeConcern({
       const judge = judgeOf(options)
       return {
         preParsing(request, reply, payload, done) {
-          const reason = judge(request)
+          const reason = judge({ consumer: request.consumer, user: claimsOf(request) })
           if (reason === null) return done(null, payload)
           request.refusalReason = reason
           done(refusal(reason, options, request, reply))

@@ -6,7 +6,7 @@ import createError from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { mountPoint, readPath } from '../../../../config/path-reading.ts'
 import { parseAddress } from '../../../address-ranges.ts'
-import { bearerChallenge } from '../../claims.ts'
+import { bearerChallenge, claimsOf } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
 import { addressReader } from '../../protocol/address-list.ts'
 import { checkAuthorization } from './check.ts'
@@ -54,13 +54,13 @@ export default edgeConcern({
     return (options) => {
       const rules = new Rules(options, config.listen.paths)
       const decide = (request: FastifyRequest): Decision => {
-        const { raw, method, consumer, user } = request
+        const { raw, method, consumer } = request
         return rules.decide({
           method,
           path: () => readPath(prefix === 0 ? raw.url! : raw.url!.slice(prefix)),
           rawHeaders: raw.rawHeaders,
           consumer,
-          user,
+          user: claimsOf(request),
           address: () => addressOf(request),
           date: clock.date
         })
@@ -73,7 +73,8 @@ export default edgeConcern({
             request.refusalReason = 'rule_path'
             return done(new Ambiguous())
           }
-          if (scopes !== null && typeof request.user === 'object' && request.user !== null) {
+          // A caller without a token is not told to get another one.
+          if (scopes !== null && Object(claimsOf(request)) === claimsOf(request)) {
             request.refusalReason = 'rule_scope'
             reply.header('www-authenticate', bearerChallenge(true, scopes))
             return done(new Insufficient())

@@ -3,6 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import { canonicalName } from '../../../../config/header-names.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
+import { claimsOf } from '../../claims.ts'
 import { fieldsOf } from '../../protocol/headers.ts'
 import type { ForwardAuthOptions } from './options.ts'
 
@@ -88,7 +89,7 @@ export function outgoingFor(
         ...(has('ip') && { ip: request.ip }),
         headers: Object.fromEntries(Object.entries(fields).filter(([name]) => !ofGateway.has(name))),
         ...(has('consumer') && { consumer: request.consumer }),
-        ...(has('claims') && { claims: request.user ?? null })
+        ...(has('claims') && { claims: claimsOf(request) ?? null })
       }
       const text = JSON.stringify({ input })
       const headers = ['content-type', 'application/json', 'accept', 'application/json', ...own]

@@ -82,7 +82,7 @@ function tokenMethod(
   function accept(request: FastifyRequest, claims: Claims | null): void {
     if (claims === null) throw new TokenInvalid('introspection_inactive')
     checkClaims(claims)
-    request.user = claims
+    Reflect.set(request, 'user', claims)
     const id = claimAt(claims, options.consumer)
     if (typeof id === 'string' && id !== '') request.consumer = consumerFor(id, consumers)
     for (const [claim, header] of forward) {

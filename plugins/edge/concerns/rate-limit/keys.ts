@@ -5,7 +5,7 @@ import rateLimit from '@fastify/rate-limit'
 import type { FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
-import { claimAt } from '../../claims.ts'
+import { claimAt, claimsOf } from '../../claims.ts'
 import type { By, LimitOptions } from './options.ts'
 import { sourcesOf } from './options.ts'
 
@@ -82,8 +82,8 @@ function finder(source: string, address: KeyOf): Find {
 }
 
 function claimKey(path: string): Find {
-  return ({ user }) => {
-    const value = claimAt(user, path)
+  return (request) => {
+    const value = claimAt(claimsOf(request), path)
     if (value === undefined || value === null || value === '') return null
     return bounded('claim:', typeof value === 'object' ? JSON.stringify(value) : String(value))
   }
