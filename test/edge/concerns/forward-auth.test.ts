@@ -600,6 +600,16 @@ t.test('Open Policy Agent decides by its result', async (t) => {
     t.equal((await any(path)).status, 503, path)
 })
 
+t.test('Open Policy Agent gets the decoded path, in whatever spelling', async (t) => {
+  const { url, asked } = await authServer(t, (_request, response) => void response.end('{"result":true}'))
+  const { any } = await guarded(t, { url, format: 'opa' })
+  for (const path of ['/admin/%C3%BC', '/%61dmin//%c3%bc', '/admin/%c3%bc/?a=/b']) {
+    t.equal((await any(path)).status, 200, path)
+    const { input } = JSON.parse(asked.at(-1)!.body) as { input: { path: string; segments: string[] } }
+    t.strictSame([input.path, input.segments], [path.split('?')[0], ['admin', '\u00fc']])
+  }
+})
+
 t.test('a gateway that asks itself refuses', async (t) => {
   const relay = { port: 0 }
   const between = await startRawService((socket) => {

@@ -1,6 +1,7 @@
 /** The request to the server that decides, made from the request of a client. */
 import type { FastifyRequest } from 'fastify'
 import { canonicalName } from '../../../../config/header-names.ts'
+import { ENCODED_SLASH, readPath } from '../../../../config/path-reading.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
 import { claimsOf } from '../../claims.ts'
@@ -38,6 +39,11 @@ const ofGateway: ReadonlySet<string> = new Set([
   'forwarded'
 ])
 const ofTrace: ReadonlySet<string> = new Set(['traceparent', 'tracestate'])
+
+/** Returns the decoded segments of a path, as routes match them: one list for all spellings of a path. */
+function segmentsOf(path: string): string[] {
+  return readPath(path)?.segments.map((segment) => segment.replaceAll(ENCODED_SLASH, '/')) ?? []
+}
 
 /** Returns the function that makes the requests for one route. `isDropped` is complete once all routes are added. */
 export function outgoingFor(
@@ -84,7 +90,7 @@ export function outgoingFor(
         ...(has('method') && { method: request.method }),
         ...(has('proto') && { proto: forwarded('x-forwarded-proto') }),
         ...(has('host') && { host: forwarded('x-forwarded-host') }),
-        ...((has('uri') || has('path')) && { path }),
+        ...((has('uri') || has('path')) && { path, segments: segmentsOf(path) }),
         ...(has('uri') && { query: request.query }),
         ...(has('ip') && { ip: request.ip }),
         headers: Object.fromEntries(Object.entries(fields).filter(([name]) => !ofGateway.has(name))),
