@@ -26,7 +26,9 @@ export function expected(shape: Shape): string {
   if (shape.expected !== undefined) return shape.expected
   // For a value with a unit or 0, the description of the unit is enough.
   if (shape.then?.const === 0 && shape.else !== undefined) return expected(shape.else)
-  if (shape.then !== undefined && shape.else !== undefined) return `${expected(shape.then)} or ${expected(shape.else)}`
+  if (shape.then !== undefined && shape.else !== undefined) {
+    return [...new Set([expected(shape.then), expected(shape.else)])].join(' or ')
+  }
   if (shape.unit !== undefined) return units[shape.unit].expected
   if (shape.format === 'peer') return 'an address or a range such as 10.0.0.0/8'
   if (shape.const !== undefined) return JSON.stringify(shape.const)

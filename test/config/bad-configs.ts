@@ -1131,6 +1131,23 @@ edge:
     ]
   },
   {
+    name: 'rate limits that are none',
+    yaml: `
+edge: { rateLimit: [null, 5, { maxConcurrent: a }] }
+routes: [null]
+consumers: [null, { name: b, edge: { rateLimit: null } }, { name: c, edge: { rateLimit: { max: 1, window: 1s, cost: 5 } } }]
+`,
+    faults: [
+      '2:21: edge.rateLimit[0]: expected a mapping, found nothing; write {} to leave it empty',
+      '2:27: edge.rateLimit[1]: expected a mapping, found 5',
+      '2:47: edge.rateLimit[2].maxConcurrent: expected an integer of at least 1, found "a"',
+      '3:10: routes[0]: expected a mapping, found nothing; write {} to leave it empty',
+      '4:13: consumers[0]: expected a mapping, found nothing; write {} to leave it empty',
+      '4:49: consumers[1].edge.rateLimit: expected false or a list with at least one item or a mapping, found nothing; write {} to leave it empty',
+      '4:117: consumers[2].edge.rateLimit.cost: no request can ever pass: at most 1 can be used at once'
+    ]
+  },
+  {
     name: 'two rate limits with one counter',
     yaml: `
 edge: { rateLimit: [{ max: 5, window: 1m }, { max: 5, window: 1h }, { max: 7, window: 1m }] }

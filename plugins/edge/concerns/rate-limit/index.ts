@@ -125,8 +125,11 @@ export default edgeConcern({
 
     // A consumer's own limits need a hook on every route with a limit.
     const { list, file } = config.consumers
+    const own = list.flatMap(({ edge }) => edge?.rateLimit ?? [])
     const haveOwn = file !== null || list.some(({ edge }) => edge?.rateLimit !== undefined)
-    if (haveOwn && config.redis !== undefined) link ??= linkTo(config.redis)
+    const shareOwn =
+      file !== null || own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
+    if (shareOwn && config.redis !== undefined) link ??= linkTo(config.redis)
 
     return (options, route, shadow) => {
       const { name } = edgeRouteOf(route.config)!
@@ -137,7 +140,7 @@ export default edgeConcern({
         const count = rules.some(({ shared }) => shared !== null) ? shareLimits(name) : () => {}
         return new Limiter(link, now, count, record)
       }
-      const own = (hooks: RouteHooks): RouteHooks => {
+      const orOwn = (hooks: RouteHooks): RouteHooks => {
         if (!haveOwn) return hooks
         const limiter = new Limiter(link, now, link === undefined ? () => {} : shareLimits(name), record)
         return withOwn(hooks, ownLimits(context, link === undefined, log), limiter, record)
@@ -148,10 +151,10 @@ export default edgeConcern({
         const key = { counted, store, by, window }
         const counter = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(window, now))
         const address = directed(addressKey(options.ipv6Prefix))
-        return own(plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address }))
+        return orOwn(plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address }))
       }
       const limits = limitsFor(options, context)
-      return own(hooksFor(limits, limiterFor(limits), record))
+      return orOwn(hooksFor(limits, limiterFor(limits), record))
     }
   }
 })

@@ -245,7 +245,9 @@ const asksFor = (hits: readonly Hit[]): Ask[] =>
     return { key: rule.shared + key, algorithm, quota, cost, wanted, isShadow }
   })
 
-const exhaustedKey = ({ rule, key }: Hit): string => `${rule.cost} ${rule.shared}${key}`
+/** The quota is a part of the key: a consumer's new quota applies at once. */
+const exhaustedKey = ({ rule: { cost, quota, shared }, key }: Hit): string =>
+  `${cost} ${quota.max} ${quota.burst} ${shared}${key}`
 
 /** Takes the units of all limits in this process, or of none; sets the state of each. */
 function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quota => rule.quota): boolean {
