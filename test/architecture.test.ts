@@ -76,8 +76,8 @@ const nodeHttp = 'plugins/node-http.ts'
 /** A mechanism that both halves and operations use. It imports Node's modules alone. */
 const watcher = 'plugins/watch-files.ts'
 
-/** The only file of the mesh that loads undici: the parts that it needs, and not the package. */
-const undiciParts = 'plugins/mesh/core/undici.ts'
+/** The only file that loads undici: the parts that calls need, and not the package. */
+const undiciParts = 'plugins/undici.ts'
 
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
@@ -111,6 +111,8 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (file === watcher) return isNode(target) ? null : "the watcher of files imports Node's modules alone"
   if (target === watcher && (inMesh(file) || inEdge(file) || inOperations(file))) return null
   if (seams.includes(target) && (inMesh(file) || inEdge(file) || inOperations(file) || inForward(file))) return null
+  if (target === undiciParts)
+    return inMesh(file) || inForward(file) ? null : 'only calls to services need values of undici'
   const concern = concernOf(target)
   if (concern !== null && (inMesh(file) || inEdge(file)) && concern !== concernOf(file) && !lists.includes(file)) {
     return concernOf(file) === null ? "only its half's list imports a concern" : 'a concern imports no other concern'
@@ -121,7 +123,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
     if (target === 'config/schema.ts') return typeOnly ? null : 'the mesh takes only types of the configuration'
     if (inMesh(target) || isNode(target) || ofOptions.has(target)) return null
     if (target === 'undici' && typeOnly) return null
-    if (target.startsWith('undici')) return file === undiciParts ? null : `values of undici are those of ${undiciParts}`
+    if (target.startsWith('undici')) return `values of undici are those of ${undiciParts}`
     const room = Object.keys(meshPackages).find((folder) => file.startsWith(folder))
     return room !== undefined && meshPackages[room]!.includes(target)
       ? null
@@ -131,8 +133,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
     if (inForward(target) || isNode(target) || target === 'plugins/keep-stores.ts') return null
     if (isFastify(target)) return file === 'plugins/forward/index.ts' ? null : 'only index.ts of forward knows Fastify'
     if (within('config')(target)) return typeOnly ? null : 'forward takes only types of the configuration'
-    if (target.startsWith('undici'))
-      return typeOnly || file === 'plugins/forward/undici.ts' ? null : 'values of undici are those of undici.ts'
+    if (target.startsWith('undici')) return typeOnly ? null : `values of undici are those of ${undiciParts}`
     return 'calls without the mesh import neither half'
   }
   if (inForward(target)) return file === 'app.ts' ? null : 'forward is loaded by the composition root'
@@ -459,7 +460,7 @@ t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const { files, packages } = loaded('plugins/mesh/mesh.ts')
   const names = [...packages].filter((name) => !isNode(name)).map((name) => name.split('/')[0])
   t.strictSame([...new Set(names)].sort(), ['consul', 'dns-packet', 'undici'])
-  const ofConfig = new Set(['config/credentials.ts', watcher, nodeHttp, ...shared])
+  const ofConfig = new Set(['config/credentials.ts', watcher, nodeHttp, undiciParts, ...shared])
   const others = [...files].filter((file) => !inMesh(file) && !ofOptions.has(file) && !ofConfig.has(file))
   t.strictSame(others, [])
   t.ok(files.size > 15)

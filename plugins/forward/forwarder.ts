@@ -3,10 +3,10 @@ import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import type { Explanation, ServiceCalls } from '../seam.ts'
 import type { Claims } from '../stores.ts'
+import { Dispatcher, failCall } from '../undici.ts'
 import { ForwardError } from './errors.ts'
 import { metricsOf } from './metrics.ts'
-import { ForwardedService, forwardedConfig, refuse } from './service.ts'
-import { Dispatcher } from './undici.ts'
+import { ForwardedService, forwardedConfig } from './service.ts'
 
 type DispatchOptions = UndiciDispatcher.DispatchOptions
 
@@ -60,7 +60,7 @@ export class Forwarder extends Dispatcher implements ServiceCalls {
     const service = this.#byOrigin.get(origin)
     if (service === undefined || this.#isClosing) {
       const name = origin.replace(/^http:\/\/(.*)\.mesh$/, '$1')
-      refuse(handler, new ForwardError(this.#isClosing ? 'JW_MESH_CLOSED' : 'JW_NO_SERVICE', name))
+      failCall(handler, new ForwardError(this.#isClosing ? 'JW_MESH_CLOSED' : 'JW_NO_SERVICE', name))
       return true
     }
     // If the caller is a plugin: sockets of this call must not be attributed to it.

@@ -5,12 +5,12 @@ import type { ForwardPolicy } from '../../config/schema/forward.ts'
 import type { ServiceConfig } from '../../config/schema.ts'
 import { headerPairs } from '../http-syntax.ts'
 import type { ServiceStatus } from '../seam.ts'
+import { agentClass, buildConnector, failCall } from '../undici.ts'
 import type { CallPolicy } from './call.ts'
 import { ForwardCall } from './call.ts'
 import { ForwardError } from './errors.ts'
 import type { Metrics } from './metrics.ts'
 import { outcomeOf } from './metrics.ts'
-import { Agent, buildConnector } from './undici.ts'
 
 /** Time for which an address is called only if there is no other, after no connection to it could be made. */
 const restMs = 1000
@@ -97,6 +97,7 @@ export class ForwardedService {
     this.#metrics = metrics
     this.#addresses = config.origins.map((origin) => ({ origin, active: 0, restsUntilMs: 0, failure: null }))
     const { policy } = config
+    const Agent = agentClass()
     this.#agent = new Agent({
       allowH2: false,
       connections: null,
@@ -111,7 +112,7 @@ export class ForwardedService {
     const { name, host, policy } = this.config
     if (this.active >= policy.maxRequests) {
       this.#metrics.count('overloaded')
-      refuse(handler, new ForwardError('JW_OVERLOADED', name, { reason: 'overload_requests' }))
+      failCall(handler, new ForwardError('JW_OVERLOADED', name, { reason: 'overload_requests' }))
       return true
     }
     const own = { ...policy, ...(opts.mesh as Partial<CallPolicy> | undefined) }
@@ -191,15 +192,6 @@ export class ForwardedService {
     await this.#agent.close().catch(() => {})
     clearTimeout(timer)
   }
-}
-
-/** Ends a call that is not made. */
-export function refuse(handler: Dispatcher.DispatchHandler, error: Error): void {
-  const controller = {
-    aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
-  } as Dispatcher.DispatchController // biome-ignore format: inert
-  handler.onRequestStart?.(controller, {})
-  handler.onResponseError?.(controller, error)
 }
 
 /** Returns the headers of a request with the `Host` of the service, and without `Trailer`: undici sends no trailers. */

@@ -1,4 +1,4 @@
-import { Dispatcher } from './core/undici.ts'
+import { Dispatcher } from '../undici.ts'
 
 /** The part of the mesh that makes it complete as a `Dispatcher` of undici and of Node's `fetch`. */
 export abstract class MeshDispatcher extends Dispatcher {

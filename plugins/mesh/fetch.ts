@@ -6,8 +6,8 @@
  * kinds. A program may have several undicis, Node's own and packages, so both properties are set.
  */
 import type { Dispatcher as UndiciDispatcher } from 'undici'
+import { Dispatcher } from '../undici.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions } from './core/types.ts'
-import { Dispatcher } from './core/undici.ts'
 import type { MeshDispatcher } from './dispatcher.ts'
 import { isMeshOrigin, refusingRedirects } from './foreign-redirect.ts'
 

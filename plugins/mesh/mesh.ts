@@ -7,6 +7,7 @@ import type { Claims, OpenClaims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { Steps } from '../time-slices.ts'
 import { atOnce, inSlices } from '../time-slices.ts'
+import { currentHandler, failCall } from '../undici.ts'
 import { Chains } from './chains.ts'
 import type { MeshConcern } from './concern.ts'
 import { MeshError } from './core/errors.ts'
@@ -15,7 +16,6 @@ import { nameOf, originOf } from './core/origin.ts'
 import type { Service } from './core/service.ts'
 import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
-import { currentHandler } from './core/undici.ts'
 import { MeshDispatcher } from './dispatcher.ts'
 import { explain } from './explain.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
@@ -246,12 +246,7 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
   }
 
   #refuse(name: string, handler: DispatchHandler): boolean {
-    const controller = {
-      aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
-    } // biome-ignore format: inert
-    const error = this.#closing === null ? this.unknownService(name) : new MeshError('JW_MESH_CLOSED', name)
-    handler.onRequestStart?.(controller, {})
-    handler.onResponseError?.(controller, error)
+    failCall(handler, this.#closing === null ? this.unknownService(name) : new MeshError('JW_MESH_CLOSED', name))
     return true
   }
 

@@ -1,6 +1,6 @@
 import type { IncomingHttpHeaders } from 'node:http'
+import { errors } from '../../undici.ts'
 import type { DispatchHandler } from '../core/types.ts'
-import { errors } from '../core/undici.ts'
 
 const ofResponses = ['onRequestStart', 'onResponseStart', 'onResponseData', 'onResponseEnd', 'onResponseError'] as const
 const ofUpgrades = ['onRequestStart', 'onRequestUpgrade', 'onResponseError'] as const

@@ -1,5 +1,5 @@
 import type { Socket } from 'node:net'
-import { errors } from '../core/undici.ts'
+import { errors } from '../../undici.ts'
 import { connectionError } from './connection-errors.ts'
 import type { ConnectionOptions } from './lifetime.ts'
 import { Lifetime } from './lifetime.ts'

@@ -1,7 +1,7 @@
 import type { OnReadOpts, Socket } from 'node:net'
+import { errors } from '../../undici.ts'
 import { ConnectionError } from '../core/errors.ts'
 import type { DispatchHandler, DispatchOptions } from '../core/types.ts'
-import { errors } from '../core/undici.ts'
 import type { Owner } from './connection.ts'
 import { Connection } from './connection.ts'
 import type { ConnectionOptions } from './lifetime.ts'

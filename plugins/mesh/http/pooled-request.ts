@@ -1,7 +1,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
+import { errors } from '../../undici.ts'
 import type { DispatchController, DispatchHandler, DispatchOptions } from '../core/types.ts'
-import { errors } from '../core/undici.ts'
 import { isBorrowing } from './borrowing.ts'
 import type { ObservedRequest } from './diagnostics.ts'
 import { observed } from './diagnostics.ts'

@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import { Readable } from 'node:stream'
-import { errors } from '../core/undici.ts'
+import { errors } from '../../undici.ts'
 import { free, isTransferring } from './borrowing.ts'
 import { discardBody } from './discard-body.ts'
 import type { PooledRequest } from './pooled-request.ts'

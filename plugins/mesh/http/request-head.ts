@@ -1,6 +1,6 @@
 import { token } from '../../http-syntax.ts'
+import { errors } from '../../undici.ts'
 import type { DispatchOptions } from '../core/types.ts'
-import { errors } from '../core/undici.ts'
 
 export interface RequestHead {
   /** The request target: path and query. */

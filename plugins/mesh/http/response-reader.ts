@@ -1,4 +1,4 @@
-import { errors } from '../core/undici.ts'
+import { errors } from '../../undici.ts'
 import { ChunkFraming } from './chunk-framing.ts'
 import { MalformedResponse } from './malformed.ts'
 import type { PooledRequest } from './pooled-request.ts'

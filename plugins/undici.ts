@@ -1,6 +1,6 @@
 /**
- * The parts of undici that the mesh consists of. The package itself also loads fetch, caches, mocks and WebSockets: 95
- * modules and 15 MB that no call of the mesh needs. The parts are the same objects as the package's.
+ * The parts of undici that calls to services need, by the mesh and without it. The package itself also loads fetch, caches,
+ * mocks and WebSockets: 95 modules and 15 MB. The parts are the same objects as the package's.
  *
  * These files are internal: undici may move or change them in any minor version. So package.json pins the minor version
  * (`~8.12.4`); before raising it, compare the files and the handler's methods with those that the mesh uses.
@@ -19,6 +19,18 @@ export const Dispatcher = require('undici/lib/dispatcher/dispatcher') as Undici[
 
 // Adds `request`, `stream` and other methods, as the package does when it is loaded.
 Object.assign(Dispatcher.prototype, require('undici/lib/api/index'))
+
+/** Returns undici's agent, with which calls are made without the mesh. */
+export const agentClass = () => require('undici/lib/dispatcher/agent') as Undici['Agent']
+
+/** Fails a call that was not begun. */
+export function failCall(handler: Dispatching.DispatchHandler, error: Error): void {
+  const controller = {
+    aborted: true, paused: false, reason: null, abort() {}, pause() {}, resume() {}
+  } as Dispatching.DispatchController // biome-ignore format: inert
+  handler.onRequestStart?.(controller, {})
+  handler.onResponseError?.(controller, error)
+}
 
 interface Legacy {
   wrapHandler(handler: object): Dispatching.DispatchHandler
