@@ -33,6 +33,7 @@ export function* checkRoutes(checked: Checked): Steps<void> {
         report.fault(`${at}/name`, `duplicate route name "${route.name}"; it is also ${where}`)
       }
     }
+    checkGroup(at, route, checked)
     checkTarget(at, route, checked)
     checkPaths(at, route, checked)
     checkConditions(at, route, checked)
@@ -41,7 +42,17 @@ export function* checkRoutes(checked: Checked): Steps<void> {
     checkCompose(at, route, checked)
     checkSubsets(at, route, checked)
   }
+  const used = new Set(data.routes.map((route) => route?.group))
+  for (const name of Object.keys(report.usable('/groups') ? (data.groups ?? {}) : {})) {
+    if (!used.has(name)) report.warn(pointer('/groups', name), 'no effect: no route has this group', 'key')
+  }
   yield* checkReadings(checked, yield* checkConflicts(checked))
+}
+
+function checkGroup(at: string, { group }: Route, { data, report }: Checked): void {
+  if (group === undefined || !report.usable(`${at}/group`) || !report.usable('/groups')) return
+  const names = Object.keys(data.groups ?? {})
+  if (!names.includes(group)) report.fault(`${at}/group`, `unknown group "${group}"${didYouMean(group, names)}`)
 }
 
 function checkTarget(at: string, route: Route, checked: Checked): void {

@@ -81,6 +81,7 @@ const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
 export class Report {
   readonly #file: string
   #locate: Locate = () => undefined
+  #origins: ReadonlyMap<string, string> = new Map()
   readonly #faults = new Map<string, Fault>()
   readonly #warnings = new Map<string, Fault>()
   readonly #bad = new Set<string>()
@@ -103,9 +104,24 @@ export class Report {
     this.#locate = locate(this.#locate)
   }
 
+  /** Sets the places of values that are not in the file themselves, but were copied from other ones, by pointer. */
+  inherit(origins: ReadonlyMap<string, string>): void {
+    this.#origins = origins
+  }
+
+  /** Returns the pointer to the value in the file of which a value, or one of its holders, is a copy. */
+  #originOf(at: string): string {
+    if (this.#origins.size === 0) return at
+    for (let holder = at; holder !== ''; holder = parentOf(holder)) {
+      const origin = this.#origins.get(holder)
+      if (origin !== undefined) return origin + at.slice(holder.length)
+    }
+    return at
+  }
+
   /** Returns the place of a value; undefined if the file does not have it. */
   at(at: string): Place | undefined {
-    return this.#locate(at)
+    return this.#locate(this.#originOf(at))
   }
 
   /** Reports a fault of the value at a pointer. If the value is missing, the position is that of its parent. */
@@ -212,7 +228,7 @@ export class Report {
   pathOf(at: string): string {
     let text = ''
     let holder = ''
-    for (const segment of segmentsOf(at)) {
+    for (const segment of segmentsOf(this.#originOf(at))) {
       if (this.at(holder)?.isList === true) text += `[${segment}]`
       else if (/^[\w-]+$/.test(segment)) text += text === '' ? segment : `.${segment}`
       else text += `[${JSON.stringify(segment)}]`

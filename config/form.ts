@@ -6,6 +6,7 @@ import type { Checked, Keys } from './concern.ts'
 import type { Report } from './faults.ts'
 import { removeMeshKeys } from './forward.ts'
 import { gatewaySchema } from './gateway-schema.ts'
+import { mergeGroups } from './groups.ts'
 import { normalizeListeners, removeDisabled } from './listeners.ts'
 import type { Config, Written } from './schema.ts'
 
@@ -27,11 +28,20 @@ export type Half = 'gateway' | 'sidecar' | 'both'
 
 export const gatewayForm: Form = {
   schema: gatewaySchema,
-  prune() {},
+  prune: mergeGroups,
   normalize: normalizeListeners,
   check,
-  expand: removeDisabled
+  expand(data, ...more) {
+    Reflect.deleteProperty(data, 'groups')
+    removeDisabled(data, ...more)
+  }
 }
 
 /** With `mesh: false`. */
-export const forwardForm: Form = { ...gatewayForm, prune: removeMeshKeys }
+export const forwardForm: Form = {
+  ...gatewayForm,
+  prune(data, report) {
+    mergeGroups(data, report)
+    removeMeshKeys(data, report)
+  }
+}

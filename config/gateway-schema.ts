@@ -7,8 +7,8 @@ import { discovery, section, services } from './mesh-schema.ts'
 import { routeConfigSchema } from './route-config.ts'
 import { composeOf } from './schema/compose.ts'
 import { Listen, listenersOf } from './schema/gateway.ts'
-import { strict } from './schema/kit.ts'
-import { Route } from './schema/route.ts'
+import { Name, strict } from './schema/kit.ts'
+import { GroupMatch, Priority, Route } from './schema/route.ts'
 import Type from './schema/type.ts'
 import { sections } from './schema.ts'
 
@@ -28,6 +28,21 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
     },
     strict
   )
+  const { config, edge: ownEdge, mesh: ownMesh, forward: ownForward } = route.properties
+  const group = Type.Object(
+    {
+      match: Type.Optional(GroupMatch),
+      priority: Type.Optional(Priority),
+      service: Route.properties.service,
+      path: Route.properties.path,
+      edge: ownEdge,
+      mesh: ownMesh,
+      forward: ownForward,
+      plugins: Route.properties.plugins,
+      config
+    },
+    strict
+  )
   const { admin, discovery: _discovery, redis, listen: _listen, ...last } = sections
   return Type.Object(
     {
@@ -39,6 +54,7 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       mesh: { ...topHalves.mesh, expected: 'a mapping, or false for an edge without the mesh' },
       forward: Type.Optional(forward('gateway')),
       services: services(mesh, sources, { forward: Type.Optional(forward('service')) }),
+      groups: Type.Optional(Type.Record(Name, group)),
       routes: Type.Array(route, { default: [] }),
       consumers: consumersSchema(edge),
       ...last

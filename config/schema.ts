@@ -117,6 +117,8 @@ export interface Declared {
 export interface RouteConfig extends ViaHttpProxy {
   readonly name: string
   readonly match: RouteMatch
+  /** The group whose settings it shares. */
+  readonly group?: string
   readonly priority: number
   /** The service that it calls; with a split or several calls, the first of the services. */
   readonly service: string
@@ -182,6 +184,8 @@ export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'
   readonly forward?: ForwardPolicy
   readonly services: Readonly<Record<string, ServiceOptions>>
   readonly routes: readonly WrittenRoute[]
+  /** Settings that routes share; merged into the routes, and removed at the end. */
+  readonly groups?: Readonly<Record<string, object>>
   /** A mapping is complete once the file that it names has been read. */
   readonly consumers: readonly ConsumerConfig[] | Consumers
   /** The listeners of a sidecar; removed once they have become routes. */
@@ -201,7 +205,7 @@ export interface WrittenRoute extends Static<typeof Route> {
 }
 
 /** The whole configuration: validated, completed and deeply frozen. */
-export interface Config extends Omit<Written, 'services' | 'routes' | 'consumers' | 'plugins'> {
+export interface Config extends Omit<Written, 'groups' | 'services' | 'routes' | 'consumers' | 'plugins'> {
   /** Absolute path of the configuration file. Paths in the file are relative to its folder. */
   readonly file: string
   /** First 16 hexadecimal digits of the SHA-256 of the file's bytes. Values of environment variables do not change it. */

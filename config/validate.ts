@@ -96,7 +96,7 @@ function shapeOf(error: ErrorObject, whole: object): Shape {
 
 /** Returns whether the mapping at a pointer holds keys of concerns or of sources of instances. */
 const isSection = (at: string) =>
-  /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)$|^\/(discovery|services\/[^/]+)$/.test(at)
+  /^(\/(routes|services|groups)\/[^/]+)?\/(edge|mesh)$|^\/(discovery|services\/[^/]+)$/.test(at)
 
 /** Returns whether a text matches the pattern of a schema. */
 const fits = (text: string, { pattern }: Shape) => pattern === undefined || new RegExp(pattern).test(text)

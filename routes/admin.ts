@@ -80,11 +80,12 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
 
   server.get('/admin/routes', async () => {
     const routes = config.routes.map((route) => {
-      const { name, match, priority, service, via, mesh } = route
+      const { name, match, group, priority, service, via, mesh } = route
       const calls = callsOf(route)
       return {
         name,
         match: maskedMatch(match),
+        ...(group !== undefined && { group }),
         ...(priority !== 0 && { priority }),
         directions: directionsOf(config.listeners, match.listeners),
         service,

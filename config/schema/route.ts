@@ -75,6 +75,15 @@ export const Match = Type.Object(
   strict
 )
 
+/** The match of a group; the path may be that of the routes. */
+export const GroupMatch = Type.Object({ ...Match.properties, path: Type.Optional(Match.properties.path) }, strict)
+
+export const Priority = Type.Integer({
+  minimum: -1000,
+  maximum: 1000,
+  description: 'Routes with a higher priority are tried first, whatever their hosts and paths.'
+})
+
 /** Conditions of a share. All that are set must match. */
 const SplitMatch = Type.Object(
   {
@@ -116,12 +125,8 @@ export const Route = Type.Object(
   {
     name: Name,
     match: Match,
-    priority: Type.Integer({
-      minimum: -1000,
-      maximum: 1000,
-      default: 0,
-      description: 'Routes with a higher priority are tried first, whatever their hosts and paths.'
-    }),
+    group: Type.Optional(Type.String({ description: 'One of `groups`, whose settings the route shares.' })),
+    priority: { ...Priority, default: 0 },
     service: Type.Optional(Type.String({ description: 'One of `services`.' })),
     split: Type.Optional(Split),
     stickOn: Type.Optional(HashOn),

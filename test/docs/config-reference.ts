@@ -101,6 +101,9 @@ const notes: Readonly<Record<string, string>> = {
   'services.<name>.forward':
     'As `forward`, for this service; only with `mesh: false`. Keys that are not set here are inherited from `forward`.',
   'services.<name>.mesh': 'As `mesh`, for this service. Concerns that are not set here are inherited from `mesh`.',
+  groups:
+    'Settings that several routes share, by the name that `routes[].group` refers to. A route keeps what it sets itself; see routes/README.md.',
+  'groups.<name>': 'Settings of the routes of a group. All keys are those of `routes[]`.',
   routes: 'Routes for clients. The highest priority, then the most specific match wins.',
   'routes[].name': 'Unique name, used in logs and metric labels.',
   'routes[].match': 'Conditions for requests. All that are set must match.',
@@ -150,6 +153,7 @@ const sections = [
   'mesh',
   'forward',
   'services',
+  'groups',
   'routes',
   'consumers',
   'plugins',
@@ -208,6 +212,8 @@ function standard({ path, shape, required }: Row): string {
 
 /** In the words of the schema, of one of its branches, or ours. */
 export function meaning({ path, shape }: Row): string {
+  const [, shared] = /^groups\.<name>\.(\w+)$/.exec(path) ?? []
+  if (shared !== undefined) return `As \`routes[].${shared}\`.`
   const [, shaping] = /^routes\[\]\.compose\.response\.(pick|drop|rename|edit)$/.exec(path) ?? []
   if (shaping !== undefined) return `As \`${shaping}\` of a call, for the merged object.`
   const [, half, concern] =
@@ -228,6 +234,7 @@ function table(rows: Row[]): string {
 
 /** The keys of a listener and of a rate limit are documented once; a list repeats them. A concern's keys are documented once, where it is set for all; a route or service repeats only their names. */
 function isRepeated({ path }: Row): boolean {
+  if (/^groups\.<name>\.\w+[.[]/.test(path)) return true
   if (path.startsWith('listen[]') || path.startsWith('edge.rateLimit[]')) return true
   if (
     /^sidecar\.inbound(\[\]\.|\.(tls|connect|mesh)[.[])/.test(path) ||
