@@ -85,7 +85,7 @@ async function shorten(file: string): Promise<void> {
     // Two per cent for three times the time.
     compress: false,
     mangle: { toplevel: false, keep_fnames: true, keep_classnames: true },
-    format: { max_line_len: 200, shebang: true }
+    format: { max_line_len: 800, shebang: true }
   })
   await writeFile(file, code!)
 }
