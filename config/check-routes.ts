@@ -144,7 +144,7 @@ function* checkConflicts(checked: Checked): Steps<RouteTables<number>> {
     const [conflict] = conflicts
     const found = conflict && data.routes[conflict.other]
     if (found === undefined) continue
-    if (found === route) {
+    if (conflict!.other === index) {
       report.fault(`${at}/match/path`, `two of these paths match the same requests: ${conflict!.text}`)
       continue
     }
