@@ -63,6 +63,11 @@ t.test('rules about the caller need a concern that identifies it', async (t) => 
   t.strictSame(faultsOf([allow({ paths: ['/a'] })], {}, { path: '/' }, {}), [])
 })
 
+t.test('rules of another shape are faults, too', async (t) => {
+  for (const rules of [undefined, null, 7, [null], [7], [[]], {}])
+    t.equal(faultsOf(rules as never).length > 0, true, JSON.stringify(rules))
+})
+
 t.test('rules that can never decide', async (t) => {
   const covered = (index: number, by: number) => [
     `rules[${index}]: can never decide: rules[${by}] before it has all of its requests`

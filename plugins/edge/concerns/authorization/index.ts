@@ -10,7 +10,7 @@ import { bearerChallenge, claimsOf } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
 import { addressReader } from '../../protocol/address-list.ts'
 import { checkAuthorization } from './check.ts'
-import type { AuthorizationOptions, RuleOptions } from './options.ts'
+import type { AuthorizationOptions } from './options.ts'
 import { AuthorizationOrOff } from './options.ts'
 import type { Decision } from './rules.ts'
 import { Rules } from './rules.ts'
@@ -28,8 +28,10 @@ const Ambiguous = createError('JW_PATH_UNDECIDED', 'Services may read the path i
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const authorizationReasons = ['rule_denied', 'rule_default', 'rule_scope', 'rule_path'] as const
 
-const ofCaller = (rules: readonly RuleOptions[]): boolean =>
-  rules.some(({ consumers, groups, scopes, claims }) => Boolean(consumers ?? groups ?? scopes ?? claims))
+/** Returns whether rules are about the caller. They may be malformed: facts are checked beside the schema. */
+const ofCaller = (rules: unknown): boolean =>
+  Array.isArray(rules) &&
+  rules.some((rule) => ['consumers', 'groups', 'scopes', 'claims'].some((name) => Object.hasOwn(Object(rule), name)))
 
 export default edgeConcern({
   name: 'authorization',
