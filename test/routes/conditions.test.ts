@@ -308,3 +308,29 @@ t.test('explain, the admin port and the table of routes know conditions, and mas
   t.match(stdout, /any \/a,=\/b no h \?q:\*\*\* cookie c:\*\*\* from 10\.0\.0\.0\/8 priority 3/)
   t.notMatch(stdout, /hunter2/)
 })
+
+t.test('routes of a group are served with its match, its path and its concerns', async (t) => {
+  const services = { met: await named(t, 'met'), unmet: await named(t, 'unmet') }
+  const groups = {
+    shop: {
+      match: { headers: { 'x-app': '1' } },
+      service: 'met',
+      path: { strip: '/shop' },
+      edge: { cors: { origin: ['https://a.example'] } }
+    }
+  }
+  const routes = [
+    { name: 'cart', group: 'shop', match: { path: '/shop/cart' } },
+    { name: 'beta', group: 'shop', match: { path: '/shop/cart', headers: { 'x-beta': '1' } }, edge: { cors: false } },
+    { name: 'else', match: { path: '/' }, service: 'unmet' }
+  ]
+  const { port, close } = await startGateway({ services, groups, routes })
+  t.teardown(close)
+  const found = async (...headers: string[]) => {
+    const { headers: got, body } = await get(port, '/shop/cart/7', ['origin: https://a.example', ...headers])
+    return [got['x-service'], body, got['access-control-allow-origin']]
+  }
+  t.same(await found('x-app: 1'), ['met', '/cart/7', 'https://a.example'])
+  t.same(await found('x-app: 1', 'x-beta: 1'), ['met', '/cart/7', undefined])
+  t.same(await found('x-beta: 1'), ['unmet', '/shop/cart/7', undefined], 'the conditions of the group remain')
+})
