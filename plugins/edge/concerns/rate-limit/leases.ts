@@ -34,15 +34,23 @@ export class Leases {
     if (lease !== undefined) lease.left += units
   }
 
-  /** Returns the units to ask for. Call `store` or `fail` afterwards. */
+  /** Returns the units to ask for: those of a lease, or of the request alone while a lease is being asked for. */
   wanted(key: string, units: number): number {
-    if (this.#asked.has(key)) return units
+    if (this.size <= units || this.#asked.has(key)) return units
     this.#asked.add(key)
     return Math.max(units, this.size)
   }
 
-  store(key: string, left: number, until: number, remaining: number): void {
+  /** Ends the question for a lease. */
+  answered(key: string): void {
     this.#asked.delete(key)
-    if (left > 0) this.#leases.set(key, { left, until, remaining })
+  }
+
+  /** Adds units to the lease of a key. */
+  add(key: string, units: number, until: number, remaining: number, now: number): void {
+    const before = this.#leases.get(key)
+    const isValid = before !== undefined && before.until > now
+    const left = units + (isValid ? before.left : 0)
+    this.#leases.set(key, { left, until: isValid ? Math.min(before.until, until) : until, remaining })
   }
 }

@@ -9,12 +9,13 @@ import { FifoMap } from 'toad-cache'
 import type { Clock } from '../../../clock.ts'
 import type { RecordRefusal } from '../../shadow.ts'
 import type { Quota } from './algorithms.ts'
-import { available } from './algorithms.ts'
 import { seconds, setHeaders } from './headers.ts'
 import type { LimitReason } from './keys.ts'
 import { reasonOf } from './keys.ts'
 import type { Answer, Ask, RedisLink } from './redis-link.ts'
 import type { Rule } from './rules.ts'
+import type { Hit } from './take.ts'
+import { giveBack, takeAll, takeOfLease } from './take.ts'
 
 export const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
 const Unavailable = createError('JW_RATE_LIMIT_UNAVAILABLE', 'The rate limit cannot be checked at the moment', 503)
@@ -22,18 +23,6 @@ const Unavailable = createError('JW_RATE_LIMIT_UNAVAILABLE', 'The rate limit can
 /** Steps by which a limit in Redis is decided, for the metrics. */
 export const steps = ['redis', 'lease', 'known', 'share', 'open', 'closed'] as const
 export type Step = (typeof steps)[number]
-
-/** A limit that applies to a request. */
-interface Hit {
-  readonly rule: Rule
-  readonly key: string
-  remaining: number
-  reset: number
-  /** Milliseconds until the limit has the units; 0 if it has them. */
-  wait: number
-  /** True if the units are of a lease. */
-  isLeased: boolean
-}
 
 /** Longest time for which a refusal of Redis is believed without a further question. */
 const longestRefusal = 10_000
@@ -69,18 +58,19 @@ export class Limiter {
     const own = hits.filter(({ rule }) => rule.shared === null)
     const shared = hits.filter(({ rule }) => rule.shared !== null)
     const finish = (failure?: Error) => this.#finish(hits, request, reply, done, failure)
-    if (!takeAll(own, now) || shared.length === 0) finish()
-    else if (this.#isExhausted(shared, now)) {
+    if (!takeAll(own, now) || shared.length === 0) {
+      finish()
+      return
+    }
+    const asked = shared.filter((hit) => !takeOfLease(hit, now))
+    if (asked.length === 0) {
+      this.#count('lease')
+      finish()
+    } else if (this.#isExhausted(asked, now)) {
       this.#count('known')
-      giveBack(own, now)
+      giveBack(own.concat(shared), now)
       finish()
     } else {
-      const asked = shared.filter((hit) => !takeOfLease(hit, now))
-      if (asked.length === 0) {
-        this.#count('lease')
-        finish()
-        return
-      }
       this.#link!.ask(asksFor(asked), false, (answers) => {
         const failure = answers === null ? this.#decideAlone(asked) : this.#learn(asked, answers)
         if (failure !== undefined || asked.some(refuses)) giveBack(own.concat(shared), this.#now())
@@ -157,9 +147,11 @@ export class Limiter {
       Object.assign(hit, { remaining, reset, wait })
       const { rule, key } = hit
       const { leases, quota } = rule
-      if (leases !== null) {
-        hit.remaining += Math.max(0, taken - rule.cost)
-        leases.store(key, taken - rule.cost, now + Math.min(reset, quota.window), remaining)
+      if (hit.isRefill) leases!.answered(key)
+      const leased = taken - rule.cost
+      if (leases !== null && leased > 0) {
+        hit.remaining += leased
+        leases.add(key, leased, now + Math.min(reset, quota.window), remaining, now)
       }
       if (wait > 0) {
         const known = { believedUntil: now + Math.min(wait, longestRefusal), until: now + wait }
@@ -180,7 +172,7 @@ export class Limiter {
     this.#count(isClosed ? 'closed' : limited.length === 0 ? 'open' : 'share')
     for (const hit of hits) {
       hit.remaining = hit.rule.quota.burst
-      hit.rule.leases?.store(hit.key, 0, 0, 0)
+      if (hit.isRefill) hit.rule.leases!.answered(hit.key)
     }
     if (isClosed) return new Unavailable()
     takeAll(limited, this.#now(), (rule) => this.#partOf(rule))
@@ -236,63 +228,25 @@ const reasonFor = ({ rule }: Hit, request: FastifyRequest): LimitReason =>
 
 /** Throws if a request has a header twice that is a key. */
 const hitsOf = (rules: readonly Rule[], request: FastifyRequest): Hit[] =>
-  rules.map((rule) => ({ rule, key: rule.keyOf(request), remaining: 0, reset: 0, wait: 0, isLeased: false }))
+  rules.map((rule) => ({
+    rule,
+    key: rule.keyOf(request),
+    remaining: 0,
+    reset: 0,
+    wait: 0,
+    isLeased: false,
+    isRefill: false
+  }))
 
 const asksFor = (hits: readonly Hit[]): Ask[] =>
-  hits.map(({ rule, key }) => {
+  hits.map((hit) => {
+    const { rule, key } = hit
     const { quota, algorithm, cost, isShadow } = rule
     const wanted = rule.leases?.wanted(key, cost) ?? cost
+    hit.isRefill = wanted > cost
     return { key: rule.shared + key, algorithm, quota, cost, wanted, isShadow }
   })
 
 /** The quota is a part of the key: a consumer's new quota applies at once. */
 const exhaustedKey = ({ rule: { cost, quota, shared }, key }: Hit): string =>
   `${cost} ${quota.max} ${quota.burst} ${shared}${key}`
-
-/** Takes the units of all limits in this process, or of none; sets the state of each. */
-function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quota => rule.quota): boolean {
-  let isWithin = true
-  for (const hit of hits) {
-    const { rule, key } = hit
-    const quota = quotaOf(rule)
-    const entry = rule.entries.get(key, now)
-    const left = available(rule.algorithm, entry, now, quota)
-    hit.reset = entry.until - now
-    hit.remaining = Math.max(0, Math.floor(left))
-    if (left >= rule.cost) continue
-    hit.wait = Math.max(1, rule.algorithm.wait(entry, now, quota, rule.cost))
-    if (!rule.isShadow) isWithin = false
-  }
-  if (!isWithin) return false
-  for (const hit of hits) {
-    if (hit.wait > 0) continue
-    const { rule, key } = hit
-    const entry = rule.entries.get(key, now)
-    rule.algorithm.add(entry, rule.cost, quotaOf(rule))
-    hit.reset = entry.until - now
-    hit.remaining = Math.max(0, hit.remaining - rule.cost)
-  }
-  return true
-}
-
-/** Takes the units of the lease of a limit, if there is one with enough. */
-function takeOfLease(hit: Hit, now: number): boolean {
-  const { rule, key } = hit
-  const lease = rule.leases?.take(key, rule.cost, now) ?? null
-  if (lease === null) return false
-  hit.isLeased = true
-  hit.remaining = lease.left + lease.remaining
-  hit.reset = lease.until - now
-  return true
-}
-
-/** Gives back the units that a request has taken, because another limit refuses it. */
-function giveBack(hits: readonly Hit[], now: number): void {
-  for (const { rule, key, wait, isLeased } of hits) {
-    if (isLeased) rule.leases!.giveBack(key, rule.cost)
-    if (wait > 0 || rule.shared !== null) continue
-    const entry = rule.entries.get(key, now)
-    rule.algorithm.add(entry, -rule.cost, rule.quota)
-    if (entry.value < 0) entry.value = 0
-  }
-}
