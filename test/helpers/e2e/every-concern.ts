@@ -3,7 +3,7 @@
 import { writeFile } from 'node:fs/promises'
 import type { RequestListener } from 'node:http'
 import type { Test } from 'tap'
-import { intentionTiming } from '../../../plugins/mesh/connect/identity/intentions.ts'
+import { intentionTiming } from '../../../plugins/mesh/connect/identity/intention-query.ts'
 import { filesTiming } from '../../../plugins/mesh/connect/tls-files.ts'
 import { authority, folderFor } from '../certificates.ts'
 import type { Consul } from '../consul.ts'

@@ -12,7 +12,7 @@ import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import type { Intention } from './intention-list.ts'
 import { governing, intentionsIn } from './intention-list.ts'
-import { intentionTiming } from './intentions.ts'
+import { decisionOf, intentionsOf } from './intention-query.ts'
 import type { SpiffeId } from './spiffe.ts'
 import { Watch } from './watch.ts'
 
@@ -52,10 +52,7 @@ export class Callers {
     this.#get = get
     this.#deps = deps
     const question = {
-      path: '/connect/intentions/match',
-      query: { by: 'destination', name: service },
-      permission: `the token needs intentions:read on ${service}`,
-      every: intentionTiming.every,
+      ...intentionsOf(service, 'destination'),
       take: (body: unknown) => this.#take(body),
       failed: (error: unknown) => this.#failed(error)
     }
@@ -125,13 +122,9 @@ export class Callers {
     // A name that no intention has.
     let source = 'any-caller'
     while (listed.some(({ source: { name } }) => name === source)) source += '-'
-    const permission = `the token needs service:read on ${this.#service}`
-    const options = { timeout: 10_000, signal: this.#watch.signal, permission }
-    const query = { source, destination: this.#service }
-    const { body } = await this.#get('/connect/intentions/check', query, options)
-    const { Allowed: allowed } = body as Record<string, unknown>
-    if (typeof allowed !== 'boolean') throw new TypeError("Consul's response is not a decision about intentions")
-    return allowed ? 'allowed' : 'denied'
+    const decision = await decisionOf(this.#get, { source, destination: this.#service }, this.#watch.signal)
+    if (decision === null) throw new TypeError("Consul's response is not a decision about intentions")
+    return decision
   }
 
   #failed(error: unknown): void {

@@ -11,10 +11,8 @@ import type { ConsulOptions } from '../../discovery/consul-options.ts'
 import { messageOf } from '../../discovery/loop.ts'
 import type { Verdict } from './intention-list.ts'
 import { governing, intentionsIn } from './intention-list.ts'
+import { decisionOf, intentionsOf } from './intention-query.ts'
 import { Watch } from './watch.ts'
-
-/** Changed by tests only. */
-export const intentionTiming = { every: 5000 }
 
 /** Permission for one destination, kept up to date. `unknown` also before Consul has responded. */
 export interface Permission {
@@ -36,10 +34,7 @@ export class Intentions {
     this.#get = get
     this.#deps = deps
     const question = {
-      path: '/connect/intentions/match',
-      query: { by: 'source', name: source },
-      permission: `the token needs intentions:read on ${source}`,
-      every: intentionTiming.every,
+      ...intentionsOf(source, 'source'),
       take: (body: unknown) => this.#take(body),
       failed: (error: unknown) => this.#failed(error)
     }
@@ -92,13 +87,7 @@ export class Intentions {
   }
 
   async #default(destination: string): Promise<Verdict> {
-    const { signal } = this.#watch
-    const permission = `the token needs service:read on ${destination}`
-    const query = { source: this.#source, destination }
-    const { body } = await this.#get('/connect/intentions/check', query, { timeout: 10_000, signal, permission })
-    const { Allowed: allowed } = body as Record<string, unknown>
-    if (typeof allowed !== 'boolean') return 'unknown'
-    return allowed ? 'allowed' : 'denied'
+    return (await decisionOf(this.#get, { source: this.#source, destination }, this.#watch.signal)) ?? 'unknown'
   }
 
   #failed(error: unknown): void {
