@@ -10,13 +10,13 @@ export interface FailureOptions {
 const MOST_ADDRESSES = 50_000
 
 interface Count {
-  attempts: number
+  failures: number
   readonly endsMs: number
 }
 
 /**
- * Counts failed attempts to authenticate by address. An attempt counts while it runs, so that parallel guesses do not exceed the
- * limit.
+ * Counts failed attempts to authenticate by address. An attempt that runs is none yet: a caller asks again when it ends, and does
+ * not report its outcome if the address is refused by then. So parallel guesses learn no more than successive ones.
  */
 export class FailureLimit {
   readonly #max: number
@@ -30,22 +30,18 @@ export class FailureLimit {
     this.#now = now
   }
 
-  /** Counts an attempt. Returns a function that uncounts it, or the milliseconds for which the address is refused. */
-  begin(address: string): (() => void) | number {
+  /** Returns the milliseconds for which credentials from an address are refused; 0 if they are not. */
+  waitOf(address: string): number {
+    const count = this.#counts.get(networkOf(address))
+    return count === undefined || count.failures < this.#max ? 0 : Math.max(0, count.endsMs - this.#now())
+  }
+
+  /** Counts a failed attempt. */
+  add(address: string): void {
     const key = networkOf(address)
     const now = this.#now()
-    let count = this.#counts.get(key)
-    if (count === undefined || now >= count.endsMs) {
-      count = { attempts: 0, endsMs: now + this.#windowMs }
-      this.#counts.set(key, count)
-    }
-    if (count.attempts >= this.#max) return count.endsMs - now
-    count.attempts++
-    const own = count
-    return () => {
-      own.attempts--
-      // Clients without failures must not take the places of others.
-      if (own.attempts === 0 && this.#counts.get(key) === own) this.#counts.delete(key)
-    }
+    const count = this.#counts.get(key)
+    if (count !== undefined && now < count.endsMs) count.failures++
+    else this.#counts.set(key, { failures: 1, endsMs: now + this.#windowMs })
   }
 }

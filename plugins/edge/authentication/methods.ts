@@ -84,23 +84,16 @@ class Methods {
   }
 
   #attempt(method: AnyMethod, request: FastifyRequest): Outcome | Promise<Outcome> {
-    let uncount: Uncount | null = null
+    const failures = method.limitsFailures ? this.#failures : null
     try {
       const credentials = method.find(request)
       if (credentials === null) return 'absent'
-      if (method.limitsFailures && this.#failures !== null) {
-        const begun = this.#failures.begin(request.ip)
-        if (typeof begun === 'number') {
-          return { error: Object.assign(new Limited(), { retryAfterMs: begun }), reason: 'auth_failures' }
-        }
-        uncount = begun
-      }
+      const limited = limitedBy(failures, request)
+      if (limited !== null) return limited
       const verified = method.verify(credentials, request)
-      if (verified instanceof Promise) return settled(verified, method, request, uncount)
-      uncount?.()
-      return 'accepted'
+      return verified instanceof Promise ? settled(verified, method, request, failures) : 'accepted'
     } catch (error) {
-      return refused(error, method, request, uncount)
+      return refused(error, method, request, failures)
     }
   }
 
@@ -182,29 +175,38 @@ class Methods {
   }
 }
 
-/** Uncounts an attempt that was no wrong guess. */
-type Uncount = () => void
+/** Returns the refusal of an address with too many failures. */
+function limitedBy(failures: FailureLimit | null, { ip }: FastifyRequest): Refusal | null {
+  const retryAfterMs = failures?.waitOf(ip) ?? 0
+  return retryAfterMs === 0 ? null : { error: Object.assign(new Limited(), { retryAfterMs }), reason: 'auth_failures' }
+}
 
-function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, uncount: Uncount | null): Refusal {
+function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Refusal {
   const refusal = method.refusal(thrown, request)
   // Only wrong credentials are guesses: not an outage, and not a queue that is full.
-  if (statusOf(refusal) !== 401) uncount?.()
-  return refusal
+  if (failures === null || statusOf(refusal) !== 401) return refusal
+  const limited = limitedBy(failures, request)
+  if (limited === null) failures.add(request.ip)
+  return limited ?? refusal
 }
 
 async function settled(
   verified: Promise<void>,
   method: AnyMethod,
   request: FastifyRequest,
-  uncount: Uncount | null
+  failures: FailureLimit | null
 ): Promise<Outcome> {
+  const { consumer } = request
   try {
     await verified
   } catch (error) {
-    return refused(error, method, request, uncount)
+    return refused(error, method, request, failures)
   }
-  uncount?.()
-  return 'accepted'
+  // Other attempts may have failed meanwhile: a guess in parallel with them must not learn that it is right.
+  const limited = limitedBy(failures, request)
+  if (limited === null) return 'accepted'
+  request.consumer = consumer
+  return limited
 }
 
 const statusOf = ({ error }: Pick<Refusal, 'error'>): number => (error as { statusCode?: number }).statusCode ?? 500

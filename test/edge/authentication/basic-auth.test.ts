@@ -159,6 +159,29 @@ t.test('guesses are limited by address', async (t) => {
   t.same(await outcome(ok), [429, 'auth_failures'], 'cached credentials, too: otherwise a guess of them would show')
 })
 
+for (const protocol of protocols) {
+  t.test(`valid logins at the same time are no failures over ${protocol}`, async (t) => {
+    const edge = { authentication: { failures: { max: 1, window: '1h' } } }
+    const { ask } = await gatewayWith(t, { protocol, edge })
+    const logins = Array.from({ length: 60 }, (_, index) => (index % 2 === 0 ? ok : basic('bob:b')))
+    const responses = await Promise.all(logins.map((authorization) => ask('/', { headers: { authorization } })))
+    t.same(new Set(responses.map(({ status }) => status)), new Set([200]))
+  })
+}
+
+t.test('guesses at the same time learn no more than successive ones', async (t) => {
+  const jwt = { secret }
+  const edge = { jwt, authentication: { require: 'any', failures: { max: 2, window: '1h' } } }
+  const { ask, log } = await gatewayWith(t, { protocol: 'HTTP/2', edge })
+  const guesses = ['1', '2', '3', '4', '5', '6', 'b'].map((password) => basic(`bob:${password}`))
+  const responses = await Promise.all(guesses.map((authorization) => ask('/', { headers: { authorization } })))
+  const statuses = responses.map(({ status }) => status)
+  t.same(statuses.toSorted(), [401, 401, 429, 429, 429, 429, 429])
+  t.equal(statuses.at(-1), 429, 'the right one, too')
+  await eventually(() => log.filter(({ msg }) => msg === 'request').length === guesses.length)
+  t.notMatch(JSON.stringify(log), /"consumer":"bob"/, 'a refused request has no consumer')
+})
+
 t.test('few passwords are hashed at a time, few wait, and equal ones are hashed once', async (t) => {
   const running: ((isRight: boolean) => void)[] = []
   const verify = () => new Promise<boolean>((resolve) => running.push(resolve))
