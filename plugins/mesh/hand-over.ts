@@ -1,14 +1,14 @@
 import type { IncomingHttpHeaders } from 'node:http'
-import { headerPairs } from '../../http-syntax.ts'
-import type { Caller, SeamError, SeamReason } from '../../seam.ts'
-import { callerHeader, callHeader, errorHeader } from '../../seam-headers.ts'
-import type { MeshConcern } from '../concern.ts'
-import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
-import type { Layer } from '../core/layer.ts'
-import type { DispatchController, DispatchHandler } from '../core/types.ts'
-import { isBorrowing } from '../http/borrowing.ts'
+import { headerPairs } from '../http-syntax.ts'
+import type { Caller, SeamError, SeamReason } from '../seam.ts'
+import { callerHeader, callHeader, errorHeader } from '../seam-headers.ts'
+import type { MeshConcern } from './concern.ts'
+import { ForwardingHandler } from './core/handlers/forwarding-handler.ts'
+import type { Layer } from './core/layer.ts'
+import type { DispatchController, DispatchHandler } from './core/types.ts'
+import { isBorrowing } from './http/borrowing.ts'
 
-declare module '../../../config/schema.ts' {
+declare module '../../config/schema.ts' {
   interface MeshPolicy {
     /** Name of the call for the sidecar that runs the mesh half of this gateway; the loader sets it. */
     handOver?: string
