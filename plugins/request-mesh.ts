@@ -62,7 +62,7 @@ const longestMs = 2 ** 31 - 1
 /** An absolute path, with or without a query, of visible ASCII (RFC 9112, 3.2.1). */
 const originForm = /^\/[!-"$-~]*$/
 
-/** What the calls of a request have from it. */
+/** Properties that the calls of a request take from it. */
 interface OnBehalf {
   /** Returns headers, as name, value, name, value. */
   onBehalfOf(request: FastifyRequest): string[]

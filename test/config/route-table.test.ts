@@ -15,7 +15,7 @@ interface Spec {
   readonly answersPreflights?: boolean
 }
 
-/** What a request without headers and query has besides method, host and path. */
+/** Facts of a request without headers and query, besides method, host and path. */
 const bare = { headers: {}, url: '/', address: '' }
 
 /** A table of routes by their names; a conflict of routes a and b is returned as `a/b`. */

@@ -183,7 +183,7 @@ function limitedBy(failures: FailureLimit | null, { ip }: FastifyRequest): Refus
 
 function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Refusal {
   const refusal = method.refusal(thrown, request)
-  // Only wrong credentials are guesses: not an outage, and not a queue that is full.
+  // Wrong credentials alone are guesses: an outage and a full queue are not.
   if (failures === null || statusOf(refusal) !== 401) return refusal
   const limited = limitedBy(failures, request)
   if (limited === null) failures.add(request.ip)
