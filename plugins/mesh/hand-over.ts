@@ -85,7 +85,8 @@ class HandOverHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    const error = headers[errorHeader]
+    // An error is a final response.
+    const error = status < 200 ? undefined : headers[errorHeader]
     if (error === undefined) super.onResponseStart(controller, status, headers, text)
     else this.#error = new HandedError(this.#service, String(error))
   }

@@ -34,6 +34,7 @@ const named = (name: string) =>
 const services = [await named('a'), await named('b')]
 const other = await startEcho()
 const lying = await startService((_request, response) => {
+  response.writeEarlyHints({ link: '</a>', 'x-jingwei-error': 'code=JW_NO_INSTANCE' })
   response.setHeader('x-jingwei-error', 'code=JW_CIRCUIT_OPEN')
   response.end('the truth')
 })
@@ -195,6 +196,8 @@ t.test('errors of the mesh are those of one process', async (t) => {
   const lie = await get('/lying')
   t.match(lie, { status: 200, text: 'the truth' }, 'a service cannot make one')
   t.notOk('x-jingwei-error' in lie.headers)
+  const hinted = await raw(port, 'GET /lying HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n')
+  t.match(hinted, /^HTTP\/1\.1 103 Early Hints\r\nlink: <\/a>\r\n\r\nHTTP\/1\.1 200 OK\r\n/, 'nor in a 103')
 })
 
 t.test('so is the refusal of a WebSocket', async (t) => {

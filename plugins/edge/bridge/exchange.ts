@@ -8,11 +8,11 @@ import type { CallContext, CallRecord } from '../../seam.ts'
 import { inContext } from '../async-context.ts'
 import { recordFailure } from '../errors.ts'
 import { recordFirstByte } from '../outcome.ts'
-import { endToEnd, isWebSocket, withoutLength } from '../protocol/headers.ts'
+import { isWebSocket, withoutLength } from '../protocol/headers.ts'
 import { abortResponse } from './abort-response.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
-import { isForbiddenTrailer, responseHeaders } from './response-fields.ts'
+import { fieldsBesides, isForbiddenTrailer, responseHeaders } from './response-fields.ts'
 import type { StalledStreams } from './stalled-streams.ts'
 
 declare module 'fastify' {
@@ -132,8 +132,14 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   ): void {
     if (this.gone !== null) return
     if (this.raw.headersSent || this.reply.sent) this.release()
-    else if (status < 200) writeInformational(this.request, this.raw, status, headers)
-    else {
+    else if (status < 200) {
+      writeInformational(
+        this.request,
+        this.raw,
+        status,
+        fieldsBesides(withoutLength(headers), this.isHttp2, this.rules)
+      )
+    } else {
       this.stopTimer()
       this.hasResponded = true
       const { onServiceResponse } = this.request
@@ -189,7 +195,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.isOver = true
     if (this.gone !== null) return
     if (trailers !== undefined) {
-      const passed = endToEnd(trailers, this.isHttp2).filter(([name]) => !isForbiddenTrailer(name))
+      const fields = fieldsBesides(trailers, this.isHttp2, this.rules)
+      const passed = fields.filter(([name]) => !isForbiddenTrailer(name))
       if (passed.length > 0) this.raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
     this.complete()

@@ -1,7 +1,6 @@
-import type { IncomingHttpHeaders, ServerResponse } from 'node:http'
+import type { ServerResponse } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import type { FastifyRequest } from 'fastify'
-import { endToEnd, withoutLength } from '../protocol/headers.ts'
 
 /** Frames that may be queued for an HTTP/2 client before 1xx responses are dropped. */
 const queuedFrames = 128
@@ -14,25 +13,24 @@ export function writeInformational(
   request: FastifyRequest,
   raw: ServerResponse,
   status: number,
-  headers: IncomingHttpHeaders
+  fields: readonly (readonly [name: string, value: string | string[]])[]
 ): void {
   if (request.raw.httpVersion === '1.0') return
-  const passed = endToEnd(withoutLength(headers), 'stream' in raw)
   try {
     if ('stream' in raw) {
       const { stream } = raw as unknown as { stream: ServerHttp2Stream }
       if ((stream.session?.state.outboundQueueSize ?? 0) > queuedFrames) return
-      stream.additionalHeaders({ ':status': status, ...Object.fromEntries(passed) })
+      stream.additionalHeaders({ ':status': status, ...Object.fromEntries(fields) })
     } else if (raw.writableLength > raw.writableHighWaterMark) {
       return
     } else if (typeof raw.writeInformation === 'function') {
       raw.writeInformation(
         status,
-        passed.flatMap(([name, value]) => [value].flat().flatMap((item) => [name, item]))
+        fields.flatMap(([name, value]) => [value].flat().flatMap((item) => [name, item]))
       )
     } else if (status === 103) {
       // Node before 26.2 can write no other 1xx.
-      raw.writeEarlyHints(Object.fromEntries(passed))
+      raw.writeEarlyHints(Object.fromEntries(fields))
     }
   } catch (err) {
     request.log.debug({ err }, 'informational response dropped')

@@ -3,7 +3,7 @@ import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply } from 'fastify'
 import { hopByHop, token } from '../../http-syntax.ts'
-import { announced, nominated, notInTrailers } from '../protocol/headers.ts'
+import { announced, endToEnd, nominated, notInTrailers } from '../protocol/headers.ts'
 import { http2Values } from '../protocol/http2-values.ts'
 
 export type OwnHeaders = Readonly<Record<string, string | number | string[] | undefined>>
@@ -72,7 +72,8 @@ function passOn(
     add(name, value)
   }
   if (announces && !alsoDrop?.has('trailer')) {
-    const isLeftOut = (name: string) => isForbiddenTrailer(name) || alsoDrop?.has(name) === true
+    const isLeftOut = (name: string) =>
+      isForbiddenTrailer(name) || isOwned(name, ownsHeaders) || alsoDrop?.has(name) === true
     const lines = announced(given.trailer!, isLeftOut)
     if (lines.length > 0) add('trailer', lines)
   }
@@ -102,6 +103,17 @@ export function responseHeaders(
     add(name, Array.isArray(value) ? value : String(value))
   }
   return merged
+}
+
+/** Returns the fields for the client of an informational response, or of a trailer section. */
+export function fieldsBesides(
+  given: IncomingHttpHeaders,
+  isHttp2: boolean,
+  { ownsHeaders, isTransparent }: { readonly ownsHeaders: readonly string[]; readonly isTransparent: boolean }
+): [name: string, value: string | string[]][] {
+  return endToEnd(given, isHttp2).filter(
+    ([name, value]) => !isOwned(name, ownsHeaders) && (isTransparent || !imitatesGateway(name, value, {}))
+  )
 }
 
 /** Returns the error for an unwritable header of a plugin. */
