@@ -60,8 +60,14 @@ export interface LinearGroups {
   readonly match: (text: string) => string[] | null
 }
 
-/** The same for a pattern whose groups are used. If a text matches in several ways, groups are those of JavaScript's engine. */
-export function linearGroups(pattern: string): LinearGroups {
+/** Returns the other case of an ASCII letter, and any other character as it is. */
+function otherCase(code: number): number {
+  const upper = code & ~0x20
+  return upper >= 65 && upper <= 90 ? code ^ 0x20 : code
+}
+
+/** The same for a pattern whose groups are used, optionally without regard to the case of ASCII letters. If a text matches in several ways, groups are those of JavaScript's engine. */
+export function linearGroups(pattern: string, ignoresCase = false): LinearGroups {
   const { start, end, count, groups } = new Parser(pattern).parse()
   const none: Positions = new Array(groups * 2).fill(-1)
   return {
@@ -85,7 +91,8 @@ export function linearGroups(pattern: string): LinearGroups {
         const code = text.charCodeAt(i)
         const following: typeof threads = []
         for (const { state, saved } of threads) {
-          if (state.test?.(code)) follow(state.next[0]!, i + 1, saved, following)
+          if (state.test?.(code) || (ignoresCase && state.test?.(otherCase(code))))
+            follow(state.next[0]!, i + 1, saved, following)
         }
         threads = following
       }

@@ -28,10 +28,21 @@ export class Facts {
   readonly #source: Source
   #query: URLSearchParams | undefined
   #cookies: Map<string, string[]> | undefined
+  /** Results by the key of the condition: a request that matches no route is searched for with each method. */
+  readonly #met = new Map<string, boolean>()
 
   constructor(source: Source) {
     this.#source = source
     this.address = source.address
+  }
+
+  meets(condition: Condition): boolean {
+    let isMet = this.#met.get(condition.key)
+    if (isMet === undefined) {
+      isMet = condition.isMet(this)
+      this.#met.set(condition.key, isMet)
+    }
+    return isMet
   }
 
   /** Returns the values of a header, parameter or cookie; none if the request does not have it. */

@@ -42,7 +42,7 @@ export class RouteSearch<T> {
   #requestedMethod: string | null = null
   #query: RouteQuery | null = null
   #headers: IncomingHttpHeaders = {}
-  /** Facts for conditions, once one is tested. */
+  /** Facts for conditions, once one is tested. They are those of one request. */
   #facts: Facts | null = null
   #anyHeaders = false
   /** Routes that were visited, in the order of precedence; null unless all are searched for. */
@@ -53,6 +53,11 @@ export class RouteSearch<T> {
     this.#loose = loose
     this.#ignoresSlash = readings.trailingSlash === 'ignore'
     this.#guardsSlash = readings.trailingSlash === 'guard'
+  }
+
+  /** Begins with another request, whose searches share their facts. */
+  begin(): void {
+    this.#facts = null
   }
 
   /** Runs a search. `other`: segments of another reading of the path; null for the path's own segments. */
@@ -75,7 +80,6 @@ export class RouteSearch<T> {
     this.#requestedMethod = requestedMethod
     this.#query = query
     this.#headers = headers
-    this.#facts = null
     this.#anyHeaders = anyHeaders
     this.#looseProtections.length = 0
     this.#found = null
@@ -87,6 +91,7 @@ export class RouteSearch<T> {
   /** Returns all routes for host, path and method of a request, whatever their conditions, in the order of precedence. */
   all(trees: readonly Node<T>[], query: RouteQuery): readonly Entry<T>[] {
     const all: Entry<T>[] = []
+    this.begin()
     this.#all = all
     this.run(trees, null, query, null, false)
     this.#all = null
@@ -155,7 +160,7 @@ export class RouteSearch<T> {
     const facts = this.#facts
     // A preflight has the query of the actual request, but not its headers and cookies.
     const isIgnored = ({ kind }: Condition) => this.#anyHeaders && (kind === 'headers' || kind === 'cookies')
-    return conditions.every((condition) => isIgnored(condition) || condition.isMet(facts))
+    return conditions.every((condition) => isIgnored(condition) || facts.meets(condition))
   }
 
   #valuesOf(names: readonly string[]): string {

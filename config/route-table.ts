@@ -93,6 +93,7 @@ export class RouteTable<T> {
   }
 
   find(question: RouteQuery): Found<T> | null {
+    this.#search.begin()
     const { method, headers } = question
     const requestedMethod =
       method === 'OPTIONS' && headers.origin !== undefined ? headers['access-control-request-method'] : null
@@ -106,6 +107,7 @@ export class RouteTable<T> {
 
   /** Returns the methods with which the request would match a route, ignoring preflights. */
   methodsFor(question: RouteQuery): string[] {
+    this.#search.begin()
     const takes = (method: string) => this.#find({ ...question, method }, null) !== null
     return [...this.methods].filter(takes).sort()
   }

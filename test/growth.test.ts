@@ -68,10 +68,11 @@ const isTrusted = trustedPeers(['10.0.0.0/8'])
 const believed = { names: new Set<string>(forwardingHeaders), passedOn: passedOnHeaders }
 const [prefix] = pathPatterns('/a')
 const strip = relocation(route({ strip: '/a' }), prefix!, () => believed)!
-const change = targetPath(route({ rewrite: { prefix: '/b' } }), prefix!)!
-const byExpression = targetPath(route({ rewrite: { regex: '^/a/(.*)a(.*)x$', to: '/$1$2' } }), prefix!)!
+const readings = { case: 'ignore', trailingSlash: 'ignore', trailingDot: 'ignore' } as const
+const change = targetPath(route({ rewrite: { prefix: '/b' } }), prefix!, readings)!
+const byExpression = targetPath(route({ rewrite: { regex: '^/a/(.*)a(.*)x$', to: '/$1$2' } }), prefix!, readings)!
 const [below] = pathPatterns('/a*')
-const byTemplate = targetPath(route({ rewrite: { path: '/b/*' } }), below!)!
+const byTemplate = targetPath(route({ rewrite: { path: '/b/*' } }), below!, readings)!
 const conditions = conditionsOf({ query: { user: '1' }, cookies: { user: '1' } }).others
 const call = { selected: { endpoint: {} }, retryAfter: null } as unknown as Call
 const byQuery = fieldReader('query:user')

@@ -21,18 +21,18 @@ export class ByteLru<T> {
 
   /** Adds an entry; `textBytes` is the size of its texts, key included. An entry that is larger than the whole map is not added. */
   set(key: string, value: T, textBytes: number): void {
-    this.#remove(key)
+    this.delete(key)
     const bytes = textBytes + entryBytes
     if (bytes > this.#maxBytes) return
     this.#entries.set(key, { value, bytes })
     this.#bytes += bytes
     for (const oldest of this.#entries.keys()) {
       if (this.#bytes <= this.#maxBytes) break
-      this.#remove(oldest)
+      this.delete(oldest)
     }
   }
 
-  #remove(key: string): void {
+  delete(key: string): void {
     this.#bytes -= this.#entries.get(key)?.bytes ?? 0
     this.#entries.delete(key)
   }

@@ -54,7 +54,11 @@ interface Explainer extends Probing {
   /** The gateway, whose mesh explains the call. */
   readonly gateway: FastifyInstance
   readonly config: Config
-  readonly targetPath: (route: RouteConfig, pattern: PathPattern) => ((target: string) => string) | null
+  readonly targetPath: (
+    route: RouteConfig,
+    pattern: PathPattern,
+    paths: Config['listen']['paths']
+  ) => ((target: string) => string) | null
 }
 
 export type Explained = Awaited<ReturnType<typeof explain>>
@@ -108,7 +112,7 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
   }
   let target = path
   try {
-    target = targetPath(route, pattern)?.(path) ?? path
+    target = targetPath(route, pattern, paths)?.(path) ?? path
   } catch (error) {
     const { statusCode = 500, code = null, message } = error as Error & { statusCode?: number; code?: string }
     return { request, route: null, refused: { status: statusCode, code, message }, own: null }

@@ -295,3 +295,22 @@ t.test('patterns with parameters, expressions and wildcards match', async (t) =>
   t.strictSame(values('/s/v*', '/s/v1/x'), { '*': '1/x' })
   t.strictSame(values('/api', '/api/x'), { '*': 'x' })
 })
+
+t.test('an expression is evaluated once for a request, however many searches it takes', async (t) => {
+  const { table, find } = tableOf({
+    one: { match: { path: '/a', headers: { 'x-a': { regex: '^b$' } }, methods: ['GET', 'POST', 'PUT', 'DELETE'] } },
+    two: { match: { path: '/a/:id', headers: { 'x-a': { regex: '^b$' } } } }
+  })
+  let reads = 0
+  const headers = {
+    get 'x-a'() {
+      reads++
+      return 'c'
+    }
+  }
+  const path = readPath('/a/1')!
+  t.strictSame(table.methodsFor({ method: 'GET', host: 'h', path, headers, url: '/a/1', address: '' }), [])
+  t.equal(reads, 1)
+  t.equal(find('/a/1', 'h', { 'x-a': 'b' }), 'two', 'the next request has facts of its own')
+  t.equal(find('/a/1', 'h', { 'x-a': 'c' }), null)
+})

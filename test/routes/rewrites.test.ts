@@ -74,6 +74,32 @@ const targets: readonly [target: string, expected: string | number][] = [
   ['/j//xhost', '/j//xhost']
 ] // biome-ignore format: a table
 
+t.test('spellings that the listener ignores are rewritten, too', async (t) => {
+  const services = { any: await service(t) }
+  const rewrite = { regex: '^/rx/(.*)$', to: '/pub/$1' }
+  const exact = { regex: '^/only/this$', to: '/that' }
+  const to = [
+    { name: 'all', match: { path: '/rx' }, path: { rewrite }, service: 'any' },
+    { name: 'one', match: { path: '/only/this' }, path: { rewrite: exact }, service: 'any' }
+  ]
+  const targetsOf = async (paths: object) => {
+    const { port, close } = await startGateway({ listen: { paths }, services, routes: to })
+    t.teardown(close)
+    return async (target: string) => {
+      const { status, headers } = await get(port, target)
+      return status === 200 ? headers['x-target'] : status
+    }
+  }
+  const alike = await targetsOf({ case: 'ignore', trailingSlash: 'ignore', trailingDot: 'ignore' })
+  t.equal(await alike('/RX/Secret'), '/pub/Secret', 'groups keep their case')
+  t.equal(await alike('/%52x/a'), '/pub/a')
+  for (const target of ['/ONLY/this', '/only/this/', '/only/this.', '/Only./THIS%20', '/only/this./'])
+    t.equal(await alike(target), '/that', target)
+  const distinct = await targetsOf({ case: 'distinct', trailingSlash: 'distinct', trailingDot: 'distinct' })
+  t.equal(await distinct('/RX/Secret'), 404)
+  t.equal(await distinct('/only/this/'), '/only/this/', 'an expression that does not match leaves the path as it is')
+})
+
 t.test('paths are rewritten over HTTP/1.1, TLS and HTTP/2, for WebSockets, and without the mesh', async (t) => {
   const folder = folderFor(t)
   const ours = authority(folder, 'ours')

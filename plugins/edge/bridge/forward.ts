@@ -6,7 +6,7 @@ import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } f
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { PathPattern } from '../../../config/path-pattern.ts'
-import type { RouteConfig } from '../../../config/schema.ts'
+import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { TimeSlice } from '../../time-slices.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
 import { attach } from '../attach.ts'
@@ -29,8 +29,8 @@ declare module 'fastify' {
   }
 }
 
-export default fp(
-  async (fastify) => {
+export default fp<Config>(
+  async (fastify, { listen }) => {
     const requests = fastify.getDecorator<UpstreamRequests>('upstreamRequests')
     const { trust } = requests
     const seam: Dispatcher = fastify.getDecorator('mesh')
@@ -71,7 +71,7 @@ export default fp(
     })
 
     function forwardTo(route: RouteConfig, pattern: PathPattern, path: () => ResponsePath) {
-      const rules = rulesOf(route, pattern)
+      const rules = rulesOf(route, pattern, listen.paths)
       let ExchangeClass: typeof RawResponse | typeof ReplyResponse = RawResponse
       let responseRules: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,

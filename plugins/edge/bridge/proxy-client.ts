@@ -97,7 +97,6 @@ export default fp<Config>(
     const seam: Dispatcher = fastify.getDecorator('mesh')
     const requests: UpstreamRequests = fastify.getDecorator('upstreamRequests')
     const keepsContext = !fastify.hasDecorator(SEALED)
-    const ownHost = config.edge.host === 'upstream'
     const rulesByPath = new WeakMap<PathPattern, RouteRules>()
     const rulesByService = new Map<string, HeaderRules>()
     fastify.decorateRequest('proxied', null)
@@ -166,7 +165,8 @@ export default fp<Config>(
         // With the mesh, a route of http-proxy changes neither path nor host by the gateway's own keys.
         const isForwarded = config.forward !== undefined
         const relocate = isForwarded ? relocation(route, pattern, (raw) => requests.peers.trustedHeadersOf(raw)) : null
-        rules = { ...rulesOf(route, pattern), isDropped: requests.trust.filterFor(route), relocate }
+        const isDropped = requests.trust.filterFor(route)
+        rules = { ...rulesOf(route, pattern, config.listen.paths), isDropped, relocate }
         rulesByPath.set(pattern, rules)
       }
       return rules
@@ -177,7 +177,7 @@ export default fp<Config>(
       if (rules === undefined) {
         rules = {
           strippedPrefix: null,
-          ownHost,
+          ownHost: config.edge.host === 'upstream',
           isTransparent: false,
           isDropped: requests.trust.filterFor({ services: [service] })
         }

@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import type { PathPattern } from '../../../config/path-pattern.ts'
+import type { PathReadings } from '../../../config/path-reading.ts'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
@@ -50,10 +51,10 @@ export interface RequestRules {
 export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'ownHost' | 'isDropped' | 'isTransparent'>
 
 /** Returns the rules of a configured route for paths of one of its patterns. */
-export function rulesOf(route: RouteConfig, pattern: PathPattern): RequestRules {
+export function rulesOf(route: RouteConfig, pattern: PathPattern, paths: PathReadings): RequestRules {
   return {
     origin: `http://${route.service}.mesh`,
-    rewrite: targetPath(route, pattern),
+    rewrite: targetPath(route, pattern, paths),
     strippedPrefix: forwardedPrefix(route, pattern),
     ownHost: route.edge.host === 'upstream',
     route: { name: route.name, config: route.config ?? {} },

@@ -2,6 +2,7 @@
 import { linearGroups } from '../../../config/linear-regexp.ts'
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import { paramNames, paramValues } from '../../../config/path-pattern.ts'
+import type { PathReadings } from '../../../config/path-reading.ts'
 import { ENCODED_SLASH, readPath } from '../../../config/path-reading.ts'
 import type { TemplatePart } from '../../../config/path-template.ts'
 import { substitutionParts, templateParts } from '../../../config/path-template.ts'
@@ -38,14 +39,39 @@ function rawValues(path: string, pattern: PathPattern, restIn: Replace): string[
   return values
 }
 
-/** Returns the function that replaces a path which an expression matches; other paths stay as they are. */
-export function byExpression(regex: string, to: string): Replace {
-  const { match } = linearGroups(regex)
+/**
+ * Returns the function that replaces a path which an expression matches; other paths stay as they are. Spellings that the
+ * listener ignores (`listen.paths`) are ignored here as well: the service, too, takes them for the same path.
+ */
+export function byExpression(regex: string, to: string, paths: PathReadings): Replace {
+  const { match } = linearGroups(regex, paths.case === 'ignore')
+  const plain = withoutIgnored(paths)
   const parts = encoded(substitutionParts(to))
   return (path) => {
-    const groups = match(normalized(path))
+    const text = normalized(path)
+    const groups = match(text) ?? (plain === null ? null : match(plain(text)))
     return groups === null ? path : joined(parts, (group) => groups[Number(group) - 1] ?? '')
   }
+}
+
+/** Returns the function that removes what the readings ignore at the end of a path and of its segments; null if they ignore nothing there. */
+function withoutIgnored({ trailingSlash, trailingDot }: PathReadings): Replace | null {
+  if (trailingSlash !== 'ignore' && trailingDot !== 'ignore') return null
+  return (path) => {
+    const whole = trailingSlash === 'ignore' && path.length > 1 && path.endsWith('/') ? path.slice(0, -1) : path
+    return trailingDot === 'ignore' ? whole.split('/').map(trimmedSegment).join('/') : whole
+  }
+}
+
+/** Removes dots and blanks at the end of an encoded segment. Without a regular expression, which would take quadratic time. */
+function trimmedSegment(segment: string): string {
+  let end = segment.length
+  for (;;) {
+    if (segment[end - 1] === '.') end--
+    else if (end > 2 && segment.slice(end - 3, end) === '%20') end -= 3
+    else break
+  }
+  return end === 0 ? segment : segment.slice(0, end)
 }
 
 const encoded = (parts: readonly TemplatePart[]) =>

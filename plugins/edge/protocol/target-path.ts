@@ -1,5 +1,6 @@
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import { patternsOf } from '../../../config/path-pattern.ts'
+import type { PathReadings } from '../../../config/path-reading.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { Ambiguous, ambiguousPart } from './ambiguous-path.ts'
 import { encodePath } from './encode-path.ts'
@@ -43,10 +44,14 @@ export function replacementOf({ path }: Pick<RouteConfig, 'path'>, pattern: Path
  * Returns the function by which a route changes the request target; null if the route passes the target on unchanged. The
  * matched prefix is found by counting its segments, since the client may have spelled it differently (`/%61pi//orders`).
  */
-export function targetPath(route: Pick<RouteConfig, 'path'>, pattern: PathPattern): Rewrite | null {
+export function targetPath(
+  route: Pick<RouteConfig, 'path'>,
+  pattern: PathPattern,
+  paths: PathReadings
+): Rewrite | null {
   const { path, regex, to = '' } = route.path?.rewrite ?? {}
   if (path !== undefined) return unambiguous(beforeQuery(byTemplate(path, pattern, restIn(pattern))), route.path)
-  if (regex !== undefined) return unambiguous(beforeQuery(byExpression(regex, to)), route.path)
+  if (regex !== undefined) return unambiguous(beforeQuery(byExpression(regex, to, paths)), route.path)
   const replacement = replacementOf(route, pattern)
   if (replacement === null) return null
   const { endIn, inner } = replacement

@@ -61,8 +61,8 @@ export class Introspector {
   /** Returns the claims of a token, at once if they are cached; null if the token is not active. Rejects with an `AuthFailure`. */
   introspect(token: string, request: FastifyRequest, onCached: () => void): Result | Promise<Result> {
     const digest = hash('sha256', token, 'base64')
-    const entry = this.#active.get(digest) ?? this.#inactive.get(digest)
-    if (entry !== undefined && this.#clock.now() < entry.until) {
+    const entry = this.#freshIn(this.#active, digest) ?? this.#freshIn(this.#inactive, digest)
+    if (entry !== null) {
       onCached()
       return entry.result
     }
@@ -71,6 +71,15 @@ export class Introspector {
     const call = this.#ask(token, digest, request).finally(() => this.#pending.delete(digest))
     this.#pending.set(digest, call)
     return call
+  }
+
+  /** Returns the entry of a token. An expired one is removed: it would hide that of the other cache. */
+  #freshIn(cache: ByteLru<Entry>, digest: string): Entry | null {
+    const entry = cache.get(digest)
+    if (entry === undefined) return null
+    if (this.#clock.now() < entry.until) return entry
+    cache.delete(digest)
+    return null
   }
 
   close(): Promise<void> {
