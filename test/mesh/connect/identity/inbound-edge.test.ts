@@ -109,7 +109,8 @@ t.test('consumer and direction for plugins', async (t) => {
     export const fp = true`
   const { ask, portOf } = await scene(t, { plugin })
   const [, known] = /x-known: (.*)\r/.exec(await ask(shows(issued(first, 'batch'))))!
-  t.same(JSON.parse(known!), { consumer: { id: 'batch' }, direction: 'east-west', subject: 'CN=batch' })
+  const consumer = { id: 'batch', groups: [], tags: [], edge: {} }
+  t.same(JSON.parse(known!), { consumer, direction: 'east-west', subject: 'CN=batch' })
   const { headers } = await fetch(`http://127.0.0.1:${portOf('public')}/`)
   t.same(JSON.parse(headers.get('x-known')!), { consumer: null, direction: 'north-south' })
 })
