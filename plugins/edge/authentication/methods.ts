@@ -20,6 +20,8 @@ export interface Refusal {
   readonly reason: string | null
   /** Replaces the challenge of the method. */
   readonly challenge?: string
+  /** True if the failure does not count against the address. */
+  readonly isUncounted?: boolean
 }
 
 /** A way to authenticate requests: `C` are credentials as they were found. */
@@ -28,7 +30,7 @@ export interface Method<C> {
   readonly challenge: string
   /** Header with the credentials. Methods may share it: it is not removed if one of them has verified it. */
   readonly carrier?: string
-  /** True if failures are counted by address, because credentials can be guessed. */
+  /** True if failures are counted by address, because credentials can be guessed, or are expensive to verify. */
   readonly limitsFailures: boolean
   /** Returns the credentials of a request; null if it has none of this kind. */
   find(request: FastifyRequest): C | null
@@ -184,7 +186,7 @@ function limitedBy(failures: FailureLimit | null, { ip }: FastifyRequest): Refus
 function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Refusal {
   const refusal = method.refusal(thrown, request)
   // Wrong credentials alone are guesses: an outage and a full queue are not.
-  if (failures === null || statusOf(refusal) !== 401) return refusal
+  if (failures === null || statusOf(refusal) !== 401 || refusal.isUncounted) return refusal
   const limited = limitedBy(failures, request)
   if (limited === null) failures.add(request.ip)
   return limited ?? refusal

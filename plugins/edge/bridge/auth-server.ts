@@ -1,6 +1,6 @@
 /**
  * Calls of edge concerns to a server that decides about requests: a service, through the mesh, or a URL. A call has one
- * timeout for all of it, its response is bounded, the calls in flight are bounded, and redirects are not followed.
+ * timeout for all of it, its response is bounded, the calls in flight are bounded, also for each client, and redirects are not followed.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
@@ -8,6 +8,7 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { Agent, Dispatcher } from 'undici'
 import { onFirstUse } from '../../on-first-use.ts'
 import { asError } from '../../thrown.ts'
+import { networkOf } from '../protocol/client-address.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
 
 const undici = onFirstUse<typeof import('undici')>('undici')
@@ -68,6 +69,8 @@ export class AuthServer {
   readonly #origin: string
   readonly #path: string
   #active = 0
+  /** Calls in flight by the network of the client. */
+  readonly #activeOf = new Map<string, number>()
   /** True from a logged failure to the next success. */
   #isFailing = false
   #loggedAt = Number.NEGATIVE_INFINITY
@@ -136,11 +139,24 @@ export class AuthServer {
   #dispatch(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
     const { method, headers, body, endsWithClient } = call
     const { maxConcurrent } = this.#options
-    if (this.#active >= maxConcurrent) {
-      return Promise.reject(new AuthFailure('overloaded', `${maxConcurrent} calls are in flight`))
+    const client = networkOf(request.ip)
+    const own = this.#activeOf.get(client) ?? 0
+    const left = maxConcurrent - this.#active
+    // Three times as many calls as are left: so each further client finds some, whatever the others do.
+    if (left <= 0 || (own > 0 && own >= 3 * left)) {
+      const whose = left > 0 ? ` of client ${client}` : ''
+      return Promise.reject(
+        new AuthFailure('overloaded', `${left > 0 ? own : maxConcurrent} calls${whose} are in flight`)
+      )
     }
     this.#active++
-    const onOver = () => void this.#active--
+    this.#activeOf.set(client, own + 1)
+    const onOver = () => {
+      this.#active--
+      const others = this.#activeOf.get(client)! - 1
+      if (others > 0) this.#activeOf.set(client, others)
+      else this.#activeOf.delete(client)
+    }
     const exchange = new Exchange(call, this.#options, endsWithClient ? goneSignal(request) : null, onOver)
     const dispatcher = this.#agent ?? request.server.getDecorator<Dispatcher>('mesh')
     const options = { origin: this.#origin, path: this.#path, method, headers, body }

@@ -52,12 +52,13 @@ interface More {
   readonly edge?: object
   readonly consumers?: readonly object[]
   readonly mesh?: false
+  readonly listen?: object
 }
 
 async function guarded(
   t: Test,
   options: object,
-  { protocol = 'HTTP/1.1', service, services, edge, ...more }: More = {}
+  { protocol = 'HTTP/1.1', service, services, edge, listen, ...more }: More = {}
 ) {
   let behind = service
   if (behind === undefined) {
@@ -68,7 +69,7 @@ async function guarded(
   const introspection = { ...client, ...options }
   const gateway = await startGateway(
     {
-      listen: listenFor(t, protocol),
+      listen: { ...listenFor(t, protocol), ...listen },
       services: { any: { instances: [behind] }, ...services },
       ...more,
       routes: [
@@ -345,6 +346,39 @@ t.test('a flood of random tokens neither overloads the endpoint nor evicts known
   const before = asked.length
   t.equal((await bearing('amy')).status, 200)
   t.equal(asked.length, before)
+})
+
+t.test('an address with random tokens leaves calls to other clients, and is refused after some failures', async (t) => {
+  const waiting: (() => void)[] = []
+  const { url, asked } = await endpoint(t, (token, response) => {
+    waiting.push(() => knowing({ amy: { sub: 'amy' } })(token, response))
+  })
+  const { bearing, line, any } = await guarded(
+    t,
+    { url, maxConcurrent: 8 },
+    { listen: { trustProxy: ['127.0.0.1'] }, edge: { authentication: { failures: { max: 7 } } } }
+  )
+  const other = (token: string) =>
+    any('/', { headers: { authorization: `Bearer ${token}`, 'x-forwarded-for': '10.0.0.1' } })
+  const flood = Array.from({ length: 20 }, (_, i) => bearing(`random-${i}`))
+  t.match(await line(13), { error: 'JW_AUTH_UNAVAILABLE', reason: 'introspection_overloaded' })
+  t.equal(asked.length, 6, 'a client holds at most three times as many calls as are left')
+  const amy = other('amy')
+  await eventually(() => asked.length === 7)
+  for (const respond of waiting.splice(0)) respond()
+  t.equal((await amy).status, 200)
+  const counts = Map.groupBy(await Promise.all(flood), ({ status }) => status)
+  t.strictSame([counts.get(401)?.length, counts.get(503)?.length], [6, 14])
+
+  for (let i = 0; i < 5; i++) t.equal((await bearing('random-0')).status, 401, 'a cached token is no further failure')
+  const [, ...last] = [bearing('eve'), bearing('eve')]
+  await eventually(() => waiting.length === 1)
+  for (const respond of waiting.splice(0)) respond()
+  await Promise.all(last)
+  const limited = await bearing('amy')
+  t.match(limited, { status: 429, headers: { 'retry-after': /^\d+$/ } })
+  t.match(JSON.parse(limited.body.toString()), { code: 'JW_AUTH_LIMITED' })
+  t.equal((await other('amy')).status, 200)
 })
 
 t.test('in shadow mode nothing is refused', async (t) => {

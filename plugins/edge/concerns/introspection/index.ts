@@ -91,19 +91,20 @@ function tokenMethod(
     }
   }
 
-  async function wait(result: Promise<Claims | null>, request: FastifyRequest): Promise<void> {
+  async function wait(result: Promise<Claims | null>, request: FastifyRequest, isShared: boolean): Promise<void> {
     const claims = await result.catch((error: unknown) => {
       count.failed()
       throw error
     })
     count.asked(claims !== null)
+    if (claims === null && !isShared) throw new TokenInvalid('introspection_inactive', true)
     accept(request, claims)
   }
 
   return {
     challenge,
     carrier: 'authorization',
-    limitsFailures: false,
+    limitsFailures: true,
     find(request) {
       const { authorization } = request.headers
       if (authorization === undefined) return null
@@ -115,9 +116,10 @@ function tokenMethod(
       const isLong = authorization.length > maxTokenSize + 'bearer '.length
       const token = isLong ? undefined : bearer.exec(authorization)?.[1]
       if (token === undefined) throw new TokenInvalid('introspection_token')
+      const { calls } = introspector
       const result = introspector.introspect(token, request, count.cached)
       // No await: most tokens are cached, and need no asynchronous step.
-      if (result instanceof Promise) return wait(result, request)
+      if (result instanceof Promise) return wait(result, request, introspector.calls === calls)
       accept(request, result)
     },
     refusal: (error) => refusal(error, scopes),
@@ -147,7 +149,10 @@ function refusal(error: unknown, scopes: readonly string[] = []): Refusal {
     const needed = `${about('insufficient_scope')}, scope="${scopes.join(' ')}"`
     return { error, reason: 'introspection_scope', challenge: needed }
   }
-  if (error instanceof TokenInvalid) return { error, reason: error.reason, challenge: about('invalid_token') }
+  if (error instanceof TokenInvalid) {
+    const { reason, isCounted } = error
+    return { error, reason, challenge: about('invalid_token'), isUncounted: !isCounted }
+  }
   return { error: error as Error, reason: null }
 }
 

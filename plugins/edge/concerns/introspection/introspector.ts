@@ -28,6 +28,8 @@ export type EndpointOptions = Pick<
 >
 
 export class Introspector {
+  /** Calls of the endpoint so far. */
+  calls = 0
   readonly #server: AuthServer
   readonly #options: EndpointOptions
   readonly #clock: Clock
@@ -68,6 +70,7 @@ export class Introspector {
     }
     const pending = this.#pending.get(digest)
     if (pending !== undefined) return pending
+    this.calls++
     const call = this.#ask(token, digest, request).finally(() => this.#pending.delete(digest))
     this.#pending.set(digest, call)
     return call

@@ -27,10 +27,13 @@ type Reason = (typeof tokenReasons)[number]
 /** A refused token. */
 export class TokenInvalid extends createError('JW_TOKEN_INVALID', 'The token is not valid', 401) {
   readonly reason: Reason
+  /** True if the token has cost a call: a client that goes on with an expired token guesses nothing. */
+  readonly isCounted: boolean
 
-  constructor(reason: Reason) {
+  constructor(reason: Reason, isCounted = false) {
     super()
     this.reason = reason
+    this.isCounted = isCounted
   }
 }
 
