@@ -78,6 +78,7 @@ export const declaredConsumers = ({ consumers }: Pick<Written, 'consumers'>): re
 export function* checkConsumers({ data, keys, report, absolute }: Checked): Steps<void> {
   if (!report.usable('/consumers')) return
   if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', keys.edge, report)
+  if (!report.usable('/consumers/file')) return
   const file = absolute((data.consumers as Consumers).file!)
   const own = new Report(file)
   try {

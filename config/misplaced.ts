@@ -41,6 +41,7 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'urlPattern|url', 'write the path of the call under "path"'],
   [/^\/routes\/\d+\/compose$/, 'backend|backends', 'write each call, with a name, under "calls"'],
   [/^\/routes\/\d+\/compose$/, 'sequential', 'a call whose templates refer to another call waits for it'],
+  [/^\/consumers\/\d+$/, 'username', 'write it under "name"'],
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
 
@@ -70,6 +71,7 @@ export class Advisor {
     const [config, inner] = /^\/routes\/\d+\/config(\/.*)?$/.exec(holder) ?? []
     if (inner !== undefined) return didYouMean(key, known)
     if (config !== undefined) return this.#unread(key, holder, known)
+    if (holder === '/consumers') return didYouMean(key, known) || '; write a list: [{ name: alice, … }], or file: PATH'
     // Advice about other gateways is for sections. Within a concern, a similar key of the concern comes first.
     const isWithin = /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)\/./.test(holder)
     const near = isWithin && this.#within(holder, folded(key)) === null ? didYouMean(key, known) : ''
@@ -127,6 +129,10 @@ export class Advisor {
     const half = /\/(edge|mesh)$/.exec(holder)?.[1] as 'edge' | 'mesh' | undefined
     const known = half && this.#keys[half].find(({ name }) => name === key)
     if (half === undefined || known === undefined) return null
+    if (holder.startsWith('/consumers/')) {
+      const own = keysAt(this.#keys.edge, 'consumer').map(({ name }) => name)
+      return `a consumer can only have its own ${own.join(', ')}; set ${key} in the edge of a route`
+    }
     if (holder.startsWith('/routes/') && known.levels.includes('service')) return 'it can only be set for services'
     return known.levels.includes('gateway') ? `${key} can only be set under the top-level ${half}` : null
   }

@@ -7,6 +7,9 @@ interface Protected {
   readonly plugins?: readonly string[] | undefined
 }
 
+/** Returns the plugins of a route. The value may be malformed, since routes with faults are compared, too. */
+const pluginsOf = ({ plugins }: Protected) => (Array.isArray(plugins) ? (plugins as readonly string[]) : [])
+
 export class Protections {
   readonly #harmless: ReadonlySet<string>
   /** Keys with a default, which every route has unless it switches them off. */
@@ -24,7 +27,7 @@ export class Protections {
       options && !this.#everywhere.has(name) ? [name] : []
     )
     const settings = Object.keys(route.config ?? {}).map((name) => `config.${name}`)
-    return [...names, ...settings, ...(route.plugins ?? []).map((name) => `plugins.${name}`)]
+    return [...names, ...settings, ...pluginsOf(route).map((name) => `plugins.${name}`)]
   }
 
   /** Returns a number that is equal for routes with the same protecting concerns and options. */
@@ -33,7 +36,7 @@ export class Protections {
     const key = JSON.stringify([
       concerns.sort(([a], [b]) => (a < b ? -1 : 1)),
       route.config ?? {},
-      [...(route.plugins ?? [])].sort()
+      [...pluginsOf(route)].sort()
     ])
     const known = this.#known.get(key) ?? this.#known.size
     this.#known.set(key, known)

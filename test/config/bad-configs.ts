@@ -640,6 +640,49 @@ consumers:
     ]
   },
   {
+    name: 'consumers as a mapping',
+    yaml: `
+consumers: { alice: { groups: [staff] } }
+redis: 5
+`,
+    faults: [
+      '2:12: consumers: missing key "file"',
+      '2:14: consumers.alice: unknown key; write a list: [{ name: alice, … }], or file: PATH',
+      '3:8: redis: expected a mapping, found 5'
+    ]
+  },
+  {
+    name: 'a file of consumers that is no name',
+    yaml: 'consumers: { file: [] }',
+    faults: ['1:20: consumers.file: expected a string, found an empty list']
+  },
+  {
+    name: 'options of a consumer that only a route can have',
+    yaml: `
+consumers:
+  - { name: alice, edge: { acl: { allow: [x] }, rateLimt: false } }
+  - { username: bob }
+`,
+    faults: [
+      '3:28: consumers[0].edge.acl: unknown key; a consumer can only have its own rateLimit; set acl in the edge of a route',
+      '3:49: consumers[0].edge.rateLimt: unknown key; did you mean "rateLimit"?',
+      '4:5: consumers[1]: missing key "name"',
+      '4:7: consumers[1].username: unknown key; write it under "name"'
+    ]
+  },
+  {
+    name: 'plugins of a group that are no list',
+    yaml: `
+services: { a: { instances: [http://h] } }
+groups: { g: { plugins: {} } }
+routes: [{ name: a, match: { path: / }, service: a, group: g }, { name: b, match: { path: /b }, service: a, plugins: 5 }]
+`,
+    faults: [
+      '3:25: groups.g.plugins: expected a list, found an empty mapping',
+      '4:118: routes[1].plugins: expected a list, found 5'
+    ]
+  },
+  {
     name: 'consumers of several issuers',
     yaml: `
 services: { a: { instances: [http://a] } }
