@@ -196,3 +196,30 @@ t.test('limits before and after authentication take one round trip, and failed l
   await eventually(async () => (await get(gateway.port, '/', ['Authorization: Bearer x'])).status === 429, 'the limit')
   t.same(await statuses(gateway, 1, as('bob')), [429], 'the limit of the address protects the check of tokens')
 })
+
+t.test('a consumer with limits of its own is within the limit of its address', async (t) => {
+  const { start } = await cluster(t)
+  const shared = { window: '1h', store: 'redis' }
+  const rateLimit = [
+    { ...shared, max: 5 },
+    { ...shared, max: 100, by: 'consumer' }
+  ]
+  const named = (name: string, own: object | false) => ({ name, jwt: { sub: name }, edge: { rateLimit: own } })
+  for (const consumer of [
+    named('memory', { max: 100, window: '1h' }),
+    named('redis', { ...shared, max: 100 }),
+    named('none', false)
+  ]) {
+    const { name } = consumer
+    const gateway = await start(
+      { jwt: { secret }, rateLimit: rateLimit.map((limit) => ({ ...limit, name: `${name}-${limit.max}` })) },
+      1,
+      { consumers: [consumer] }
+    )
+    const headers = [`Authorization: Bearer ${token(claims({ sub: name }))}`]
+    const all = await Promise.all(Array.from({ length: 20 }, () => get(gateway.port, '/', headers)))
+    t.equal(all.filter(({ status }) => status === 200).length, 5, name)
+    t.equal((await get(gateway.port, '/', headers)).status, 429, name)
+    await gateway.close()
+  }
+})

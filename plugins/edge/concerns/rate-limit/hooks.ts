@@ -8,11 +8,19 @@ import type { Limits, Rule } from './rules.ts'
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, done: Done) => void
 
+/** Returns the limits of a request's consumer; null if it has none of its own. */
+export type OwnLimits = (request: FastifyRequest) => Limits | null
+
 /**
  * Returns the hooks for all limits of a route. If limits in Redis apply both before and after authentication, Redis is asked
  * once, after it. Before it, requests are refused by earlier refusals; those that authentication refuses are counted last.
  */
-export function hooksFor({ rules, ceilings }: Limits, limiter: Limiter, record: RecordRefusal): RouteHooks {
+export function hooksFor(
+  { rules, ceilings }: Limits,
+  ownOf: OwnLimits | null,
+  limiter: Limiter,
+  record: RecordRefusal
+): RouteHooks {
   const admit =
     (limits: Limits): Hook =>
     (request, reply, done) =>
@@ -29,10 +37,9 @@ export function hooksFor({ rules, ceilings }: Limits, limiter: Limiter, record: 
     onRequest: isEmpty(first) ? [] : admit(first),
     preParsing: isEmpty(last) ? [] : afterAll(admit(last))
   }
-  if (postponed.length === 0) return hooks
+  if (postponed.length === 0) return withOwn(hooks, ownOf, limiter, record)
   const uncounted = new WeakSet<FastifyRequest>()
   const begin = admit(first)
-  const end = admit(last)
   return {
     onRequest(request, reply, done) {
       begin(request, reply, (error) => {
@@ -48,7 +55,9 @@ export function hooksFor({ rules, ceilings }: Limits, limiter: Limiter, record: 
     },
     preParsing(request, reply, _payload, done) {
       uncounted.delete(request)
-      end(request, reply, done)
+      const own = ownOf?.(request) ?? null
+      const all = own === null ? last : { rules: [...postponed, ...own.rules], ceilings: own.ceilings }
+      admitTo(all, limiter, record, request, reply, done)
     },
     onResponse(request, _reply, done) {
       if (uncounted.delete(request)) limiter.charge(postponed, request)
@@ -60,10 +69,11 @@ export function hooksFor({ rules, ceilings }: Limits, limiter: Limiter, record: 
 /** Returns hooks by which the limits of a consumer, if it has its own, take the place of those after authentication. */
 export function withOwn(
   hooks: RouteHooks,
-  ownOf: (request: FastifyRequest) => Limits | null,
+  ownOf: OwnLimits | null,
   limiter: Limiter,
   record: RecordRefusal
 ): RouteHooks {
+  if (ownOf === null) return hooks
   const [usual] = [hooks.preParsing ?? []].flat()
   return {
     ...hooks,

@@ -13,7 +13,6 @@ import { directionsOf } from '../../../../config/direction.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import type { RouteHooks } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
 import { shadowRecorder } from '../../shadow.ts'
 import { hooksFor, withOwn } from './hooks.ts'
@@ -136,14 +135,10 @@ export default edgeConcern({
       const counted = counterName(route, name)
       const context = { stores, counted, hasBothDirections }
       const record = shadow ?? shadowRecorder(meter, 'rate-limit', name)
-      const limiterFor = ({ rules }: Limits) => {
-        const count = rules.some(({ shared }) => shared !== null) ? shareLimits(name) : () => {}
+      const ownOf = haveOwn ? ownLimits(context, link === undefined, log) : null
+      const limiterFor = (asksRedis: boolean) => {
+        const count = asksRedis ? shareLimits(name) : () => {}
         return new Limiter(link, now, count, record)
-      }
-      const orOwn = (hooks: RouteHooks): RouteHooks => {
-        if (!haveOwn) return hooks
-        const limiter = new Limiter(link, now, link === undefined ? () => {} : shareLimits(name), record)
-        return withOwn(hooks, ownLimits(context, link === undefined, log), limiter, record)
       }
       if (isPlain(options)) {
         const { store, by, window } = options
@@ -151,10 +146,12 @@ export default edgeConcern({
         const key = { counted, store, by, window }
         const counter = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(window, now))
         const address = directed(addressKey(options.ipv6Prefix))
-        return orOwn(plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address }))
+        const hooks = plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address })
+        return ownOf === null ? hooks : withOwn(hooks, ownOf, limiterFor(link !== undefined), record)
       }
       const limits = limitsFor(options, context)
-      return orOwn(hooksFor(limits, limiterFor(limits), record))
+      const asksRedis = limits.rules.some(({ shared }) => shared !== null) || (haveOwn && link !== undefined)
+      return hooksFor(limits, ownOf, limiterFor(asksRedis), record)
     }
   }
 })
