@@ -102,10 +102,11 @@ for (const [algorithm, more] of [
 t.test('a sliding window and a bucket in Redis go on as time passes', async (t) => {
   const { start } = await cluster(t)
   for (const algorithm of ['sliding-window', 'token-bucket', 'fixed-window']) {
-    const gateway = await start({ rateLimit: { max: 3, window: '600ms', store: 'redis', algorithm } })
-    t.ok((await statuses(gateway, 5)).includes(429), algorithm)
-    await sleep(1250)
-    t.same(await statuses(gateway, 2), [200, 200], algorithm)
+    const gateway = await start({ rateLimit: { max: 3, window: '2s', store: 'redis', algorithm } })
+    const ask = async () => (await statuses(gateway, 1))[0]
+    // At the same time, and again if a window ended meanwhile: a busy machine may need longer than a window for a few requests.
+    await eventually(async () => (await Promise.all(Array.from({ length: 8 }, ask))).includes(429), algorithm)
+    await eventually(async () => (await ask()) === 200, algorithm)
     await gateway.close()
   }
 })
