@@ -1,9 +1,11 @@
 /**
  * Conditions of a route besides host, path and method: request headers, query parameters, cookies and the client's address.
- * Repeated values must all meet a condition, so that a request meets it in the reading of every service.
+ * Repeated values, and those of spellings that services read alike, must all meet a condition, so that a request meets it in
+ * the reading of every service.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import { AddressSet, parseAddress, parseRange } from '../plugins/address-ranges.ts'
+import { canonicalName } from './header-names.ts'
 import { linearRegExp } from './linear-regexp.ts'
 import type { RouteMatch } from './schema.ts'
 
@@ -22,12 +24,18 @@ interface Source {
   readonly address: string
 }
 
+/** Characters that services read as a dash; HTTP/2 has pseudo-headers with a colon. */
+const odd = /[^a-z0-9:-]/
+const isAlike = (a: string, b: string) => a.length === b.length && canonicalName(a) === canonicalName(b)
+
 /** Facts about one request, computed on first use. */
 export class Facts {
   readonly address: string
   readonly #source: Source
   #query: URLSearchParams | undefined
   #cookies: Map<string, string[]> | undefined
+  /** True if the request has a header that services may read as another one, such as `x_role`. */
+  #hasOdd: boolean | undefined
   /** Results by the key of the condition: a request that matches no route is searched for with each method. */
   readonly #met = new Map<string, boolean>()
 
@@ -49,9 +57,15 @@ export class Facts {
   values(kind: (typeof valueKinds)[number], name: string): readonly string[] {
     if (kind === 'query') return this.query.getAll(name)
     if (kind === 'cookies') return this.cookies.get(name) ?? []
-    const value = this.#source.headers[name]
+    const { headers } = this.#source
+    this.#hasOdd ??= Object.keys(headers).some((each) => odd.test(each))
+    const isPlain = !this.#hasOdd && !odd.test(name)
+    const names = isPlain ? [name] : Object.keys(headers).filter((each) => isAlike(each, name))
     // Node joins the values of a repeated header.
-    return value === undefined ? [] : [String(value)]
+    return names.flatMap((each) => {
+      const value = headers[each]
+      return value === undefined ? [] : String(value)
+    })
   }
 
   get query(): URLSearchParams {

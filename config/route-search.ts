@@ -41,7 +41,6 @@ export class RouteSearch<T> {
   #method = ''
   #requestedMethod: string | null = null
   #query: RouteQuery | null = null
-  #headers: IncomingHttpHeaders = {}
   /** Facts for conditions, once one is tested. They are those of one request. */
   #facts: Facts | null = null
   #anyHeaders = false
@@ -68,7 +67,7 @@ export class RouteSearch<T> {
     requestedMethod: string | null,
     anyHeaders: boolean
   ): Entry<T> | null {
-    const { method, path, headers } = query
+    const { method, path } = query
     this.#plain = other === null ? path.plain : null
     this.#position = 0
     this.#slash = path.trailingSlash
@@ -79,7 +78,6 @@ export class RouteSearch<T> {
     this.#method = method
     this.#requestedMethod = requestedMethod
     this.#query = query
-    this.#headers = headers
     this.#anyHeaders = anyHeaders
     this.#looseProtections.length = 0
     this.#found = null
@@ -165,7 +163,14 @@ export class RouteSearch<T> {
 
   #valuesOf(names: readonly string[]): string {
     // Header values cannot contain line feeds, so the joined text is unambiguous.
-    return names.map((name) => this.#headers[name] ?? '\n\n').join('\n')
+    this.#facts ??= new Facts(this.#query!)
+    const facts = this.#facts
+    return names
+      .map((name) => {
+        const [value = '\n\n', ...others] = facts.values('headers', name)
+        return others.every((each) => each === value) ? value : '\n\n'
+      })
+      .join('\n')
   }
 
   /** Chooses the first route that matches exactly; records one that matches only in a looser reading. */

@@ -17,15 +17,16 @@ t.setTimeout(60_000)
 
 /** Conditions, and requests of the form `query|headers` that meet them or not. */
 const conditions: readonly [name: string, match: object, meets: readonly string[], fails: readonly string[]][] = [
-  ['exact-header', { headers: { 'X-Beta': 'on' } }, ['|x-beta: on'], ['|', '|x-beta: On', '|x-beta: on, on', '|x-beta: ']],
+  ['exact-header', { headers: { 'X-Beta': 'on' } }, ['|x-beta: on', '|x_beta: on', '|x_beta: on\nx-beta: on'], ['|', '|x-beta: On', '|x-beta: on, on', '|x-beta: ', '|x-beta: on\nX_Beta: off']],
   ['empty-header', { headers: { 'x-beta': '' } }, ['|x-beta: '], ['|', '|x-beta: 1']],
-  ['header', { headers: { 'x-beta': { present: true } } }, ['|x-beta: 1', '|x-beta: '], ['|', '|x-alpha: 1']],
-  ['no-header', { headers: { 'x-beta': { present: false } } }, ['|', '|x-alpha: 1'], ['|x-beta: ', '|X-Beta: 1']],
+  ['header', { headers: { 'x-beta': { present: true } } }, ['|x-beta: 1', '|x-beta: ', '|x_beta: 1'], ['|', '|x-alpha: 1', '|x_bet: 1']],
+  ['odd-header', { headers: { x_beta: '1' } }, ['|x_beta: 1', '|x-beta: 1'], ['|', '|x_beta: 1\nx-beta: 2']],
+  ['no-header', { headers: { 'x-beta': { present: false } } }, ['|', '|x-alpha: 1', '|x_alpha: 1'], ['|x-beta: ', '|X-Beta: 1', '|x_beta: 1', '|X_BETA: ', '|x.beta: 1']],
   [
     'regex-header',
     { headers: { 'x-v': { regex: '^v[12](\\.\\d+)?$' } } },
     ['|x-v: v1', '|x-v: v2.10'],
-    ['|', '|x-v: v3', '|x-v: v1x', '|x-v: v1, v2', '|x-v: ']
+    ['|', '|x-v: v3', '|x-v: v1x', '|x-v: v1, v2', '|x-v: ', '|x-v: v1\nx_v: v3']
   ],
   [
     'query',
