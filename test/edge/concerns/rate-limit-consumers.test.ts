@@ -47,20 +47,28 @@ t.test('a consumer has limits of its own in place of those of the route', async 
     consumers: [
       named('gold', { edge: { rateLimit: { max: 4, window: '1h' } } }),
       named('free', { edge: { rateLimit: false } }),
-      named('quota', { edge: { rateLimit: [{ max: 3, window: '30d', store: 'redis', name: 'quota' }] } })
+      named('quota', { edge: { rateLimit: [{ max: 3, window: '30d', store: 'redis' }] } }),
+      named('bucket', { edge: { rateLimit: [{ max: 3, window: '1h', algorithm: 'token-bucket' }] } }),
+      named('pair', { edge: { rateLimit: [{ max: 3, window: '30d', by: 'ip' }] } }),
+      named('other', { edge: { rateLimit: [{ max: 3, window: '30d', by: 'ip' }] } })
     ]
   })
   const { port, server } = gateway
   await eventually(async () => (await server.metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
   for (const path of ['/by-consumer', '/listed']) {
     t.same(await statuses(port, path, 'ann', 3), [200, 200, 429], path)
-    t.same(await statuses(port, path, 'gold', 5), [200, 200, 200, 200, 429], path)
     t.same(await statuses(port, path, 'free', 5), [200, 200, 200, 200, 200], path)
   }
-  t.same(await statuses(port, '/by-ip', 'gold', 5), [200, 200, 200, 200, 429], 'besides the limit of the address')
+  t.same(await statuses(port, '/by-consumer', 'gold', 3), [200, 200, 200])
+  t.same(await statuses(port, '/by-ip', 'gold', 2), [200, 429], 'besides the limit of the address')
+  t.same(await statuses(port, '/listed', 'gold', 1), [429], 'one count over all routes')
   t.same(await statuses(port, '/off', 'gold', 5), [200, 200, 200, 200, 200], 'a route without limits has none')
-  const spread = [...(await statuses(port, '/by-ip', 'quota', 2)), ...(await statuses(port, '/listed', 'quota', 2))]
-  t.same(spread, [200, 200, 200, 429], 'one quota over several routes')
+  for (const consumer of ['quota', 'bucket', 'pair', 'other']) {
+    const spread = []
+    for (const path of ['/by-ip', '/by-ip', '/listed', '/by-consumer'])
+      spread.push(...(await statuses(port, path, consumer, 1)))
+    t.same(spread, [200, 200, 200, 429], `${consumer}: one count over several routes`)
+  }
 })
 
 t.test('a changed file with consumers changes their limits at once', async (t) => {
@@ -86,6 +94,7 @@ for (const protocol of protocols) {
     const gateway = await gatewayBefore(t, url, {
       listen: listenFor(t, protocol),
       edge: { jwt: { secret }, rateLimit: [{ maxConcurrent: 2, by: 'consumer' }] },
+      routes: ['/', '/other'].map((path, i) => ({ name: `r${i}`, match: { path }, service: 'any' })),
       consumers: [named('gold', { edge: { rateLimit: { maxConcurrent: 3 } } })]
     })
     const { begin, ask } = anyClient(t, protocol, gateway.port)
@@ -98,6 +107,7 @@ for (const protocol of protocols) {
     const others = [1, 2, 3].map(() => begin('/', { headers: as('gold') }))
     await eventually(() => held.length === 5, 'three requests of another consumer')
     t.equal((await ask('/', { headers: as('gold') })).status, 429)
+    t.equal((await ask('/other', { headers: as('gold') })).status, 429, 'all routes are counted together')
     await calls[0]!.leave()
     const next = begin('/', { headers: as('ann') })
     await eventually(() => held.length === 6, 'a request in place of one whose client has left')

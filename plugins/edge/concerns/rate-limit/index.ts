@@ -129,13 +129,14 @@ export default edgeConcern({
     const shareOwn =
       file !== null || own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
     if (shareOwn && config.redis !== undefined) link ??= linkTo(config.redis)
+    // Neither a route nor a named limit has counters with this name.
+    const ownOf = haveOwn ? ownLimits({ stores, counted: '@', hasBothDirections }, link === undefined, log) : null
 
     return (options, route, shadow) => {
       const { name } = edgeRouteOf(route.config)!
       const counted = counterName(route, name)
       const context = { stores, counted, hasBothDirections }
       const record = shadow ?? shadowRecorder(meter, 'rate-limit', name)
-      const ownOf = haveOwn ? ownLimits(context, link === undefined, log) : null
       const limiterFor = (asksRedis: boolean) => {
         const count = asksRedis ? shareLimits(name) : () => {}
         return new Limiter(link, now, count, record)
@@ -180,7 +181,7 @@ function ownLimits(context: RuleContext, isWithoutRedis: boolean, log: FastifyBa
         isWithoutRedis && limitsOf(options).some((limit) => !isCeiling(limit) && limit.store === 'redis')
       if (lacksRedis)
         log.warn({ consumer: consumer!.id }, 'the limit of a consumer needs redis.url: this node counts it')
-      // All its requests are counted together. The lists of limits are few; the counters are those of the route.
+      // All its requests are counted together, on all routes.
       const all = limitsOf(options).map((limit) => ({
         ...limit,
         by: 'consumer',
