@@ -206,6 +206,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^routes\.0\.split\.0\.subset/, ({ services }) => Object.assign(services.one!, { subsets: { a: {} } })],
   [/^routes\.0\.(split|stickOn)/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
   [/^routes\.0\.(split|stickOn)/, ({ routes }) => Object.assign(routes[0]!, { split: [{ service: 'one', weight: 1 }] })],
+  [/^routes\.0\.group/, (config) => Object.assign(config, { groups: { one: { priority: 1 } } })],
   [/^routes\.0\.compose/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
   [/^routes\.0\.compose/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/', methods: ['GET'] }, compose: { calls: { one: call({}) } } })],
   [/^routes\.0\.compose\.calls\.one\.body/, ({ routes }) => Object.assign(routes[0]!, { compose: { calls: { one: call({ method: 'POST' }) } } })],
