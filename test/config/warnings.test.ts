@@ -88,3 +88,40 @@ routes:
   t.equal(warningsOf(routes(limit, limit.replace('1m', '2m'))).length, 2)
   t.strictSame(warningsOf(routes(limit, limit, `edge: { rateLimit: ${limit} }`)), [])
 })
+
+t.test('groups and consumers in rules that no declared consumer has are warned of', async (t) => {
+  const digest = `sha256:${'0'.repeat(64)}`
+  const file = (edge: string, top = 'consumers: [{ name: bob, groups: [interns], keyAuth: [{ hash: HASH }] }]') =>
+    `services: { a: { instances: [http://h] } }
+routes: [{ name: one, match: { path: / }, service: a, edge: { ${edge} } }]
+${top.replace('HASH', `"${digest}"`)}
+`
+  const warned = (edge: string, top?: string) =>
+    warningsOf(file(edge, top)).map((text) => text.slice(text.indexOf(' ') + 1))
+  const group = 'no declared consumer has the group "intrens"; did you mean "interns"?'
+  const name = 'no consumer "bbo" is declared; did you mean "bob"?'
+  const acl = 'acl: { deny: [intrens], denyConsumers: [bbo] }'
+  t.strictSame(warned(`keyAuth: {}, ${acl}`), [
+    `routes[0].edge.acl.deny[0]: ${group}`,
+    `routes[0].edge.acl.denyConsumers[0]: ${name}`
+  ])
+  t.strictSame(warned('keyAuth: {}, acl: { allow: [staff, interns], allowConsumers: [bob, bbo] }'), [
+    'routes[0].edge.acl.allow[0]: no declared consumer has the group "staff"',
+    `routes[0].edge.acl.allowConsumers[1]: ${name}`
+  ])
+  const rules =
+    'authorization: { default: allow, rules: [{ action: deny, groups: [intrens] }, { action: deny, consumers: ["*", bbo] }] }'
+  t.strictSame(warned(`keyAuth: {}, ${rules}`), [
+    `routes[0].edge.authorization.rules[0].groups[0]: ${group}`,
+    `routes[0].edge.authorization.rules[1].consumers[1]: ${name}`
+  ])
+  const top = `edge: { keyAuth: {}, ${acl} }\nconsumers: [{ name: bob, groups: [interns], keyAuth: [{ hash: HASH }] }]`
+  t.strictSame(warned('', top), [`edge.acl.deny[0]: ${group}`, `edge.acl.denyConsumers[0]: ${name}`])
+  const jwt = 'jwt: { secret: 0123456789abcdef0123456789abcdef }'
+  t.strictSame(warned(`${jwt}, ${acl}`), [], 'tokens name other consumers')
+  t.strictSame(warned(`keyAuth: false, ${jwt}`, top), [], 'so they do on one of the routes')
+  t.strictSame(warned(`keyAuth: {}, ${acl}`, 'consumers: []').length, 1, 'only of keyAuth without keys')
+  const plugin =
+    'plugins: [{ package: fastify, provides: [consumer] }]\nconsumers: [{ name: bob, keyAuth: [{ hash: HASH }] }]'
+  t.strictSame(warned(`keyAuth: {}, ${acl}`, plugin), [], 'a plugin names others')
+})

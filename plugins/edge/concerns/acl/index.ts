@@ -12,6 +12,7 @@ import Type from '../../../../config/schema/type.ts'
 import { bearerChallenge, Claims, claimsOf, hasClaim, Scopes, scopesOf } from '../../claims.ts'
 import type { Example } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
+import { warnOfUnknown } from '../../consumers/unknown.ts'
 
 const Names = (description: string) => Type.Optional(Type.Array(Text, { minItems: 1, description }))
 
@@ -132,8 +133,12 @@ function refusal(reason: Reason, { scopes }: Options, { consumer }: FastifyReque
   return new Insufficient()
 }
 
-function check(options: Options, at: string, { report }: Checked): void {
+function check(options: Options, at: string, checked: Checked): void {
+  const { report } = checked
   if (!report.sound(at)) return
+  const { allow, deny, allowConsumers, denyConsumers } = options
+  warnOfUnknown({ allow, deny }, 'group', at, checked)
+  warnOfUnknown({ allowConsumers, denyConsumers }, 'consumer', at, checked)
   const { mode: _mode, rolesClaim: _claim, ...conditions } = options
   if (Object.keys(conditions).length === 0) report.fault(at, 'has no condition, such as "allow" or "scopes"')
   for (const [allow, deny] of [

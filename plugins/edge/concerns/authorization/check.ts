@@ -3,6 +3,7 @@ import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, forwardingHeaders, isConnectionHeader } from '../../../../config/header-names.ts'
 import { linearRegExp } from '../../../../config/linear-regexp.ts'
+import { warnOfUnknown } from '../../consumers/unknown.ts'
 import { AddressList, checkedRanges } from '../../protocol/address-list.ts'
 import { expressionOf } from './fields.ts'
 import { isZone, minuteOf } from './hours.ts'
@@ -19,7 +20,11 @@ export function checkAuthorization(options: AuthorizationOptions, at: string, ch
 
 const conditionsOf = ({ name: _name, action: _action, ...conditions }: RuleOptions) => conditions
 
-function checkRule(rule: RuleOptions, at: string, { report, data }: Checked): void {
+function checkRule(rule: RuleOptions, at: string, checked: Checked): void {
+  const { report, data } = checked
+  const { groups, consumers } = rule
+  warnOfUnknown({ groups }, 'group', at, checked)
+  warnOfUnknown({ consumers }, 'consumer', at, checked)
   if (Object.keys(conditionsOf(rule)).length === 0) {
     report.fault(at, 'has no condition, so it decides all requests; write its action as "default"')
   }
