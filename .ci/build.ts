@@ -76,7 +76,7 @@ async function bundle(): Promise<void> {
 
 /**
  * Removes white space and shortens names. Functions and classes keep theirs, so that stack traces and logged errors can be
- * read; lines stay short, since Node prints the line of an uncaught error.
+ * read; lines have a limit, since Node prints the line of an uncaught error.
  */
 async function shorten(file: string): Promise<void> {
   const source = await readFile(file, 'utf8')
@@ -90,7 +90,7 @@ async function shorten(file: string): Promise<void> {
     module: true,
     compress: false,
     mangle: { keep_fnames: true, keep_classnames: true, reserved: named },
-    format: { max_line_len: 800, shebang: true }
+    format: { max_line_len: 2000, shebang: true }
   })
   await writeFile(file, code!)
 }
