@@ -9,8 +9,12 @@ export interface FailureOptions {
 /** Addresses that are counted at a time. With more, the one that was counted first is forgotten. */
 const MOST_ADDRESSES = 50_000
 
+/** Failures without a success after which an address is taken for one that guesses. */
+const MOST_INNOCENT = 8
+
 interface Count {
   failures: number
+  hasSuccess: boolean
   readonly endsMs: number
 }
 
@@ -32,16 +36,36 @@ export class FailureLimit {
 
   /** Returns the milliseconds for which credentials from an address are refused; 0 if they are not. */
   waitOf(address: string): number {
-    const count = this.#counts.get(networkOf(address))
-    return count === undefined || count.failures < this.#max ? 0 : Math.max(0, count.endsMs - this.#now())
+    const count = this.#current(address)
+    return count === null || count.failures < this.#max ? 0 : count.endsMs - this.#now()
   }
 
   /** Counts a failed attempt. */
   add(address: string): void {
-    const key = networkOf(address)
-    const now = this.#now()
-    const count = this.#counts.get(key)
-    if (count !== undefined && now < count.endsMs) count.failures++
-    else this.#counts.set(key, { failures: 1, endsMs: now + this.#windowMs })
+    const count = this.#current(address)
+    if (count !== null) count.failures++
+    else {
+      const endsMs = this.#now() + this.#windowMs
+      this.#counts.set(networkOf(address), { failures: 1, hasSuccess: false, endsMs })
+    }
+  }
+
+  /**
+   * Counts an attempt above those that an address may have at a time: as a failure, if all that it has tried before was wrong.
+   * Many users behind one address log in at the same time, too, but not all with wrong credentials.
+   */
+  addExcess(address: string): void {
+    const count = this.#current(address)
+    if (count !== null && !count.hasSuccess && count.failures >= MOST_INNOCENT) count.failures++
+  }
+
+  addSuccess(address: string): void {
+    const count = this.#current(address)
+    if (count !== null) count.hasSuccess = true
+  }
+
+  #current(address: string): Count | null {
+    const count = this.#counts.get(networkOf(address))
+    return count !== undefined && this.#now() < count.endsMs ? count : null
   }
 }

@@ -22,6 +22,8 @@ export interface Refusal {
   readonly challenge?: string
   /** True if the failure does not count against the address. */
   readonly isUncounted?: boolean
+  /** True if the client has too many attempts at a time. */
+  readonly isExcess?: boolean
 }
 
 /** A way to authenticate requests: `C` are credentials as they were found. */
@@ -93,7 +95,9 @@ class Methods {
       const limited = limitedBy(failures, request)
       if (limited !== null) return limited
       const verified = method.verify(credentials, request)
-      return verified instanceof Promise ? settled(verified, method, request, failures) : 'accepted'
+      if (verified instanceof Promise) return settled(verified, method, request, failures)
+      failures?.addSuccess(request.ip)
+      return 'accepted'
     } catch (error) {
       return refused(error, method, request, failures)
     }
@@ -185,6 +189,7 @@ function limitedBy(failures: FailureLimit | null, { ip }: FastifyRequest): Refus
 
 function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Refusal {
   const refusal = method.refusal(thrown, request)
+  if (refusal.isExcess) failures?.addExcess(request.ip)
   // Wrong credentials alone are guesses: an outage and a full queue are not.
   if (failures === null || statusOf(refusal) !== 401 || refusal.isUncounted) return refusal
   const limited = limitedBy(failures, request)
@@ -206,9 +211,9 @@ async function settled(
   }
   // Other attempts may have failed meanwhile: a guess in parallel with them must not learn that it is right.
   const limited = limitedBy(failures, request)
-  if (limited === null) return 'accepted'
-  request.consumer = consumer
-  return limited
+  if (limited === null) failures?.addSuccess(request.ip)
+  else request.consumer = consumer
+  return limited ?? 'accepted'
 }
 
 const statusOf = ({ error }: Pick<Refusal, 'error'>): number => (error as { statusCode?: number }).statusCode ?? 500

@@ -182,18 +182,29 @@ t.test('guesses at the same time learn no more than successive ones', async (t) 
   t.notMatch(JSON.stringify(log), /"consumer":"bob"/, 'a refused request has no consumer')
 })
 
-t.test('few passwords are hashed at a time, few wait, and equal ones are hashed once', async (t) => {
+/** A queue of passwords whose hashes end when a test says so. */
+function passwordQueue() {
   const running: ((isRight: boolean) => void)[] = []
-  const verify = () => new Promise<boolean>((resolve) => running.push(resolve))
+  const started: string[] = []
+  const verify = (_hash: string, password: string) => {
+    started.push(password)
+    return new Promise<boolean>((resolve) => running.push(resolve))
+  }
   const passwords = new Passwords(verify)
   const ask = (password: string, client: string) =>
-    Promise.resolve(passwords.isPasswordOf({ username: 'u', hash: 'h', password }, client)).catch(({ code }) => code)
+    Promise.resolve(passwords.isPasswordOf({ username: 'u', hash: 'h', password }, client)).catch(
+      ({ code, isExcess }) => `${code}${isExcess ? ' excess' : ''}`
+    )
+  return { passwords, running, started, ask }
+}
+
+t.test('few passwords are hashed at a time, few wait, and equal ones are hashed once', async (t) => {
+  const { passwords, running, ask } = passwordQueue()
   const first = [ask('1', 'a'), ask('2', 'a'), ask('1', 'b')]
   t.equal(running.length, 2)
   const waiting = Array.from({ length: 8 }, (_, index) => ask(`w${index}`, 'a'))
-  t.equal(await ask('one more', 'a'), 'JW_AUTH_BUSY', 'of one client')
+  t.equal(await ask('one more', 'a'), 'JW_AUTH_BUSY excess', 'of one client')
   const others = Array.from({ length: 56 }, (_, index) => ask(`o${index}`, `c${index}`))
-  t.equal(await ask('one more', 'z'), 'JW_AUTH_BUSY', 'of all clients')
   t.equal(running.length, 2)
   running[0]!(true)
   running[1]!(false)
@@ -206,9 +217,37 @@ t.test('few passwords are hashed at a time, few wait, and equal ones are hashed 
   passwords.close()
   running[2]!(true)
   running[3]!(true)
-  const [one, two, ...rest] = await Promise.all([...waiting, ...others])
-  t.same([one, two], [true, true])
-  t.ok(rest.every((code) => code === 'JW_AUTH_BUSY'))
+  t.same([await waiting[0], await others[0]], [true, true])
+  const rest = await Promise.all([...waiting.slice(1), ...others.slice(1)])
+  t.ok(rest.every((outcome) => outcome === 'JW_AUTH_BUSY'))
+})
+
+t.test('clients take turns, and one with many passwords keeps no other client out', async (t) => {
+  const { passwords, running, started, ask } = passwordQueue()
+  for (const client of ['a0', 'a1']) void ask(`${client} runs`, client)
+  const many = Array.from({ length: 8 }, (_, client) =>
+    Array.from({ length: 8 }, (_, index) => ask(`a${client} ${index}`, `a${client}`))
+  )
+  const late = ask('late', 'z')
+  t.equal(await many[0]!.at(-1), 'JW_AUTH_BUSY excess', 'the newest of a client with most of them is refused')
+  for (let index = 0; index < 9; index++) {
+    running[index]!(false)
+    await eventually(() => running.length === index + 3)
+  }
+  t.same(started.slice(2), [...Array.from({ length: 8 }, (_, client) => `a${client} 0`), 'late'])
+  running[10]!(true)
+  t.equal(await late, true)
+  passwords.close()
+  for (const end of running) end(false)
+})
+
+t.test('where each client has one password waiting, one more is refused without blame', async (t) => {
+  const { passwords, running, ask } = passwordQueue()
+  const others = Array.from({ length: 66 }, (_, client) => ask(`p${client}`, `c${client}`))
+  t.equal(await ask('late', 'z'), 'JW_AUTH_BUSY')
+  passwords.close()
+  for (const end of running) end(false)
+  await Promise.all(others)
 })
 
 t.test('hashes of other programs', async (t) => {

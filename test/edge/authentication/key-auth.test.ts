@@ -251,6 +251,24 @@ t.test('the limit of failures ends with its window', async (t) => {
   t.equal(limit.waitOf('2001:db8::3'), 1000, 'a network of IPv6 counts as one client')
 })
 
+t.test('attempts above those at a time count for an address that only fails', async (t) => {
+  const limit = new FailureLimit({ max: 10, window: 1000 }, () => 0)
+  const attempts = (address: string, failures: number) => {
+    for (let i = 0; i < failures; i++) limit.add(address)
+    for (let i = 0; i < 5; i++) limit.addExcess(address)
+  }
+  attempts('10.0.0.1', 0)
+  attempts('10.0.0.2', 7)
+  attempts('10.0.0.3', 8)
+  limit.add('10.0.0.4')
+  limit.addSuccess('10.0.0.4')
+  attempts('10.0.0.4', 8)
+  t.same(
+    ['1', '2', '3', '4'].map((last) => limit.waitOf(`10.0.0.${last}`)),
+    [0, 0, 1000, 0]
+  )
+})
+
 t.test('a route in shadow mode lets requests in, and records refusals', async (t) => {
   const { outcome, lines } = await gatewayWith(t, { keyAuth: { mode: 'shadow' } })
   t.same(await outcome('/', { 'x-api-key': 'no' }), [200, undefined])

@@ -90,7 +90,7 @@ function basicMethod(
     },
     refusal(error) {
       if (error === null) return { error: new Missing(), reason: 'basic_missing' }
-      if (error instanceof Busy) return { error, reason: 'basic_busy' }
+      if (error instanceof Busy) return { error, reason: 'basic_busy', isExcess: error.isExcess }
       return { error: error as Error, reason: error instanceof Refused ? error.reason : null }
     },
     remove(request, isVerified) {

@@ -4,7 +4,17 @@ import { createError } from '@fastify/error'
 import { LruMap } from 'toad-cache'
 import { isPasswordOf } from './hashes.ts'
 
-export const Busy = createError('JW_AUTH_BUSY', 'Too many passwords are being verified', 503)
+const BusyError = createError('JW_AUTH_BUSY', 'Too many passwords are being verified', 503)
+
+export class Busy extends BusyError {
+  /** True if the client itself has caused the refusal, by the passwords that it has waiting. */
+  readonly isExcess: boolean
+
+  constructor(isExcess: boolean) {
+    super()
+    this.isExcess = isExcess
+  }
+}
 
 /** Passwords that are hashed at a time: half of Node's thread pool, which files and DNS use, too. */
 const MOST_RUNNING = 2
@@ -25,7 +35,7 @@ interface Login {
 interface Job {
   readonly client: string
   readonly run: () => void
-  readonly refuse: () => void
+  readonly refuse: (error: Busy) => void
   readonly timer: NodeJS.Timeout
 }
 
@@ -34,9 +44,11 @@ export class Passwords {
   readonly #secret = randomBytes(32)
   readonly #verified = new LruMap<true>(MOST_CACHED)
   readonly #pending = new Map<string, Promise<boolean>>()
-  readonly #waiting: Job[] = []
+  /** Jobs by client. The first client has the next turn. */
+  readonly #waiting = new Map<string, Job[]>()
   readonly #verify: typeof isPasswordOf
   #running = 0
+  #length = 0
 
   /** `verify`: only tests pass another one. */
   constructor(verify = isPasswordOf) {
@@ -76,38 +88,53 @@ export class Passwords {
         })
     }
     if (this.#running < MOST_RUNNING) run()
-    else if (this.#waiting.length >= MOST_WAITING || this.#waitingOf(client) >= MOST_OF_CLIENT) reject(new Busy())
     else {
-      const job: Job = {
-        client,
-        run,
-        refuse: () => reject(new Busy()),
-        timer: setTimeout(() => {
-          this.#waiting.splice(this.#waiting.indexOf(job), 1)
-          job.refuse()
-        }, LONGEST_WAIT_MS)
-      }
-      this.#waiting.push(job)
+      const timer = setTimeout(() => this.#refuse(job, false), LONGEST_WAIT_MS)
+      const job: Job = { client, run, refuse: reject, timer }
+      this.#enter(job)
     }
     return promise
   }
 
-  #waitingOf(client: string): number {
-    return this.#waiting.reduce((sum, job) => sum + (job.client === client ? 1 : 0), 0)
+  /** Adds a job. If too many wait, the last job of the client with most of them is refused, so that no client keeps others out. */
+  #enter(job: Job): void {
+    const own = this.#waiting.get(job.client) ?? []
+    this.#waiting.set(job.client, own)
+    own.push(job)
+    this.#length++
+    if (own.length > MOST_OF_CLIENT) this.#refuse(job, true)
+    else if (this.#length > MOST_WAITING) {
+      const longest = [...this.#waiting.values()].reduce((most, jobs) => (jobs.length > most.length ? jobs : most), own)
+      this.#refuse(longest.at(-1)!, longest.length > 1)
+    }
   }
 
-  #next(): void {
-    const job = this.#waiting.shift()
-    if (job === undefined) return
+  #remove(job: Job): void {
     clearTimeout(job.timer)
-    job.run()
+    const jobs = this.#waiting.get(job.client)!
+    jobs.splice(jobs.indexOf(job), 1)
+    this.#length--
+    if (jobs.length === 0) this.#waiting.delete(job.client)
+  }
+
+  #refuse(job: Job, isExcess: boolean): void {
+    this.#remove(job)
+    job.refuse(new Busy(isExcess))
+  }
+
+  /** Runs a job of the client whose turn it is. */
+  #next(): void {
+    for (const [client, jobs] of this.#waiting) {
+      const job = jobs[0]!
+      this.#remove(job)
+      if (this.#waiting.delete(client)) this.#waiting.set(client, jobs)
+      job.run()
+      return
+    }
   }
 
   /** Refuses the passwords that wait. */
   close(): void {
-    for (const { timer, refuse } of this.#waiting.splice(0)) {
-      clearTimeout(timer)
-      refuse()
-    }
+    for (const job of [...this.#waiting.values()].flat()) this.#refuse(job, false)
   }
 }
