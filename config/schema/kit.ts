@@ -91,5 +91,5 @@ export function defaultsOf<T extends TObject>({ properties }: T): Static<T> {
 /** Mode of a concern that can be tried out before it acts. */
 export const Mode = Names(['enforce', 'shadow'], {
   default: 'enforce',
-  description: 'shadow: nothing is done; a metric counts what `enforce` would have done.'
+  description: 'shadow: refuses nothing; a metric counts what `enforce` would have refused.'
 })

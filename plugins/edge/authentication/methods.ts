@@ -65,13 +65,13 @@ class Methods {
   /** Outcomes of the requests that have passed some of several methods. */
   readonly #outcomes = new WeakMap<FastifyRequest, Map<AnyMethod, Outcome>>()
 
-  constructor(routeOptions: RouteOptions, { stores, clock, consumers }: ConcernContext) {
+  constructor(routeOptions: RouteOptions, { stores, clock, consumers }: ConcernContext, counts = 'auth-failures') {
     const { require, anonymous, failures } = edgeRouteOf(routeOptions.config)!.edge.authentication || defaults
     this.#isAll = require === 'all'
     this.#anonymous = anonymous
     this.#consumers = consumers
     this.#failures = failures
-      ? stores.claim('jingwei.auth-failures', failures, () => new FailureLimit(failures, clock.now))
+      ? stores.claim(`jingwei.${counts}`, failures, () => new FailureLimit(failures, clock.now))
       : null
   }
 
@@ -227,7 +227,10 @@ export function authenticateBy<C>(
   context: ConcernContext,
   shadow: unknown
 ): Hook {
-  if (shadow !== null) return new Methods(routeOptions, context).add(method)
+  if (shadow !== null) {
+    // The service may still check the credentials, and failures that refuse nobody must not count where they are enforced.
+    return new Methods(routeOptions, context, 'shadow-auth-failures').add({ ...method, remove() {} })
+  }
   const methods = byRoute.get(routeOptions) ?? new Methods(routeOptions, context)
   byRoute.set(routeOptions, methods)
   return methods.add(method)
