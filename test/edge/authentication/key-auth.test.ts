@@ -1,12 +1,13 @@
 /** API keys: in every place and spelling, rotated, revoked, and removed from the request to the service. */
+import { spawn } from 'node:child_process'
 import { hash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import t from 'tap'
 import { parseConfig } from '../../../plugins/config.ts'
 import { FailureLimit } from '../../../plugins/edge/authentication/failures.ts'
-import { hashKeyCommand } from '../../../plugins/edge/concerns/key-auth/hash-key.ts'
 import { consumersTiming } from '../../../plugins/edge/consumers/index.ts'
 import type { Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
@@ -276,6 +277,23 @@ t.test('a route in shadow mode lets requests in, and records refusals', async (t
   t.same(await outcome('/', { 'x-api-key': 'key-1' }), [200, 'alice'])
 })
 
+t.test('a route in shadow mode keeps credentials, and its failures refuse nobody elsewhere', async (t) => {
+  const enforced = { name: 'enforced', match: { path: '/enforced' }, service: 'any', edge: { keyAuth: {} } }
+  const shadow = { name: 'shadow', match: { path: '/' }, service: 'any' }
+  const { outcome, lines, seen } = await gatewayWith(t, {
+    keyAuth: { mode: 'shadow', query: 'apikey' },
+    edge: { authentication: { failures: { max: 2 } } },
+    more: { routes: [shadow, enforced] }
+  })
+  const { url, headers } = await seen('/?apikey=key-1&b=1')
+  t.equal(url, '/?apikey=key-1&b=1')
+  t.match((await seen('/', { 'x-api-key': 'key-1' })).headers, { 'x-api-key': 'key-1' })
+  t.notOk(headers['x-api-key'])
+  for (let i = 0; i < 3; i++) t.same(await outcome('/', { 'x-api-key': 'no' }), [200, undefined])
+  t.match(lines().at(-1)?.shadow, [{ error: 'JW_AUTH_LIMITED', reason: 'auth_failures' }], 'counted apart')
+  t.same(await outcome('/enforced', { 'x-api-key': 'key-1' }), [200, 'alice'])
+})
+
 t.test('keys are removed on routes with via: http-proxy, and without the mesh', async (t) => {
   for (const more of [{ mesh: {} }, { mesh: false }]) {
     const { seen } = await gatewayWith(t, {
@@ -289,11 +307,21 @@ t.test('keys are removed on routes with via: http-proxy, and without the mesh', 
   }
 })
 
-t.test('hash-key makes random keys, and hashes those that it is given', async (t) => {
-  const none = async () => t.fail('needs no configuration') as never
-  const made = await hashKeyCommand.run(none, undefined, {})
+t.test('hash-key makes random keys, and hashes those that it reads from stdin', async (t) => {
+  const app = join(import.meta.dirname, '../../../app.ts')
+  const run = async (input: string | null, ...args: string[]) => {
+    const child = spawn(process.execPath, [app, 'hash-key', ...args], {
+      stdio: [input === null ? 'ignore' : 'pipe', 'pipe', 'pipe']
+    })
+    child.stdin?.end(input)
+    const [out, err] = await Promise.all([text(child.stdout!), text(child.stderr!)])
+    return out.trim() || err.trim()
+  }
+  const made = await run(null)
   const [, key = '', digest] = /^key: {2}([\w-]{43})\nhash: (sha256:\w{64})$/.exec(made) ?? []
   t.equal(digest, hashed(key))
-  t.not(await hashKeyCommand.run(none, undefined, {}), made)
-  t.equal(await hashKeyCommand.run(none, 'key-1', {}), `hash: ${hashed('key-1')}`)
+  t.not(await run(null), made)
+  for (const ending of ['', '\n', '\r\n']) t.equal(await run(`key-1${ending}`), `hash: ${hashed('key-1')}`)
+  t.match(await run(''), /stdin is empty/)
+  t.match(await run('', 'key-1'), /hash-key reads the key from stdin, not from an argument/)
 })
