@@ -105,10 +105,13 @@ export class RouteTable<T> {
     return this.#search.all(this.#treesFor(question.host), question).map(({ value }) => value)
   }
 
-  /** Returns the methods with which the request would match a route, ignoring preflights. */
-  methodsFor(question: RouteQuery): string[] {
+  /** Returns the methods with which the request would match a route that `isShown` to the client, ignoring preflights. */
+  methodsFor(question: RouteQuery, isShown: (value: T) => boolean = () => true): string[] {
     this.#search.begin()
-    const takes = (method: string) => this.#find({ ...question, method }, null) !== null
+    const takes = (method: string) => {
+      const found = this.#find({ ...question, method }, null)
+      return found !== null && isShown(found.value)
+    }
     return [...this.methods].filter(takes).sort()
   }
 

@@ -16,6 +16,7 @@ import type { ReadPath } from '../config/path-reading.ts'
 import { ENCODED_SLASH, mountPoint, readPath } from '../config/path-reading.ts'
 import type { RouteTable } from '../config/route-table.ts'
 import type { RouteTables } from '../config/route-tables.ts'
+import type { RouteConfig } from '../config/schema.ts'
 
 // Not by `import`, which loads Node's own undici as well.
 const { METHODS } = process.getBuiltinModule('node:http')
@@ -41,6 +42,7 @@ export function countOwnRoutes(server: FastifyInstance): void {
 
 /** Internal URLs of a configured route: of the route itself, and of the Fastify route for its CORS preflights. */
 export interface Target {
+  readonly route: RouteConfig
   readonly url: string
   readonly preflightUrl: string | null
 }

@@ -82,7 +82,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
   function addRoute(route: RouteConfig, pattern: PathPattern, methods: string[]): Target {
     const url = internalUrl()
     addBridged(url, route, pattern, methods, {})
-    return { url, preflightUrl: addPreflight(route, pattern, methods) }
+    return { route, url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 
   async function addComposed(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
@@ -91,7 +91,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     const config = { ...route.config, route, matchedPath: pattern }
     const handler = composeRoute(fastify, route)
     register(url, paramNames(pattern), { url: pattern.text, method: [...methods], config, handler })
-    return { url, preflightUrl: addPreflight(route, pattern, methods) }
+    return { route, url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 
   async function addProxy(index: number, route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
@@ -107,7 +107,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     ).catch((error: Error) => {
       throw fault(error.message, error)
     })
-    return { url, preflightUrl: addPreflight(route, pattern, methods) }
+    return { route, url, preflightUrl: addPreflight(route, pattern, methods) }
   }
 
   function addPreflight(route: RouteConfig, pattern: PathPattern, methods: string[]): string | null {

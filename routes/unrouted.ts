@@ -4,6 +4,7 @@ import createError from '@fastify/error'
 import type { FastifyBaseLogger, FastifyReply, FastifyRequest } from 'fastify'
 import { didYouMean } from '../config/nearest.ts'
 import type { RouteTable } from '../config/route-table.ts'
+import type { Target } from './match.ts'
 import { hostOf, pathUnder } from './match.ts'
 
 const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
@@ -44,13 +45,14 @@ export function unknownServiceMessage(services: readonly string[]): UnknownHostM
 
 /** Returns a handler that responds 405 with `Allow` to a wrong method, 404 to a wrong path and, if configured, 421 to a wrong host. */
 export function unrouted(
-  tableFor: (request: IncomingMessage) => RouteTable<unknown>,
+  tableFor: (request: IncomingMessage) => RouteTable<Target>,
   addressOf: (request: IncomingMessage) => string,
   prefix: string,
   unknownHost: 404 | 421,
   messageFor: UnknownHostMessage
 ) {
-  return ({ raw, log }: FastifyRequest, reply: FastifyReply): void => {
+  return (request: FastifyRequest, reply: FastifyReply): void => {
+    const { raw, log, server } = request
     const host = hostOf(raw)
     const table = tableFor(raw)
     if (unknownHost === 421 && !table.knows(host)) throw new UnknownHost(messageFor(host, log))
@@ -58,7 +60,8 @@ export function unrouted(
     if (path === null) throw new NotFound()
     const method = raw.method!
     const address = table.readsAddress ? addressOf(raw) : ''
-    const allowed = table.methodsFor({ method, host, path, headers: raw.headers, url: raw.url!, address })
+    const question = { method, host, path, headers: raw.headers, url: raw.url!, address }
+    const allowed = table.methodsFor(question, ({ route }) => !server.hiddenRoutes?.get(route)?.(request))
     if (allowed.length === 0) throw new NotFound()
     reply.header('allow', allowed.join(', '))
     throw new MethodNotAllowed(method)

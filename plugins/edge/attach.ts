@@ -7,6 +7,10 @@ import type { PathPattern } from '../../config/path-pattern.ts'
 import type { RouteConfig } from '../../config/schema.ts'
 
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** Routes of which no response to some requests may tell: those for which the function returns true. */
+    hiddenRoutes?: Map<EdgeRoute, (request: FastifyRequest) => boolean>
+  }
   interface FastifyContextConfig {
     /** The configured route that this Fastify route serves; absent on routes that are not proxied. */
     route?: RouteConfig

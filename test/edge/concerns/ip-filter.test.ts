@@ -84,6 +84,41 @@ t.test('a list has an address in all its spellings, behind all trusted proxies',
   }
 })
 
+t.test('a hidden route looks like a path without a route, for each method and with CORS', async (t) => {
+  const hidden = { match: { path: '/hidden', methods: ['GET'] }, service: 'any' }
+  const ipFilter = { allow: ['192.0.2.1'], status: 404 }
+  const shadow = { ...ipFilter, mode: 'shadow' }
+  const { from } = await start(t, false, {
+    edge: { cors: { origin: 'https://a.example' } },
+    routes: [
+      { ...hidden, name: 'hidden', edge: { ipFilter } },
+      { ...hidden, name: 'shadow', match: { ...hidden.match, path: '/shadow' }, edge: { ipFilter: shadow } }
+    ]
+  })
+  const shape = async (address: string, path: string, method: string, headers: string[]) => {
+    const response = await from(address, path, headers, method)
+    const { status, body } = response
+    const { code, message } = body === '' ? { code: '', message: '' } : JSON.parse(body)
+    const names = Object.keys(response.headers).sort()
+    return { status, code, message, names }
+  }
+  const origin = 'Origin: https://a.example'
+  for (const method of ['GET', 'HEAD', 'POST', 'OPTIONS', 'DELETE']) {
+    for (const headers of [[], [origin], [origin, 'Access-Control-Request-Method: GET']]) {
+      const none = await shape('192.0.2.9', '/nothing', method, headers)
+      t.equal(none.status, 404)
+      t.strictSame(await shape('192.0.2.9', '/hidden', method, headers), none, `${method} ${headers}`)
+    }
+  }
+  for (const [address, path] of [
+    ['192.0.2.1', '/hidden'],
+    ['192.0.2.9', '/shadow']
+  ] as const) {
+    const { status, headers } = await from(address, path, [], 'POST')
+    t.match({ status, headers }, { status: 405, headers: { allow: 'GET, HEAD' } }, path)
+  }
+})
+
 t.test('only trusted proxies can forward an address, and `by: peer` ignores what they forward', async (t) => {
   const untrusted = await start(t, { allow: ['192.0.2.1'] }, { listen: {} })
   t.equal((await untrusted.from('192.0.2.1')).status, 403)

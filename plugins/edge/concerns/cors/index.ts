@@ -26,6 +26,7 @@ import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../.
 import Type from '../../../../config/schema/type.ts'
 import type { RouteHooks } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
+import { NotFound } from '../../errors.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
 import type { OriginTest } from './origins.ts'
 import { originFault, originTest } from './origins.ts'
@@ -194,8 +195,9 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
   }
 
   /** Adds the headers to errors of earlier concerns, so that scripts of allowed origins can read these. */
-  const onError = (request: FastifyRequest, reply: FastifyReply, _error: Error, done: () => void): void => {
-    if (reply.hasHeader('vary') || reply.hasHeader('access-control-allow-origin')) done()
+  const onError = (request: FastifyRequest, reply: FastifyReply, error: Error, done: () => void): void => {
+    // A hidden route has the response for a path without a route.
+    if (error instanceof NotFound || reply.hasHeader('vary') || reply.hasHeader('access-control-allow-origin')) done()
     else addCached(request, reply, done)
   }
   return { onRequest, onError }

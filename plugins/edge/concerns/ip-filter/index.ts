@@ -9,6 +9,7 @@ import { pointer } from '../../../../config/faults.ts'
 import { Mode, Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { AddressSet, parseAddress } from '../../../address-ranges.ts'
+import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import { NotFound } from '../../errors.ts'
 import type { RequestAddress } from '../../protocol/address-list.ts'
@@ -80,7 +81,7 @@ export default edgeConcern({
     const reason = judgeOf(options, fileOf)(address)
     return reason === null ? `allows ${ip}` : `refuses ${ip}: ${reason}`
   },
-  async plugin(_fastify, { config, stores, log }) {
+  async plugin(fastify, { config, stores, log }) {
     const fileOf = (file: string): AddressFile =>
       stores.claim(
         'jingwei.address-file',
@@ -88,10 +89,15 @@ export default edgeConcern({
         () => new AddressFile(file, log),
         (opened) => opened.close()
       )
-    return (options) => {
+    const hidden: NonNullable<typeof fastify.hiddenRoutes> = new Map()
+    fastify.decorate('hiddenRoutes', hidden)
+    return (options, routeOptions, shadow) => {
       const addressOf = addressReader(config, options.by)
       const judge = judgeOf(options, fileOf)
       const { status } = options
+      if (status === 404 && shadow === null) {
+        hidden.set(edgeRouteOf(routeOptions.config)!, (request) => judge(addressOf(request)) !== null)
+      }
       return {
         onRequest(request, _reply, done) {
           const reason = judge(addressOf(request))
