@@ -160,10 +160,10 @@ const bound = 3 * growth
 /** Milliseconds below which caches and the compiler are measured, and not the parser. */
 const noise = 0.05
 
-/** Returns the factor by which `run` takes longer at eight times the size. A bad figure is measured again. */
+/** Returns the factor by which `run` takes longer at eight times the size. A bad figure is measured again: other programs may have had the CPU. */
 function growthOf(run: (size: number) => () => unknown, size: number): number {
   let least = Number.POSITIVE_INFINITY
-  for (let i = 0; i < 6 && least > bound; i++) {
+  for (let i = 0; i < 20 && least > bound; i++) {
     const [small, large] = [cost(run(size), 8), cost(run(size * growth), 3)]
     least = Math.min(least, large / Math.max(small, noise))
   }
