@@ -239,7 +239,9 @@ t.test('explain shows the decision for an example', async (t) => {
   t.strictSame(await explained('consumer=alice&claims={"scope":"a"}'), [['acl', 'allows']])
   t.strictSame(await explained('consumer=alice'), [['acl', 'refuses: acl_no_token']])
   t.strictSame(await explained('consumer=bob'), [['acl', 'refuses: acl_not_allowed']])
-  t.strictSame(await explained(''), [['acl', 'refuses: acl_no_consumer']])
+  t.strictSame(await explained(''), [
+    ['acl', 'refuses: acl_no_consumer (credentials are not read: add --consumer NAME)']
+  ])
   t.equal((await gateway.server.admin!.inject('/admin/explain?claims={')).statusCode, 400)
 })
 

@@ -379,6 +379,7 @@ t.test('explain shows the rule that decides for an example', async (t) => {
   }
   t.equal(await explained('path=/a&consumer=alice'), 'rules[0] (staff) allows')
   t.equal(await explained('path=/a&consumer=bob'), 'rules[1] denies')
+  t.equal(await explained('path=/a'), 'rules[1] denies (credentials are not read: add --consumer NAME)')
   t.equal(await explained('path=/b'), 'the default denies, for lack of the scopes b')
   t.equal(await explained('path=/b&claims={"scope":"b"}'), 'rules[2] allows')
   t.equal(await explained('path=/c&ip=192.0.2.1&header=x-key:1'), 'rules[3] allows')

@@ -74,7 +74,9 @@ export default edgeConcern({
   check,
   explain(options, example) {
     const reason = judgeOf(options)(example)
-    return reason === null ? 'allows' : `refuses: ${reason}`
+    // Examples are not authenticated: their keys and passwords are not read.
+    const advice = reason === 'acl_no_consumer' ? ' (credentials are not read: add --consumer NAME)' : ''
+    return reason === null ? 'allows' : `refuses: ${reason}${advice}`
   },
   async plugin() {
     return (options) => {

@@ -48,7 +48,10 @@ export default edgeConcern({
       address: () => parseAddress(ip),
       date: () => date
     })
-    return explained(decision, options)
+    // Examples are not authenticated: their keys and passwords are not read.
+    const isUnnamed = consumer === null && decision.action === 'deny' && decision.scopes === null
+    const isByName = isUnnamed && options.rules.some((rule) => rule.consumers ?? rule.groups)
+    return `${explained(decision, options)}${isByName ? ' (credentials are not read: add --consumer NAME)' : ''}`
   },
   async plugin(fastify, { config, clock }) {
     const addressOf = addressReader(config)
