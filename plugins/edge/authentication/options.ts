@@ -19,7 +19,7 @@ const Failures = Type.Object(
   {
     ...strict,
     description:
-      'Limit of failed attempts by `keyAuth`, `basicAuth` and `introspection` for one client address (IPv6: a /64 network). Above it, credentials from the address get 429 until the window ends, valid ones, too.'
+      'Limit of failed attempts by `keyAuth`, `basicAuth` and `introspection` for one client address (IPv6: a /64 network). Above it, these credentials from the address get 429 until the window ends, valid ones, too.'
   }
 )
 

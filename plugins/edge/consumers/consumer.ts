@@ -10,7 +10,7 @@ export interface Consumer {
   readonly id: string
   /** Groups of a declared consumer, for rules that allow or refuse callers. */
   readonly groups: readonly string[]
-  /** Tags of a declared consumer, for logs and services. */
+  /** Tags of a declared consumer, for services and plugins. */
   readonly tags: readonly string[]
   /** Options of concerns that the consumer has in place of those of the route. */
   readonly edge: Readonly<Partial<EdgePolicy>>
