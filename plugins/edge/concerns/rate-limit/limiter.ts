@@ -105,8 +105,8 @@ export class Limiter {
       for (const { rule, key } of hits) {
         const { costHeader, quota, algorithm, cost, shared } = rule
         const told = headers[costHeader!]
-        const units = typeof told === 'string' && /^\d{1,9}$/.test(told) ? Number(told) - cost : 0
-        if (units <= 0) continue
+        const units = typeof told === 'string' && /^\d[\d.e+]*$/i.test(told) ? Math.ceil(Number(told)) - cost : 0
+        if (!(units > 0)) continue
         const more = Math.min(units, quota.burst)
         algorithm.add(rule.entries.get(key, this.#now()), more, quota)
         if (shared === null) continue
