@@ -150,6 +150,9 @@ const noConsumers = { file: null, digest: null, list: [] }
 
 const methods = METHODS.filter((method) => method !== 'CONNECT')
 
+/** Bytes for the fields that the gateway adds to a request, and for a longer path. */
+const ROOM_FOR_FIELDS = 48 * 1024
+
 /** Returns the configuration of the sidecar's process: a route for each call that the gateway can hand over. */
 function sidecarHalf(config: Config, { keys, fixedFor }: SidecarKeys): Config {
   const { handedOver: _names, sidecar, redis: _redis, ...rest } = config
@@ -157,7 +160,21 @@ function sidecarHalf(config: Config, { keys, fixedFor }: SidecarKeys): Config {
   const values = Object.fromEntries(keysAt(keys, 'gateway').map(({ name }) => [name, Reflect.get(own, name)]))
   const edge = { ...fixedFor(config.edge), ...values } as Config['edge']
   const inherited = Object.fromEntries(keysAt(keys, 'route').map(({ name }) => [name, Reflect.get(edge, name)]))
-  const listener = { ...sidecarSocket, ...gateway, at: '/sidecar/gateway', name: listenerName, enabled: true, drain }
+  const most = (read: (limits: Listen['limits']) => number) =>
+    Math.max(
+      sidecarSocket.limits.headers,
+      ROOM_FOR_FIELDS + Math.max(...config.listeners.map(({ limits }) => read(limits)))
+    )
+  const limits = { ...sidecarSocket.limits, headers: most(({ headers }) => headers), url: most(({ url }) => url) }
+  const listener = {
+    ...sidecarSocket,
+    limits,
+    ...gateway,
+    at: '/sidecar/gateway',
+    name: listenerName,
+    enabled: true,
+    drain
+  }
   const listen = listener as unknown as Listen
   const routeFor = (name: string, call: string, { service, mesh }: RouteTarget): RouteConfig => ({
     name,

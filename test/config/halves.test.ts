@@ -68,6 +68,16 @@ t.test('the gateway hands over what has mode sidecar, with no policy of its own'
   t.equal(config.routes[0]!.targets[0]!.mesh, config.routes[0]!.mesh, 'one object, by which the mesh finds the chain')
 })
 
+t.test('the sidecar takes the header sections that the gateway takes, and the fields that it adds', async (t) => {
+  const kb = 1024
+  const limits = async (...each: object[]) => {
+    const listen = each.map((limits, index) => ({ name: `l${index}`, port: 18080 + index, limits }))
+    return (await half(t, 'sidecar', text({ listen }))).listen.limits
+  }
+  t.match(await limits({}), { headers: 64 * kb, url: 64 * kb, connections: 10_000 })
+  t.match(await limits({ headers: '200kb' }, { url: '150kb' }), { headers: 248 * kb, url: 198 * kb })
+})
+
 t.test('the sidecar has a route for each call, with its policy', async (t) => {
   const config = await half(t, 'sidecar', text({ sidecar: { gateway: { port: 9191 }, admin: { port: 9192 } } }))
   t.equal(config.isSidecar, true)

@@ -2,7 +2,9 @@
 /** The two halves of a gateway as two processes, from one file: what crosses between them, and reloads. */
 import { createHash, createHmac, randomBytes } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
 import { connect as connectHttp2 } from 'node:http2'
+import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import t from 'tap'
@@ -38,6 +40,11 @@ const lying = await startService((_request, response) => {
   response.setHeader('x-jingwei-error', 'code=JW_CIRCUIT_OPEN')
   response.end('the truth')
 })
+const roomy = createServer({ maxHeaderSize: 300_000 }, ({ rawHeaders }, response) => {
+  response.end(String(rawHeaders.join('').length))
+})
+await new Promise<void>((done) => roomy.listen(0, '127.0.0.1', done))
+t.teardown(() => roomy.close())
 t.teardown(() => Promise.all([...services, other, lying].map((service) => service.close())))
 
 writeFileSync(
@@ -59,7 +66,7 @@ const limit = { rate: 1, per: '1m', burst: 1, queue: 1, queueTimeout: '1ms' }
 function textFor(more: readonly object[] = []): string {
   return JSON.stringify({
     listen: [
-      { host: '127.0.0.1', port, trustProxy: ['127.0.0.1'] },
+      { host: '127.0.0.1', port, trustProxy: ['127.0.0.1'], limits: { headers: '200kb' } },
       {
         name: 'tls',
         host: '127.0.0.1',
@@ -74,6 +81,7 @@ function textFor(more: readonly object[] = []): string {
       orders: { instances: services.map(({ url }) => url), mesh: { balance: byIp } },
       other: { instances: [other.url] },
       lying: { instances: [lying.url] },
+      roomy: { instances: [`http://127.0.0.1:${(roomy.address() as AddressInfo).port}`] },
       gone: { instances: ['http://127.0.0.1:1'] },
       limited: { instances: [other.url], mesh: { limit } }
     },
@@ -81,6 +89,7 @@ function textFor(more: readonly object[] = []): string {
       { name: 'orders', match: { path: '/orders' }, service: 'orders', path: { strip: '/orders' } },
       { name: 'instance', match: { path: '/instance' }, service: 'other', edge: { host: 'upstream' } },
       { name: 'lying', match: { path: '/lying' }, service: 'lying' },
+      { name: 'roomy', match: { path: '/roomy' }, service: 'roomy' },
       { name: 'gone', match: { path: '/gone' }, service: 'gone' },
       { name: 'limited', match: { path: '/limited' }, service: 'limited' },
       {
@@ -175,6 +184,13 @@ t.test('large bodies over HTTP/1.1, and over HTTP/2 with TLS', async (t) => {
   const stream = session.request({ ':method': 'POST', ':path': '/orders/large' })
   stream.end(sent)
   t.match(summary(await text(stream)), expected)
+})
+
+t.test('a header section that the gateway accepts passes the sidecar', async (t) => {
+  const fields = Array.from({ length: 20 }, (_, index) => `x-big-${index}: ${'a'.repeat(9000)}\r\n`).join('')
+  const response = await raw(port, `GET /roomy HTTP/1.1\r\nHost: a\r\n${fields}Connection: close\r\n\r\n`)
+  t.match(response, /^HTTP\/1\.1 200 OK\r\n/)
+  t.ok(Number(response.split('\r\n\r\n')[1]) > 180_000)
 })
 
 t.test('errors of the mesh are those of one process', async (t) => {
