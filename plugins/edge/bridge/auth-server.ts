@@ -58,7 +58,7 @@ export class AuthFailure extends Error {
 /** Shortest time between two failures that are logged. */
 const logEveryMs = 10_000
 
-/** Codes of a connection that ended without a response, such as one that the server closed while it was idle. */
+/** Codes of a connection that ended without a response. If it is reused, the server may have closed it while it was idle. */
 const stale = new Set(['UND_ERR_SOCKET', 'ECONNRESET', 'EPIPE'])
 
 export class AuthServer {
@@ -69,6 +69,9 @@ export class AuthServer {
   readonly #origin: string
   readonly #path: string
   #active = 0
+  /** Connections on which undici sends the first request at this moment, directly after the event. */
+  #starting = 0
+  readonly #isReused = (): boolean => this.#agent !== null && this.#starting === 0
   /** Calls in flight by the network of the client. */
   readonly #activeOf = new Map<string, number>()
   /** True from a logged failure to the next success. */
@@ -90,6 +93,10 @@ export class AuthServer {
     this.#path = pathname + search
     // As many connections as calls, so that no call waits in a queue of undici.
     this.#agent = new (undici().Agent)({ connections: maxConcurrent, connect: { timeout } })
+    this.#agent.on('connect', () => {
+      this.#starting++
+      queueMicrotask(() => void this.#starting--)
+    })
   }
 
   /**
@@ -126,17 +133,19 @@ export class AuthServer {
   }
 
   async #ask(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
+    const { timeout } = this.#options
+    const began = performance.now()
+    const first = this.#dispatch(request, call, timeout)
     try {
-      return await this.#dispatch(request, call)
+      return await first.response
     } catch (error) {
-      const { code = '' } = ((error as AuthFailure).cause ?? {}) as { code?: string }
-      // The mesh retries by itself.
-      if (this.#agent === null || !stale.has(code)) throw error
-      return this.#dispatch(request, call)
+      const passed = performance.now() - began
+      if (!first.isStale || passed > timeout / 4) throw error // Later, the server may have worked on the call.
+      return this.#dispatch(request, call, Math.ceil(timeout - passed)).response
     }
   }
 
-  #dispatch(request: FastifyRequest, call: AuthCall): Promise<AuthResponse> {
+  #dispatch(request: FastifyRequest, call: AuthCall, timeout: number): Exchange {
     const { method, headers, body, endsWithClient } = call
     const { maxConcurrent } = this.#options
     const client = networkOf(request.ip)
@@ -145,9 +154,7 @@ export class AuthServer {
     // Three times as many calls as are left: so each further client finds some, whatever the others do.
     if (left <= 0 || (own > 0 && own >= 3 * left)) {
       const whose = left > 0 ? ` of client ${client}` : ''
-      return Promise.reject(
-        new AuthFailure('overloaded', `${left > 0 ? own : maxConcurrent} calls${whose} are in flight`)
-      )
+      throw new AuthFailure('overloaded', `${left > 0 ? own : maxConcurrent} calls${whose} are in flight`)
     }
     this.#active++
     this.#activeOf.set(client, own + 1)
@@ -157,7 +164,8 @@ export class AuthServer {
       if (others > 0) this.#activeOf.set(client, others)
       else this.#activeOf.delete(client)
     }
-    const exchange = new Exchange(call, this.#options, endsWithClient ? goneSignal(request) : null, onOver)
+    const gone = endsWithClient ? goneSignal(request) : null
+    const exchange = new Exchange(call, { ...this.#options, timeout }, gone, this.#isReused, onOver)
     const dispatcher = this.#agent ?? request.server.getDecorator<Dispatcher>('mesh')
     const options = { origin: this.#origin, path: this.#path, method, headers, body }
     try {
@@ -169,22 +177,27 @@ export class AuthServer {
     } catch (error) {
       exchange.end(asError(error))
     }
-    return exchange.response
+    return exchange
   }
 }
 
 /** Time for the rest of a response that is not needed, after which its connection is closed. */
 const restMs = 1000
+type Controller = Dispatcher.DispatchController
 
 /** One call. Its timer ends with the response, also with the rest of a body that is not needed. */
 class Exchange implements Dispatcher.DispatchHandler {
   readonly #call: AuthCall
   readonly #mostBytes: number
   readonly #gone: AbortSignal | null
+  readonly #isReused: () => boolean
   readonly #onOver: () => void
+  #isOnReused = false
+  /** True if the call failed because a reused connection ended. False for the mesh, which retries by itself. */
+  isStale = false
   readonly #result = Promise.withResolvers<AuthResponse>()
   #timer: NodeJS.Timeout
-  #controller: Dispatcher.DispatchController | null = null
+  #controller: Controller | null = null
   #head: Pick<AuthResponse, 'status' | 'headers'> | null = null
   #chunks: Buffer[] = []
   #size = 0
@@ -194,12 +207,14 @@ class Exchange implements Dispatcher.DispatchHandler {
     call: AuthCall,
     { timeout, maxResponseSize }: AuthServerOptions,
     gone: AbortSignal | null,
+    isReused: () => boolean,
     onOver: () => void
   ) {
     this.#call = call
     this.#mostBytes = maxResponseSize
     this.#timer = this.#endAfter(timeout)
     this.#gone = gone
+    this.#isReused = isReused
     this.#onOver = onOver
     if (gone?.aborted) this.#leave()
     else gone?.addEventListener('abort', this.#leave, { once: true })
@@ -236,22 +251,18 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#onOver()
   }
 
-  onRequestStart(controller: Dispatcher.DispatchController): void {
+  onRequestStart(controller: Controller): void {
     this.#controller = controller
+    this.#isOnReused = this.#isReused()
     if (this.#isOver) controller.abort(new AuthFailure('timeout', 'the call is over'))
   }
 
-  onRequestUpgrade(
-    _controller: Dispatcher.DispatchController,
-    _status: number,
-    _headers: unknown,
-    socket: Duplex
-  ): void {
+  onRequestUpgrade(_controller: Controller, _status: number, _headers: unknown, socket: Duplex): void {
     socket.on('error', () => {}).destroy()
     this.end(new AuthFailure('malformed', 'the server switched to another protocol'))
   }
 
-  onResponseStart(_controller: Dispatcher.DispatchController, status: number, headers: IncomingHttpHeaders): void {
+  onResponseStart(_controller: Controller, status: number, headers: IncomingHttpHeaders): void {
     if (status < 200) return
     this.#head = { status, headers }
     if (this.#isOver || this.#call.needsBody(status)) return
@@ -260,7 +271,7 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#timer = this.#endAfter(restMs)
   }
 
-  onResponseData(_controller: Dispatcher.DispatchController, chunk: Buffer): void {
+  onResponseData(_controller: Controller, chunk: Buffer): void {
     this.#size += chunk.length
     if (this.#size > this.#mostBytes) this.end(new AuthFailure('malformed', `more than ${this.#mostBytes} bytes`))
     else if (!this.#isOver) this.#chunks.push(chunk)
@@ -272,7 +283,8 @@ class Exchange implements Dispatcher.DispatchHandler {
     this.#release()
   }
 
-  onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
+  onResponseError(_controller: Controller, error: Error): void {
+    this.isStale = this.#isOnReused && stale.has((error as NodeJS.ErrnoException).code ?? '')
     this.end(error)
   }
 }

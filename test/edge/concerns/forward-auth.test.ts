@@ -561,6 +561,26 @@ t.test('a connection that the server closed while it was idle fails no request',
   t.equal(calls, 4)
 })
 
+t.test('a call that the server got is not sent again', async (t) => {
+  for (const served of [0, 1]) {
+    let calls = 0
+    const server = await startRawService((socket) => {
+      let before = served
+      socket.on('data', () => {
+        calls++
+        if (before-- > 0) socket.write(`${head}content-length: 0\r\n\r\n`)
+        // On a connection in use, the server has worked for a while.
+        else setTimeout(() => socket.resetAndDestroy(), served * 600)
+      })
+    })
+    t.teardown(server.close)
+    const { any } = await guarded(t, { url: server.url, timeout: '1s' })
+    for (let i = 0; i < served; i++) t.equal((await any('/')).status, 200)
+    t.equal((await any('/')).status, 503)
+    t.equal(calls, served + 1)
+  }
+})
+
 t.test('Open Policy Agent decides by its result', async (t) => {
   const results: Record<string, unknown> = {
     '/true': { result: true },
