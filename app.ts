@@ -51,6 +51,7 @@ import { handleUncaught } from './plugins/operations/uncaught.ts'
 import userPlugins from './plugins/operations/user-plugins.ts'
 import type { Stores } from './plugins/stores.ts'
 import { kindOf } from './plugins/thrown.ts'
+import { inSlices } from './plugins/time-slices.ts'
 import adminRoutes from './routes/admin.ts'
 import healthRoutes from './routes/health.ts'
 import { countOwnRoutes } from './routes/match.ts'
@@ -246,6 +247,8 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
   const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
+    // A gateway that serves reads the list when it is ready. Credentials are not needed, so neither are keys.
+    if (gateway.hasDecorator('consumers')) await inSlices(gateway.consumers.replace(config.consumers.list, []))
     const probing = createProbe(config, gateway)
     gateway.addHook('onClose', () => probing.probe.close())
     // After that time, the explanation tells which services have no instances yet.

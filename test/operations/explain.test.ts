@@ -83,6 +83,21 @@ t.test('/admin/explain shows the route, target and chains of a request', async (
   t.equal((await admin.inject('/admin/services/nope')).statusCode, 404)
 })
 
+t.test('the command explain knows the declared consumers', async (t) => {
+  const config = {
+    consumers: [{ name: 'bob', groups: ['staff'] }],
+    services: { any: { instances: ['http://127.0.0.1:1'] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge: { keyAuth: {}, acl: { allow: ['staff'] } } }]
+  }
+  const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
+  const explain = (consumer: string) => {
+    const args = ['explain', join(dir, 'gateway.yaml'), 'GET', '/', '--consumer', consumer]
+    return runToEnd(process.execPath, [join(home, 'app.ts'), ...args])
+  }
+  t.match(await explain('bob'), { code: 0, stdout: /acl +allows/ })
+  t.match(await explain('eve'), { code: 0, stdout: /acl +refuses: acl_not_allowed/ })
+})
+
 t.test('the command explain sends no request to an instance', async (t) => {
   const { config, requests } = await gatewayOver(t)
   const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
