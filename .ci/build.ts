@@ -88,7 +88,9 @@ async function shorten(file: string): Promise<void> {
   ].map(([, name]) => name!)
   const { code } = await minify(source, {
     module: true,
-    compress: false,
+    ecma: 2020,
+    // Nothing that removes a function from stack traces.
+    compress: { toplevel: false, inline: false, reduce_funcs: false, keep_fnames: true, keep_classnames: true },
     mangle: { keep_fnames: true, keep_classnames: true, reserved: named },
     format: { max_line_len: 2000, shebang: true }
   })
