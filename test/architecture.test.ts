@@ -399,6 +399,16 @@ t.test('modules do not use their own path, which the build changes', async (t) =
   t.strictSame(users.sort(), [command, ownPlace])
 })
 
+t.test('no module imports node:process, which opens the standard streams: `process` is global', async (t) => {
+  const users = [...sources].filter(([file, source]) =>
+    importsOf(file, source).some(({ target }) => target === 'node:process')
+  )
+  t.strictSame(
+    users.map(([file]) => file),
+    []
+  )
+})
+
 t.test('source files have at most 300 lines', async (t) => {
   // One declaration of one shape, read from top to bottom like the configuration itself.
   const long = [...sources].filter(([, source]) => source.split('\n').length > 301)
