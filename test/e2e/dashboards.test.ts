@@ -196,7 +196,7 @@ async function causeEverything(
       get('/api/orders'),
       get('/api/orders?status=500'),
       get('/api/orders?status=503'),
-      // Only then: of a limit that Redis has refused before, it is not asked again.
+      // Redis is not asked again about a limit that it has refused, so this begins with the pause.
       paused ? get('/api/products') : null,
       get('/api/users'),
       get('/no/such/route'),

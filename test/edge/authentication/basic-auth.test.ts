@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 /** User names and passwords: every spelling, the cache under a change of the password, and a flood of guesses. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'

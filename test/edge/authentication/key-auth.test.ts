@@ -1,3 +1,4 @@
+// slow: takes about 7 s
 /** API keys: in every place and spelling, rotated, revoked, and removed from the request to the service. */
 import { spawn } from 'node:child_process'
 import { hash } from 'node:crypto'

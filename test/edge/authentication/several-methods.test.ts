@@ -1,3 +1,4 @@
+// slow: takes about 4 s
 /** Several methods of authentication on one route, anonymous consumers, and headers that tell the service who the consumer is. */
 import { hash } from 'node:crypto'
 import type { Test } from 'tap'
