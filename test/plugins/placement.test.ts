@@ -119,8 +119,8 @@ t.test('`order` places the hooks of a plugin among the edge concerns', async (t)
     'everywhere:',
     'before cors:',
     'behind cors: cors',
-    'before jwt: cors limit',
     'behind limit: cors limit',
+    'before jwt: cors limit',
     'behind jwt: cors limit ann'
   ])
 })
