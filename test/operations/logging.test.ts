@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 /** Output of a process on stdout, seen from outside. */
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'

@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 /** Conditions of routes, several paths and priorities, over HTTP/1.1, HTTP/2, TLS and WebSocket. */
 import { execFile } from 'node:child_process'
 import { once } from 'node:events'

@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 import { createHash } from 'node:crypto'
 import type { Test } from 'tap'
 import t from 'tap'

@@ -1,3 +1,4 @@
+// slow: takes about 3 s
 /** The breaker of a real service: failures that count, refusals, logs and metrics. */
 import type { ServerResponse } from 'node:http'
 import { PassThrough, Readable } from 'node:stream'
