@@ -30,17 +30,22 @@ declare module 'fastify' {
 const none = Object.freeze([])
 const noOptions = Object.freeze({})
 
-/** Consumers that are complete, and so are not copied for each request. */
-const complete = new WeakSet<object>()
+/** Marks consumers that are complete, and so are not copied for each request. Not a WeakSet: the garbage collector visits all of its members. */
+const COMPLETE = Symbol('complete')
+
+interface Marked {
+  readonly [COMPLETE]?: true
+}
 
 /** Returns a frozen consumer, whose missing lists are empty. */
 export function consumerOf(given: GivenConsumer): Consumer {
-  if (complete.has(given)) return given as Consumer
+  if ((given as Marked)[COMPLETE] === true) return given as Consumer
   const { groups = none, tags = none, edge = noOptions, ...rest } = given
   const [ownGroups, ownTags] = [groups, tags].map((list) => Object.freeze([...list])) as [string[], string[]]
-  const consumer = Object.freeze({ ...rest, groups: ownGroups, tags: ownTags, edge })
-  complete.add(consumer)
-  return consumer
+  const consumer = { ...rest, groups: ownGroups, tags: ownTags, edge }
+  // Not enumerable: a copy by `{ ...consumer }` may have other lists.
+  Object.defineProperty(consumer, COMPLETE, { value: true })
+  return Object.freeze(consumer)
 }
 
 const CONSUMER = Symbol('consumer')
@@ -53,7 +58,8 @@ export function decorateConsumer(fastify: FastifyInstance): void {
       return (this as { [CONSUMER]?: Consumer | null })[CONSUMER] ?? null
     },
     setter(this: FastifyRequest, given: GivenConsumer | null) {
-      Reflect.set(this, CONSUMER, given === null ? null : consumerOf(given))
+      const request = this as { [CONSUMER]?: Consumer | null }
+      request[CONSUMER] = given === null ? null : consumerOf(given)
     }
   } as { getter: (this: FastifyRequest) => Consumer | null })
 }
