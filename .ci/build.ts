@@ -35,6 +35,7 @@ const modules = [
   'plugins/mesh-half.mts',
   'plugins/sidecar-half.mts',
   'config/yaml-thread.ts',
+  'plugins/edge/concerns/basic-auth/bcrypt-thread.ts',
   'config/examples/service.ts',
   'config/examples/services.ts'
 ]

@@ -268,8 +268,72 @@ t.test('hashes of other programs', async (t) => {
   t.match(hashFault(`$argon2id$v=19$ln=16,r=8,p=1$aM15713r3Xs$${digest}`), /expected argon2id with m/)
 })
 
+// Of crypt_blowfish, of libxcrypt, and of passlib.
+const bcryptHashes = [
+  ['$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW', 'U*U'],
+  ['$2a$05$CCCCCCCCCCCCCCCCCCCCC.VGOzA784oUp/Z0DY336zx7pLYAy0lwK', 'U*U*'],
+  ['$2y$05$abcdefghijklmnopqrstuucAlS3LCZL9LcVSWwMtNJG6yF5tEYLy2', 'p\u00e4ss w\u00f6rd'],
+  ['$2b$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy', null]
+] as const
+
+t.test('bcrypt hashes are verified in a thread, which ends with its owner', async (t) => {
+  const passwords = new Passwords()
+  t.teardown(() => passwords.close())
+  const verify = (hash: string, password: string) =>
+    Promise.resolve(passwords.isPasswordOf({ username: 'u', hash, password }, 'a'))
+  const threads = () => process.getActiveResourcesInfo().filter((kind) => kind === 'MessagePort').length
+  const before = threads()
+  for (const [hash, password] of bcryptHashes) {
+    t.equal(hashFault(hash), null, hash)
+    if (password !== null) t.ok(await verify(hash, password), hash)
+    t.notOk(await verify(hash, 'wrong'), hash)
+  }
+  const slow = '$2b$13$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy'
+  let isDone = false
+  let iterations = 0
+  const iterate = () => {
+    iterations++
+    if (!isDone) setImmediate(iterate)
+  }
+  iterate()
+  t.notOk(await verify(slow, 'wrong'))
+  isDone = true
+  t.ok(iterations > 1000, 'the event loop goes on')
+  t.equal(threads(), before + 1)
+  const cut = verify(slow, 'another')
+  await Promise.all([passwords.close(), t.rejects(cut, /shutting down/)])
+  t.equal(threads(), before)
+})
+
+t.test('a consumer with a bcrypt hash logs in', async (t) => {
+  const [[hash], , [umlauts]] = bcryptHashes
+  const consumers = [
+    { name: 'u', basicAuth: { username: 'u', hash } },
+    { name: 'p', basicAuth: { username: 'p', hash: umlauts } },
+    bob
+  ]
+  const { outcome } = await gatewayWith(t, { consumers })
+  const tried = ['u:U*U', 'p:p\u00e4ss w\u00f6rd', 'u:U*U*', 'nobody:U*U', 'bob:b', 'p:']
+  const outcomes = await Promise.all(tried.map((text) => outcome(basic(text)).then(([status]) => status)))
+  t.same(outcomes, [200, 200, 401, 401, 200, 401])
+  t.same(await outcome(basic('u:U*U')), [200, 'u'], 'from the cache')
+})
+
+t.test('bcrypt hashes that cannot be used are faults', (t) => {
+  const digest = 'CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW'
+  t.match(hashFault(`$2a$15$${digest}`), /cost of 4 to 14/)
+  t.match(hashFault(`$2a$03$${digest}`), /cost of 4 to 14/)
+  t.match(hashFault(`$2a$05$${digest.slice(0, -1)}X`), /mistyped or cut/)
+  t.match(hashFault(`$2a$05$${digest.replace('.E', 'CE')}`), /mistyped or cut/)
+  t.end()
+})
+
 t.test('a plain password and a hash of another kind are faults that do not show it', async (t) => {
-  for (const hash of ['hunter2', '$2b$10$N9qo8uLOickgx2ZMRZoMyeIjZAgcfl7p92ldGxad68LJZdL17lhWy']) {
+  for (const hash of [
+    'hunter2',
+    '$apr1$r31.....$HqJZimcKQFAMYayBlzkrA/',
+    '$2x$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW'
+  ]) {
     try {
       configOf({ consumers: [{ name: 'a', basicAuth: { username: 'a', hash } }] })
       t.fail('no fault')

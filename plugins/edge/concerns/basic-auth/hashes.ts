@@ -1,4 +1,4 @@
-/** Hashes of passwords in PHC format: argon2id and scrypt, by Node's own crypto. */
+/** Hashes of passwords: argon2id and scrypt in PHC format, by Node's own crypto, and the form of bcrypt. */
 import crypto from 'node:crypto'
 
 const MB = 1024 * 1024
@@ -15,7 +15,15 @@ interface Stored {
 const form =
   /^\$(argon2id\$v=19|scrypt)\$([a-z]+=\d{1,7}(?:,[a-z]+=\d{1,7}){2})\$([A-Za-z0-9+/]{8,128})\$([A-Za-z0-9+/]{20,128})$/
 
-export const hashPattern = form.source
+/** `htpasswd` writes 2y, other programs 2a or 2b. `2x` marks hashes of an implementation with an error. */
+const bcryptForm = /^\$2[aby]\$(\d\d)\$[./A-Za-z0-9]{21}([./A-Za-z0-9])[./A-Za-z0-9]{30}([./A-Za-z0-9])$/
+
+/** Bounds of the logarithm of bcrypt's rounds; each step doubles the time. */
+const [leastCost, mostCost] = [4, 14]
+
+export const hashPattern = `${form.source}|${bcryptForm.source}`
+
+export const isBcrypt = (hash: string): boolean => hash.startsWith('$2')
 
 type Callback = (error: Error | null, derived: Buffer) => void
 
@@ -44,6 +52,7 @@ function read(hash: string) {
 
 /** Returns the fault of a hash; null if it can be used. */
 export function hashFault(hash: string): string | null {
+  if (isBcrypt(hash)) return bcryptFault(hash)
   const { isScrypt, ln, r, p, m, t } = read(hash)
   if (isScrypt) {
     if (ln < 1 || ln > 20 || r < 1 || p < 1 || p > 16) return 'expected scrypt with ln=1 to 20, r, and p=1 to 16'
@@ -54,13 +63,23 @@ export function hashFault(hash: string): string | null {
   return hasArgon2() ? null : 'argon2id needs Node 24.7 or later; use scrypt'
 }
 
+function bcryptFault(hash: string): string | null {
+  const [, cost = '', endOfSalt = '', end = ''] = bcryptForm.exec(hash) ?? []
+  if (Number(cost) < leastCost || Number(cost) > mostCost) {
+    return `expected bcrypt with a cost of ${leastCost} to ${mostCost}; each step doubles the time for a password`
+  }
+  // 128 bits of salt and 184 bits of digest, in digits of 6 bits: the last digits have few values.
+  const isWhole = '.Oeu'.includes(endOfSalt) && '.CGKOSWaeimquy26'.includes(end)
+  return isWhole ? null : 'is not a hash of bcrypt: it is mistyped or cut, so no password would have it'
+}
+
 function parse(hash: string): Stored {
   const { isScrypt, ln, r, p, m, t, salt, digest } = read(hash)
   const derive = isScrypt ? scrypt(2 ** ln, r, p) : argon2id(m, t, p)
   return { salt: Buffer.from(salt, 'base64'), digest: Buffer.from(digest, 'base64'), derive }
 }
 
-/** Returns whether a password has this hash. */
+/** Returns whether a password has this hash, which is not one of bcrypt. */
 export async function isPasswordOf(hash: string, password: string): Promise<boolean> {
   const { salt, digest, derive } = parse(hash)
   return crypto.timingSafeEqual(await derive(password, salt, digest.length), digest)

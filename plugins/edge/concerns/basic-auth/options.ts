@@ -31,8 +31,9 @@ const Login = Type.Object(
     }),
     hash: Type.String({
       pattern: hashPattern,
-      expected: 'a hash of argon2id or scrypt, as hash-password prints it',
-      description: 'Hash of the password by argon2id or scrypt, as the command `hash-password` prints it.'
+      expected: 'a hash of argon2id or scrypt, as hash-password prints it, or of bcrypt',
+      description:
+        'Hash of the password by argon2id or scrypt, as the command `hash-password` prints it, or by bcrypt (`$2y$`, `$2b$` or `$2a$`), as `htpasswd -B` does.'
     })
   },
   { ...strict, description: 'User name and password of the consumer.' }

@@ -2,7 +2,8 @@
 import { createHmac, randomBytes } from 'node:crypto'
 import { createError } from '@fastify/error'
 import { LruMap } from 'toad-cache'
-import { isPasswordOf } from './hashes.ts'
+import { BcryptThread } from './bcrypt-thread.ts'
+import { isBcrypt, isPasswordOf } from './hashes.ts'
 
 const BusyError = createError('JW_AUTH_BUSY', 'Too many passwords are being verified', 503)
 
@@ -46,13 +47,18 @@ export class Passwords {
   readonly #pending = new Map<string, Promise<boolean>>()
   /** Jobs by client. The first client has the next turn. */
   readonly #waiting = new Map<string, Job[]>()
+  readonly #bcrypt = new BcryptThread()
   readonly #verify: typeof isPasswordOf
   #running = 0
   #length = 0
 
   /** `verify`: only tests pass another one. */
-  constructor(verify = isPasswordOf) {
-    this.#verify = verify
+  constructor(verify?: typeof isPasswordOf) {
+    this.#verify =
+      verify ??
+      ((hash, password) => {
+        return isBcrypt(hash) ? this.#bcrypt.isPasswordOf(hash, password) : isPasswordOf(hash, password)
+      })
   }
 
   /**
@@ -133,8 +139,9 @@ export class Passwords {
     }
   }
 
-  /** Refuses the passwords that wait. */
-  close(): void {
+  /** Refuses the passwords that wait, and ends the thread. */
+  close(): Promise<void> {
     for (const job of [...this.#waiting.values()].flat()) this.#refuse(job, false)
+    return this.#bcrypt.close()
   }
 }
