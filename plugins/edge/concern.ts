@@ -14,11 +14,12 @@ import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
 import type { EdgeRoute, Phase } from './attach.ts'
 import { attach, edgeRouteOf } from './attach.ts'
+import type { RecordRefusal, RefusingHook } from './concern-refusals.ts'
+import { countingErrors, mayRefuse, refusalRecorder } from './concern-refusals.ts'
 import type { Consumer } from './consumers/consumer.ts'
 import type { ConsumerRegistry } from './consumers/registry.ts'
 import { noConsumers } from './consumers/registry.ts'
-import type { RecordRefusal, RefusingHook } from './shadow.ts'
-import { inShadow, isShadow, mayRefuse, shadowRecorder } from './shadow.ts'
+import { inShadow, isShadow, shadowRecorder } from './shadow.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
 
@@ -160,14 +161,20 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
    * Called once. Returns a function that is called for each route that enables the concern, with the options in force on
    * the route. That function returns the hooks of the route, or null for none.
    *
-   * If the options have `mode: shadow`, errors of hooks before the response are only counted. A hook that refuses a request
-   * by a response of its own calls `shadow` instead, which is null in every other mode.
+   * Errors of hooks before the response are counted. If the options have `mode: shadow`, they are only counted. A hook that
+   * refuses a request by a response of its own calls `refused` to count it; with `mode: shadow` it calls `shadow` instead of
+   * sending the response. `shadow` is null in every other mode.
    */
   plugin(
     fastify: FastifyInstance,
     context: ConcernContext
   ): Promise<
-    (options: Exclude<Static<S>, false>, route: RouteOptions, shadow: RecordRefusal | null) => RouteHooks | null
+    (
+      options: Exclude<Static<S>, false>,
+      route: RouteOptions,
+      shadow: RecordRefusal | null,
+      refused: RecordRefusal
+    ) => RouteHooks | null
   >
 }
 
@@ -249,14 +256,16 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
           if (route === undefined) return
           const options = optionsFor(route)
-          const shadow = isShadow(options) ? shadowRecorder(meter, displayName(key.name), route.name) : null
-          const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow)
+          const name = displayName(key.name)
+          const shadow = isShadow(options) ? shadowRecorder(meter, name, route.name) : null
+          const refused = refusalRecorder(meter, name, route.name)
+          const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow, refused)
           checkHooks(key.name, hooks)
-          for (const [phase, each] of Object.entries(hooks ?? {})) {
-            for (const hook of [each ?? []].flat()) {
-              const isShadowed = shadow !== null && mayRefuse(phase)
-              const attached = isShadowed ? (inShadow(hook as RefusingHook, shadow) as typeof hook) : hook
-              attach(routeOptions, phase as Phase, attached)
+          for (const [key, each] of Object.entries(hooks ?? {})) {
+            const phase = key as Phase
+            for (const hook of [each ?? []].flat() as RefusingHook[]) {
+              const wrapped = shadow === null ? countingErrors(phase, hook, refused) : inShadow(hook, shadow)
+              attach(routeOptions, phase, (options !== null && mayRefuse(phase) ? wrapped : hook) as never)
             }
           }
         })

@@ -4,8 +4,9 @@
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Meter } from '../meter.ts'
-import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
-import type { Phase } from './attach.ts'
+import { asError, isThenable } from '../thrown.ts'
+import type { Done, RecordRefusal, RefusingHook } from './concern-refusals.ts'
+import { codeOf, isFault } from './concern-refusals.ts'
 
 /** A refusal that did not happen, for the access log. */
 export interface ShadowRefusal {
@@ -15,14 +16,6 @@ export interface ShadowRefusal {
   /** The concern's reason, if the code leaves it open. */
   readonly reason?: string
 }
-
-/** Records a refusal that is no error, such as a redirect to a login page. The hook then goes on as for an allowed request. */
-export type RecordRefusal = (request: FastifyRequest, code: string, reason?: string) => void
-
-/** Phases in which a concern may refuse the request. */
-const refusing = ['onRequest', 'preParsing', 'preValidation', 'preHandler'] satisfies Phase[]
-
-export const mayRefuse = (phase: string): boolean => (refusing as string[]).includes(phase)
 
 /** Returns whether options put a concern into shadow mode. */
 export const isShadow = (options: unknown): boolean =>
@@ -45,10 +38,6 @@ export function shadowRecorder(meter: Meter, concern: string, route: string): Re
   }
 }
 
-type Done = (error?: unknown, ...more: unknown[]) => void
-/** A hook of one of the phases in which a concern may refuse. */
-export type RefusingHook = (request: FastifyRequest, reply: FastifyReply, ...rest: never[]) => unknown
-
 /** Returns a hook that records the errors of `hook` instead of failing the request with them. */
 export function inShadow(hook: RefusingHook, record: RecordRefusal): RefusingHook {
   return function shadowed(this: unknown, request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]): unknown {
@@ -56,12 +45,10 @@ export function inShadow(hook: RefusingHook, record: RecordRefusal): RefusingHoo
     const done = rest.pop() as Done
     const restore = stateOf(request, reply)
     const pass = (thrown: unknown): void => {
-      const error = asError(thrown) as Error & { code?: unknown; statusCode?: unknown }
-      const { code, statusCode } = error
+      const error = asError(thrown)
       const reason = restore()
-      const isFault = (typeof statusCode !== 'number' || statusCode >= 500) && !isMadeToRespond(error)
-      if (isFault) request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
-      record(request, typeof code === 'string' ? code : isFault ? 'JW_INTERNAL' : String(statusCode), reason)
+      if (isFault(error)) request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
+      record(request, codeOf(error), reason)
     }
     let isDone = false
     const next: Done = (error, ...more) => {

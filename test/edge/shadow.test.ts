@@ -1,4 +1,4 @@
-/** Shadow mode of concerns: refusals are counted and listed in the access line, and the request goes on. */
+/** Refusals of concerns: they are counted; in shadow mode they are also listed in the access line, and the request goes on. */
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -21,7 +21,7 @@ export default {
     properties: { mode: { type: 'string', enum: ['enforce', 'shadow'], default: 'enforce' } }
   },
   async plugin() {
-    return (options, route, shadow) => {
+    return (options, route, shadow, refused) => {
       const hook = (request, reply, ...rest) => {
         const done = rest.at(-1)
         const way = request.headers['x-refuse'] ?? ''
@@ -31,8 +31,12 @@ export default {
         if (way === 'callback') return done(refusal('GUARD_CALLBACK'))
         if (way === 'throw') throw refusal('GUARD_THROW')
         if (way === 'fault') throw new Error('a fault of the guard')
+        if (way.startsWith('code-')) throw refusal(way)
         if (way === 'response') {
-          if (shadow === null) return reply.code(401).send('log in')
+          if (shadow === null) {
+            refused(request, 'GUARD_LOGIN')
+            return reply.code(401).send('log in')
+          }
           shadow(request, 'GUARD_LOGIN', 'guard_login')
         }
         reply.code(200).removeHeader('www-authenticate')
@@ -76,9 +80,9 @@ async function start(t: Test, protocol: Protocol, url: string) {
     await eventually(() => lines().length > index)
     return lines()[index]!
   }
-  const refusals = async () => {
+  const refusals = async (name = 'jingwei_edge_shadow_refusals_total') => {
     const text = await gateway.server.metrics.metrics()
-    return text.split('\n').filter((line) => line.startsWith('jingwei_edge_shadow_refusals_total'))
+    return text.split('\n').filter((line) => line.startsWith(`${name}{`))
   }
   return { gateway, lineOf, refusals }
 }
@@ -128,18 +132,30 @@ for (const protocol of protocols) {
       'what the concern does to an allowed request stays'
     )
     t.notOk('shadow' in (await lineOf(ways.length)))
+    t.strictSame(await refusals('jingwei_edge_refusals_total'), [], 'nothing was refused')
   })
 
   t.test(`over ${protocol}, the same refusals fail the request without shadow mode`, async (t) => {
     const service = await startEcho()
     t.teardown(service.close)
-    const { gateway, lineOf } = await start(t, protocol, service.url)
+    const { gateway, lineOf, refusals } = await start(t, protocol, service.url)
     const { ask } = anyClient(t, protocol, gateway.port)
+    t.strictSame(await refusals('jingwei_edge_refusals_total'), [], 'no series before the first refusal')
     for (const [index, [way]] of ways.entries()) {
       const { status } = await ask('/enforced', { headers: { 'x-refuse': way } })
       t.equal(status, way === 'fault' ? 500 : way === 'response' ? 401 : 403, way)
       t.notOk('shadow' in (await lineOf(index)), way)
     }
+    t.equal((await ask('/enforced')).status, 200)
+    t.strictSame(
+      await refusals('jingwei_edge_refusals_total'),
+      ways.map(([, code]) => `jingwei_edge_refusals_total{concern="guard",route="enforced",code="${code}"} 1`)
+    )
+    for (let i = 0; i < 40; i++) await ask('/enforced', { headers: { 'x-refuse': `code-${i}` } })
+    const series = await refusals('jingwei_edge_refusals_total')
+    t.equal(series.length, 33, 'the codes of a concern are bounded')
+    t.match(series.at(-1), / 16$/)
+    t.match(series.at(-1), 'code="(other)"')
   })
 }
 

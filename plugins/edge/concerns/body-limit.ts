@@ -4,6 +4,7 @@ import type { FastifyRequest, preParsingHookHandler } from 'fastify'
 import { orOff, SizeOrZero } from '../../../config/schema/kit.ts'
 import type { TransferringBody } from '../../seam.ts'
 import { edgeConcern } from '../concern.ts'
+import type { RecordRefusal } from '../concern-refusals.ts'
 import { hasUnknownLength, readersOf } from '../protocol/request-body.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
@@ -21,17 +22,17 @@ export default edgeConcern({
   options: orOff(SizeOrZero('Largest request body.')),
   default: '10mb',
   aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
-  plugin: async () => (limit, route) => {
+  plugin: async () => (limit, route, _shadow, refused) => {
     // For Fastify's parsers, whose limit is 1 MB by default. Bodies of most proxied routes are not parsed.
     if (limit > 0) route.bodyLimit ??= limit
-    return { preParsing: limiter(limit) }
+    return { preParsing: limiter(limit, refused) }
   }
 })
 
-function limiter(limit: number): preParsingHookHandler {
+function limiter(limit: number, refused: RecordRefusal): preParsingHookHandler {
   return (request, _reply, payload, done) => {
     if (Number(request.headers['content-length'] ?? 0) > limit) done(new TooLarge(limit))
-    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(request, payload as Readable, limit))
+    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(request, payload as Readable, limit, refused))
     else done(null, payload)
   }
 }
@@ -46,16 +47,19 @@ class CountedBody extends Readable implements TransferringBody {
   readonly #request: FastifyRequest
   readonly #source: Readable
   readonly #limit: number
+  /** Counts a refusal: it comes after the hook has ended. */
+  readonly #refused: RecordRefusal
   #isStarted = false
   #size = 0
 
-  constructor(request: FastifyRequest, source: Readable, limit: number) {
+  constructor(request: FastifyRequest, source: Readable, limit: number, refused: RecordRefusal) {
     super()
     this.#request = request
     // Chunks of another stream than the request may be in use elsewhere, so they must not be freed.
     this.transfers = source === request.raw && !source.readableDidRead
     this.#source = source
     this.#limit = limit
+    this.#refused = refused
     // Without a listener an error would end the process. A request that is refused for another reason has none.
     this.on('error', () => {})
   }
@@ -76,8 +80,11 @@ class CountedBody extends Readable implements TransferringBody {
     // Chunks that were read before the exchange began may be referenced elsewhere, so they must not be freed.
     if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false
     this.#size += chunk.length
-    if (this.#size > this.#limit) this.destroy(new TooLarge(this.#limit))
-    else if (!this.push(chunk)) this.#source.pause()
+    if (this.#size > this.#limit) {
+      const error = new TooLarge(this.#limit)
+      this.#refused(this.#request, error.code)
+      this.destroy(error)
+    } else if (!this.push(chunk)) this.#source.pause()
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {

@@ -16,6 +16,7 @@ import { addUpstreamHeader, decorateUpstreamHeaders } from '../../bridge/upstrea
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
 import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
 import type { GivenConsumer } from '../../consumers/consumer.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import { hasBody } from '../../protocol/request-body.ts'
@@ -58,7 +59,7 @@ export default edgeConcern({
     // The bridge adds it after the concerns.
     const requests = () => fastify.getDecorator<UpstreamRequests>('upstreamRequests')
 
-    return (options, routeOptions, shadow) => {
+    return (options, routeOptions, shadow, refused) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       const { url, service, path = '/', timeout, maxConcurrent, maxResponseSize, maxBodySize, cache } = options
       const target = { url, service, path, timeout, maxConcurrent, maxResponseSize }
@@ -101,7 +102,7 @@ export default edgeConcern({
           decide(request).then((decision) => {
             if (decision?.isAllowed === true) accept(request, reply, decision, consumers)
             else if (decision !== null) {
-              if (shadow === null) return refuse(request, reply, decision, done)
+              if (shadow === null) return refuse(request, reply, decision, refused, done)
               shadow(request, 'JW_AUTH_REFUSED', refusedReason)
             }
             done()
@@ -138,6 +139,7 @@ function refuse(
   request: FastifyRequest,
   reply: FastifyReply,
   { status, forClient, body }: Refused,
+  refused: RecordRefusal,
   done: (error?: Error) => void
 ): void {
   request.refusalReason = refusedReason
@@ -146,6 +148,7 @@ function refuse(
     done(Object.assign(new Refusal(), { statusCode: status }))
     return
   }
+  refused(request, 'JW_AUTH_REFUSED')
   request.failure = 'JW_AUTH_REFUSED'
   request.isOwnResponse = true
   reply.code(status)

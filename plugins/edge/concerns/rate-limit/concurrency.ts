@@ -1,7 +1,7 @@
 /** Limits of requests in flight, on each node. A WebSocket is in flight until it ends. */
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { RecordRefusal } from '../../shadow.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
 import type { KeyOf, LimitReason } from './keys.ts'
 
 const Exceeded = createError('JW_CONCURRENCY_LIMITED', 'Too many requests in flight', 429)
