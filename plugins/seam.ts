@@ -211,6 +211,8 @@ export interface ServiceCalls extends Dispatcher {
     readonly active: number
     readonly ready: Promise<void>
     readonly source: { readonly confirmedAt: number | string | null }
+    /** All discovered instances, whatever their health. */
+    readonly instances: { readonly length: number }
     status(): ServiceStatus
   }
   /** Returns the names of the layers that a call passes, outermost first. */

@@ -108,6 +108,10 @@ export class ForwardedService {
     })
   }
 
+  get instances(): readonly string[] {
+    return this.config.origins
+  }
+
   dispatch(opts: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
     const { name, host, policy } = this.config
     if (this.active >= policy.maxRequests) {

@@ -13,6 +13,7 @@ import { directionsOf } from '../../../../config/direction.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { countNodes, nodesKey } from '../../bridge/nodes.ts'
 import { edgeConcern } from '../../concern.ts'
 import { shadowRecorder } from '../../shadow.ts'
 import { hooksFor, withOwn } from './hooks.ts'
@@ -42,6 +43,7 @@ export default edgeConcern({
     ]
   },
   levels: [...gatewayAndRoute, 'consumer'],
+  more: [nodesKey],
   innerAliases: {
     max: twoLimits,
     window: twoLimits,
@@ -68,9 +70,11 @@ export default edgeConcern({
     await registerPlugin(fastify)
 
     let link: RedisLink | undefined
-    let unwatch: (() => void) | undefined
+    const unwatch: (() => void)[] = []
     fastify.addHook('onReady', async () => link?.connect())
-    fastify.addHook('onClose', async () => unwatch?.())
+    fastify.addHook('onClose', async () => {
+      for (const each of unwatch) each()
+    })
     const linkTo = (redis: RedisOptions): RedisLink => {
       const link = stores.claim(
         'jingwei.redis',
@@ -78,22 +82,33 @@ export default edgeConcern({
         () => new RedisLink(redis, log),
         (link) => link.close()
       )
-      const unwatchUp = meter.gauge({
-        name: 'jingwei_edge_redis_up',
-        help: 'State of the Redis that holds shared rate limits: 1 if it responds in time, else 0.',
-        collect: (set) => set({}, link.isUp ? 1 : 0)
-      })
-      const unwatchNodes = meter.gauge({
-        name: 'jingwei_edge_redis_nodes',
-        help: 'Nodes that share rate limits in Redis, when it last responded; 0: not known.',
-        collect: (set) => set({}, link.nodes)
-      })
-      unwatch = () => {
-        unwatchUp()
-        unwatchNodes()
-      }
+      unwatch.push(
+        meter.gauge({
+          name: 'jingwei_edge_redis_up',
+          help: 'State of the Redis that holds shared rate limits: 1 if it responds in time, else 0.',
+          collect: (set) => set({}, link.isUp ? 1 : 0)
+        }),
+        meter.gauge({
+          name: 'jingwei_edge_redis_nodes',
+          help: 'Nodes that share rate limits in Redis, when it last responded; 0: not known.',
+          collect: (set) => set({}, link.nodes)
+        })
+      )
       return link
     }
+
+    const { nodes: given } = config.edge
+    const counted = given === undefined ? null : countNodes(fastify, given)
+    if (counted !== null)
+      unwatch.push(
+        meter.gauge({
+          name: 'jingwei_edge_nodes',
+          help: 'Nodes of this gateway as edge.nodes says, by which rate limits are divided; 0: not known.',
+          collect: (set) => set({}, counted())
+        })
+      )
+    /** Returns the number of nodes, 0 while it is not known. */
+    const nodes = () => counted?.() || link?.nodes || 0
 
     /** Connects to Redis, and returns the function that counts how shared limits of a route are decided. */
     const shareLimits = (route: string): ((step: Step) => void) => {
@@ -139,7 +154,7 @@ export default edgeConcern({
       const record = shadow ?? shadowRecorder(meter, 'rate-limit', name)
       const limiterFor = (asksRedis: boolean) => {
         const count = asksRedis ? shareLimits(name) : () => {}
-        return new Limiter(link, now, count, record)
+        return new Limiter({ link, nodes, now, count, record })
       }
       if (isPlain(options)) {
         const { store, by, window } = options

@@ -29,18 +29,29 @@ const longestRefusal = 10_000
 
 export type Done = (error?: Error) => void
 
+interface LimiterOptions {
+  readonly link: RedisLink | undefined
+  /** Returns the number of nodes of this gateway, 0 while it is not known. */
+  readonly nodes: () => number
+  readonly now: Clock['now']
+  readonly count: (step: Step) => void
+  /** Records refusals of limits in shadow mode. */
+  readonly record: RecordRefusal
+}
+
 export class Limiter {
   readonly #link: RedisLink | undefined
+  readonly #nodes: () => number
   readonly #now: Clock['now']
   readonly #count: (step: Step) => void
   readonly #record: RecordRefusal
   /** Keys that Redis has refused: a flood of refused requests does not become a flood of questions. */
   readonly #exhausted = new FifoMap<{ readonly believedUntil: number; readonly until: number }>(10_000)
 
-  /** `record` records refusals of limits in shadow mode. */
-  constructor(link: RedisLink | undefined, now: Clock['now'], count: (step: Step) => void, record: RecordRefusal) {
+  constructor({ link, nodes, now, count, record }: LimiterOptions) {
     this.#record = record
     this.#link = link
+    this.#nodes = nodes
     this.#now = now
     this.#count = count
   }
@@ -181,7 +192,7 @@ export class Limiter {
 
   /** Returns this node's part of a limit: the limit divided by the number of nodes, but enough for one request. */
   #partOf({ quota, cost }: Rule): Quota {
-    const nodes = this.#link!.nodes
+    const nodes = this.#nodes()
     if (nodes <= 1) return quota
     const part = (units: number) => Math.max(units / nodes, Math.min(cost, units))
     return { ...quota, max: part(quota.max), burst: part(quota.burst) }

@@ -74,7 +74,7 @@ const Rate = Type.Object(
     onFailure: Type.Optional(
       Names(['share', 'open', 'closed'], {
         description:
-          'With `store: redis`, while Redis does not respond in time. `share` (default): each node applies the limit divided by the number of nodes; the whole limit while that number is not known. `open`: requests are not limited. `closed`: 503.'
+          'With `store: redis`, while Redis does not respond in time. `share` (default): each node applies the limit divided by the number of nodes (`edge.nodes`, else those that have announced themselves in Redis); the whole limit while that number is not known. `open`: requests are not limited. `closed`: 503.'
       })
     )
   },

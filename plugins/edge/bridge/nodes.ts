@@ -1,0 +1,45 @@
+/**
+ * `edge.nodes`: the number of nodes of this gateway, by which limits are divided. For a service, it is the number of the
+ * service's instances, which crosses the seam as the state of the service.
+ */
+import type { FastifyInstance } from 'fastify'
+import type { Checked, Key } from '../../../config/concern.ts'
+import { didYouMean } from '../../../config/nearest.ts'
+import { Count, Either, Name } from '../../../config/schema/kit.ts'
+import type { ServiceCalls } from '../../seam.ts'
+
+type Nodes = number | string
+
+declare module '../../../config/schema.ts' {
+  interface EdgePolicy {
+    nodes?: Nodes
+  }
+}
+
+export const nodesKey: Key = {
+  name: 'nodes',
+  options: Either({ type: 'integer' }, Count(''), Name, {
+    description:
+      'Number of nodes of this gateway, by which rate limits are divided: an integer, or a service, whose instances in Consul or another registry are the nodes.'
+  }),
+  levels: ['gateway'],
+  protects: false,
+  check(value, at, { data, report }: Checked) {
+    const nodes = value as Nodes
+    if (typeof nodes === 'number' || !report.usable('/services') || Object.hasOwn(data.services, nodes)) return
+    report.fault(at, `unknown service "${nodes}"${didYouMean(nodes, Object.keys(data.services))}`)
+  }
+}
+
+/**
+ * Returns a function that returns the number of nodes, 0 while it is not known. The last number stays while the registry lists no
+ * instance at all: this node runs, so that the registry must be wrong.
+ */
+export function countNodes(fastify: FastifyInstance, nodes: Nodes): () => number {
+  if (typeof nodes === 'number') return () => nodes
+  let last = 0
+  return () => {
+    last = fastify.getDecorator<ServiceCalls>('mesh').service(nodes).instances.length || last
+    return last
+  }
+}
