@@ -216,8 +216,8 @@ t.test('there are no import cycles, type imports included', async (t) => {
 
 t.test('only the bridge of the edge imports the seam', async (t) => {
   const who = [...sources].filter(([file, source]) => inEdge(file) && touchesSeam(source)).map(([file]) => file)
-  // The others make the calls of concerns, of plugins' own code and of @fastify/http-proxy.
-  const others = ['plugins/edge/bridge/proxy-client.ts', 'plugins/edge/bridge/request-mesh.ts']
+  // The others make the calls of concerns, of plugins' own code and of @fastify/http-proxy, and count the gateway's nodes.
+  const others = ['nodes', 'proxy-client', 'request-mesh'].map((name) => `plugins/edge/bridge/${name}.ts`)
   t.strictSame(who, ['plugins/edge/bridge/auth-server.ts', 'plugins/edge/bridge/forward.ts', ...others])
 })
 

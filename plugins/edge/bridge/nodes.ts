@@ -1,5 +1,5 @@
 /**
- * `edge.nodes`: the number of nodes of this gateway, by which limits are divided. For a service, it is the number of the
+ * `edge.gatewayNodes`: the number of nodes of this gateway, by which limits are divided. For a service, it is the number of the
  * service's instances, which crosses the seam as the state of the service.
  */
 import type { FastifyInstance } from 'fastify'
@@ -12,12 +12,12 @@ type Nodes = number | string
 
 declare module '../../../config/schema.ts' {
   interface EdgePolicy {
-    nodes?: Nodes
+    gatewayNodes?: Nodes
   }
 }
 
 export const nodesKey: Key = {
-  name: 'nodes',
+  name: 'gatewayNodes',
   options: Either({ type: 'integer' }, Count(''), Name, {
     description:
       'Number of nodes of this gateway, by which rate limits are divided: an integer, or a service, whose instances in Consul or another registry are the nodes.'

@@ -1,4 +1,5 @@
 // slow: starts Redis
+import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { Redis } from 'ioredis'
@@ -7,6 +8,7 @@ import { algorithms } from '../../../plugins/edge/concerns/rate-limit/algorithms
 import { Entries } from '../../../plugins/edge/concerns/rate-limit/entries.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import type { RunningGateway } from '../../helpers/gateway.ts'
 import { gatewayBefore, get, startEcho, startService } from '../../helpers/gateway.ts'
 import { startRedis } from '../../helpers/redis.ts'
 
@@ -101,6 +103,45 @@ t.test('lease: a node asks Redis once per batch, and the limit holds', async (t)
     await Promise.all(nodes.map(({ close }) => close()))
     await client.flushall()
   }
+})
+
+t.test('lease: units of a token bucket stay valid, and no more than a lease for each node is exceeded', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const service = await startEcho()
+  t.teardown(service.close)
+  // The bucket is full again 5 ms after a lease was taken.
+  const limit = { max: 1000, burst: 5, window: '1s', lease: 5, store: 'redis', algorithm: 'token-bucket' }
+  const start = async (rateLimit: object) => {
+    const gateway = await gatewayBefore(t, service.url, {
+      admin: { port: 0 },
+      redis: { url: redis.url, timeout: '2s' },
+      edge: { rateLimit }
+    })
+    const { metrics } = gateway.server
+    await eventually(async () => (await metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+    return gateway
+  }
+  const slow = await start(limit)
+  for (let i = 0; i < 10; i++) {
+    await sleep(10)
+    t.equal((await get(slow.port, '/')).status, 200)
+  }
+  const text = await slow.server.metrics.metrics()
+  t.match(text, /decisions_total\{route="all",step="redis"\} 2\n/, 'Redis was asked for two leases')
+  t.match(text, /decisions_total\{route="all",step="lease"\} 8\n/)
+  await slow.close()
+
+  // One unit flows into this bucket in an hour.
+  const nodes = [1, 2].map(() => start({ ...limit, max: 1, burst: 60, window: '1h', lease: 20, name: 'other' }))
+  const [one, two] = (await Promise.all(nodes)) as [RunningGateway, RunningGateway]
+  const passed = async ({ port }: RunningGateway, count: number) => {
+    const all = await Promise.all(Array.from({ length: count }, () => get(port, '/')))
+    return all.filter(({ status }) => status === 200).length
+  }
+  t.equal(await passed(one, 1), 1)
+  t.equal(await passed(two, 100), 40, 'the rest of the bucket')
+  t.equal(await passed(one, 100), 19, 'the rest of its lease')
 })
 
 t.test('a million addresses: memory is bounded, and no counter is reset', async (t) => {

@@ -39,7 +39,7 @@ t.test('without Redis, the limit is divided by the nodes that Consul lists', asy
     discovery: { consul: { url: consul.url } },
     redis: { url: redis.url, timeout: '2s' },
     services: { gateway: {}, any: { instances: [service.url] } },
-    edge: { nodes: 'gateway', rateLimit: { max: 12, window: '1h', store: 'redis' } }
+    edge: { gatewayNodes: 'gateway', rateLimit: { max: 12, window: '1h', store: 'redis' } }
   })
   await eventually(async () => (await nodesOf(gateway)) === 3, 'three nodes')
   const { metrics } = gateway.server
@@ -76,7 +76,7 @@ t.test('a fixed number of nodes, also for a node that has never reached Redis', 
   const gateway = await gatewayBefore(t, service.url, {
     admin: { port: 0 },
     redis: { url: 'redis://127.0.0.1:1' },
-    edge: { nodes: 4, rateLimit: { max: 8, window: '1h', store: 'redis' } }
+    edge: { gatewayNodes: 4, rateLimit: { max: 8, window: '1h', store: 'redis' } }
   })
   t.same(await statuses(gateway, 3), [200, 200, 429])
   t.equal(await nodesOf(gateway), 4)
@@ -85,8 +85,8 @@ t.test('a fixed number of nodes, also for a node that has never reached Redis', 
 t.test('a service that is not configured is a fault', async (t) => {
   const services = { gateway: { instances: ['http://127.0.0.1:1'] } }
   const routes = [{ name: 'all', match: { path: '/' }, service: 'gateway' }]
-  const faults = (nodes: string) => () => configOf({ services, routes, edge: { nodes } })
-  t.throws(faults('gatewy'), { message: /edge\.nodes: unknown service "gatewy"; did you mean "gateway"/ })
+  const faults = (gatewayNodes: string) => () => configOf({ services, routes, edge: { gatewayNodes } })
+  t.throws(faults('gatewy'), { message: /edge\.gatewayNodes: unknown service "gatewy"; did you mean "gateway"/ })
   t.throws(faults('gatewy'), ConfigError)
   t.doesNotThrow(faults('gateway'))
 })

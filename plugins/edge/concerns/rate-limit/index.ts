@@ -97,13 +97,13 @@ export default edgeConcern({
       return link
     }
 
-    const { nodes: given } = config.edge
-    const counted = given === undefined ? null : countNodes(fastify, given)
+    const { gatewayNodes } = config.edge
+    const counted = gatewayNodes === undefined ? null : countNodes(fastify, gatewayNodes)
     if (counted !== null)
       unwatch.push(
         meter.gauge({
           name: 'jingwei_edge_nodes',
-          help: 'Nodes of this gateway as edge.nodes says, by which rate limits are divided; 0: not known.',
+          help: 'Nodes of this gateway as edge.gatewayNodes says, by which rate limits are divided; 0: not known.',
           collect: (set) => set({}, counted())
         })
       )

@@ -3,10 +3,11 @@ import { FifoMap } from 'toad-cache'
 
 interface Lease {
   left: number
-  /** Time after which what is left is void. */
+  /** Time after which the rest is void. */
   until: number
-  /** Units that were left in Redis. */
+  /** State of the limit in Redis when the lease was given: units left, and the time at which the window ends or the bucket is full. */
   readonly remaining: number
+  readonly resetAt: number
 }
 
 export class Leases {
@@ -46,11 +47,10 @@ export class Leases {
     this.#asked.delete(key)
   }
 
-  /** Adds units to the lease of a key. */
-  add(key: string, units: number, until: number, remaining: number, now: number): void {
+  /** Adds a lease to that of a key. */
+  add(key: string, added: Readonly<Lease>, now: number): void {
     const before = this.#leases.get(key)
-    const isValid = before !== undefined && before.until > now
-    const left = units + (isValid ? before.left : 0)
-    this.#leases.set(key, { left, until: isValid ? Math.min(before.until, until) : until, remaining })
+    if (before === undefined || before.until <= now) this.#leases.set(key, { ...added })
+    else this.#leases.set(key, { ...added, left: before.left + added.left, until: Math.min(before.until, added.until) })
   }
 }

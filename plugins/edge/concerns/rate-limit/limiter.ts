@@ -162,7 +162,9 @@ export class Limiter {
       const leased = taken - rule.cost
       if (leases !== null && leased > 0) {
         hit.remaining += leased
-        leases.add(key, leased, now + Math.min(reset, quota.window), remaining, now)
+        // A bucket has no window: units that it has given up are not used twice, whenever they are used.
+        const until = rule.algorithm.tag === 't' ? Number.POSITIVE_INFINITY : now + Math.min(reset, quota.window)
+        leases.add(key, { left: leased, until, remaining, resetAt: now + reset }, now)
       }
       if (wait > 0) {
         const known = { believedUntil: now + Math.min(wait, longestRefusal), until: now + wait }

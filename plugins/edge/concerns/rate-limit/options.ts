@@ -68,13 +68,13 @@ const Rate = Type.Object(
     }),
     lease: Type.Optional(
       Count(
-        'With `store: redis`: units that a node takes from Redis at a time, and then uses without asking. The limit may be exceeded by as many units for each node, with `sliding-window` and `token-bucket` only, and units that a node has taken are missing on the others until the window ends.'
+        'With `store: redis`: units that a node takes from Redis at a time, and then uses without asking. The limit may be exceeded by as many units for each node, with `sliding-window` and `token-bucket` only, and units that a node has taken are missing on the others: until the window ends, with `token-bucket` until the node uses them.'
       )
     ),
     onFailure: Type.Optional(
       Names(['share', 'open', 'closed'], {
         description:
-          'With `store: redis`, while Redis does not respond in time. `share` (default): each node applies the limit divided by the number of nodes (`edge.nodes`, else those that have announced themselves in Redis); the whole limit while that number is not known. `open`: requests are not limited. `closed`: 503.'
+          'With `store: redis`, while Redis does not respond in time. `share` (default): each node applies the limit divided by the number of nodes (`edge.gatewayNodes`, else those that have announced themselves in Redis); the whole limit while that number is not known. `open`: requests are not limited. `closed`: 503.'
       })
     )
   },

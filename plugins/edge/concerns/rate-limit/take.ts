@@ -50,7 +50,7 @@ export function takeOfLease(hit: Hit, now: number): boolean {
   if (lease === null) return false
   hit.isLeased = true
   hit.remaining = lease.left + lease.remaining
-  hit.reset = lease.until - now
+  hit.reset = Math.max(0, lease.resetAt - now)
   return true
 }
 
