@@ -111,6 +111,8 @@ class Running {
     })
     const { statusCode: status } = response
     record.status = status
+    // Concerns read the response of each call, as those of other routes.
+    const fields = this.#request.onServiceResponse?.(response.headers) ?? response.headers
     if (status < 200 || status > 299) {
       // Read, so that the connection can be used again.
       response.body.dump().catch(() => {})
@@ -119,7 +121,6 @@ class Running {
     const part = await readPart(response, call)
     this.#bytes += part.bytes
     if (this.#bytes > this.#plan.maxSize) throw new TooLarge(call.name, this.#plan.maxSize)
-    const { headers: fields } = response
     const isSafe = call.method === 'GET' || call.method === 'HEAD'
     const received = { status, headers: fields, caching: cachedPart(fields, isSafe), body: part.body }
     checkShape(call, received)

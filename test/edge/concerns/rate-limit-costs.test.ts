@@ -58,6 +58,57 @@ for (const protocol of protocols) {
   })
 }
 
+for (const protocol of protocols) {
+  t.test(`costHeader over ${protocol}: the calls of a composed route add up`, async (t) => {
+    const service = await startService((request, response) => {
+      const { pathname, searchParams } = new URL(request.url!, 'http://h')
+      const cost = searchParams.get(pathname.slice(1)) ?? ''
+      response.writeHead(pathname === '/third' ? 500 : 200, { 'X-Cost': cost, 'Content-Type': 'application/json' })
+      response.end('{}')
+    })
+    t.teardown(service.close)
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const call = (name: string) => ({
+      service: 'any',
+      path: `/${name}`,
+      query: { [name]: `{query.${name}}` },
+      group: name
+    })
+    const calls = {
+      first: call('first'),
+      second: call('second'),
+      third: { ...call('third'), required: false }
+    }
+    const route = (name: string, rateLimit: object) => ({
+      name,
+      match: { path: `/${name}`, methods: ['GET'] },
+      compose: { calls, response: { headers: { 'x-first': '{calls.first.headers.x-cost}' } } },
+      edge: { rateLimit: { max: 100, window: '1h', costHeader: 'x-cost', ...rateLimit } }
+    })
+    const gateway = await gatewayBefore(t, service.url, {
+      admin: { port: 0 },
+      listen: listenFor(t, protocol),
+      redis: { url: redis.url, timeout: '2s' },
+      routes: [route('memory', {}), route('redis', { store: 'redis', cost: 2, keepCostHeader: true })]
+    })
+    const { ask } = anyClient(t, protocol, gateway.port)
+    const { metrics } = gateway.server
+    await eventually(async () => (await metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+    const left = async (target: string) => Number((await ask(target)).headers['ratelimit-remaining'])
+    t.equal(await left('/memory?first=3&second=4&third=5'), 99)
+    t.equal(await left('/memory?first=0&second=0&third=0'), 99 - 12)
+    t.equal(await left('/memory?first=x&second=0&third=0.5'), 99 - 13)
+    t.equal(await left('/memory?first=0&second=0&third=0'), 99 - 14, 'the request itself is the first unit')
+    t.equal(await left('/redis?first=1&second=1&third=1'), 98)
+    t.equal(await left('/redis?first=0&second=0&third=0'), 98 - 3, 'two of the three were paid')
+    t.equal((await ask('/redis?first=1&second=0&third=0')).headers['x-first'], '1', 'a header that is kept')
+    t.equal((await ask('/memory?first=1&second=0&third=0')).headers['x-first'], undefined, 'a header that is removed')
+    t.equal((await ask('/memory?first=1e9&second=0&third=0')).status, 200)
+    t.equal((await ask('/memory?first=0&second=0&third=0')).status, 429)
+  })
+}
+
 t.test('lease: a node asks Redis once per batch, and the limit holds', async (t) => {
   const redis = await startRedis()
   t.teardown(() => redis.stop())

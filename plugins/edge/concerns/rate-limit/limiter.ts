@@ -107,18 +107,24 @@ export class Limiter {
     this.#finish(hits, request, reply, done)
   }
 
-  /** Takes the units of which a response tells, and returns the header section for the client. */
+  /**
+   * Takes the units that the responses of services state, and removes the header that states them. A composed route gets several
+   * responses: the units of the request, `cost`, are part of the first ones.
+   */
   #chargeResponse(hits: readonly Hit[], request: FastifyRequest): void {
     const { onServiceResponse } = request
+    const paid = hits.map(({ rule }) => rule.cost)
     request.onServiceResponse = (given) => {
       const headers = { ...(onServiceResponse?.(given) ?? given) }
       const asks: Ask[] = []
-      for (const { rule, key } of hits) {
-        const { costHeader, quota, algorithm, cost, shared } = rule
-        const told = headers[costHeader!]
-        const units = typeof told === 'string' && /^\d[\d.e+]*$/i.test(told) ? Math.ceil(Number(told)) - cost : 0
-        if (!(units > 0)) continue
-        const more = Math.min(units, quota.burst)
+      for (const [i, { rule, key }] of hits.entries()) {
+        const { costHeader, quota, algorithm, shared } = rule
+        const stated = headers[costHeader!]
+        const units = typeof stated === 'string' && /^\d[\d.e+]*$/i.test(stated) ? Math.ceil(Number(stated)) : 0
+        const unpaid = units - paid[i]!
+        if (!Number.isNaN(unpaid)) paid[i] = Math.max(0, -unpaid)
+        if (!(unpaid > 0)) continue
+        const more = Math.min(unpaid, quota.burst)
         algorithm.add(rule.entries.get(key, this.#now()), more, quota)
         if (shared === null) continue
         asks.push({ key: shared + key, algorithm, quota, cost: more, wanted: more, isShadow: false })
