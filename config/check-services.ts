@@ -2,7 +2,7 @@
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, SourceKey } from './concern.ts'
 import { pointer } from './faults.ts'
-import { checkOrigin } from './instances.ts'
+import { checkBasePath, checkOrigin } from './instances.ts'
 import { didYouMean } from './nearest.ts'
 import type { ServiceOptions } from './schema.ts'
 import { defaultSources, sourcesOf } from './sources.ts'
@@ -65,7 +65,8 @@ function checkService(name: string, checked: Checked): void {
     const place = pointer(at, name)
     if (report.usable(place)) checkService?.(Reflect.get(service, name), place, checked)
   }
-  checkOrigin(`${at}/sidecar`, service.sidecar, report, 'the address of a sidecar')
+  checkOrigin(`${at}/sidecar`, service.sidecar, report, { what: 'the address of a sidecar' })
+  if (report.usable(`${at}/instances`)) checkBasePath(`${at}/basePath`, service, report)
   checkMode(at, service, named, checked)
 }
 

@@ -2,6 +2,7 @@
 import type { TObject } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Key, Keys } from './concern.ts'
+import { basePathOf } from './instances.ts'
 import { defaultsOf } from './schema/kit.ts'
 import type { Config, DiscoveryOptions, MeshPolicy, ServiceConfig, ServiceOptions, Written } from './schema.ts'
 import { defaultSources, sourcesOf } from './sources.ts'
@@ -47,11 +48,13 @@ function service(
   absolute: Absolute
 ): ServiceConfig {
   const [source] = [...sourcesOf(written, sources), ...defaultSources(discovery, sources)]
-  if (source === undefined) return { ...written, name, mesh }
+  const basePath = basePathOf(written)
+  const own = { ...written, name, ...(basePath !== undefined && { basePath }), mesh }
+  if (source === undefined) return own
   const given: unknown =
     Reflect.get(written, source.name) ?? ('properties' in source.service ? defaultsOf(source.service as TObject) : {})
   const completed = source.completeService?.(given, name, absolute) ?? given
-  return { ...written, name, [source.name]: completed, mesh }
+  return { ...own, [source.name]: completed }
 }
 
 function discovery({ discovery: written }: Written, { sources }: Keys, absolute: Absolute): DiscoveryOptions {

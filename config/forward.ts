@@ -27,7 +27,7 @@ export const forwardKeys: readonly Key[] = [
       'URL of the listener of a local sidecar that selects the service by `Host`. Services without `sidecar` and `instances` are called there.'
     ),
     levels: gatewayOnly,
-    check: (url, at, { report }) => checkOrigin(at, url as string, report, 'the address of a sidecar')
+    check: (url, at, { report }) => checkOrigin(at, url as string, report, { what: 'the address of a sidecar' })
   },
   {
     name: 'host',

@@ -3,7 +3,7 @@ import type { SourceKey } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { Instances } from './schema/service.ts'
-import type { ServiceSources } from './schema.ts'
+import type { ServiceOptions, ServiceSources } from './schema.ts'
 
 type Listed = NonNullable<ServiceSources['instances']>
 
@@ -11,10 +11,19 @@ export const instancesKey = {
   name: 'instances',
   service: Instances,
   checkService(listed, at, { report }) {
-    for (const [index, instance] of (listed as Listed).entries()) {
+    const places = (listed as Listed).map((instance, index) => {
       const place = pointer(at, index)
-      if (typeof instance === 'string') checkOrigin(place, instance, report)
-      else checkOrigin(`${place}/url`, instance?.url, report)
+      return typeof instance === 'string' ? { place, url: instance } : { place: `${place}/url`, url: instance?.url }
+    })
+    for (const { place, url } of places) checkOrigin(place, url, report, { mayHavePath: true })
+    const [first, ...others] = places.filter(({ place, url }) => url !== undefined && report.sound(place))
+    if (first === undefined) return
+    const path = pathOf(first.url)
+    if (path?.includes('//')) report.fault(first.place, 'the path of an instance has no empty segments')
+    for (const { place, url } of others) {
+      if (pathOf(url) === path) continue
+      const paths = [path, pathOf(url)].map((each) => each ?? 'no path').join(' and ')
+      report.fault(place, `all instances of a service have the same path, but these have ${paths}`)
     }
   },
   backends(listed) {
@@ -23,17 +32,51 @@ export const instancesKey = {
   }
 } satisfies SourceKey
 
-/** Checks that a URL has no more than scheme, host and port. */
-export function checkOrigin(at: string, text: string | undefined, report: Report, what = 'an instance'): void {
+/** Returns the path of an instance's URL, without a slash at its end; undefined if it has none. */
+function pathOf(url: string): string | undefined {
+  const { pathname } = new URL(url)
+  return (pathname.endsWith('/') ? pathname.slice(0, -1) : pathname) || undefined
+}
+
+/** Returns the path of the instances, which all of them have. */
+function pathOfAll([first]: Listed): string | undefined {
+  return first && pathOf(typeof first === 'string' ? first : first.url)
+}
+
+/** Returns the base path of a service; undefined if it has none. */
+export function basePathOf({ basePath, instances = [] }: ServiceOptions): string | undefined {
+  return basePath ?? pathOfAll(instances)
+}
+
+/** Checks a `basePath`: as written, it must be the path that a URL has. */
+export function checkBasePath(at: string, { basePath, instances = [] }: ServiceOptions, report: Report): void {
+  if (basePath === undefined || !report.usable(at)) return
+  const normal = pathOf(`http://host${basePath}`)
+  const isPlain = normal === basePath && !basePath.includes('//')
+  if (!isPlain) {
+    const advice = normal === undefined || normal.includes('//') ? '' : `; write ${normal}`
+    report.fault(at, `a base path has no empty segments, no dot segments and no characters that URLs escape${advice}`)
+  } else if (pathOfAll(instances) !== undefined) {
+    report.fault(at, 'the instances have a path, too: remove one of the two', 'key')
+  }
+}
+
+/** Checks that a URL has no more than scheme, host and port, and maybe a path. */
+export function checkOrigin(
+  at: string,
+  text: string | undefined,
+  report: Report,
+  { what = 'an instance', mayHavePath = false } = {}
+): void {
   if (text === undefined || !report.usable(at)) return
   const url = new URL(text)
   const extra = [
     ...(url.username !== '' || url.password !== '' ? ['credentials'] : []),
-    ...(url.pathname !== '/' ? ['a path'] : []),
+    ...(url.pathname !== '/' && !mayHavePath ? ['a path'] : []),
     ...(url.search !== '' || text.includes('?') ? ['a query'] : []),
     ...(text.includes('#') ? ['a fragment'] : [])
   ]
   if (extra.length === 0) return
-  const advice = extra.includes('a path') ? '; to add a path prefix, set path.rewrite of the route' : ''
+  const advice = extra.includes('a path') ? '; to add a path prefix, set basePath of the service' : ''
   report.fault(at, `${what} is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
 }

@@ -18,7 +18,18 @@ const SidecarUrl = Url(
   'URL of the local sidecar listener for the service; used with `mode: sidecar` and with `mesh: false`.'
 )
 
-const InstanceUrl = Url('http', 'Origin of an instance: scheme, host and port.')
+const InstanceUrl = Url(
+  'http',
+  'Address of an instance: scheme, host and port. It may have a path, the same for all instances: see `basePath`.'
+)
+
+/** The base path of a service. */
+const BasePath = Type.String({
+  pattern: '^/[^?#\\s]*[^/?#\\s]$',
+  expected: 'a path that starts with "/" and does not end with "/"',
+  description:
+    'Path before that of every call: with `/v1`, a call of `/orders` gets `/v1/orders`. Default: the path of `instances`.'
+})
 
 /** A fixed list of instances. */
 export const Instances = Type.Array(
@@ -34,6 +45,7 @@ export const Instances = Type.Array(
 export const Service = Type.Object(
   {
     sidecar: Type.Optional(SidecarUrl),
+    basePath: Type.Optional(BasePath),
     subsets: Type.Optional(Type.Record(Name, Subset, strict))
   },
   strict

@@ -8,6 +8,9 @@ import { callError, ForwardError } from './errors.ts'
 
 type Controller = Dispatcher.DispatchController
 
+/** Removes the base path of a service from locations in its headers, given also as name, value, name, value. */
+export type Relocate = (headers: IncomingHttpHeaders, raw: unknown) => IncomingHttpHeaders
+
 /** Receives the outcome of a call: its status, or the error that ended it. */
 type OnEnd = (outcome: number | Error) => void
 
@@ -26,6 +29,7 @@ export class ForwardCall implements Dispatcher.DispatchHandler, CallRecord {
   sent = false
   readonly #next: Dispatcher.DispatchHandler
   readonly #policy: CallPolicy
+  readonly #relocate: Relocate | null
   readonly #onEnd: OnEnd
   readonly #controller: Controller
   #undici: Controller | null = null
@@ -37,11 +41,19 @@ export class ForwardCall implements Dispatcher.DispatchHandler, CallRecord {
   #lastSentMs = 0
   #isOver = false
 
-  constructor(service: string, instance: string, next: Dispatcher.DispatchHandler, policy: CallPolicy, onEnd: OnEnd) {
+  constructor(
+    service: string,
+    instance: string,
+    next: Dispatcher.DispatchHandler,
+    policy: CallPolicy,
+    relocate: Relocate | null,
+    onEnd: OnEnd
+  ) {
     this.service = service
     this.instance = instance
     this.#next = next
     this.#policy = policy
+    this.#relocate = relocate
     this.#onEnd = onEnd
     const call = this
     this.#controller = {
@@ -165,7 +177,8 @@ export class ForwardCall implements Dispatcher.DispatchHandler, CallRecord {
         this.#timer = setTimeout(expire, responseTimeout)
       }
     }
-    this.#next.onResponseStart?.(this.#controller, status, headers, text)
+    const passed = this.#relocate?.(headers, this.#controller.rawHeaders) ?? headers
+    this.#next.onResponseStart?.(this.#controller, status, passed, text)
   }
 
   onResponseData(_controller: Controller, chunk: Buffer): void {

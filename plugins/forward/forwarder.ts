@@ -105,8 +105,9 @@ export class Forwarder extends Dispatcher implements ServiceCalls {
   }
 
   explain(name: string, _policy: RoutePolicy, _opts: DispatchOptions): Explanation[] {
-    const status = this.service(name).status()
-    return [{ service: name, subset: null, share: null, chain: this.describe(name), hashed: null, status }]
+    const service = this.service(name)
+    const [chain, basePath, status] = [this.describe(name), service.config.basePath || null, service.status()]
+    return [{ service: name, subset: null, share: null, chain, basePath, hashed: null, status }]
   }
 
   status() {

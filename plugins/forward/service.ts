@@ -3,10 +3,11 @@ import { readFileSync } from 'node:fs'
 import type { Dispatcher } from 'undici'
 import type { ForwardPolicy } from '../../config/schema/forward.ts'
 import type { ServiceConfig } from '../../config/schema.ts'
+import { belowBase, hostsOf, relocated } from '../base-path.ts'
 import { headerPairs } from '../http-syntax.ts'
 import type { ServiceStatus } from '../seam.ts'
 import { agentClass, buildConnector, failCall } from '../undici.ts'
-import type { CallPolicy } from './call.ts'
+import type { CallPolicy, Relocate } from './call.ts'
 import { ForwardCall } from './call.ts'
 import { ForwardError } from './errors.ts'
 import type { Metrics } from './metrics.ts'
@@ -36,12 +37,14 @@ interface ForwardedConfig {
   readonly origins: readonly string[]
   /** `Host` of all requests; null for that of the request. */
   readonly host: string | null
+  /** Path before that of every call; empty if there is none. */
+  readonly basePath: string
   readonly policy: ForwardPolicy
   readonly pem: Readonly<Record<string, string>>
 }
 
 /** Returns the addresses and settings of a service. Throws an error that names the service if a PEM file cannot be read. */
-export function forwardedConfig({ name, sidecar, instances, forward }: ServiceConfig): ForwardedConfig {
+export function forwardedConfig({ name, sidecar, instances, basePath = '', forward }: ServiceConfig): ForwardedConfig {
   const policy = forward!
   const shared = sidecar === undefined && instances === undefined ? policy.sidecar : undefined
   const urls = instances?.map((instance) => (typeof instance === 'string' ? instance : instance.url))
@@ -51,6 +54,7 @@ export function forwardedConfig({ name, sidecar, instances, forward }: ServiceCo
     kind: urls === undefined ? 'sidecar' : 'instances',
     origins: (urls ?? [sidecar ?? shared!]).map((url) => new URL(url).origin),
     host: template?.replaceAll('{service}', name) ?? null,
+    basePath,
     policy,
     pem: pemOf(name, policy)
   }
@@ -113,7 +117,7 @@ export class ForwardedService {
   }
 
   dispatch(opts: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
-    const { name, host, policy } = this.config
+    const { name, host, basePath, policy } = this.config
     if (this.active >= policy.maxRequests) {
       this.#metrics.count('overloaded')
       failCall(handler, new ForwardError('JW_OVERLOADED', name, { reason: 'overload_requests' }))
@@ -121,10 +125,12 @@ export class ForwardedService {
     }
     const own = { ...policy, ...(opts.mesh as Partial<CallPolicy> | undefined) }
     const address = this.#pick()
+    const headers = headersOf(opts, host)
+    const relocate = basePath === '' ? null : removing(basePath, headers, address.origin)
     const startedMs = this.#now()
     this.active++
     address.active++
-    const call = new ForwardCall(name, address.origin, handler, own, (outcome) => {
+    const call = new ForwardCall(name, address.origin, handler, own, relocate, (outcome) => {
       this.active--
       address.active--
       this.#metrics.count(outcomeOf(outcome, call.wasAborted))
@@ -138,7 +144,8 @@ export class ForwardedService {
       origin: address.origin,
       // By default, undici derives it from `Host`, and connects anew whenever it changes.
       servername: name,
-      headers: headersOf(opts, host),
+      headers,
+      ...(basePath !== '' && { path: belowBase(basePath, opts.path) }),
       headersTimeout: 0,
       bodyTimeout: own.idleTimeout === false ? 0 : own.idleTimeout
     }
@@ -196,6 +203,12 @@ export class ForwardedService {
     await this.#agent.close().catch(() => {})
     clearTimeout(timer)
   }
+}
+
+/** Returns the function that removes a base path from the locations in a response. */
+function removing(basePath: string, headers: Dispatcher.DispatchOptions['headers'], origin: string): Relocate {
+  const hosts = () => hostsOf(headerPairs(headers), origin)
+  return (fields, raw) => relocated(fields, raw, basePath, hosts)
 }
 
 /** Returns the headers of a request with the `Host` of the service, and without `Trailer`: undici sends no trailers. */

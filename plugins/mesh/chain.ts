@@ -3,6 +3,7 @@ import { balanceKey } from './balancing/schema.ts'
 import type { MeshConcern } from './concern.ts'
 import adaptiveConcurrency from './concerns/adaptive-concurrency/index.ts'
 import attemptTimeout from './concerns/attempt-timeout.ts'
+import basePath from './concerns/base-path.ts'
 import caps from './concerns/caps/index.ts'
 import circuitBreaker from './concerns/circuit-breaker/index.ts'
 import collapse from './concerns/collapse/index.ts'
@@ -56,6 +57,7 @@ export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
   intentions, // before mirror: a denied call is not copied either
   circuitBreaker, // counts calls, not attempts: a call that succeeds after a retry is no failure
   mirror, // once per call, whatever its outcome
+  basePath, // after fallback and mirror, whose services have base paths of their own; all attempts have the same path
   hash, // once per call, so that all attempts have the same hash
   replay, // buffers the bodies that the layers below send again
   retry,

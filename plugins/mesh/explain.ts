@@ -29,6 +29,7 @@ export function explain(mesh: Services, service: string, policy: RoutePolicy, op
         subset: subset ?? null,
         share: split === undefined ? null : { weight: share.weight, matched: share === matched },
         chain: mesh.describe(service, policy, opts.route?.name, targets.indexOf(share)),
+        basePath: mesh.service(share.service).config.basePath ?? null,
         hashed: hashed(mesh, share.service, subset ?? '', opts),
         status: mesh.service(share.service).status()
       }

@@ -285,6 +285,38 @@ routes:
     ]
   },
   {
+    name: 'base paths',
+    yaml: `
+discovery: { consul: { url: "http://127.0.0.1:8500" } }
+services:
+  a: { instances: ["http://h/v1", "http://i/v2", { url: "http://j" }, "http://k/v1/"] }
+  b: { instances: ["http://h/v1"], basePath: /v1 }
+  c: { instances: ["http://h//v1"] }
+  d: { basePath: /a/../b }
+  e: { basePath: v1 }
+  f: { basePath: /v1/ }
+  g: { basePath: "/a?b" }
+  h: { basePath: /caf\u00e9 }
+  i: { basePath: /a//b }
+  j: { basePath: /a%20b/c.d }
+  k: { sidecar: "http://127.0.0.1:9191/v1" }
+routes: []
+`,
+    faults: [
+      '4:35: services.a.instances[1]: all instances of a service have the same path, but these have /v1 and /v2',
+      '4:57: services.a.instances[2].url: all instances of a service have the same path, but these have /v1 and no path',
+      '5:36: services.b.basePath: the instances have a path, too: remove one of the two',
+      '6:20: services.c.instances[0]: the path of an instance has no empty segments',
+      '7:18: services.d.basePath: a base path has no empty segments, no dot segments and no characters that URLs escape; write /b',
+      '8:18: services.e.basePath: expected a path that starts with "/" and does not end with "/", found "v1"',
+      '9:18: services.f.basePath: expected a path that starts with "/" and does not end with "/", found "/v1/"',
+      '10:18: services.g.basePath: expected a path that starts with "/" and does not end with "/", found "/a?b"',
+      '11:18: services.h.basePath: a base path has no empty segments, no dot segments and no characters that URLs escape; write /caf%C3%A9',
+      '12:18: services.i.basePath: a base path has no empty segments, no dot segments and no characters that URLs escape',
+      '14:17: services.k.sidecar: the address of a sidecar is scheme, host and port; this one has a path; to add a path prefix, set basePath of the service'
+    ]
+  },
+  {
     name: 'synonyms of keys, in other spellings',
     yaml: `
 upstreams: {}
@@ -1457,11 +1489,11 @@ admin: { port: 9000 }
 services:
   a:
     instances:
-      - http://h/path
+      - http://h/path#a
       - { url: "http://u:hunter2@h?q" }
 `,
     faults: [
-      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a path; to add a path prefix, set path.rewrite of the route',
+      '5:9: services.a.instances[0]: an instance is scheme, host and port; this one has a fragment',
       '6:16: services.a.instances[1].url: an instance is scheme, host and port; this one has credentials and a query'
     ]
   },

@@ -98,7 +98,7 @@ t.test('each service has one address', async (t) => {
 })
 
 t.test('the address of a sidecar has no path, and is not that of the gateway', async (t) => {
-  const advice = 'to add a path prefix, set path.rewrite of the route'
+  const advice = 'to add a path prefix, set basePath of the service'
   const origin = 'the address of a sidecar is scheme, host and port; this one has'
   const of = (service: object, more: object = {}) => faultsOf({ ...base, ...more, services: { one: service } })
   t.strictSame(of({ sidecar: 'http://127.0.0.1:9191/api' }), [`services.one.sidecar: ${origin} a path; ${advice}`])

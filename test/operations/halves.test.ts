@@ -80,6 +80,7 @@ function textFor(more: readonly object[] = []): string {
     services: {
       orders: { instances: services.map(({ url }) => url), mesh: { balance: byIp } },
       other: { instances: [other.url] },
+      based: { instances: [`${other.url}/base`] },
       lying: { instances: [lying.url] },
       roomy: { instances: [`http://127.0.0.1:${(roomy.address() as AddressInfo).port}`] },
       gone: { instances: ['http://127.0.0.1:1'] },
@@ -88,6 +89,7 @@ function textFor(more: readonly object[] = []): string {
     routes: [
       { name: 'orders', match: { path: '/orders' }, service: 'orders', path: { strip: '/orders' } },
       { name: 'instance', match: { path: '/instance' }, service: 'other', edge: { host: 'upstream' } },
+      { name: 'based', match: { path: '/based' }, service: 'based', path: { strip: true } },
       { name: 'lying', match: { path: '/lying' }, service: 'lying' },
       { name: 'roomy', match: { path: '/roomy' }, service: 'roomy' },
       { name: 'gone', match: { path: '/gone' }, service: 'gone' },
@@ -161,6 +163,7 @@ t.test('the service gets the message of the client; Host is its own where the ro
     Object.keys(seen.headers).filter((name) => name.startsWith('x-jingwei-')),
     []
   )
+  t.match(JSON.parse((await get('/based/7')).text), { url: '/base/7' }, 'one of the two processes adds the base path')
   const own = JSON.parse((await get('/instance')).text) as Seen
   t.equal(own.headers.host, `127.0.0.1:${other.port}`)
 })
