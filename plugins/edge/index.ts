@@ -14,6 +14,7 @@ import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import graphql from './concerns/graphql/index.ts'
+import hmacAuth from './concerns/hmac-auth/index.ts'
 import introspection from './concerns/introspection/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
@@ -58,6 +59,7 @@ export const concerns: readonly EdgeConcern[] = [
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
   keyAuth, // the methods of authentication, in the order in which they are tried
+  hmacAuth, // after keys: it may read the body
   basicAuth, // after keys, which cost less
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // after JWT, which needs no call

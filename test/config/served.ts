@@ -309,7 +309,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
 /** Keys of `edge` about what a caller may do. */
 export const access = /^edge\.(acl|authorization|ipFilter|rateLimit)\b/
 /** Keys of `edge` about who a caller is. */
-export const credentials = /^edge\.(authentication|basicAuth|forwardAuth|introspection|jwt|keyAuth|uma)\b/
+export const credentials = /^edge\.(authentication|basicAuth|forwardAuth|hmacAuth|introspection|jwt|keyAuth|uma)\b/
 
 /** Tests every key of some top-level sections, or only some keys. */
 export function testSections(sections: readonly string[], isWanted: (path: string) => boolean = () => true): void {

@@ -84,7 +84,7 @@ function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: 
   )
 }
 
-const methods = ['keyAuth', 'basicAuth', 'jwt', 'introspection']
+const methods = ['keyAuth', 'hmacAuth', 'basicAuth', 'jwt', 'introspection']
 
 /** Checks the methods that are in force together on a route. */
 function checkMethods({ data, report }: Checked): void {
@@ -105,7 +105,8 @@ function checkMethods({ data, report }: Checked): void {
       report.warn(`${place}/anonymous`, `has no effect without ${methods.join(', ')}`)
     }
     if (on.length < 2 || (authentication && authentication.require === 'any')) return
-    const inHeader = on.filter((name) => name !== 'keyAuth')
+    // A signature may be in `Proxy-Authorization`.
+    const inHeader = on.filter((name) => name !== 'keyAuth' && name !== 'hmacAuth')
     // `jwt` and `introspection` can check the same token.
     if (inHeader.length > 1 && inHeader.includes('basicAuth')) {
       const what = `${inHeader.join(' and ')} need the Authorization header each, so no request can satisfy all`

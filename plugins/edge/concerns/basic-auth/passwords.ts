@@ -5,7 +5,7 @@ import { LruMap } from 'toad-cache'
 import { BcryptThread } from './bcrypt-thread.ts'
 import { isBcrypt, isPasswordOf } from './hashes.ts'
 
-const BusyError = createError('JW_AUTH_BUSY', 'Too many passwords are being verified', 503)
+const BusyError = createError('JW_AUTH_BUSY', 'Too many credentials are being verified', 503)
 
 export class Busy extends BusyError {
   /** True if the client itself has caused the refusal, by the passwords that it has waiting. */

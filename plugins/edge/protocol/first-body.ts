@@ -1,12 +1,22 @@
-/** Reads a request body before the service gets it, and hands it on. */
+/** Reads a request body before the service gets it, and hands it on. Several concerns may read the same body. */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 
-/** By request: the body that takes the place of the one that was read. */
-const bodies = new WeakMap<IncomingMessage, () => Readable>()
+/** The part of a body that was read. */
+interface Beginning {
+  readonly chunks: Buffer[]
+  size: number
+  isWhole: boolean
+}
+
+const beginnings = new WeakMap<IncomingMessage, Beginning>()
 
 /** Returns the body of a request for its next reader. */
-export const bodyAfter = (raw: IncomingMessage, payload: Readable): Readable => bodies.get(raw)?.() ?? payload
+export function bodyAfter(raw: IncomingMessage, payload: Readable): Readable {
+  const beginning = beginnings.get(raw)
+  if (beginning === undefined) return payload
+  return Readable.from(beginning.isWhole ? beginning.chunks : followed(beginning.chunks, raw))
+}
 
 /**
  * Reads the whole body if it has at most `maxBytes`; resolves with null if it has more. The rest then stays unread, and
@@ -14,21 +24,23 @@ export const bodyAfter = (raw: IncomingMessage, payload: Readable): Readable => 
  * the time.
  */
 export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffer | null> {
-  if (Number(raw.headers['content-length'] ?? 0) > maxBytes) return Promise.resolve(null)
+  const beginning = beginnings.get(raw) ?? { chunks: [], size: 0, isWhole: false }
+  const { chunks } = beginning
+  if (Number(raw.headers['content-length'] ?? 0) > maxBytes || beginning.size > maxBytes) return Promise.resolve(null)
+  if (beginning.isWhole) return Promise.resolve(Buffer.concat(chunks, beginning.size))
+  beginnings.set(raw, beginning)
   const { promise, resolve, reject } = Promise.withResolvers<Buffer | null>()
-  const chunks: Buffer[] = []
-  let size = 0
   const onData = (chunk: Buffer): void => {
     chunks.push(chunk)
-    size += chunk.length
-    if (size <= maxBytes) return
+    beginning.size += chunk.length
+    if (beginning.size <= maxBytes) return
     raw.pause()
-    bodies.set(raw, () => Readable.from(followed(chunks, raw)))
     finish(() => resolve(null))
   }
   const onEnd = (): void => {
-    const body = Buffer.concat(chunks, size)
-    bodies.set(raw, () => Readable.from(size === 0 ? [] : [body]))
+    const body = Buffer.concat(chunks, beginning.size)
+    chunks.splice(0, chunks.length, ...(body.length === 0 ? [] : [body]))
+    beginning.isWhole = true
     finish(() => resolve(body))
   }
   const onError = (error: Error): void => finish(() => reject(error))
@@ -37,7 +49,7 @@ export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffe
     raw.off('data', onData).off('end', onEnd).off('error', onError).off('close', onClose)
     then()
   }
-  raw.on('data', onData).once('end', onEnd).once('error', onError).once('close', onClose)
+  raw.on('data', onData).once('end', onEnd).once('error', onError).once('close', onClose).resume()
   return promise
 }
 

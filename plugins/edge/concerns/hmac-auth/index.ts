@@ -1,0 +1,136 @@
+/** Authentication by signatures with a shared secret, in the wire format of Kong's hmac-auth. */
+import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
+import { createError } from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
+import { orOff } from '../../../../config/schema/kit.ts'
+import { hasSignedBody } from '../../authentication/body-digest.ts'
+import { headerValues, removeHeader } from '../../authentication/credentials.ts'
+import type { Method } from '../../authentication/methods.ts'
+import { authenticateBy } from '../../authentication/methods.ts'
+import { Replays } from '../../authentication/replays.ts'
+import { SignatureInvalid } from '../../authentication/signature-options.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
+import type { ConcernContext } from '../../concern.ts'
+import { edgeConcern } from '../../concern.ts'
+import type { Found } from '../../consumers/registry.ts'
+import { bodyAfter } from '../../protocol/first-body.ts'
+import type { HmacAuthOptions, StoredSecret } from './options.ts'
+import { checkHmacAuth, credentials, HmacAuth } from './options.ts'
+import type { HmacSignature } from './signature.ts'
+import { isHmac, readHmac, signedDate, signedText } from './signature.ts'
+
+const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
+
+/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+export const hmacReasons = [
+  'hmac_missing', 'hmac_repeated', 'hmac_malformed', 'hmac_algorithm', 'hmac_headers', 'hmac_field', 'hmac_date',
+  'hmac_skew', 'hmac_wrong', 'hmac_digest', 'hmac_replayed'
+] as const // biome-ignore format: a list
+
+class Refused extends SignatureInvalid {
+  readonly reason: (typeof hmacReasons)[number]
+
+  constructor(reason: (typeof hmacReasons)[number]) {
+    super()
+    this.reason = reason
+  }
+}
+
+/** Secret of user names that nobody has, so that their signatures take the same time. */
+const nobody = randomBytes(32).toString('hex')
+
+export default edgeConcern({
+  name: 'hmacAuth',
+  options: orOff(HmacAuth),
+  provides: ['consumer'],
+  credentials,
+  innerAliases: {
+    allowedAlgorithms: 'write algorithms',
+    signedHeaders: 'write enforceHeaders',
+    validateBody: 'write validateRequestBody'
+  },
+  check: checkHmacAuth,
+  async plugin(fastify, context) {
+    decorateUpstreamHeaders(fastify)
+    return (options, route, shadow) => ({
+      onRequest: authenticateBy(hmacMethod(options, context), route, context, shadow),
+      ...(options.validateRequestBody && {
+        preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
+      })
+    })
+  }
+})
+
+function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: ConcernContext): Method<readonly string[]> {
+  const { algorithms, clockSkew, validateRequestBody, maxBodySize, replayWindow, realm, hideCredentials } = options
+  const enforced = options.enforceHeaders.map((name) => name.toLowerCase())
+  const seen =
+    replayWindow &&
+    stores.claim('jingwei.hmac-replays', { clockSkew, replayWindow }, () => {
+      return new Replays(replayWindow.maxSize, 2 * clockSkew, clock.now)
+    })
+
+  const ownerOf = ({ username }: HmacSignature): (Found & { readonly secret: string }) | null => {
+    const owner = consumers.find('hmacAuth', username)
+    if (owner === undefined) return null
+    const stored = [owner.value as StoredSecret | readonly StoredSecret[]].flat()
+    return { ...owner, secret: stored.find((each) => each.username === username)!.secret }
+  }
+
+  return {
+    challenge: `hmac realm="${realm}", headers="${['date', ...enforced].join(' ')}"`,
+    carrier: 'authorization',
+    limitsFailures: true,
+    find(request) {
+      const forGateway = headerValues(request, 'proxy-authorization').filter(isHmac)
+      const others = headerValues(request, 'authorization')
+      const found = others.some(isHmac) ? [...forGateway, ...others] : forGateway
+      return found.length === 0 ? null : found
+    },
+    verify(found: readonly string[], request: FastifyRequest) {
+      if (found.length > 1) throw new Refused('hmac_repeated')
+      const signature = readHmac(found[0]!)
+      if (signature === null) throw new Refused('hmac_malformed')
+      const { algorithm, names, mac, username } = signature
+      if (!(algorithms as readonly string[]).includes(algorithm)) throw new Refused('hmac_algorithm')
+      const signed = new Set(names.map((name) => name.toLowerCase()))
+      const isSigned = (name: string) =>
+        signed.has(name) ||
+        (name === 'request-line' && signed.has('@request-target')) ||
+        (name === 'date' && signed.has('x-date'))
+      if (!isSigned('date') || !enforced.every(isSigned)) throw new Refused('hmac_headers')
+      const text = signedText(request, names)
+      if (text === null) throw new Refused('hmac_field')
+      const date = signedDate(request, signed)
+      if (Number.isNaN(date)) throw new Refused('hmac_date')
+      if (Math.abs(clock.date() - date) > clockSkew) throw new Refused('hmac_skew')
+      const secret = ownerOf(signature)?.secret
+      // Node has header values as Latin-1: each character is a byte that was sent.
+      const expected = createHmac(algorithm.slice('hmac-'.length), secret ?? nobody)
+        .update(text, 'latin1')
+        .digest()
+      const isRight = mac.length === expected.length && timingSafeEqual(mac, expected)
+      if (!isRight || secret === undefined) throw new Refused('hmac_wrong')
+      const accept = (hasBody: boolean): void => {
+        if (!hasBody) throw new Refused('hmac_digest')
+        const owner = ownerOf(signature)
+        // The declared consumers may have changed meanwhile.
+        if (owner?.secret !== secret) throw new Refused('hmac_wrong')
+        if (seen && !seen.add(username, mac)) throw new Refused('hmac_replayed')
+        request.consumer = owner.consumer
+      }
+      const hasBody = !validateRequestBody || hasSignedBody(request, isSigned, maxBodySize)
+      if (hasBody instanceof Promise) return hasBody.then(accept)
+      accept(hasBody)
+    },
+    refusal: (error) =>
+      error === null
+        ? { error: new Missing(), reason: 'hmac_missing' }
+        : { error: error as Error, reason: error instanceof Refused ? error.reason : null },
+    remove(request, isVerified) {
+      if (!isVerified || (hideCredentials && headerValues(request, 'authorization').some(isHmac))) {
+        removeHeader(request, 'authorization')
+      }
+    }
+  }
+}
