@@ -1146,6 +1146,34 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
     ]
   },
   {
+    name: 'places of tokens, and claims in headers',
+    yaml: `
+edge:
+  jwt:
+    secret: a secret that is long enough for this
+    from: { header: false }
+    forward: { sub: [x-user, X_User], org: [] }
+    forwardClaims: { header: x-user, encoding: hex }
+    scopes: ["a b"]
+    claims: {}
+routes:
+  - { name: a, match: { path: /a }, service: a, edge: { jwt: { secret: a secret that is long enough for this, from: { header: Cookie } } } }
+  - { name: b, match: { path: /b }, service: a, edge: { jwt: { secret: a secret that is long enough for this, from: { header: te } } } }
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+`,
+    faults: [
+      '5:11: edge.jwt.from: has no place for the token: set header, query or cookie',
+      '6:30: edge.jwt.forward.sub[1]: "X_User" already carries the claim "sub"',
+      '6:44: edge.jwt.forward.org: expected a list with at least one item or a header name, found an empty list',
+      '7:30: edge.jwt.forwardClaims.header: "x-user" already carries the claim "sub"',
+      '7:48: edge.jwt.forwardClaims.encoding: expected one of base64, base64url, found "hex"',
+      '8:14: edge.jwt.scopes[0]: expected a scope, without blanks and quotes, found "a b"',
+      '9:13: edge.jwt.claims: expected a mapping with at least one key, found an empty mapping',
+      '11:127: routes[0].edge.jwt.from.header: "Cookie" has another meaning; choose another header, such as x-token',
+      '12:127: routes[1].edge.jwt.from.header: "te" has another meaning; choose another header, such as x-token'
+    ]
+  },
+  {
     name: 'a consumer of a split, where several issuers have one of that name',
     yaml: `
 edge: { jwt: { secret: a secret that is long enough for this, issuer: [https://a, https://b] } }

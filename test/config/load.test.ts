@@ -154,7 +154,12 @@ t.test('a configuration with every section is loaded', async (t) => {
             jwksCooldown: 30_000,
             clockSkew: 5000,
             rememberTokens: 20_000,
-            maxTokenSize: 8192
+            maxTokenSize: 8192,
+            from: { header: 'authorization' },
+            optional: false,
+            consumer: 'sub',
+            realm: 'jingwei',
+            mode: 'enforce'
           }
         },
         mesh: { timeout: 3000, retry: false },

@@ -10,6 +10,7 @@ import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { edgeRouteOf } from '../attach.ts'
 import type { ConcernContext } from '../concern.ts'
 import { consumerOf } from '../consumers/consumer.ts'
+import { removeHeader } from './credentials.ts'
 import { FailureLimit } from './failures.ts'
 import { defaults } from './options.ts'
 
@@ -32,6 +33,10 @@ export interface Method<C> {
   readonly challenge: string
   /** Header with the credentials. Methods may share it: it is not removed if one of them has verified it. */
   readonly carrier?: string
+  /** Returns whether the credentials that were verified are in the carrier. Absent: they are. */
+  isInCarrier?(request: FastifyRequest): boolean
+  /** True if a request without these credentials is let in. */
+  readonly isOptional?: boolean
   /** True if failures are counted by address, because credentials can be guessed, or are expensive to verify. */
   readonly limitsFailures: boolean
   /** Returns the credentials of a request; null if it has none of this kind. */
@@ -42,6 +47,8 @@ export interface Method<C> {
   refusal(error: unknown, request: FastifyRequest): Refusal
   /** Removes the credentials from the request. `isVerified`: they were verified. */
   remove(request: FastifyRequest, isVerified: boolean): void
+  /** Removes credentials that were not verified from all places but the carrier. Absent: there are no other places. */
+  removeOthers?(request: FastifyRequest): void
 }
 
 type AnyMethod = Method<unknown>
@@ -112,7 +119,7 @@ class Methods {
   #take(outcome: Outcome, method: AnyMethod, request: FastifyRequest, reply: FastifyReply, done: Done): void {
     const isAlone = this.list.length === 1
     if (isAlone && outcome === 'accepted') {
-      method.remove(request, true)
+      removeVerified(method, request)
       done()
       return
     }
@@ -123,7 +130,7 @@ class Methods {
       return
     }
     this.#outcomes.set(request, outcomes)
-    const fails = outcome === 'absent' ? this.#anonymous === undefined : outcome !== 'accepted'
+    const fails = outcome === 'absent' ? this.#anonymous === undefined && !method.isOptional : outcome !== 'accepted'
     if (this.#isAll && fails) this.#decide(outcomes, request, reply, done)
     else this.#next(method, request, reply, done)
   }
@@ -137,12 +144,15 @@ class Methods {
   #decide(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest, reply: FastifyReply, done: Done): void {
     const all = [...outcomes.values()]
     const accepted = all.filter((outcome) => outcome === 'accepted').length
-    if (accepted === this.list.length || (accepted > 0 && !this.#isAll)) {
+    const refusals = all.filter((outcome) => typeof outcome === 'object')
+    const spared = this.list.filter((method) => method.isOptional && outcomes.get(method) === 'absent').length
+    const isSpared = this.#isAll ? accepted + spared === this.list.length : spared > 0 && refusals.length === 0
+    const isAnonymous = accepted === 0 && this.#anonymous !== undefined
+    if (accepted === this.list.length || (accepted > 0 && !this.#isAll) || (isSpared && !isAnonymous)) {
       this.#remove(outcomes, request)
       done()
       return
     }
-    const refusals = all.filter((outcome) => typeof outcome === 'object')
     if (refusals.length === 0 && accepted === 0 && this.#anonymous !== undefined) {
       for (const method of this.list) method.remove(request, false)
       request.consumer ??= this.#consumers.named(this.#anonymous) ?? consumerOf({ id: this.#anonymous })
@@ -162,10 +172,16 @@ class Methods {
 
   #remove(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest): void {
     const isAccepted = (method: AnyMethod) => outcomes.get(method) === 'accepted'
-    const kept = this.list.flatMap((method) => (isAccepted(method) ? (method.carrier ?? []) : []))
+    const kept = this.list.flatMap((method) =>
+      isAccepted(method) && isInCarrier(method, request) ? (method.carrier ?? []) : []
+    )
     for (const method of this.list) {
       if (isAccepted(method)) method.remove(request, true)
       else if (method.carrier === undefined || !kept.includes(method.carrier)) method.remove(request, false)
+      else method.removeOthers?.(request)
+    }
+    for (const { carrier } of this.list) {
+      if (carrier !== undefined && !kept.includes(carrier)) removeHeader(request, carrier)
     }
   }
 
@@ -179,6 +195,15 @@ class Methods {
     const absent = this.list.filter((method) => outcomes.get(method) === 'absent')
     return absent.length === 1 ? absent[0]!.refusal(null, request) : { error: new Missing(), reason: 'auth_missing' }
   }
+}
+
+const isInCarrier = (method: AnyMethod, request: FastifyRequest) => method.isInCarrier?.(request) ?? true
+
+/** Removes the credentials of the only method of a route, and others from its carrier. */
+function removeVerified(method: AnyMethod, request: FastifyRequest): void {
+  const hasOthers = method.carrier !== undefined && !isInCarrier(method, request)
+  method.remove(request, true)
+  if (hasOthers) removeHeader(request, method.carrier!)
 }
 
 /** Returns the refusal of an address with too many failures. */

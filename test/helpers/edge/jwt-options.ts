@@ -6,5 +6,10 @@ export const jwtOptions = (more: Partial<JwtOptions>): JwtOptions => ({
   clockSkew: 5000,
   rememberTokens: 20_000,
   maxTokenSize: 8192,
+  from: { header: 'authorization' },
+  optional: false,
+  consumer: 'sub',
+  realm: 'jingwei',
+  mode: 'enforce',
   ...more
 })

@@ -7,7 +7,7 @@ import type { Checked } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
 import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
-import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
+import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../config/header-names.ts'
 import { publishedSecret } from '../../../../config/published-secret.ts'
 import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
 import { namesIncludeIssuer } from './consumers.ts'
@@ -48,15 +48,25 @@ export function checkConsumerNames({ data, report }: Checked): void {
   })
 }
 
-/** Reports headers of `forward` that the gateway sets itself, or that occur twice. */
-function checkForward(at: string, forward: Readonly<Record<string, string>>, { data, keys, report }: Checked): void {
+/** Reports headers for the service that the gateway sets itself, or that occur twice. */
+function checkForward(at: string, { forward = {}, forwardClaims }: JwtOptions, { data, keys, report }: Checked): void {
   const claims = new Map<string, string>()
   const taken = perRequestHeaders(
     keys.edge.filter(({ name }) => report.sound(`/edge/${name}`)),
     data.edge
   ).map(canonicalName)
-  for (const [claim, header] of Object.entries(forward)) {
-    const place = pointer(at, claim)
+  const places = report.usable(`${at}/forward`)
+    ? Object.entries(forward).flatMap(([claim, headers]) =>
+        typeof headers === 'string'
+          ? [[claim, headers, pointer(at, 'forward', claim)] as const]
+          : [...headers.entries()].map(
+              ([index, header]) => [claim, header, pointer(at, 'forward', claim, index)] as const
+            )
+      )
+    : []
+  const all = `${at}/forwardClaims/header`
+  if (forwardClaims !== undefined && report.usable(all)) places.push(['claims', forwardClaims.header, all])
+  for (const [claim, header, place] of places) {
     if (!report.usable(place)) continue
     const name = canonicalName(header)
     const before = claims.get(name)
@@ -76,6 +86,14 @@ function checkForward(at: string, forward: Readonly<Record<string, string>>, { d
   }
 }
 
+function checkFrom(at: string, { header, query, cookie }: JwtOptions['from'], report: Checked['report']): void {
+  if (header === false && query === undefined && cookie === undefined) {
+    report.fault(at, 'has no place for the token: set header, query or cookie')
+  } else if (header !== false && (isConnectionHeader(header) || /^cookie$/i.test(header))) {
+    report.fault(`${at}/header`, `"${header}" has another meaning; choose another header, such as x-token`)
+  }
+}
+
 const claimName = (claim: string) =>
   claim
     .toLowerCase()
@@ -84,7 +102,8 @@ const claimName = (claim: string) =>
 
 export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   const { report } = checked
-  if (jwt.forward !== undefined && report.usable(`${at}/forward`)) checkForward(`${at}/forward`, jwt.forward, checked)
+  checkForward(at, jwt, checked)
+  if (report.sound(`${at}/from`)) checkFrom(`${at}/from`, jwt.from, report)
   if (jwt.jwks !== undefined) checkUserinfo(`${at}/jwks`, jwt.jwks, report)
   const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)
   const [kind, second] = kinds

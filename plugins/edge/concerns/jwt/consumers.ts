@@ -13,7 +13,7 @@ import type { JwtOptions } from './options.ts'
 
 const Subject = Type.Object(
   {
-    sub: { ...Text, description: 'The `sub` of the consumer’s tokens.' },
+    sub: { ...Text, description: 'The `sub` of the consumer’s tokens, or the claim that `edge.jwt.consumer` names.' },
     issuer: Type.Optional({
       ...Text,
       description: 'Their `iss`. Necessary if the routes accept tokens of several issuers.'

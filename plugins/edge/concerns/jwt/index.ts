@@ -5,41 +5,31 @@
  * Unlike with @fastify/jwt alone, every unusable token gets 401, never 400 or 500, and a request with two Authorization
  * headers is refused: Node shows only the first one, and the service would see both.
  */
-import { createError } from '@fastify/error'
-import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
-import type { Clock } from '../../../clock.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { TimeSlice } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import { removeHeader } from '../../authentication/credentials.ts'
-import type { Method, Refusal } from '../../authentication/methods.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
-import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
-import { claimAt } from '../../claims.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { Consumer } from '../../consumers/consumer.ts'
-import type { ConsumerRegistry } from '../../consumers/registry.ts'
+import { Callers, claimHeaders, lackOf, namer } from './callers.ts'
 import { checkConsumerNames, checkJwt, isPem } from './check.ts'
-import type { TokenSubject } from './consumers.ts'
-import { consumerFor, credentials, issuersOf, namesIncludeIssuer, qualifiedName } from './consumers.ts'
+import { credentials, issuersOf, namesIncludeIssuer } from './consumers.ts'
 import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
 import { watchKeySets } from './jwks-metrics.ts'
+import { tokenMethod } from './method.ts'
 import { mint, withTestKey } from './mint.ts'
 import type { JwtOptions } from './options.ts'
 import { Jwt } from './options.ts'
-import { reasonOf, TokenInvalid } from './reasons.ts'
 import { tries, warnings } from './start-messages.ts'
 import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
-import { bearerToken, verifierId, verifierOptions } from './verifier.ts'
-import type { Claims, Verify } from './verify.ts'
-import { isIssuedInFuture, verifyByKey, verifyByKeySet } from './verify.ts'
-
-const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
-const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
+import type { Verifications } from './verifier.ts'
+import { verifierId, verifierOptions } from './verifier.ts'
+import type { Verify } from './verify.ts'
+import { verifyByKey, verifyByKeySet } from './verify.ts'
 
 export default edgeConcern({
   name: 'jwt',
@@ -54,6 +44,11 @@ export default edgeConcern({
   complete(options, absolute) {
     if (options.publicKey === undefined || isPem(options.publicKey)) return options
     return { ...options, publicKey: absolute(options.publicKey) }
+  },
+  explain(options, { user }) {
+    if (user === null || user === undefined) return null
+    const lack = lackOf(user, options)
+    return lack === null ? null : `refuses: ${lack}`
   },
   isolate: withTestKey,
   token: mint,
@@ -99,12 +94,12 @@ export default edgeConcern({
         const { key, options } = verifierOptions(jwt, config.file, null)
         return verifyByKey(await registerIsolated(fastify, options, clock), cache(key), clockSkew, clock.date)
       }
-      const keys = new WeakMap<FastifyRequest, string>()
-      const { options } = verifierOptions(jwt, config.file, set, (request, pem) => keys.set(request, pem))
+      const verifications: Verifications = new WeakMap()
+      const { options } = verifierOptions(jwt, config.file, set, verifications)
       return verifyByKeySet(
         await registerIsolated(fastify, options, clock),
         set,
-        keys,
+        verifications,
         cache(null),
         clockSkew,
         clock.date
@@ -127,7 +122,7 @@ export default edgeConcern({
       // `onReady` awaits and reports it.
       loaded.catch(() => {})
       late.push(loaded)
-      return (request) => verify!(request)
+      return (token, request) => verify!(token, request)
     }
     fastify.addHook('onReady', async () => {
       await Promise.all(late)
@@ -151,131 +146,11 @@ export default edgeConcern({
         inForce.push({ name, jwt: options })
         add(name, options)
       }
-      if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
+      dropHeaders(routeOptions, claimHeaders(options))
       const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
-      const subjectOf = namer(options, names, keyHolder)
-      const method = tokenMethod(options, verify, subjectOf, consumers, clock.date)
+      const callers = new Callers(options, namer(options, names, keyHolder), consumers)
+      const method = tokenMethod(options, verify, callers, clock.date)
       return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
     }
   }
 })
-
-/** Returns the subject of a token; null if the token has no `sub`. */
-type SubjectOf = (claims: Claims) => TokenSubject | null
-
-function namer({ issuer }: JwtOptions, names: { readonly qualified: boolean }, keyHolder: string): SubjectOf {
-  const hasIssuer = issuer !== undefined
-  return ({ sub, iss }) => {
-    if (typeof sub !== 'string' || sub === '') return null
-    const qualified = qualifiedName(hasIssuer ? String(iss) : `${keyHolder} ${iss ?? ''}`, sub)
-    return { name: names.qualified ? qualified : sub, qualified, hasIssuer }
-  }
-}
-
-function tokenMethod(
-  options: JwtOptions,
-  verify: Verify,
-  subjectOf: SubjectOf,
-  consumers: ConsumerRegistry,
-  date: Clock['date']
-): Method<string> {
-  const { clockSkew, maxTokenSize } = options
-  const forward = Object.entries(options.forward ?? {})
-  // A cached token has the same claims object each time.
-  const callers = new WeakMap<Claims, Caller>()
-
-  function accept(request: FastifyRequest, claims: Claims): void {
-    if (isIssuedInFuture(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
-    let caller = callers.get(claims)
-    // The declared consumers may change at any time.
-    if (caller === undefined || caller.version !== consumers.version) {
-      caller = callerOf(claims, forward, subjectOf, consumers)
-      callers.set(claims, caller)
-    }
-    request.user = claims
-    // A token without `sub` does not take the consumer of another method away.
-    if (caller.consumer !== null) request.consumer = caller.consumer
-    for (const [header, value] of caller.headers) addUpstreamHeader(request, header, value)
-  }
-
-  return {
-    challenge: 'Bearer realm="jingwei"',
-    carrier: 'authorization',
-    limitsFailures: false,
-    find(request) {
-      const { authorization } = request.headers
-      if (authorization === undefined) return null
-      // Node shows the first field only; the token may be in another one.
-      return /^bearer /i.test(authorization) || isRepeated(request) ? authorization : null
-    },
-    verify(_authorization, request) {
-      if (isRepeated(request)) throw new TokenInvalid('jwt_repeated')
-      if (bearerToken(request).length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
-      const verified = verify(request)
-      // No await: most tokens are cached, and need no asynchronous step.
-      if (verified instanceof Promise) return verified.then((claims) => accept(request, claims))
-      accept(request, verified)
-    },
-    refusal,
-    remove(request, isVerified) {
-      if (!isVerified) removeHeader(request, 'authorization')
-    }
-  }
-}
-
-/** Consumer and headers for the service, made from a token for one route. */
-interface Caller {
-  /** Version of the declared consumers. */
-  readonly version: number
-  readonly consumer: Consumer | null
-  /** Headers for the service. */
-  readonly headers: readonly (readonly [name: string, value: string])[]
-}
-
-function callerOf(
-  claims: Claims,
-  forward: readonly (readonly [claim: string, header: string])[],
-  subjectOf: SubjectOf,
-  consumers: ConsumerRegistry
-): Caller {
-  freeze(claims)
-  const subject = subjectOf(claims)
-  return {
-    version: consumers.version,
-    consumer: subject && consumerFor(subject, consumers),
-    headers: forward.flatMap(([claim, header]) => {
-      const value = headerValue(claimAt(claims, claim))
-      return value === undefined ? [] : [[header, value] as const]
-    })
-  }
-}
-
-/** Returns whether a request has more than one `Authorization`. */
-function isRepeated({ raw: { rawHeaders } }: FastifyRequest): boolean {
-  let copies = 0
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]!.length === 13 && rawHeaders[i]!.toLowerCase() === 'authorization') copies++
-  }
-  return copies > 1
-}
-
-/** Returns the refusal of a token. The reason goes to the log; the message of the verifier may quote the token. */
-function refusal(error: unknown, request: FastifyRequest): Refusal {
-  if (error === null) {
-    const reason = request.headers.authorization === undefined ? 'jwt_missing' : 'jwt_scheme'
-    // RFC 6750, 3.1: no error code in the challenge if the request had no token.
-    return { error: new TokenMissing(), reason }
-  }
-  const reason = reasonOf(error)
-  if ((error as { code?: unknown }).code === 'JW_KEYS_UNAVAILABLE') return { error: error as Error, reason: null }
-  const refused = reason === 'jwt_expired' ? new TokenExpired() : new TokenInvalid(reason)
-  const challenge = `Bearer realm="jingwei", error="invalid_token", error_description="${refused.message}"`
-  return { error: refused, reason, challenge }
-}
-
-/** Freezes claims deeply: every request with the token shares them, so no code may change them. */
-function freeze(value: unknown): void {
-  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return
-  for (const inner of Object.values(value)) freeze(inner)
-  Object.freeze(value)
-}

@@ -22,7 +22,7 @@ export function withTestKey(options: JwtOptions): JwtOptions {
 
 /**
  * Returns a token that the options accept, signed with their secret, or else with the private key that belongs to
- * `withTestKey`. The first issuer and the first audience are claims of the token.
+ * `withTestKey`. It has the first issuer, the first audience, and the scopes and claims that the options require.
  */
 export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: TokenRequest): string {
   const { issuer, audience } = options
@@ -33,6 +33,8 @@ export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: Token
     exp: iat + expiresIn,
     ...(issuer !== undefined && { iss: first(issuer) }),
     ...(audience !== undefined && { aud: first(audience) }),
+    ...(options.scopes !== undefined && { scope: options.scopes.join(' ') }),
+    ...Object.fromEntries(Object.entries(options.claims ?? {}).map(([name, values]) => [name, [values].flat()[0]])),
     ...claims
   }
   const algorithm = algorithmOf(options)

@@ -4,19 +4,49 @@ import {
   Count,
   Duration,
   DurationOrZero,
+  Either,
   HeaderName,
+  Mode,
   Names,
   oneOrMany,
   orOff,
   Size,
   strict,
+  Text,
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { tokenPattern } from '../../../http-syntax.ts'
+import { Realm } from '../../authentication/options.ts'
+import { Claims, Scopes } from '../../claims.ts'
 
 export const algorithms = [
   'HS256', 'HS384', 'HS512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'
 ] as const // biome-ignore format: a table
+
+const ForwardTo = HeaderName('Header that carries the claim to the service.')
+
+const From = Type.Object(
+  {
+    header: orOff(HeaderName('Header with the token.'), {
+      default: 'authorization',
+      description: 'Header with the token: `Authorization` with the scheme `Bearer`, other headers with it or without.'
+    }),
+    query: Type.Optional({ ...Text, description: 'Query parameter with the token.' }),
+    cookie: Type.Optional(
+      Type.String({
+        pattern: `^${tokenPattern}$`,
+        expected: 'the name of a cookie',
+        description: 'Cookie with the token.'
+      })
+    )
+  },
+  {
+    ...strict,
+    default: {},
+    description: 'Places of the token. A request with more than one token is refused, wherever the tokens are.'
+  }
+)
 
 export const Jwt = Type.Object(
   {
@@ -39,10 +69,38 @@ export const Jwt = Type.Object(
     clockSkew: DurationOrZero('Tolerated difference between clocks when `exp`, `nbf` and `iat` are checked.', {
       default: '5s'
     }),
-    forward: Type.Optional(
-      Type.Record(Type.String(), HeaderName('Header that carries the claim to the service.'), {
+    from: From,
+    optional: Type.Boolean({
+      default: false,
+      description:
+        'Let requests without a token in, without a consumer. Requests with a wrong token are refused all the same.'
+    }),
+    scopes: Type.Optional(
+      Scopes('Scopes that a token must have, all of them, in its claim `scope` or `scp`. Without them: 403.')
+    ),
+    claims: Type.Optional(
+      Claims(
+        'Claims that a token must have, by name or path, each with a value or a list of possible ones. As `acl.claims`. Without them: 403.'
+      )
+    ),
+    consumer: Type.String({
+      minLength: 1,
+      default: 'sub',
+      description:
+        'Claim with the name of the consumer, by its name or a path. `consumers[].jwt.sub` is compared with it.'
+    }),
+    hideCredentials: Type.Optional(
+      Type.Boolean({
         description:
-          'Claims sent to the service, as `claim: header`. `realm_access.roles` means the claim of that name or else `roles` within `realm_access`. Lists are joined by commas; characters other than printable ASCII are percent-encoded. Copies of these headers that clients send are removed, on every route that leads to the same service.'
+          'Remove the token from the request to the service. Default: only from other places than `Authorization`. Tokens that were not verified are always removed.'
+      })
+    ),
+    realm: Realm,
+    mode: Mode,
+    forward: Type.Optional(
+      Type.Record(Type.String(), Either({ type: 'array' }, Type.Array(ForwardTo, { minItems: 1 }), ForwardTo), {
+        description:
+          'Claims sent to the service, as `claim: header`, or `claim: [header, header]`. `realm_access.roles` means the claim of that name or else `roles` within `realm_access`. Lists are joined by commas; characters other than printable ASCII are percent-encoded. Copies of these headers that clients send are removed, on every route that leads to the same service.'
       })
     ),
     rememberTokens: orOff(
@@ -50,6 +108,19 @@ export const Jwt = Type.Object(
         'Number of verified tokens that are kept until they expire, at most 32 MB of them; these are not verified again.'
       ),
       { default: 20_000 }
+    ),
+    forwardClaims: Type.Optional(
+      Type.Object(
+        {
+          header: HeaderName('The header.'),
+          encoding: Names(['base64', 'base64url'], {
+            default: 'base64',
+            description:
+              '`base64` has padding and is what APISIX sends in `X-Userinfo`; `base64url` has none, as in Envoy.'
+          })
+        },
+        { ...strict, description: 'Header that carries all claims to the service, as JSON in base64.' }
+      )
     ),
     maxTokenSize: Size('Longer tokens are refused without being parsed.', { default: '8kb' })
   },

@@ -4,13 +4,28 @@ import { createError } from '@fastify/error'
 /** A closed list, documented in plugins/edge/README.md. */
 export const tokenReasons = [
   'jwt_missing', 'jwt_scheme', 'jwt_repeated', 'jwt_too_large', 'jwt_malformed', 'jwt_algorithm', 'jwt_key',
-  'jwt_signature', 'jwt_expired', 'jwt_not_yet_valid', 'jwt_issuer', 'jwt_audience', 'jwt_claim', 'jwt_other'
+  'jwt_signature', 'jwt_expired', 'jwt_not_yet_valid', 'jwt_issuer', 'jwt_audience', 'jwt_claim', 'jwt_other',
+  'jwt_scope', 'jwt_required_claim'
 ] as const // biome-ignore format: a list
 
 type TokenReason = (typeof tokenReasons)[number]
 
 /** Refusal of a token by the gateway, with its reason. */
 export class TokenInvalid extends createError('JW_TOKEN_INVALID', 'The token is not valid', 401) {
+  readonly reason: TokenReason
+
+  constructor(reason: TokenReason) {
+    super()
+    this.reason = reason
+  }
+}
+
+/** Refusal of a valid token that does not suffice for the route. */
+export class TokenInsufficient extends createError(
+  'JW_INSUFFICIENT_SCOPE',
+  'The token does not allow this request',
+  403
+) {
   readonly reason: TokenReason
 
   constructor(reason: TokenReason) {
@@ -49,7 +64,7 @@ const byMessage: readonly (readonly [RegExp, TokenReason])[] = [
 
 /** Returns the reason of a refusal: by the code of the error, else by its message. */
 export function reasonOf(error: unknown): TokenReason {
-  if (error instanceof TokenInvalid) return error.reason
+  if (error instanceof TokenInvalid || error instanceof TokenInsufficient) return error.reason
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }
   const text = String(message)
   return byCode.get(code) ?? byMessage.find(([pattern]) => pattern.test(text))?.[1] ?? 'jwt_other'

@@ -19,6 +19,11 @@ import { TokenInvalid } from './reasons.ts'
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
 type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorithms']>
 
+/** Options on which the result of a verification, and its lifetime, depend. */
+const verifying = [
+  'secret', 'publicKey', 'jwks', 'jwksMaxAge', 'jwksCooldown', 'issuer', 'audience', 'algorithms', 'clockSkew', 'rememberTokens'
+] as const // biome-ignore format: a list
+
 const identities = new WeakMap<JwtOptions, string>()
 
 /**
@@ -28,29 +33,28 @@ const identities = new WeakMap<JwtOptions, string>()
 export function verifierId(options: JwtOptions): string {
   let text = identities.get(options)
   if (text === undefined) {
-    const { forward: _forward, maxTokenSize: _size, ...verifying } = options
-    text = JSON.stringify(Object.entries(verifying).sort(([a], [b]) => (a < b ? -1 : 1)))
+    text = JSON.stringify(verifying.map((name) => options[name]))
     identities.set(options, text)
   }
   return text
 }
 
-/** Returns the token after `Bearer` and any number of spaces (RFC 6750, 2.1). */
-export function bearerToken({ headers: { authorization = '' } }: FastifyRequest): string {
-  let at = 'Bearer '.length
-  while (authorization.charCodeAt(at) === 32) at++
-  return authorization.slice(at)
+/** A token that a key set verifies for a request. */
+export interface Verification {
+  readonly token: string
+  /** PEM of the key that verifies it, once it is known. */
+  key?: string
 }
 
-/** Callback with the key of a set, as PEM, that verifies the token of a request. */
-type OnKey = (request: FastifyRequest, pem: string) => void
+/** Tokens by request, while a key set verifies them: @fastify/jwt verifies the token of a request. */
+export type Verifications = WeakMap<FastifyRequest, Verification>
 
 /** Returns the options of @fastify/jwt, and the secret or PEM that verifies all tokens; null with a key set. */
 export function verifierOptions(
   options: JwtOptions,
   configFile: string,
   keySet: KeySet | null,
-  onKey: OnKey = () => {}
+  verifications: Verifications = new WeakMap()
 ): { key: string | null; options: FastifyJWTOptions } {
   const { issuer, audience, clockSkew } = options
   const { fitting, key } = keyOf(options, configFile, keySet)
@@ -58,10 +62,10 @@ export function verifierOptions(
   if (unfit.length > 0) throw new Error(`edge.jwt: its key cannot verify ${unfit.join(', ')}`)
   const algorithms = [...(options.algorithms ?? fitting)] as Algorithms
   const accepted: FastifyJWTOptions = {
-    secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, onKey) },
+    secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, verifications) },
     decode: { complete: true },
     verify: {
-      extractToken: bearerToken,
+      extractToken: (request) => verifications.get(request)?.token,
       algorithms,
       // A token without `exp` could never be revoked; without `iss` or `aud`, it would pass the checks of these.
       requiredClaims: ['exp', ...(issuer === undefined ? [] : ['iss']), ...(audience === undefined ? [] : ['aud'])],
@@ -104,12 +108,12 @@ function readKey(publicKey: string, configFile: string): { fitting: readonly str
 }
 
 /** Returns the function that finds the key for each token that is not cached. */
-function fromSet(keySet: KeySet, algorithms: readonly string[], onKey: OnKey): Secret {
+function fromSet(keySet: KeySet, algorithms: readonly string[], verifications: Verifications): Secret {
   return (async (request: FastifyRequest, token: TokenOfKey) => {
     // Checked first, so that such a token causes no fetch of the key set.
     if (!algorithms.includes(String(token.header.alg))) throw new TokenInvalid('jwt_algorithm')
     const pem = await keySet.key(token)
-    onKey(request, pem)
+    verifications.get(request)!.key = pem
     return pem
   }) as unknown as Secret
 }

@@ -4,11 +4,11 @@ import type { Clock } from '../../../clock.ts'
 import type { Verifier } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import type { TokenCache } from './token-cache.ts'
-import { bearerToken } from './verifier.ts'
+import type { Verifications } from './verifier.ts'
 
 export type Claims = Readonly<Record<string, unknown>>
-/** Returns the claims of a request's token; throws or rejects if the token is not valid. */
-export type Verify = (request: FastifyRequest) => Claims | Promise<Claims>
+/** Returns the claims of the token of a request; throws or rejects if the token is not valid. */
+export type Verify = (token: string, request: FastifyRequest) => Claims | Promise<Claims>
 
 /** A token that was verified by a key of a set. */
 interface Verified {
@@ -24,8 +24,7 @@ export function verifyByKey(
   clockSkew: number,
   date: Clock['date']
 ): Verify {
-  return (request) => {
-    const token = bearerToken(request)
+  return (token) => {
     const now = date()
     const remembered = known.get(token, now)
     if (remembered !== undefined) return remembered
@@ -40,17 +39,18 @@ export function verifyByKey(
 export function verifyByKeySet(
   verifier: Verifier,
   keySet: KeySet,
-  keys: WeakMap<FastifyRequest, string>,
+  verifications: Verifications,
   known: TokenCache<Verified>,
   clockSkew: number,
   date: Clock['date']
 ): Verify {
-  return (request) => {
-    const token = bearerToken(request)
+  return (token, request) => {
     const remembered = known.get(token, date())
     if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
+    const verification = { token, key: undefined as string | undefined }
+    verifications.set(request, verification)
     return verifier.verifyRequest(request).then((claims) => {
-      const key = keys.get(request)
+      const { key } = verification
       if (key !== undefined && !isIssuedInFuture(claims.iat, date() + clockSkew)) {
         known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)
       }

@@ -1,0 +1,115 @@
+/** What one route makes of the claims of a verified token: consumer, headers for the service, and rules. */
+import { headerValue } from '../../bridge/upstream-headers.ts'
+import { claimAt, hasClaim, scopesOf } from '../../claims.ts'
+import type { Consumer } from '../../consumers/consumer.ts'
+import type { ConsumerRegistry } from '../../consumers/registry.ts'
+import type { TokenSubject } from './consumers.ts'
+import { consumerFor, qualifiedName } from './consumers.ts'
+import type { JwtOptions } from './options.ts'
+import { TokenInsufficient } from './reasons.ts'
+import type { Claims } from './verify.ts'
+
+/** Consumer and headers for the service, made from a token for one route. */
+export interface Caller {
+  /** Version of the declared consumers. */
+  readonly version: number
+  readonly consumer: Consumer | null
+  /** Headers for the service. */
+  readonly headers: readonly (readonly [name: string, value: string])[]
+}
+
+/** Returns the subject of a token; null if the token has none. */
+export type SubjectOf = (claims: Claims) => TokenSubject | null
+
+/** Returns the function that names the subjects of tokens. `names` may change until the first request. */
+export function namer(
+  { issuer, consumer }: JwtOptions,
+  names: { readonly qualified: boolean },
+  keyHolder: string
+): SubjectOf {
+  const hasIssuer = issuer !== undefined
+  return (claims) => {
+    const sub = claimAt(claims, consumer)
+    if (typeof sub !== 'string' || sub === '') return null
+    const { iss } = claims
+    const qualified = qualifiedName(hasIssuer ? String(iss) : `${keyHolder} ${iss ?? ''}`, sub)
+    return { name: names.qualified ? qualified : sub, qualified, hasIssuer }
+  }
+}
+
+/** Returns why claims do not suffice for a route, for the access log; null if they do. */
+export function lackOf(
+  claims: unknown,
+  { scopes, claims: required = {} }: JwtOptions
+): 'jwt_scope' | 'jwt_required_claim' | null {
+  if (scopes !== undefined) {
+    const held = scopesOf(claims)
+    if (!scopes.every((scope) => held.has(scope))) return 'jwt_scope'
+  }
+  const hasAll = Object.entries(required).every(([path, wanted]) => hasClaim(claims, path, wanted))
+  return hasAll ? null : 'jwt_required_claim'
+}
+
+/** The callers of a route by their claims: a cached token has the same claims object each time. */
+export class Callers {
+  readonly #known = new WeakMap<Claims, Caller>()
+  readonly #options: JwtOptions
+  readonly #subjectOf: SubjectOf
+  readonly #consumers: ConsumerRegistry
+  readonly #forward: readonly (readonly [claim: string, header: string])[]
+
+  constructor(options: JwtOptions, subjectOf: SubjectOf, consumers: ConsumerRegistry) {
+    this.#options = options
+    this.#subjectOf = subjectOf
+    this.#consumers = consumers
+    this.#forward = Object.entries(options.forward ?? {}).flatMap(([claim, headers]) =>
+      [headers].flat().map((header) => [claim, header] as const)
+    )
+  }
+
+  /** Returns the caller with these claims. Throws if they do not suffice for the route. */
+  of(claims: Claims): Caller {
+    const known = this.#known.get(claims)
+    // The declared consumers may change at any time.
+    if (known !== undefined && known.version === this.#consumers.version) return known
+    freeze(claims)
+    const lack = lackOf(claims, this.#options)
+    if (lack !== null) throw new TokenInsufficient(lack)
+    const subject = this.#subjectOf(claims)
+    const caller = {
+      version: this.#consumers.version,
+      consumer: subject && consumerFor(subject, this.#consumers),
+      headers: [...this.#claimHeaders(claims), ...this.#allClaims(claims)]
+    }
+    this.#known.set(claims, caller)
+    return caller
+  }
+
+  #claimHeaders(claims: Claims): Caller['headers'] {
+    return this.#forward.flatMap(([claim, header]) => {
+      const value = headerValue(claimAt(claims, claim))
+      return value === undefined ? [] : [[header, value] as const]
+    })
+  }
+
+  /** Not the text of the token: it may have a claim twice, of which a service could read another one. */
+  #allClaims(claims: Claims): Caller['headers'] {
+    const { forwardClaims } = this.#options
+    if (forwardClaims === undefined) return []
+    const { header, encoding } = forwardClaims
+    return [[header, Buffer.from(JSON.stringify(claims)).toString(encoding)]]
+  }
+}
+
+/** Returns the headers by which a route sends claims to the service. */
+export const claimHeaders = ({ forward, forwardClaims }: JwtOptions): string[] => [
+  ...Object.values(forward ?? {}).flat(),
+  ...(forwardClaims === undefined ? [] : [forwardClaims.header])
+]
+
+/** Freezes claims deeply: every request with the token shares them, so no code may change them. */
+function freeze(value: unknown): void {
+  if (typeof value !== 'object' || value === null || Object.isFrozen(value)) return
+  for (const inner of Object.values(value)) freeze(inner)
+  Object.freeze(value)
+}

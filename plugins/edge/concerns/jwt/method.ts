@@ -1,0 +1,75 @@
+/** Tokens as a method of authentication. Sets `request.user` (the claims) and `request.consumer`. */
+import { createError } from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
+import type { Clock } from '../../../clock.ts'
+import type { Method, Refusal } from '../../authentication/methods.ts'
+import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
+import type { Callers } from './callers.ts'
+import type { JwtOptions } from './options.ts'
+import type { Found } from './places.ts'
+import { Places } from './places.ts'
+import { reasonOf, TokenInsufficient, TokenInvalid } from './reasons.ts'
+import type { Claims, Verify } from './verify.ts'
+import { isIssuedInFuture } from './verify.ts'
+
+const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
+const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
+
+/** Returns the method of a route. */
+export function tokenMethod(options: JwtOptions, verify: Verify, callers: Callers, date: Clock['date']): Method<Found> {
+  const { clockSkew, maxTokenSize, realm } = options
+  const places = new Places(options)
+  const challenge = `Bearer realm="${realm}"`
+
+  function accept(request: FastifyRequest, claims: Claims): void {
+    if (isIssuedInFuture(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
+    const { consumer, headers } = callers.of(claims)
+    request.user = claims
+    // A token without a subject does not take the consumer of another method away.
+    if (consumer !== null) request.consumer = consumer
+    for (const [header, value] of headers) addUpstreamHeader(request, header, value)
+  }
+
+  /** Returns the refusal of a token. The reason goes to the log; the message of the verifier may quote the token. */
+  function refusal(error: unknown, { headers: { authorization } }: FastifyRequest): Refusal {
+    if (error === null) {
+      const isOther = places.carrier !== undefined && authorization !== undefined
+      // RFC 6750, 3.1: no error code in the challenge if the request had no token.
+      return { error: new TokenMissing(), reason: isOther ? 'jwt_scheme' : 'jwt_missing' }
+    }
+    const reason = reasonOf(error)
+    const about = (code: string, { message }: Error) => `${challenge}, error="${code}", error_description="${message}"`
+    if (error instanceof TokenInsufficient) {
+      const scope = reason === 'jwt_scope' ? `, scope="${options.scopes?.join(' ')}"` : ''
+      return { error, reason, challenge: `${about('insufficient_scope', error)}${scope}` }
+    }
+    if ((error as { code?: unknown }).code === 'JW_KEYS_UNAVAILABLE') return { error: error as Error, reason: null }
+    const refused = reason === 'jwt_expired' ? new TokenExpired() : new TokenInvalid(reason)
+    return { error: refused, reason, challenge: about('invalid_token', refused) }
+  }
+
+  return {
+    challenge,
+    ...(places.carrier !== undefined && { carrier: places.carrier }),
+    isInCarrier: (request) => places.isInCarrier(request),
+    isOptional: options.optional,
+    limitsFailures: false,
+    find: (request) => places.find(request),
+    verify(token, request) {
+      if (typeof token !== 'string') throw token
+      if (token.length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
+      const { user } = request
+      const verified = verify(token, request)
+      // No await: most tokens are cached, and need no asynchronous step.
+      if (!(verified instanceof Promise)) return accept(request, verified)
+      return verified.then((claims) => {
+        // @fastify/jwt has set it; a token that does not suffice must not.
+        request.user = user
+        accept(request, claims)
+      })
+    },
+    refusal,
+    remove: (request, isVerified) => places.remove(request, isVerified),
+    removeOthers: (request) => places.removeOthers(request)
+  }
+}
