@@ -1,6 +1,9 @@
 /** Header names that the gateway or HTTP reserves, so that configured headers cannot use them. */
 import { hopByHop } from '../plugins/http-syntax.ts'
 
+/** Client certificates of RFC 9440. */
+export const clientCert = 'client-cert'
+export const clientCertChain = 'client-cert-chain'
 /** Headers that frame the message or belong to one connection. */
 const connection = [...hopByHop, 'host', 'content-length', 'expect']
 /** Forwarding headers that the gateway writes itself, based on those of the request if they are trusted. */
@@ -10,7 +13,7 @@ const rewrittenHeaders = [
 /** Other headers that services and frameworks trust: forwarded if the peer is trusted, else dropped. */
 export const passedOnHeaders = [
   'x-forwarded-server', 'x-forwarded-scheme', 'x-forwarded-ssl', 'x-forwarded-client-cert', 'x-real-ip',
-  'x-original-url', 'x-rewrite-url'
+  'x-original-url', 'x-rewrite-url', clientCert, clientCertChain
 ] as const // biome-ignore format: a list
 /** Headers by which proxies describe the original client and request. */
 export const forwardingHeaders = [...rewrittenHeaders, ...passedOnHeaders] as const

@@ -13,6 +13,7 @@ import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cors from './concerns/cors/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
+import forwardClientCert from './concerns/forward-client-cert.ts'
 import graphql from './concerns/graphql/index.ts'
 import hmacAuth from './concerns/hmac-auth/index.ts'
 import introspection from './concerns/introspection/index.ts'
@@ -20,6 +21,7 @@ import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import keyAuth from './concerns/key-auth/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
+import mtlsAuth from './concerns/mtls-auth/index.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import uma from './concerns/uma.ts'
@@ -58,13 +60,15 @@ export const concerns: readonly EdgeConcern[] = [
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
-  keyAuth, // the methods of authentication, in the order in which they are tried
+  mtlsAuth, // the methods of authentication, in the order in which they are tried; a certificate needs no header
+  keyAuth, // after certificates, which cannot be guessed
   hmacAuth, // after keys: it may read the body
   basicAuth, // after keys, which cost less
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // after JWT, which needs no call
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods
   authentication, // after the methods: tells the service who the consumer is
+  forwardClientCert, // as authentication
   acl, // after authentication: it needs the consumer
   authorization, // as acl
   uma, // after the rules that take no call

@@ -147,6 +147,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^listen\.tls\.hosts\.0\.clientCertificate/, ({ listen }) => Object.assign(listen, { tls: { cert, key, ca: cert, hosts: [{ names: ['a'] }] } })],
   [/^listen\.tls\.hosts\.0\.names/, ({ listen }) => Object.assign(listen, { tls: { cert, key, hosts: [{ names: ['a'], clientCertificate: { ca: cert } }] } })],
   [/^listen\.tls\.(certificates|default)/, ({ listen }) => Object.assign(listen, { tls: { certificates: [{ cert, key }] } })],
+  [/^edge\.(mtlsAuth|forwardClientCert)/, ({ listen }) => Object.assign(listen, { tls: { cert, key, clientCertificate: { mode: 'request', ca: cert } } })],
   [/^listen\.redirect/, ({ listen }) => Object.assign(listen, { redirect: { port: 443 } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
   [/^discovery\.(consul|default)/, ({ discovery }) => Object.assign(discovery, { consul: { url: 'http://127.0.0.1:1' } })],
@@ -311,7 +312,8 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
 /** Keys of `edge` about what a caller may do. */
 export const access = /^edge\.(acl|authorization|ipFilter|rateLimit)\b/
 /** Keys of `edge` about who a caller is. */
-export const credentials = /^edge\.(authentication|basicAuth|forwardAuth|hmacAuth|introspection|jwt|keyAuth|uma)\b/
+export const credentials =
+  /^edge\.(authentication|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|mtlsAuth|uma)\b/
 
 /** Tests every key of some top-level sections, or only some keys. */
 export function testSections(sections: readonly string[], isWanted: (path: string) => boolean = () => true): void {

@@ -69,9 +69,9 @@ export interface Signs {
   readonly data: Promise<void>
 }
 
-/** A client whose connections end with the test. */
-export function anyClient(t: Test, protocol: Protocol, port: number): AnyClient {
-  const begin = protocol === 'HTTP/2' ? overHttp2(t, port) : overHttp1(t, protocol === 'TLS', port)
+/** A client whose connections end with the test. `own`: its certificate and key. */
+export function anyClient(t: Test, protocol: Protocol, port: number, own: tls.SecureContextOptions = {}): AnyClient {
+  const begin = protocol === 'HTTP/2' ? overHttp2(t, port, own) : overHttp1(t, protocol === 'TLS', port, own)
   return {
     begin,
     async ask(path, options) {
@@ -88,8 +88,8 @@ export function anyClient(t: Test, protocol: Protocol, port: number): AnyClient 
   }
 }
 
-function overHttp2(t: Test, port: number): AnyClient['begin'] {
-  const session = http2.connect(`https://127.0.0.1:${port}`, { rejectUnauthorized: false })
+function overHttp2(t: Test, port: number, own: tls.SecureContextOptions): AnyClient['begin'] {
+  const session = http2.connect(`https://127.0.0.1:${port}`, { ...own, rejectUnauthorized: false })
   session.on('error', () => {})
   t.teardown(() => session.destroy())
   return (path, { method = 'GET', headers = {}, body, streams = false } = {}) => {
@@ -140,10 +140,10 @@ function overHttp2(t: Test, port: number): AnyClient['begin'] {
   }
 }
 
-function overHttp1(t: Test, isTls: boolean, port: number): AnyClient['begin'] {
+function overHttp1(t: Test, isTls: boolean, port: number, own: tls.SecureContextOptions): AnyClient['begin'] {
   return (path, { method = 'GET', headers = {}, body, streams = false } = {}) => {
     const at = { port, host: '127.0.0.1' }
-    const socket: net.Socket = isTls ? tls.connect({ ...at, rejectUnauthorized: false }) : net.connect(at)
+    const socket: net.Socket = isTls ? tls.connect({ ...own, ...at, rejectUnauthorized: false }) : net.connect(at)
     t.teardown(() => socket.destroy())
     let failed = false
     socket.on('error', () => {

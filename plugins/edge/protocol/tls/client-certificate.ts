@@ -5,7 +5,7 @@ import { oneLine } from '../../../../config/certificates.ts'
 import { alternativeNames } from '../../../alternative-names.ts'
 import type { ClientRule } from './client-rules.ts'
 
-/** A client certificate that was verified in the handshake. */
+/** A client certificate that was verified in the handshake, or by a trusted proxy that forwards it. */
 export interface ClientCertificate {
   /** For example `CN=alice, O=Example`. */
   readonly subject: string
@@ -70,18 +70,21 @@ export function clientCertificateOf(socket: Connection): ClientCertificate | nul
   return shown
 }
 
-function shownOf({
-  subject,
-  issuer,
-  serialNumber,
-  subjectAltName,
-  fingerprint256
-}: X509Certificate): ClientCertificate {
-  return Object.freeze({
+const sources = new WeakMap<ClientCertificate, X509Certificate>()
+
+/** Returns the certificate itself. */
+export const x509Of = (certificate: ClientCertificate): X509Certificate => sources.get(certificate)!
+
+/** Returns a certificate as requests show it. */
+export function shownOf(certificate: X509Certificate): ClientCertificate {
+  const { subject, issuer, serialNumber, subjectAltName, fingerprint256 } = certificate
+  const shown = Object.freeze({
     subject: oneLine(subject),
     issuer: oneLine(issuer),
     serialNumber,
     alternativeNames: alternativeNames(subjectAltName),
     fingerprint: fingerprint256
   })
+  sources.set(shown, certificate)
+  return shown
 }

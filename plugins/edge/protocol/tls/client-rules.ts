@@ -1,6 +1,7 @@
+import { clientCert } from '../../../../config/header-names.ts'
 import { hostKey, MAX_NAME, patternKey } from '../../../../config/host-name.ts'
 import type { ClientCertificateOptions, TlsOptions } from '../../../../config/schema/tls.ts'
-import type { Config } from '../../../../config/schema.ts'
+import type { Config, Listen } from '../../../../config/schema.ts'
 import type { ShownRoute } from '../../concern.ts'
 
 /** Rule for the client certificates of a host. */
@@ -101,6 +102,17 @@ export class ClientRules {
     }
     return [...found].map(([host, { mode, file }]) => ({ host, mode, ca: file }))
   }
+}
+
+/** Returns whether a listener takes client certificates from the header of a trusted proxy. */
+export const believesHeader = ({ trustProxy, trustHeaders }: Pick<Listen, 'trustProxy' | 'trustHeaders'>): boolean =>
+  trustProxy.length > 0 && trustHeaders.includes(clientCert)
+
+/** Returns whether requests to a route can have a client certificate, on any of its listeners. */
+export function canShowCertificates(route: Pick<ShownRoute, 'match'>, listeners: readonly Listen[]): boolean {
+  const names = route.match?.listeners
+  const own = listeners.filter(({ name }) => names === undefined || names.includes(name))
+  return own.some((each) => each.connect !== undefined || believesHeader(each)) || asksForCertificates(route, own)
 }
 
 const known = new WeakMap<TlsOptions, ClientRules>()

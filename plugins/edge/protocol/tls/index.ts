@@ -2,13 +2,16 @@ import type { IncomingMessage, Server } from 'node:http'
 import type { Server as TlsServer } from 'node:tls'
 import createError from '@fastify/error'
 import fp from 'fastify-plugin'
+import { clientCert } from '../../../../config/header-names.ts'
 import type { TlsOptions } from '../../../../config/schema/tls.ts'
 import type { Config } from '../../../../config/schema.ts'
 import { listenerNameOf, listeningOf } from '../../../listener-of.ts'
 import { meterOf } from '../../concern.ts'
+import { Peers } from '../peers.ts'
+import { ForwardedCertificates } from './client-cert-header.ts'
 import type { ClientCertificate } from './client-certificate.ts'
 import { clientCertificateOf, refusalOf } from './client-certificate.ts'
-import { asksForCertificates } from './client-rules.ts'
+import { asksForCertificates, believesHeader } from './client-rules.ts'
 import { verificationError } from './failed-handshakes.ts'
 import type { CertificateStatus, TlsEvents } from './listener-tls.ts'
 import { ListenerTls } from './listener-tls.ts'
@@ -86,9 +89,13 @@ export function refusalOn(server: Server, request: IncomingMessage): ReturnType<
 /** Exposes the certificates, their metrics and `request.clientCertificate`, and enforces the rules for client certificates. */
 export default fp<Config>(
   async (fastify, config) => {
+    const peers = config.listeners.some(believesHeader) ? new Peers(config) : null
+    const forwarded = new ForwardedCertificates()
     fastify.decorateRequest('clientCertificate', {
       getter() {
-        return clientCertificateOf(this.raw.socket)
+        // Of such a proxy, the certificate of the connection would be the proxy's own.
+        const isForwarded = peers?.trustedHeadersOf(this.raw)?.names.has(clientCert)
+        return isForwarded ? forwarded.of(this.raw) : clientCertificateOf(this.raw.socket)
       }
     })
     const served = listeningOf(fastify.server).flatMap(
