@@ -1,0 +1,128 @@
+// slow: needs Redis
+/** What public configurations of other gateways do needs configuration alone: each is started and gets its requests. */
+import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import http from 'node:http'
+import type { AddressInfo } from 'node:net'
+import bcrypt from 'bcryptjs'
+import type { Test } from 'tap'
+import t from 'tap'
+import { start } from '../../app.ts'
+import { parseConfig } from '../../plugins/config.ts'
+import { keys, secret } from '../helpers/edge/tokens.ts'
+import { eventually } from '../helpers/eventually.ts'
+import { get, startWith } from '../helpers/gateway.ts'
+import { shake } from '../helpers/listeners.ts'
+import { EurekaServer, registration } from '../helpers/mesh/eureka-server.ts'
+import { startRedis } from '../helpers/redis.ts'
+import type { Ask } from './translations.ts'
+import { translations } from './translations.ts'
+
+const urls = new Map<string, string>()
+
+/** Returns the URL of the echo service of that name. That of `auth` decides by the cookies of a request. */
+async function echo(name: string): Promise<string> {
+  const known = urls.get(name)
+  if (known !== undefined) return known
+  const server = http.createServer(({ method, url, headers }, response) => {
+    const [, kind, user] = /(session|login)=(\w+)/.exec(headers.cookie ?? '') ?? []
+    if (name === 'auth' && user === undefined) response.statusCode = 403
+    if (name === 'auth' && kind === 'login') response.writeHead(302, { location: 'https://login.example/' })
+    if (name === 'auth' && kind === 'session') response.setHeader('x-user', user!)
+    if (!response.headersSent) response.setHeader('content-type', 'application/json')
+    response.end(JSON.stringify({ service: name, method, url, headers }))
+  })
+  server.on('upgrade', ({ url }, socket) => {
+    socket.on('error', () => {})
+    const fields = ['connection: upgrade', 'upgrade: websocket', `x-target: ${url}`]
+    socket.end(`HTTP/1.1 101 Switching Protocols\r\n${fields.join('\r\n')}\r\n\r\n`)
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.teardown(() => server.close())
+  const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}`
+  urls.set(name, url)
+  return url
+}
+
+const redis = await startRedis()
+t.teardown(() => redis.stop())
+const jwk = { ...keys.rsa.publicKey.export({ format: 'jwk' }), kid: 'one', alg: 'RS256', use: 'sig' }
+const jwks = http.createServer((_request, response) => response.end(JSON.stringify({ keys: [jwk] })))
+jwks.listen(0, '127.0.0.1')
+await once(jwks, 'listening')
+t.teardown(() => jwks.close())
+const eureka = await new EurekaServer().listen()
+t.teardown(() => eureka.stop())
+for (const name of ['orders', 'users']) eureka.register(registration(name, Number(new URL(await echo(name)).port)))
+const env = {
+  REDIS: redis.url,
+  EUREKA: eureka.url,
+  JWKS: `http://127.0.0.1:${(jwks.address() as AddressInfo).port}/jwks`,
+  JWT: secret
+}
+
+/** Replaces the names of services, keys and passwords. */
+async function written(yaml: string): Promise<string> {
+  for (const [, name] of yaml.matchAll(/http:\/\/([a-z]+)(?=[/"}])/g)) await echo(name!)
+  return yaml
+    .replace(/http:\/\/([a-z]+)(?=[/"}])/g, (_, name: string) => urls.get(name)!)
+    .replace(/sha256\((.*?)\)/g, (_, key: string) => `sha256:${createHash('sha256').update(key).digest('hex')}`)
+    .replace(/bcrypt\((.*?)\)/g, (_, password: string) => bcrypt.hashSync(password, 4))
+}
+
+/** Starts a configuration; returns the ports of its listeners by their names. */
+async function started(t: Test, yaml: string): Promise<(name: string | undefined) => number> {
+  const listen = /^listen:/m.test(yaml) ? '' : 'listen: { host: 127.0.0.1, port: 0 }\n'
+  const text = `${listen}admin: { port: 0 }\n${await written(yaml)}`
+  const config = parseConfig(text, `${import.meta.dirname}/gateway.yaml`, env)
+  if (config.listeners.length === 1 && !/redis:|eureka:/.test(yaml)) {
+    const { port, close } = await startWith(config)
+    t.teardown(close)
+    return () => port
+  }
+  const runtime = await start(config)
+  t.teardown(() => runtime.close())
+  const admin = `http://127.0.0.1:${(runtime.admin!.address as AddressInfo).port}`
+  await eventually(async () => (await fetch(`${admin}/health/ready`)).ok, 'the gateway to be ready')
+  if (config.redis !== undefined) {
+    const metrics = async () => (await fetch(`${admin}/metrics`)).text()
+    await eventually(async () => (await metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+  }
+  return (name) => {
+    const { address } = runtime.listeners.find((each) => name === undefined || each.name === name)!
+    return (address as AddressInfo).port
+  }
+}
+
+async function send([line, headers]: Ask, portOf: (name: string | undefined) => number) {
+  const [, method, listener, target] = /^(\S+) (?::(\w+))?(\/.*)$/.exec(line)!
+  const port = portOf(listener)
+  if (method === 'WS') {
+    const response = await shake(port, headers, target)
+    return { status: 101, url: response['x-target'], response }
+  }
+  const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
+  const { status, headers: response, body } = await get(port, target!, fields, method)
+  const seen = body.startsWith('{"service"') ? (JSON.parse(body) as { service: string }) : {}
+  return { status, response, ...seen }
+}
+
+for (const { name, yaml, asks } of translations) {
+  t.test(name, async (t) => {
+    const portOf = await started(t, yaml)
+    for (const ask of asks) {
+      const [line, , expected] = ask
+      if (typeof expected === 'number') t.equal((await send(ask, portOf)).status, expected, line)
+      else if (!Array.isArray(expected)) t.match(await send(ask, portOf), expected, line)
+      else {
+        const found = []
+        for (const each of expected) {
+          const { status, service } = (await send(ask, portOf)) as { status: number; service?: string }
+          found.push(typeof each === 'number' ? status : service)
+        }
+        t.same(typeof expected[0] === 'number' ? found : found.sort(), expected, line)
+      }
+    }
+  })
+}

@@ -1,0 +1,402 @@
+/**
+ * What public configurations of other gateways do, written for Jingwei, and requests that prove it. In the texts,
+ * `http://NAME` is an echo service of that name, `sha256(KEY)` the hash of an API key, and `bcrypt(PASSWORD)` that of a password.
+ */
+import { claims, keys, secret, token } from '../helpers/edge/tokens.ts'
+
+/** What a response has to be: its status, or the service, what it has seen, and headers of the response. */
+type Expected = number | { service?: string; url?: string; headers?: object; response?: object }
+
+/**
+ * A request: `GET /path`, for a WebSocket `WS /path`, at another listener `GET :NAME/path`; its headers, and what follows. A
+ * list is that of several equal requests: their statuses in order, or the names of their services in any order.
+ */
+export type Ask = readonly [line: string, headers: Readonly<Record<string, string>>, Expected | number[] | string[]]
+
+export interface Translation {
+  readonly name: string
+  readonly yaml: string
+  readonly asks: readonly Ask[]
+}
+
+const none = {}
+const basic = (text: string) => ({ authorization: `Basic ${Buffer.from(text).toString('base64')}` })
+const bearer = (more: object, key?: { privateKey: (typeof keys)['rsa']['privateKey'] }) => ({
+  authorization: `Bearer ${token(claims(more as Record<string, unknown>), key ?? secret, key && { alg: 'RS256', kid: 'one' })}`
+})
+const preflight = (origin: string) => ({ origin, 'access-control-request-method': 'GET' })
+const from = (address: string) => ({ 'x-forwarded-for': address })
+const allowed = (origin: string) => ({
+  response: { 'access-control-allow-origin': origin, 'access-control-allow-credentials': 'true' }
+})
+
+// biome-ignore-start lint/suspicious/noTemplateCurlyInString: variables of the configuration
+export const translations: readonly Translation[] = [
+  {
+    name: 'Kong, kitchen orders: a service with a base path, methods, a prefix that is rewritten',
+    yaml: `
+services: { kitchen: { instances: ["http://kitchen/kitchen"] } }
+routes:
+  - { name: orders, match: { path: /orders, methods: [GET, POST] }, service: kitchen }
+  - { name: menu, match: { path: /menu }, service: kitchen, path: { rewrite: { prefix: /v2/dishes } } }`,
+    asks: [
+      ['POST /orders/7', none, { service: 'kitchen', url: '/kitchen/orders/7' }],
+      ['DELETE /orders/7', none, 405],
+      ['GET /menu/soups?hot', none, { url: '/kitchen/v2/dishes/soups?hot' }]
+    ]
+  },
+  {
+    name: 'Kong, interbank switch: key-auth with consumers, CORS, a prefix that is stripped',
+    yaml: `
+services: { switch: { instances: ["http://switch"] } }
+edge: { cors: { origin: "https://ops.example.com" } }
+routes:
+  - name: transfers
+    match: { path: /switch/transfers, methods: [GET, POST] }
+    service: switch
+    path: { strip: /switch }
+    edge: { keyAuth: { header: apikey }, authentication: { forward: { id: x-consumer-username } } }
+consumers:
+  - { name: bank-a, keyAuth: { hash: "sha256(bank-a-key)" } }
+  - { name: bank-b, keyAuth: { hash: "sha256(bank-b-key)" } }`,
+    asks: [
+      ['GET /switch/transfers', none, 401],
+      ['GET /switch/transfers', { apikey: 'bank-c-key' }, 401],
+      [
+        'POST /switch/transfers/7',
+        { apikey: 'bank-b-key', 'x-consumer-username': 'bank-a' },
+        { url: '/transfers/7', headers: { 'x-consumer-username': 'bank-b', apikey: undefined } }
+      ],
+      ['OPTIONS /switch/transfers', preflight('https://ops.example.com'), 204]
+    ]
+  },
+  {
+    name: 'Kong, ledger: prefixes that are stripped or rewritten',
+    yaml: `
+services: { ledger: { instances: ["http://ledger"] }, balances: { instances: ["http://balances"] } }
+routes:
+  - { name: ledger, match: { path: /ledger }, service: ledger, path: { strip: true } }
+  - { name: balances, match: { path: /balances }, service: balances, path: { rewrite: { prefix: /api/v1/balances } } }`,
+    asks: [
+      ['GET /ledger/entries?page=2', none, { service: 'ledger', url: '/entries?page=2' }],
+      ['GET /balances/7', none, { service: 'balances', url: '/api/v1/balances/7' }]
+    ]
+  },
+  {
+    name: 'Kong, parcels: one limit over several routes, CORS for any origin with credentials',
+    yaml: `
+services: { parcels: { instances: ["http://parcels"] }, couriers: { instances: ["http://couriers"] } }
+edge:
+  cors: { origin: "/^https?://.+$/", credentials: true }
+  rateLimit: { name: all, max: 3, window: 1h }
+routes:
+  - { name: parcels, match: { path: /parcels }, service: parcels, path: { strip: true } }
+  - { name: couriers, match: { path: /couriers }, service: couriers, path: { strip: true } }`,
+    asks: [
+      ['GET /parcels/7', { origin: 'http://any.example' }, { url: '/7', ...allowed('http://any.example') }],
+      ['GET /couriers/7', none, [200, 200, 429]],
+      ['GET /parcels/7', none, 429]
+    ]
+  },
+  {
+    name: 'Kong, fitness app: several paths on one route, one limit over several routes',
+    yaml: `
+services: { gyms: { instances: ["http://gyms"] }, plans: { instances: ["http://plans"] } }
+edge: { cors: { origin: "*" }, rateLimit: { name: app, max: 2, window: 1m } }
+routes:
+  - { name: gyms, match: { path: [/api/gyms, /api/classes, /api/trainers], methods: [GET] }, service: gyms, path: { strip: /api } }
+  - { name: plans, match: { path: /api/plans }, service: plans, path: { strip: /api } }`,
+    asks: [
+      ['GET /api/trainers/7', none, { service: 'gyms', url: '/trainers/7' }],
+      ['GET /api/plans', none, [200, 429]],
+      ['GET /api/classes', none, 429]
+    ]
+  },
+  {
+    name: 'Kong, farm credit: keys and tokens, several windows in Redis, a limit of one consumer, addresses, sizes, timeouts',
+    yaml: `
+listen: { host: 127.0.0.1, port: 0, trustProxy: [127.0.0.1] }
+redis: { url: "\${REDIS}" }
+services: { loans: { instances: ["http://127.0.0.1:1", "http://loans"], mesh: { timeout: 5s, retry: { attempts: 2, on: [connect-failure] } } } }
+edge:
+  requestId: { header: x-correlation-id }
+  cors: { origin: ["https://*.farm.example"], credentials: true }
+  bodyLimit: 1kb
+routes:
+  - name: loan
+    match: { path: "/v1/loans/:id(^[0-9]+$)", methods: [GET] }
+    service: loans
+    edge:
+      keyAuth: { header: x-api-key }
+      rateLimit: [{ max: 2, window: 1m, by: consumer, store: redis }, { max: 100, window: 30d, by: consumer, store: redis }]
+  - name: report
+    match: { path: { exact: /v1/reports }, methods: [POST] }
+    service: loans
+    edge: { jwt: { secret: "${secret}", algorithms: [HS256], forward: { sub: x-farmer } }, ipFilter: { allow: [10.1.0.0/16] } }
+consumers:
+  - { name: app, keyAuth: { hash: "sha256(app-key)" } }
+  - { name: partner, keyAuth: { hash: "sha256(partner-key)" }, edge: { rateLimit: { max: 3, window: 1m, by: consumer, store: redis } } }`,
+    asks: [
+      ['GET /v1/loans/7', { 'x-api-key': 'app-key' }, [200, 200, 429]],
+      ['GET /v1/loans/7', { 'x-api-key': 'partner-key' }, [200, 200, 200, 429]],
+      ['GET /v1/loans/seven', { 'x-api-key': 'app-key' }, 404],
+      ['POST /v1/reports', { ...bearer({ sub: 'ann' }), ...from('10.1.2.3') }, { headers: { 'x-farmer': 'ann', authorization: /^Bearer/ } }],
+      ['POST /v1/reports', { ...bearer({ sub: 'ann' }), ...from('10.2.0.1') }, 403],
+      ['POST /v1/reports', from('10.1.2.3'), 401],
+      ['POST /v1/reports', { ...bearer({ sub: 'ann' }), ...from('10.1.2.3'), 'content-length': '2000' }, 413],
+      ['GET /v1/loans/7', { 'x-api-key': 'none', origin: 'https://a.farm.example' }, allowed('https://a.farm.example')]
+    ]
+  },
+  {
+    name: 'Kong, event payments: tokens with a static key, one limit over several routes',
+    yaml: `
+services: { payments: { instances: ["http://payments"] }, tickets: { instances: ["http://tickets"] } }
+edge: { jwt: { secret: "${secret}", algorithms: [HS256] }, rateLimit: { name: api, max: 3, window: 1h } }
+routes:
+  - { name: pay, match: { path: /payments, methods: [POST] }, service: payments }
+  - { name: tickets, match: { path: /tickets, methods: [GET] }, service: tickets }
+  - { name: hooks, match: { path: /payments/webhook, methods: [POST] }, service: payments, edge: { jwt: false } }`,
+    asks: [
+      ['POST /payments', none, 401],
+      ['POST /payments', bearer({}), { service: 'payments' }],
+      ['POST /payments/webhook', none, 200],
+      ['GET /tickets', bearer({}), 429]
+    ]
+  },
+  {
+    name: 'Kong, blue, green and red: weights of instances',
+    yaml: `
+services:
+  app: { instances: [{ url: "http://blue", weight: 2 }, { url: "http://green", weight: 1 }, { url: "http://red", weight: 1 }] }
+mesh: { balance: round-robin }
+routes: [{ name: app, match: { path: /, methods: [GET] }, service: app }]`,
+    asks: [['GET /', none, ['blue', 'blue', 'green', 'red']]]
+  },
+  {
+    name: 'Kong, city services: CORS with credentials, body size, exact paths, consumers',
+    yaml: `
+services: { waste: { instances: ["http://waste"] }, permits: { instances: ["http://permits"] } }
+edge: { cors: { origin: ["https://city.example", "http://localhost:*"], credentials: true }, bodyLimit: 1kb }
+routes:
+  - { name: waste, match: { path: /waste }, service: waste, path: { strip: true }, edge: { rateLimit: { max: 1, window: 1m } } }
+  - { name: permits, match: { path: { exact: /permits }, methods: [GET, POST] }, service: permits, path: { rewrite: { path: /v1/permits } } }
+consumers: [{ name: portal }]`,
+    asks: [
+      ['GET /waste/7', { origin: 'http://localhost:5173' }, { url: '/7', ...allowed('http://localhost:5173') }],
+      ['GET /waste/7', none, 429],
+      ['POST /permits', none, { service: 'permits', url: '/v1/permits' }],
+      ['POST /permits', { 'content-length': '1025' }, 413],
+      ['GET /permits/7', none, 404]
+    ]
+  },
+  {
+    name: 'Kong, one REST API; APISIX, login service; Traefik, one app: a prefix, methods',
+    yaml: `
+services: { api: { instances: ["http://api"] }, login: { instances: ["http://login"] } }
+routes:
+  - { name: api, match: { path: /api }, service: api }
+  - { name: login, match: { path: /login, methods: [GET, POST] }, service: login }`,
+    asks: [
+      ['PUT /api/users/7', none, { service: 'api', url: '/api/users/7' }],
+      ['POST /login', none, { service: 'login' }],
+      ['PUT /login', none, 405]
+    ]
+  },
+  {
+    name: 'APISIX, study chat: forward auth, keys, priority, checks, retries, event streams and WebSockets',
+    yaml: `
+services:
+  chat:
+    instances: ["http://chat", "http://127.0.0.1:1"]
+    mesh:
+      healthCheck: { path: /health, interval: 1s }
+      outlierDetection: { consecutive5xx: 3 }
+      retry: { attempts: 2, on: [connect-failure] }
+      connections: { idle: 60s, maxRequests: 1000 }
+      circuitBreaker: { perInstance: { maxConnections: 320 } }
+  auth: { instances: ["http://auth"] }
+routes:
+  - name: chat
+    match: { path: [/chat, /rooms] }
+    service: chat
+    edge: { forwardAuth: { service: auth, path: /verify, requestHeaders: [cookie], responseHeaders: [x-user] } }
+    mesh: { timeout: 30s, idleTimeout: false }
+  - { name: bots, match: { path: /chat/bots }, priority: 1, service: chat, edge: { keyAuth: {} } }
+consumers: [{ name: bot, keyAuth: { hash: "sha256(bot-key)" } }]`,
+    asks: [
+      ['GET /chat/7', none, 403],
+      ['GET /rooms/7', { cookie: 'session=ann', 'x-user': 'root' }, { service: 'chat', headers: { 'x-user': 'ann' } }],
+      ['WS /chat/7', { cookie: 'session=ann' }, { url: '/chat/7' }],
+      ['GET /chat/bots', none, 401],
+      ['POST /chat/bots', { 'x-api-key': 'bot-key' }, 200]
+    ]
+  },
+  {
+    name: 'APISIX, game shop: several paths, priority, basic auth, a token bucket, variables',
+    yaml: `
+services: { shop: { instances: ["\${SHOP:-http://shop}"] }, admin: { instances: ["http://admin"] } }
+routes:
+  - name: shop
+    match: { path: [/shop, /cart] }
+    service: shop
+    edge: { rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 3 } }
+  - { name: admin, match: { path: /shop/admin }, priority: 10, service: admin, edge: { basicAuth: { realm: shop } } }
+consumers: [{ name: admin, basicAuth: { username: admin, hash: "bcrypt(secret)" } }]`,
+    asks: [
+      ['GET /shop', none, [200, 200, 200, 429]],
+      ['GET /shop/admin', none, { response: { 'www-authenticate': /^Basic realm="shop"/ } }],
+      ['GET /shop/admin', basic('admin:wrong'), 401],
+      ['GET /shop/admin', basic('admin:secret'), { service: 'admin', headers: { authorization: undefined } }]
+    ]
+  },
+  {
+    name: 'APISIX, Connect RPC shop: methods, CORS, variables',
+    yaml: `
+services: { rpc: { instances: ["\${RPC:-http://rpc}"] } }
+edge: { cors: { origin: "\${ORIGIN:-https://shop.example}", allowedHeaders: [connect-protocol-version, content-type] } }
+routes: [{ name: rpc, match: { path: /shop.v1.Cart, methods: [GET, POST] }, service: rpc }]`,
+    asks: [
+      ['POST /shop.v1.Cart/Add', { 'connect-protocol-version': '1' }, { headers: { 'connect-protocol-version': '1' } }],
+      ['OPTIONS /shop.v1.Cart/Add', preflight('https://shop.example'), 204]
+    ]
+  },
+  {
+    name: 'Traefik: by host, by a prefix within a segment, by priority',
+    yaml: `
+services: { search: { instances: ["http://search"] }, graphs: { instances: ["http://graphs"] }, site: { instances: ["http://site"] }, users: { instances: ["http://users"] } }
+routes:
+  - { name: search, match: { path: /, hosts: [search.example.com] }, service: search }
+  - { name: graphs, match: { path: /, hosts: [graphs.example.com] }, service: graphs }
+  - { name: users, match: { path: "/user*" }, service: users }
+  - { name: admin, match: { path: /admin }, service: users, priority: 2 }
+  - { name: legacy, match: { path: /admin/old }, service: site }
+  - { name: site, match: { path: / }, service: site }`,
+    asks: [
+      ['GET /x', { host: 'graphs.example.com' }, { service: 'graphs' }],
+      ['GET /users/7', { host: 'search.example.com' }, { service: 'search' }],
+      ['GET /users/7', none, { service: 'users', url: '/users/7' }],
+      ['GET /admin/old', none, { service: 'users' }],
+      ['GET /', none, { service: 'site' }]
+    ]
+  },
+  {
+    name: 'Traefik, dev containers: forward auth that redirects to a login',
+    yaml: `
+services: { ide: { instances: ["http://ide"] } }
+routes:
+  - name: ide
+    match: { path: / }
+    service: ide
+    edge: { forwardAuth: { url: "http://auth/verify", requestHeaders: [cookie], responseHeaders: [x-user] } }`,
+    asks: [
+      ['GET /workspace', none, 403],
+      ['GET /workspace', { cookie: 'login=1' }, { response: { location: 'https://login.example/' } }],
+      ['WS /workspace', { cookie: 'session=ann' }, { url: '/workspace' }],
+      ['GET /workspace', { cookie: 'session=bob', 'x-user': 'ann' }, { headers: { 'x-user': 'bob' } }]
+    ]
+  },
+  {
+    name: 'Traefik, photos; nginx, field services: two listeners, weights, a host',
+    yaml: `
+listen: [{ name: public, host: 127.0.0.1, port: 0 }, { name: internal, host: 127.0.0.1, port: 0 }]
+services:
+  photos: { instances: [{ url: "http://one", weight: 3 }, { url: "http://two", weight: 1 }], mesh: { balance: round-robin } }
+  jobs: { instances: ["http://jobs"] }
+routes:
+  - { name: photos, match: { path: /, hosts: [photos.example.com] }, service: photos }
+  - { name: jobs, match: { path: "/job*", listeners: [internal] }, service: jobs }`,
+    asks: [
+      ['GET /', { host: 'photos.example.com' }, ['one', 'one', 'one', 'two']],
+      ['GET :internal/jobs/7', none, { service: 'jobs' }],
+      ['GET /jobs/7', none, 404]
+    ]
+  },
+  {
+    name: 'Spring Cloud Gateway, two services; event booking: found in Eureka, prefixes that are stripped',
+    yaml: `
+discovery: { eureka: { urls: ["\${EUREKA}"] } }
+services: { orders: {}, users: {} }
+routes:
+  - { name: orders, match: { path: /orders }, service: orders }
+  - { name: users, match: { path: /api/users }, service: users, path: { strip: /api } }`,
+    asks: [
+      ['GET /orders/7', none, { service: 'orders', url: '/orders/7' }],
+      ['GET /api/users/7', none, { service: 'users', url: '/users/7' }]
+    ]
+  },
+  {
+    name: 'Spring Cloud Gateway, mock bank: RequestRateLimiter in Redis, by a header',
+    yaml: `
+redis: { url: "\${REDIS}" }
+services: { bank: { instances: ["http://bank"] } }
+routes:
+  - name: bank
+    match: { path: /bank }
+    service: bank
+    edge:
+      rateLimit: { algorithm: token-bucket, max: 60, window: 1h, burst: 2, by: "header:x-client", maxPerAddress: 4, store: redis, headers: x-ratelimit }`,
+    asks: [
+      ['GET /bank', { 'x-client': 'a' }, { response: { 'x-ratelimit-remaining': '1' } }],
+      ['GET /bank', { 'x-client': 'a' }, [200, 429]],
+      ['GET /bank', { 'x-client': 'b' }, 200]
+    ]
+  },
+  {
+    name: 'Spring Cloud Gateway, payments: tokens with a static key, CORS, variables, stripped and rewritten prefixes',
+    yaml: `
+services: { pay: { instances: ["http://pay"] }, docs: { instances: ["http://docs"] } }
+edge: { cors: { origin: "\${APP:-https://app.example}" }, jwt: { secret: "\${JWT}", algorithms: [HS256], forward: { sub: x-user-id } } }
+routes:
+  - { name: pay, match: { path: /api/payments }, service: pay, path: { strip: /api } }
+  - { name: docs, match: { path: /docs }, service: docs, path: { rewrite: { prefix: /v3/api-docs } }, edge: { jwt: false } }`,
+    asks: [
+      ['GET /api/payments/7', none, 401],
+      ['GET /api/payments/7', { ...bearer({ sub: '42' }), 'x-user-id': '1' }, { url: '/payments/7', headers: { 'x-user-id': '42' } }],
+      ['GET /docs', none, { service: 'docs', url: '/v3/api-docs' }]
+    ]
+  },
+  {
+    name: 'express-gateway, health platform: a key set, a prefix within a segment, CORS',
+    yaml: `
+services: { health: { instances: ["http://health"] } }
+edge: { cors: { origin: "*" } }
+routes:
+  - name: patients
+    match: { path: "/patient*" }
+    service: health
+    path: { strip: true }
+    edge: { jwt: { jwks: "\${JWKS}", issuer: https://id.example, algorithms: [RS256] } }`,
+    asks: [
+      ['GET /patients/7', none, 401],
+      ['GET /patients/7', bearer({ iss: 'https://id.example' }), 401],
+      ['GET /patients/7', bearer({ iss: 'https://id.example' }, keys.rsa), { service: 'health', url: '/s/7' }]
+    ]
+  },
+  {
+    name: 'express-gateway, shared trips: parameters, exact paths, methods, a rate limit, the access log',
+    yaml: `
+services: { trips: { instances: ["\${TRIPS:-http://trips}"] } }
+edge: { cors: { origin: "*" }, accessLog: true, rateLimit: { max: 3, window: 1m } }
+routes:
+  - { name: trips, match: { path: { exact: /trips }, methods: [GET, POST] }, service: trips }
+  - { name: seats, match: { path: "/trips/:id/seats", methods: [PUT] }, service: trips }`,
+    asks: [
+      ['GET /trips', none, [200, 200, 200, 429]],
+      ['PUT /trips/7/seats', none, { url: '/trips/7/seats' }],
+      ['GET /trips/7', none, 404]
+    ]
+  },
+  {
+    name: 'nginx, food orders: a prefix that is rewritten, WebSockets',
+    yaml: `
+services: { orders: { instances: ["http://orders"] } }
+routes:
+  - { name: orders, match: { path: /api/orders }, service: orders, path: { rewrite: { prefix: /orders } } }
+  - { name: live, match: { path: /ws }, service: orders }`,
+    asks: [
+      ['GET /api/orders/7', none, { url: '/orders/7' }],
+      ['WS /ws/kitchen', none, { url: '/ws/kitchen' }]
+    ]
+  }
+] // biome-ignore format: a table
+// biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the configuration
