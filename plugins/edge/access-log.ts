@@ -2,18 +2,11 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { maskUserinfo } from '../../config/credentials.ts'
 import { directionsOf } from '../../config/direction.ts'
 import Type from '../../config/schema/type.ts'
-import { unmapped } from '../http-syntax.ts'
 import { edgeRouteOf, isUnrouted } from './attach.ts'
 import { edgeConcern } from './concern.ts'
+import { clientAddressOf } from './protocol/client-address.ts'
 import type { Refusal } from './protocol/refusals.ts'
 import { onRefused } from './protocol/refusals.ts'
-
-declare module 'fastify' {
-  interface FastifyRequest {
-    /** The client's address, read on arrival: later, the socket may be closed and its address unknown. */
-    callerIp: string
-  }
-}
 
 /** Marks a log object as plain for the gateway's logger: no serializer, error, cycle or character to escape in it. */
 const plain = Symbol.for('jingwei.log.plain')
@@ -37,9 +30,9 @@ export default edgeConcern({
   async plugin(fastify, { config: { edge, listeners } }) {
     const hasSeveralListeners = listeners.length > 1
     const hasServices = directionsOf(listeners).includes('east-west')
-    fastify.decorateRequest('callerIp', '')
     const arrive = (request: FastifyRequest, _reply: FastifyReply, done: () => void) => {
-      request.callerIp = unmapped(request.ip)
+      // On arrival: later, the socket may be closed and its address unknown.
+      clientAddressOf(request)
       request.isTimed = true
       done()
     }
@@ -61,7 +54,7 @@ export default edgeConcern({
           durationMs: rounded(reply.elapsedTime),
           ttfbMs: rounded(request.firstByteMs),
           upstreamMs: rounded(exchange?.upstreamMs),
-          ip: request.callerIp || unmapped(request.ip),
+          ip: clientAddressOf(request),
           agent: request.headers['user-agent'],
           consumer: request.consumer?.id,
           service: exchange?.call?.service,

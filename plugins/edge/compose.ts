@@ -43,6 +43,7 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
       }
       receiveUpgrades(fastify)
       const peers = new Peers(config)
+      fastify.decorateRequest('callerIp', '')
       // Before any code reads `request.ip`.
       fastify.addHook('onRequest', (request, _reply, done) => {
         peers.removeUntrusted(request.raw)

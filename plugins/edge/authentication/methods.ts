@@ -10,6 +10,7 @@ import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { edgeRouteOf } from '../attach.ts'
 import type { ConcernContext } from '../concern.ts'
 import { consumerOf } from '../consumers/consumer.ts'
+import { clientAddressOf } from '../protocol/client-address.ts'
 import { removeHeader } from './credentials.ts'
 import { FailureLimit } from './failures.ts'
 import { defaults } from './options.ts'
@@ -103,7 +104,7 @@ class Methods {
       if (limited !== null) return limited
       const verified = method.verify(credentials, request)
       if (verified instanceof Promise) return settled(verified, method, request, failures)
-      failures?.addSuccess(request.ip)
+      failures?.addSuccess(clientAddressOf(request))
       return 'accepted'
     } catch (error) {
       return refused(error, method, request, failures)
@@ -207,18 +208,19 @@ function removeVerified(method: AnyMethod, request: FastifyRequest): void {
 }
 
 /** Returns the refusal of an address with too many failures. */
-function limitedBy(failures: FailureLimit | null, { ip }: FastifyRequest): Refusal | null {
-  const retryAfterMs = failures?.waitOf(ip) ?? 0
+function limitedBy(failures: FailureLimit | null, request: FastifyRequest): Refusal | null {
+  if (failures === null) return null
+  const retryAfterMs = failures.waitOf(clientAddressOf(request))
   return retryAfterMs === 0 ? null : { error: Object.assign(new Limited(), { retryAfterMs }), reason: 'auth_failures' }
 }
 
 function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Refusal {
   const refusal = method.refusal(thrown, request)
-  if (refusal.isExcess) failures?.addExcess(request.ip)
+  if (refusal.isExcess) failures?.addExcess(clientAddressOf(request))
   // Wrong credentials alone are guesses: an outage and a full queue are not.
   if (failures === null || statusOf(refusal) !== 401 || refusal.isUncounted) return refusal
   const limited = limitedBy(failures, request)
-  if (limited === null) failures.add(request.ip)
+  if (limited === null) failures.add(clientAddressOf(request))
   return limited ?? refusal
 }
 
@@ -236,7 +238,7 @@ async function settled(
   }
   // Other attempts may have failed meanwhile: a guess in parallel with them must not learn that it is right.
   const limited = limitedBy(failures, request)
-  if (limited === null) failures?.addSuccess(request.ip)
+  if (limited === null) failures?.addSuccess(clientAddressOf(request))
   else request.consumer = consumer
   return limited ?? 'accepted'
 }

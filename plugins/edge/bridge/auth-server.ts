@@ -8,7 +8,7 @@ import type { FastifyBaseLogger, FastifyRequest } from 'fastify'
 import type { Agent, Dispatcher } from 'undici'
 import { onFirstUse } from '../../on-first-use.ts'
 import { asError } from '../../thrown.ts'
-import { networkOf } from '../protocol/client-address.ts'
+import { clientAddressOf, networkOf } from '../protocol/client-address.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
 
 const undici = onFirstUse<typeof import('undici')>('undici')
@@ -148,7 +148,7 @@ export class AuthServer {
   #dispatch(request: FastifyRequest, call: AuthCall, timeout: number): Exchange {
     const { method, headers, body, endsWithClient } = call
     const { maxConcurrent } = this.#options
-    const client = networkOf(request.ip)
+    const client = networkOf(clientAddressOf(request))
     const own = this.#activeOf.get(client) ?? 0
     const left = maxConcurrent - this.#active
     // Three times as many calls as are left: so each further client finds some, whatever the others do.

@@ -5,6 +5,7 @@ import { pointer } from '../../../config/faults.ts'
 import type { Config } from '../../../config/schema.ts'
 import type { Address, AddressRange } from '../../address-ranges.ts'
 import { AddressSet, parseAddress, parseRange } from '../../address-ranges.ts'
+import { clientAddressOf } from './client-address.ts'
 import { byListener } from './peers.ts'
 
 /** Entry of a list for requests at a Unix socket without a forwarded address. */
@@ -24,8 +25,8 @@ export function addressReader(
   const isUnixOf = byListener(config, ({ path }) => path !== undefined)
   return (request) => {
     // The client's address on arrival: later, the connection may be closed and its address unknown.
-    const text = by === 'peer' ? request.raw.socket.remoteAddress : request.callerIp || request.ip
-    if (text === undefined && isUnixOf(request.raw)) return unix
+    const text = by === 'peer' ? request.raw.socket.remoteAddress : clientAddressOf(request)
+    if (!text && isUnixOf(request.raw)) return unix
     return parseAddress(text ?? '')
   }
 }

@@ -5,7 +5,25 @@
  */
 import type { IncomingMessage } from 'node:http'
 import { isIPv6, SocketAddress } from 'node:net'
+import type { FastifyRequest } from 'fastify'
 import { unmapped } from '../../http-syntax.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Result of `clientAddressOf`; '' before its first call. */
+    callerIp: string
+  }
+}
+
+/**
+ * Returns the client's address, as `listen.trustProxy` decides; '' if it is unknown. Fastify's `request.ip` reads
+ * X-Forwarded-For anew at each use, which takes 0.7 µs.
+ */
+export function clientAddressOf(request: FastifyRequest): string {
+  // A client that disconnected during an earlier hook, or at a Unix socket, has no address.
+  request.callerIp ||= unmapped(request.ip as string | undefined) ?? ''
+  return request.callerIp
+}
 
 /** Entries of X-Forwarded-For that are read, from the right: a longer chain of trusted proxies does not occur. */
 export const mostHops = 50

@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
 import stores from '../../keep-stores.ts'
 import { meterOf } from '../concern.ts'
-import { networkOf } from './client-address.ts'
+import { clientAddressOf, networkOf } from './client-address.ts'
 import { trustedPeers } from './forwarding-headers.ts'
 import { isHandshake } from './handshake.ts'
 import { byListener } from './peers.ts'
@@ -84,8 +84,7 @@ export default fp<Config>(
       const isWebSocket = isHandshake(request.raw)
       const kinds = kindsOf(request.raw)
       const { most, held, error, refused } = isWebSocket ? kinds.websockets : kinds.requests
-      // A client that disconnected during an earlier hook has no address.
-      const client = networkOf(request.ip ?? '')
+      const client = networkOf(clientAddressOf(request))
       if (most !== false && !held.acquire(client, most)) {
         refused.inc()
         return done(new error())

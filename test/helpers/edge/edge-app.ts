@@ -36,6 +36,7 @@ async function build(
   const configured = routes.map(({ name, edge }) => ({ name, edge }) as unknown as RouteConfig)
   const config = {
     file: '/nowhere/gateway.yaml',
+    edge: {},
     routes: configured,
     listeners: [{ name: 'default' }],
     consumers: { file: null, digest: null, list: [] },

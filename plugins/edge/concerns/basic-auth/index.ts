@@ -8,7 +8,7 @@ import { authenticateBy } from '../../authentication/methods.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
-import { networkOf } from '../../protocol/client-address.ts'
+import { clientAddressOf, networkOf } from '../../protocol/client-address.ts'
 import { hashPasswordCommand } from './hash-password.ts'
 import type { BasicAuthOptions, Login } from './options.ts'
 import { BasicAuth, checkBasicAuth, credentials } from './options.ts'
@@ -75,7 +75,7 @@ function basicMethod(
       // A user name that nobody has takes the time of one that somebody has.
       const verified = passwords.isPasswordOf(
         { username, password, hash: hash ?? decoy(consumers) },
-        networkOf(request.ip)
+        networkOf(clientAddressOf(request))
       )
       const accept = (isRight: boolean): void => {
         const owner = consumers.find('basicAuth', username)

@@ -5,6 +5,7 @@ import { ENCODED_SLASH, readPath } from '../../../../config/path-reading.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
 import { claimsOf } from '../../claims.ts'
+import { clientAddressOf } from '../../protocol/client-address.ts'
 import { fieldsOf } from '../../protocol/headers.ts'
 import type { ForwardAuthOptions } from './options.ts'
 
@@ -92,7 +93,7 @@ export function outgoingFor(
         ...(has('host') && { host: forwarded('x-forwarded-host') }),
         ...((has('uri') || has('path')) && { path, segments: segmentsOf(path) }),
         ...(has('uri') && { query: request.query }),
-        ...(has('ip') && { ip: request.ip }),
+        ...(has('ip') && { ip: clientAddressOf(request) }),
         headers: Object.fromEntries(Object.entries(fields).filter(([name]) => !ofGateway.has(name))),
         ...(has('consumer') && { consumer: request.consumer }),
         ...(has('claims') && { claims: claimsOf(request) ?? null })

@@ -6,6 +6,7 @@ import type { FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { claimAt, claimsOf } from '../../claims.ts'
+import { clientAddressOf } from '../../protocol/client-address.ts'
 import type { By, LimitOptions } from './options.ts'
 import { sourcesOf } from './options.ts'
 
@@ -62,8 +63,8 @@ export function reasonOf(by: By, request: FastifyRequest): LimitReason {
 export function addressKey(ipv6Prefix = 64): KeyOf {
   // Cached, since computing the network of an IPv6 address takes 7 µs.
   const known = new FifoMap<string>(1000)
-  // A client that disconnected during an earlier hook has no address.
-  return ({ ip = '' }) => {
+  return (request) => {
+    const ip = clientAddressOf(request)
     let key = known.get(ip)
     if (key === undefined) {
       key = bounded('ip:', rateLimit.normalizeIP(ip, ipv6Prefix))
