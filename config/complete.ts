@@ -6,6 +6,7 @@ import { completeSection, completeServices, files, freeze } from './complete-ser
 import { composedTargets } from './compose/targets.ts'
 import type { Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
+import { completed } from './consumers.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
 import type { Position, Report } from './faults.ts'
 import { forwardKeys } from './forward.ts'
@@ -73,7 +74,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     file,
     hash,
     consumers: Array.isArray(data.consumers)
-      ? { file: null, digest: null, list: data.consumers }
+      ? { file: null, digest: null, list: completed(data.consumers, keys.edge, absolute) }
       : (data.consumers as Consumers),
     listen: listeners[0]!,
     listeners,

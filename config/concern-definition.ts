@@ -8,7 +8,8 @@ const definitionKeys = {
     name: 'any', options: 'any', levels: 'any', default: 'any', protects: 'any', needsBridge: 'any', provides: 'any',
     needs: 'any', answersPreflights: 'any', ownsHeaders: 'any', setsRouteConfig: 'any', perRequestHeaders: 'function',
     instructions: 'any', otherServices: 'function', check: 'function', checkAll: 'function', complete: 'function',
-    repeatsTimeouts: 'function', isolate: 'function', token: 'function', credentials: 'any', aliases: 'any', innerAliases: 'any'
+    repeatsTimeouts: 'function', isolate: 'function', token: 'function', credentials: 'any', aliases: 'any', innerAliases: 'any',
+    forConsumers: 'any'
   } satisfies Record<keyof Key, 'any' | 'function'>),
   plugin: 'function', layer: 'function', repeats: 'any', order: 'any', routeConfig: 'any',
   // Keys of edge concerns that bundled concerns use.

@@ -7,9 +7,14 @@ import { closeSync, constants, fstatSync, openSync, readFileSync } from 'node:fs
 import type { TSchema } from 'typebox'
 import type { Steps } from '../plugins/time-slices.ts'
 import { atOnce, inSlices } from '../plugins/time-slices.ts'
+import { checkSection } from './check-concerns.ts'
+import type { Absolute } from './complete-services.ts'
+import { completeSection } from './complete-services.ts'
 import type { Checked, Key } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { ConfigError, pointer, Report } from './faults.ts'
+import { notForConsumers } from './misplaced.ts'
+import { didYouMean } from './nearest.ts'
 import { parsed, parsedAsync } from './parse.ts'
 import { read } from './read.ts'
 import { Either, strict, Text } from './schema/kit.ts'
@@ -27,7 +32,9 @@ function consumer(keys: readonly Key[]): TSchema {
   const credentials = keys.flatMap(({ name, credentials }) =>
     credentials === undefined ? [] : [[name, Type.Optional(credentials.schema)]]
   )
-  const edge = keysAt(keys, 'consumer').map((key): [string, TSchema] => [key.name, Type.Optional(key.options)])
+  const edge = keysAt(keys, 'consumer').map(({ name, options, forConsumers }): [string, TSchema] => {
+    return [name, Type.Optional(forConsumers?.options ?? options)]
+  })
   return Type.Object(
     {
       name: Type.String({
@@ -75,15 +82,16 @@ export const declaredConsumers = ({ consumers }: Pick<Written, 'consumers'>): re
   Array.isArray(consumers) ? consumers : ((consumers as Partial<Consumers>).list ?? [])
 
 /** Checks the declared consumers; reads their file. */
-export function* checkConsumers({ data, keys, report, absolute }: Checked): Steps<void> {
+export function* checkConsumers(checked: Checked): Steps<void> {
+  const { data, report, absolute } = checked
   if (!report.usable('/consumers')) return
-  if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', keys.edge, report)
+  if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', checked)
   if (!report.usable('/consumers/file')) return
   const file = absolute((data.consumers as Consumers).file!)
   const own = new Report(file)
   try {
     const { text, digest } = contentOf(file)
-    const list = atOnce(listOf(atOnce(read(parsed(text, own), process.env, own)), keys.edge, own))
+    const list = atOnce(listOf(atOnce(read(parsed(text, own), process.env, own)), { ...checked, report: own }))
     Object.assign(data, { consumers: { file, digest, list } satisfies Consumers })
   } catch (error) {
     if (!(error instanceof ConfigError)) report.fault('/consumers/file', (error as Error).message)
@@ -91,11 +99,14 @@ export function* checkConsumers({ data, keys, report, absolute }: Checked): Step
   for (const { line, column, path, message } of own.faults) report.add(line, column, path, message, file)
 }
 
+/** The configuration in which a list of consumers is used. */
+export type Surroundings = Pick<Checked, 'data' | 'keys' | 'absolute'>
+
 /** Reads a file with consumers. @throws an error with the faults of the file. */
-export async function readConsumers(file: string, keys: readonly Key[]): Promise<readonly ConsumerConfig[]> {
+export async function readConsumers(file: string, surroundings: Surroundings): Promise<readonly ConsumerConfig[]> {
   const report = new Report(file)
   const source = await parsedAsync(contentOf(file).text, report)
-  const list = await inSlices(listOf(await inSlices(read(source, process.env, report)), keys, report))
+  const list = await inSlices(listOf(await inSlices(read(source, process.env, report)), { ...surroundings, report }))
   report.throwIfAny()
   return list
 }
@@ -115,27 +126,51 @@ function contentOf(file: string): { text: string; digest: string } {
 }
 
 /** Returns the consumers of a file: a list, or a mapping whose only key is `consumers`, as in the configuration. */
-function* listOf(data: unknown, keys: readonly Key[], report: Report): Steps<readonly ConsumerConfig[]> {
-  const isSection = typeof data === 'object' && data !== null && Object.hasOwn(data, 'consumers')
+function* listOf(content: unknown, checked: Checked): Steps<readonly ConsumerConfig[]> {
+  const { data, keys, report, absolute } = checked
+  const isSection = typeof content === 'object' && content !== null && Object.hasOwn(content, 'consumers')
   const at = isSection ? '/consumers' : ''
-  const list: unknown = isSection ? Reflect.get(data, 'consumers') : data
-  if (isSection) for (const key of Object.keys(data)) if (key !== 'consumers') report.unknownKey('', key, '')
+  const list: unknown = isSection ? Reflect.get(content, 'consumers') : content
+  if (isSection) for (const key of Object.keys(content)) if (key !== 'consumers') report.unknownKey('', key, '')
   if (!Array.isArray(list)) {
     report.fault(at, 'expected a list of consumers')
     return []
   }
-  const schema = consumer(keys)
+  const schema = consumer(keys.edge)
+  const adviceFor = (holder: string, key: string, known: readonly string[]) => {
+    const why = holder.endsWith('/edge') ? notForConsumers(key, keys.edge) : null
+    return why === null ? didYouMean(key, known) : `; ${why}`
+  }
   const consumers: ConsumerConfig[] = []
   for (const [index, item] of list.entries()) {
     yield
-    consumers.push(withDefaults(schema, item, pointer(at, index), report) as ConsumerConfig)
+    consumers.push(withDefaults(schema, item, pointer(at, index), report, adviceFor) as ConsumerConfig)
   }
-  yield* checkList(consumers, at, keys, report)
-  return consumers
+  yield* checkList(consumers, at, { ...checked, data: { ...data, consumers } })
+  return report.faults.length === 0 ? completed(consumers, keys.edge, absolute) : consumers
 }
 
-/** Checks that names and credentials are unique, and each credential by its concern. */
-function* checkList(list: readonly ConsumerConfig[], base: string, keys: readonly Key[], report: Report): Steps<void> {
+/** Returns consumers with absolute paths in their options of concerns. */
+export const completed = (
+  list: readonly ConsumerConfig[],
+  keys: readonly Key[],
+  absolute: Absolute
+): readonly ConsumerConfig[] =>
+  list.map((each) => (each.edge === undefined ? each : { ...each, edge: completeSection(each.edge, keys, absolute) }))
+
+/** Returns the concerns that are off on all routes; none if plugins may have routes with them. */
+function disabledOn({ data: { edge, routes, plugins }, report }: Checked, keys: readonly Key[]): string[] {
+  if (plugins.length > 0 || !['/edge', '/routes', '/plugins'].every((at) => report.sound(at))) return []
+  const policies = routes.map((route) => ({ ...edge, ...route.edge }))
+  const names = keys.map(({ name }) => name)
+  return names.filter((name) => policies.every((policy) => [undefined, false].includes(Reflect.get(policy, name))))
+}
+
+/** Checks that names and credentials are unique, and each credential and option by its concern. */
+function* checkList(list: readonly ConsumerConfig[], base: string, checked: Checked): Steps<void> {
+  const { keys, report } = checked
+  const overridable = keysAt(keys.edge, 'consumer')
+  const ineffective = new Set(disabledOn(checked, overridable))
   const owners = new Map<string, string>()
   const own = (kind: string, id: string, at: string) => {
     const key = `${kind} ${id}`
@@ -146,9 +181,16 @@ function* checkList(list: readonly ConsumerConfig[], base: string, keys: readonl
   for (const [index, consumer] of list.entries()) {
     yield
     const at = pointer(base, index)
+    if (!report.usable(at)) continue
+    checkSection(`${at}/edge`, consumer.edge, overridable, null, checked)
+    for (const name of Object.keys(consumer.edge ?? {})) {
+      // Once, since many consumers may have it.
+      if (!ineffective.delete(name)) continue
+      report.warn(`${at}/edge/${name}`, `has no effect: no route enables ${name}; set edge.${name} as well`, 'key')
+    }
     if (!report.sound(at)) continue
     own('name', consumer.name, `${at}/name`)
-    for (const { name, credentials } of keys) {
+    for (const { name, credentials } of keys.edge) {
       const value: unknown = Reflect.get(consumer, name)
       if (credentials === undefined || value === undefined) continue
       const place = `${at}/${name}`

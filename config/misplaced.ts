@@ -54,6 +54,18 @@ type Section = readonly [name: string, keys: ReadonlySet<string>]
 const match = new Set(Object.keys(Match.properties))
 const listen = new Set(Object.keys(Listen.properties))
 
+/** Returns why a consumer cannot have its own options of a concern; null for an unknown one. */
+export function notForConsumers(key: string, keys: readonly Key[]): string | null {
+  const known = keys.find(({ name }) => name === key)
+  if (known === undefined) return null
+  const isIdentifying = known.credentials !== undefined || known.provides?.includes('consumer') === true
+  const why = isIdentifying
+    ? 'it identifies the consumer, so it cannot depend on one'
+    : 'it takes effect before the consumer is known, or for a route as a whole'
+  const own = keysAt(keys, 'consumer').map(({ name }) => name)
+  return `${why}; a consumer can have its own ${own.join(', ')}`
+}
+
 export class Advisor {
   readonly #keys: Keys
   readonly #byFoldedName: ReadonlyMap<string, string>
@@ -129,10 +141,7 @@ export class Advisor {
     const half = /\/(edge|mesh)$/.exec(holder)?.[1] as 'edge' | 'mesh' | undefined
     const known = half && this.#keys[half].find(({ name }) => name === key)
     if (half === undefined || known === undefined) return null
-    if (holder.startsWith('/consumers/')) {
-      const own = keysAt(this.#keys.edge, 'consumer').map(({ name }) => name)
-      return `a consumer can only have its own ${own.join(', ')}; set ${key} in the edge of a route`
-    }
+    if (holder.startsWith('/consumers/')) return notForConsumers(key, this.#keys.edge)
     if (holder.startsWith('/routes/') && known.levels.includes('service')) return 'it can only be set for services'
     return known.levels.includes('gateway') ? `${key} can only be set under the top-level ${half}` : null
   }

@@ -78,7 +78,8 @@ export function pluginConcerns(
       report.fault(pointer('/plugins', index), fault)
       found.areSound = false
     } else {
-      const levels = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
+      const own = concern.levels ?? (half === 'edge' ? gatewayAndRoute : everyLevel)
+      const levels: Key['levels'] = concern.forConsumers ? [...own, 'consumer'] : own
       found[half].push({
         ...contained(concern, module!.source, pointer('/plugins', index), report),
         options: orOff(withId(concern.options, `${half}/${concern.name}`)),

@@ -39,11 +39,20 @@ const types: Readonly<Record<string, (value: unknown) => boolean>> = {
   integer: Number.isSafeInteger
 }
 
+/** Returns advice for an unknown key of a mapping, as `; …`; empty if there is none. */
+type AdviceFor = (holder: string, key: string, known: readonly string[]) => string
+
 /**
  * Returns a copy of the value at a pointer, with defaults; reports faults. Durations may be numbers of milliseconds, sizes
  * numbers of bytes. Percentages need their unit, since 10 could mean 10 % or 1,000 %.
  */
-export function withDefaults(schema: object, value: unknown, at: string, report: Report): unknown {
+export function withDefaults(
+  schema: object,
+  value: unknown,
+  at: string,
+  report: Report,
+  adviceFor: AdviceFor = (_holder, key, known) => didYouMean(key, known)
+): unknown {
   let shape = schema as Shape
   while (shape.if !== undefined) shape = (meets(shape.if, value) ? shape.then : shape.else) ?? {}
   const loaded = shape.unit === undefined ? value : withUnit(shape.unit, value)
@@ -55,9 +64,11 @@ export function withDefaults(schema: object, value: unknown, at: string, report:
   }
   if (Array.isArray(value)) {
     // `Array.from` visits holes, too.
-    return Array.from(value, (item, index) => withDefaults(shape.items ?? {}, item, pointer(at, index), report))
+    return Array.from(value, (item, index) =>
+      withDefaults(shape.items ?? {}, item, pointer(at, index), report, adviceFor)
+    )
   }
-  return isObject(value) ? objectWithDefaults(shape, value, at, report) : loaded
+  return isObject(value) ? objectWithDefaults(shape, value, at, report, adviceFor) : loaded
 }
 
 /** Units that accept plain numbers. */
@@ -75,7 +86,7 @@ function withUnit(unit: Unit, value: unknown): number | null {
   return typeof text === 'string' ? units[unit].parse(text) : null
 }
 
-function objectWithDefaults(shape: Shape, value: Values, at: string, report: Report): Values {
+function objectWithDefaults(shape: Shape, value: Values, at: string, report: Report, adviceFor: AdviceFor): Values {
   const { properties, patternProperties = {}, required = [] } = shape
   const [named] = Object.entries(patternProperties)
   const loaded: Record<string, unknown> = {}
@@ -84,9 +95,9 @@ function objectWithDefaults(shape: Shape, value: Values, at: string, report: Rep
     const below = pointer(at, key)
     const isOwn = properties !== undefined && Object.hasOwn(properties, key)
     const schema = isOwn ? properties[key] : named && new RegExp(named[0], 'u').test(key) ? named[1] : undefined
-    if (schema !== undefined) loaded[key] = withDefaults(schema, inner, below, report)
+    if (schema !== undefined) loaded[key] = withDefaults(schema, inner, below, report, adviceFor)
     else if (properties === undefined) report.fault(below, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
-    else report.unknownKey(at, key, didYouMean(key, Object.keys(properties)))
+    else report.unknownKey(at, key, adviceFor(at, key, Object.keys(properties)))
   }
   for (const [key, inner] of Object.entries(properties ?? {})) {
     if (Object.hasOwn(loaded, key)) continue

@@ -65,6 +65,9 @@ export const HeaderName = (description: string, more: { default?: string } = {})
 export const orOff = <T extends TSchema>(schema: T, more: object = {}) =>
   Either({ const: false }, Type.Literal(false), schema, more)
 
+/** Only `false`: for consumers for which a concern may be switched off, but have no other options. */
+export const Off = Type.Literal(false, { expected: 'false' })
+
 /** A non-empty string, or a list of them. */
 export const Text = Type.String({ minLength: 1 })
 export const oneOrMany = Either({ type: 'array' }, Type.Array(Text, { minItems: 1 }), Text)

@@ -4,7 +4,6 @@ import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
 import type { Checked, Key, Place, TokenRequest } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
-import { didYouMean } from '../../config/nearest.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import type { Clock } from '../clock.ts'
 import { CLOCK, systemClock } from '../clock.ts'
@@ -12,13 +11,17 @@ import stores from '../keep-stores.ts'
 import type { ConfigurationMeter } from '../meter.ts'
 import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
-import type { EdgeRoute, Phase } from './attach.ts'
-import { attach, edgeRouteOf } from './attach.ts'
-import type { RecordRefusal, RefusingHook } from './concern-refusals.ts'
+import type { EdgeRoute } from './attach.ts'
+import { edgeRouteOf } from './attach.ts'
+import type { RecordRefusal } from './concern-refusals.ts'
 import { countingErrors, mayRefuse, refusalRecorder } from './concern-refusals.ts'
 import type { Consumer } from './consumers/consumer.ts'
+import type { ForConsumers } from './consumers/overrides.ts'
+import { explainFor, mayOverride, Overrides } from './consumers/overrides.ts'
 import type { ConsumerRegistry } from './consumers/registry.ts'
 import { noConsumers } from './consumers/registry.ts'
+import type { PhaseHook, RouteHooks } from './route-hooks.ts'
+import { attachAll, checkHooks, hooksOfPhases } from './route-hooks.ts'
 import { inShadow, isShadow, shadowRecorder } from './shadow.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
@@ -118,9 +121,6 @@ const clockOf = (fastify: FastifyInstance): Clock =>
 const consumersOf = (fastify: FastifyInstance): ConsumerRegistry =>
   fastify.hasDecorator('consumers') ? fastify.consumers : noConsumers
 
-/** Hooks of one route, by their phase. */
-export type RouteHooks = { readonly [P in Phase]?: RouteOptions[P] | undefined }
-
 declare module 'fastify' {
   interface FastifyInstance {
     /** Makes a concern from the definition that a user's module exports. */
@@ -130,11 +130,13 @@ declare module 'fastify' {
 
 /** Definition of a concern, as its author writes it. */
 export interface EdgeDefinition<S extends TSchema = TSchema>
-  extends Omit<Key, 'options' | 'levels' | 'check' | 'complete' | 'isolate' | 'token'> {
+  extends Omit<Key, 'options' | 'forConsumers' | 'levels' | 'check' | 'complete' | 'isolate' | 'token'> {
   /** Schema of the options. Its description is that of the key. */
   readonly options: S
   /** Levels at which the key can be set. Default: the gateway's and each route's. */
   readonly levels?: Key['levels']
+  /** Lets consumers have options of their own (`consumers[].edge`), on routes that enable the concern. */
+  readonly forConsumers?: ForConsumers
   /** Additional keys that the concern reads. */
   readonly more?: readonly Key[]
   /** Checks rules that the schema cannot express, for each value that fits it, and reports faults to `checked.report`. */
@@ -159,7 +161,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   readonly whenOff?: RouteHooks
   /**
    * Called once. Returns a function that is called for each route that enables the concern, with the options in force on
-   * the route. That function returns the hooks of the route, or null for none.
+   * the route. That function returns the hooks of the route, or null for none. With `forConsumers` it is called again for the
+   * options of a consumer, with the level `consumer`, while the gateway serves; then it must not change the route.
    *
    * Errors of hooks before the response are counted. If the options have `mode: shadow`, they are only counted. A hook that
    * refuses a request by a response of its own calls `refused` to count it; with `mode: shadow` it calls `shadow` instead of
@@ -173,42 +176,14 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
       options: Exclude<Static<S>, false>,
       route: RouteOptions,
       shadow: RecordRefusal | null,
-      refused: RecordRefusal
+      refused: RecordRefusal,
+      level: 'route' | 'consumer'
     ) => RouteHooks | null
   >
 }
 
 /** Returns the name that `routes` and `explain` show: `rate-limit` for `rateLimit`. */
 const displayName = (key: string) => key.replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`)
-
-const phases = {
-  onRequest: true,
-  preParsing: true,
-  preValidation: true,
-  preHandler: true,
-  preSerialization: true,
-  onSend: true,
-  onResponse: true,
-  onError: true,
-  onTimeout: true,
-  onRequestAbort: true
-} satisfies { readonly [P in Phase]: true }
-
-/** Throws unless a concern's function for routes has returned hooks or null: a lost hook would let all requests pass. */
-function checkHooks(name: string, hooks: unknown): void {
-  if (hooks === null) return
-  const what = `the function for routes of concern ${name}`
-  if (hooks instanceof Promise) throw new Error(`${what} returns a promise: it must not be async`)
-  if (typeof hooks !== 'object') throw new Error(`${what} returns ${typeof hooks}: return hooks, or null for none`)
-  for (const [phase, each] of Object.entries(hooks ?? {})) {
-    if (!Object.hasOwn(phases, phase)) {
-      throw new Error(`${what} returns an unknown hook "${phase}"${didYouMean(phase, Object.keys(phases))}`)
-    }
-    if ([each ?? []].flat().some((hook) => typeof hook !== 'function')) {
-      throw new Error(`${what} returns a hook ${phase} that is not a function`)
-    }
-  }
-}
 
 /** Makes a concern from its definition. */
 export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): EdgeConcern {
@@ -221,6 +196,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     warnings,
     explain,
     levels = gatewayAndRoute,
+    forConsumers,
     ownRoutes = 'asked',
     ...key
   } = definition
@@ -230,12 +206,16 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
   }
   return {
     name: displayName(key.name),
-    keys: [{ ...key, levels } as Key, ...more],
+    keys: [{ ...key, forConsumers, levels: forConsumers ? [...levels, 'consumer'] : levels } as Key, ...more],
     isOn: (route) => optionsFor(route) !== null,
     isShadow: (route) => isShadow(optionsFor(route)),
     explain: (route, example) => {
       const options = optionsFor(route)
-      return options === null ? null : (explain?.(options, example) ?? null)
+      if (options === null || explain === undefined) return null
+      const explained = (given: unknown) => explain.call(definition, given as typeof options, example)
+      return forConsumers === undefined
+        ? explained(options)
+        : explainFor(key.name, forConsumers, example, explained, options)
     },
     ownRoutes,
     commands,
@@ -251,22 +231,31 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
         const hooksOf = await plugin(fastify, context)
         if (typeof hooksOf !== 'function')
           throw new Error(`plugin of concern ${key.name} returns no function for routes`)
+        const isOverridable = forConsumers !== undefined && mayOverride(config.consumers, key.name)
         fastify.addHook('onRoute', (routeOptions) => {
           const { config } = routeOptions
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
           if (route === undefined) return
-          const options = optionsFor(route)
           const name = displayName(key.name)
-          const shadow = isShadow(options) ? shadowRecorder(meter, name, route.name) : null
           const refused = refusalRecorder(meter, name, route.name)
-          const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow, refused)
-          checkHooks(key.name, hooks)
-          for (const [key, each] of Object.entries(hooks ?? {})) {
-            const phase = key as Phase
-            for (const hook of [each ?? []].flat() as RefusingHook[]) {
-              const wrapped = shadow === null ? countingErrors(phase, hook, refused) : inShadow(hook, shadow)
-              attach(routeOptions, phase, (options !== null && mayRefuse(phase) ? wrapped : hook) as never)
-            }
+          /** Returns the hooks for options; for null, those of a route on which the concern is off. */
+          const hooksFor = (options: Exclude<Static<S>, false> | null, level: 'route' | 'consumer'): PhaseHook[] => {
+            const shadow = isShadow(options) ? shadowRecorder(meter, name, route.name) : null
+            const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow, refused, level)
+            checkHooks(key.name, hooks)
+            return hooksOfPhases(hooks).map(([phase, hook]) => {
+              if (options === null || !mayRefuse(phase)) return [phase, hook]
+              return [phase, shadow === null ? countingErrors(phase, hook, refused) : inShadow(hook, shadow)]
+            })
+          }
+          const options = optionsFor(route)
+          const hooks = hooksFor(options, 'route')
+          if (options === null || !isOverridable) attachAll(routeOptions, hooks)
+          else {
+            const overrides = new Overrides(key.name, forConsumers, (own) =>
+              hooksFor(own === false ? null : (own as typeof options), 'consumer')
+            )
+            attachAll(routeOptions, overrides.around(hooks))
           }
         })
       },

@@ -8,6 +8,10 @@ export interface BadConfig {
 }
 
 // biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
+/** End of faults about concerns that consumers cannot override. */
+const owned =
+  'a consumer can have its own ipFilter, rateLimit, forwardAuth, acl, authorization, uma, websocket, bodyLimit, graphql'
+
 export const badConfigs: readonly BadConfig[] = [
   {
     name: 'an empty file, such as a truncated one',
@@ -692,12 +696,13 @@ redis: 5
     name: 'options of a consumer that only a route can have',
     yaml: `
 consumers:
-  - { name: alice, edge: { acl: { allow: [x] }, rateLimt: false } }
+  - { name: alice, edge: { cors: { origin: x }, jwt: false, rateLimt: false } }
   - { username: bob }
 `,
     faults: [
-      '3:28: consumers[0].edge.acl: unknown key; a consumer can only have its own rateLimit; set acl in the edge of a route',
-      '3:49: consumers[0].edge.rateLimt: unknown key; did you mean "rateLimit"?',
+      `3:28: consumers[0].edge.cors: unknown key; it takes effect before the consumer is known, or for a route as a whole; ${owned}`,
+      `3:49: consumers[0].edge.jwt: unknown key; it identifies the consumer, so it cannot depend on one; ${owned}`,
+      '3:61: consumers[0].edge.rateLimt: unknown key; did you mean "rateLimit"?',
       '4:5: consumers[1]: missing key "name"',
       '4:7: consumers[1].username: unknown key; write it under "name"'
     ]

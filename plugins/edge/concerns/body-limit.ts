@@ -21,10 +21,11 @@ export default edgeConcern({
   name: 'bodyLimit',
   options: orOff(SizeOrZero('Largest request body.')),
   default: '10mb',
+  forConsumers: { phases: ['preParsing'] },
   aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
-  plugin: async () => (limit, route, _shadow, refused) => {
+  plugin: async () => (limit, route, _shadow, refused, level) => {
     // For Fastify's parsers, whose limit is 1 MB by default. Bodies of most proxied routes are not parsed.
-    if (limit > 0) route.bodyLimit ??= limit
+    if (limit > 0 && level === 'route') route.bodyLimit ??= limit
     return { preParsing: limiter(limit, refused) }
   }
 })

@@ -5,7 +5,7 @@
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
-import { Count, Duration, Mode, Name, orOff, strict, Text, Url } from '../../../config/schema/kit.ts'
+import { Count, Duration, Mode, Name, Off, orOff, strict, Text, Url } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import type { AuthResponse, FailureReason } from '../bridge/auth-server.ts'
 import { AuthFailure, AuthServer } from '../bridge/auth-server.ts'
@@ -72,6 +72,8 @@ type Verdict = 'granted' | 'denied' | 'invalid'
 export default edgeConcern({
   name: 'uma',
   options: orOff(Uma),
+  // Others would need connections of their own while the gateway serves.
+  forConsumers: { phases: ['preParsing'], options: Off },
   check: checkAuthServer,
   // A service is scripted in tests, a URL is not.
   isolate: (options) => options.url === undefined && options,

@@ -1,8 +1,10 @@
 /** Decorates a server with its declared consumers, and follows the file that lists them. */
+import { dirname, resolve } from 'node:path'
 import type { FastifyInstance } from 'fastify'
 import type { Key } from '../../../config/concern.ts'
+import type { Surroundings } from '../../../config/consumers.ts'
 import { readConsumers } from '../../../config/consumers.ts'
-import type { Config } from '../../../config/schema.ts'
+import type { Config, Written } from '../../../config/schema.ts'
 import { asError } from '../../thrown.ts'
 import { inSlices } from '../../time-slices.ts'
 import type { Watch } from '../../watch-files.ts'
@@ -34,7 +36,7 @@ export function decorateConsumers(fastify: FastifyInstance, config: Config, keys
     await inSlices(registry.replace(list, keys()))
     ends.push(...measure(fastify, registry))
     if (file === null) return
-    const watch = follow(file, digest!, registry, keys(), fastify.log)
+    const watch = follow(file, digest!, registry, surroundingsOf(config, keys()), fastify.log)
     ends.push(() => watch.close())
   })
   fastify.addHook('onClose', async () => {
@@ -58,12 +60,20 @@ function measure(fastify: FastifyInstance, registry: ConsumerRegistry): (() => v
   ]
 }
 
+/** Returns the configuration in force, for the checks of a list that is read while it is in use. */
+const surroundingsOf = (config: Config, edge: readonly Key[]): Surroundings => ({
+  // The checks read what both forms have in common.
+  data: config as unknown as Written,
+  keys: { edge, mesh: [], sources: [] },
+  absolute: (path) => resolve(dirname(config.file), path)
+})
+
 /** Reads the file again when its content changes. */
 function follow(
   file: string,
   known: string,
   registry: ConsumerRegistry,
-  keys: readonly Key[],
+  surroundings: Surroundings,
   log: FastifyInstance['log']
 ): Watch {
   const fail = (error: Error) => {
@@ -77,7 +87,7 @@ function follow(
     known,
     onChange: async () => {
       try {
-        await inSlices(registry.replace(await readConsumers(file, keys), keys))
+        await inSlices(registry.replace(await readConsumers(file, surroundings), surroundings.keys.edge))
         registry.error = null
         log.info({ path: file, consumers: registry.size }, 'consumers changed')
       } catch (error) {

@@ -23,18 +23,28 @@ class Snapshot {
     const snapshot = new Snapshot()
     const known = keys.filter(({ credentials }) => credentials !== undefined)
     for (const { name } of known) snapshot.byCredentials.set(name, new Map())
+    // Equal options are one object, for which concerns make their hooks once.
+    const options = new Map<string, unknown>()
+    const shared = (name: string, value: unknown) => {
+      const id = `${name} ${JSON.stringify(value)}`
+      if (!options.has(id)) options.set(id, value)
+      return [name, options.get(id)] as const
+    }
     for (const declared of list) {
       yield
       const { name: id, groups, tags, edge } = declared
-      const consumer = consumerOf({ id, groups, tags, ...(edge && { edge }) })
+      const own = edge && Object.fromEntries(Object.entries(edge).map(([name, value]) => shared(name, value)))
+      const consumer = consumerOf({ id, groups, tags, ...(own && { edge: own }) })
       snapshot.byName.set(id, consumer)
-      const own = known.filter(({ name }) => Reflect.get(declared, name) !== undefined)
-      for (const { name, credentials } of own) {
+      const identifying = known.filter(({ name }) => Reflect.get(declared, name) !== undefined)
+      for (const { name, credentials } of identifying) {
         const value: unknown = Reflect.get(declared, name)
         for (const [id] of credentials!.ids(value)) snapshot.byCredentials.get(name)!.set(id, { consumer, value })
       }
-      const kinds = own.map(({ name }) => name)
-      snapshot.kinds.set(id, kinds)
+      snapshot.kinds.set(
+        id,
+        identifying.map(({ name }) => name)
+      )
     }
     return snapshot
   }

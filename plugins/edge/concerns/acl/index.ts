@@ -71,6 +71,7 @@ export default edgeConcern({
   name: 'acl',
   options: orOff(Acl),
   needs: { fact: 'consumer' },
+  forConsumers: { phases: ['preParsing'] },
   check,
   explain(options, example) {
     const reason = judgeOf(options)(example)

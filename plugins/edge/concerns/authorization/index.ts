@@ -37,6 +37,7 @@ export default edgeConcern({
   name: 'authorization',
   options: AuthorizationOrOff,
   needs: { fact: 'consumer', option: 'rules', value: ofCaller },
+  forConsumers: { phases: ['preParsing'] },
   check: checkAuthorization,
   explain(options, { method, target, headers, ip, paths, consumer, user, date }) {
     const decision = new Rules(options, paths).decide({

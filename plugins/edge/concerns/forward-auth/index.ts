@@ -5,7 +5,7 @@
 import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { orOff } from '../../../../config/schema/kit.ts'
+import { Off, orOff } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
@@ -47,6 +47,8 @@ export default edgeConcern({
     trustForwardHeader: 'write listen.trustProxy',
     failureModeAllow: 'write onFailure: allow'
   },
+  // Other options could let clients' headers pass that the route drops. The consumer is that of a method of authentication.
+  forConsumers: { phases: ['onRequest'], options: Off },
   check: checkForwardAuth,
   // A service is scripted in tests, a URL is not.
   isolate: (options) => options.url === undefined && options,

@@ -6,7 +6,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import { Readable as Stream } from 'node:stream'
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { ByteLru } from '../../byte-lru.ts'
@@ -20,7 +20,7 @@ import { readManifest } from './manifest.ts'
 import type { Operation } from './operations.ts'
 import { checkPostTarget, checkType, fromBody, fromSearch, searchOf, textOf } from './operations.ts'
 import type { GraphqlOptions } from './options.ts'
-import { Graphql } from './options.ts'
+import { Graphql, GraphqlOfConsumer } from './options.ts'
 import type { PersistedSources } from './persisted.ts'
 import { bodyWith, resolve, searchWith } from './persisted.ts'
 import { readBody } from './read-body.ts'
@@ -33,6 +33,7 @@ type Done = (error?: Error | null, payload?: Readable) => void
 export default edgeConcern({
   name: 'graphql',
   options: orOff(Graphql),
+  forConsumers: { phases: ['preParsing'], options: GraphqlOfConsumer },
   check: checkGraphql,
   complete(options, absolute) {
     const { persistedQueries } = options
@@ -59,11 +60,17 @@ export default edgeConcern({
           : null
       }
     }
-    return (options, { config }) => {
+    const sources = new Map<string, PersistedSources | null>()
+    return (options, { config }, _shadow, _refused, level) => {
       const { name } = edgeRouteOf(config)!
-      const guard = new Guard(options, sourcesOf(name, options), (reason) => refused.labels(name, reason).inc())
+      // Consumers have their own limits, but the persisted queries of the route.
+      if (level === 'route') sources.set(name, sourcesOf(name, options))
+      const guard = new Guard(options, sources.get(name)!, (reason) => refused.labels(name, reason).inc())
+      const preParsing: preParsingHookHandler = (request, reply, payload, done) =>
+        guard.check(request, reply, payload as Readable, done)
+      if (level === 'consumer') return { preParsing }
       return {
-        preParsing: (request, reply, payload, done) => guard.check(request, reply, payload as Readable, done),
+        preParsing,
         // In memory as a whole, so that each attempt of a retry can send it.
         ...(config?.route?.isBridged && { preValidation: (request, _reply, done) => done(void takeWhole(request)) }),
         preSerialization: asGraphqlError

@@ -70,6 +70,16 @@ export const Graphql = Type.Object(
   { ...strict, description: 'Limits and persisted queries, for routes to a GraphQL service.' }
 )
 
+const { persistedQueries: _ofRoute, ...limits } = Graphql.properties
+
+/** Limits of a consumer. Its persisted queries are those of the route. */
+export const GraphqlOfConsumer = orOff(
+  Type.Object(limits, {
+    ...strict,
+    description: 'Limits in place of those of `edge.graphql`. The persisted queries are those of the route.'
+  })
+)
+
 export type GraphqlOptions = Static<typeof Graphql>
 
 declare module '../../../../config/schema.ts' {

@@ -3,6 +3,7 @@
  * WebSocket handshakes.
  */
 import createError from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
@@ -19,6 +20,12 @@ import { AddressFile, readRanges } from './address-file.ts'
 const Ranges = (description: string) => Type.Optional(Type.Array(Text, { minItems: 1, description }))
 const File = (description: string) => Type.Optional(Type.String({ minLength: 1, description }))
 
+const By = Names(['client', 'peer'], {
+  default: 'client',
+  description:
+    '`client`: the address that proxies of `listen.trustProxy` have forwarded, else that of the connection. `peer`: always that of the connection.'
+})
+
 const IpFilter = Type.Object(
   {
     allow: Ranges(
@@ -27,11 +34,7 @@ const IpFilter = Type.Object(
     deny: Ranges('Addresses and CIDR ranges that are refused, even if `allow` has them. `unix` as in `allow`.'),
     allowFile: File('File with more of `allow`, one a line; `#` begins a comment. Changes apply within seconds.'),
     denyFile: File('The same for `deny`.'),
-    by: Names(['client', 'peer'], {
-      default: 'client',
-      description:
-        '`client`: the address that proxies of `listen.trustProxy` have forwarded, else that of the connection. `peer`: always that of the connection.'
-    }),
+    by: By,
     status: Type.Integer({
       minimum: 400,
       maximum: 499,
@@ -41,6 +44,20 @@ const IpFilter = Type.Object(
     mode: Mode
   },
   { ...strict, description: 'Refuses requests by the address of the client. At least one list.' }
+)
+
+const OfConsumer = Type.Object(
+  {
+    allow: Ranges('Addresses and CIDR ranges from which the consumer may call. `unix` as in `edge.ipFilter`.'),
+    deny: Ranges('Addresses and CIDR ranges that are refused, even if `allow` has them.'),
+    by: By,
+    mode: Mode
+  },
+  {
+    ...strict,
+    description:
+      'Refuses requests of the consumer by the address of the client, after authentication and besides `edge.ipFilter`.'
+  }
 )
 
 type Options = Static<typeof IpFilter>
@@ -65,6 +82,8 @@ export default edgeConcern({
     ['ipAllow', 'ipAllowList', 'ipDeny', 'ipRestriction', 'ipWhiteList', 'ipWhitelist'].map((name) => [name, advice])
   ),
   innerAliases: { whitelist: 'write "allow"', blacklist: 'write "deny"', sourceRange: 'write "allow"' },
+  // The address has been checked before the consumer is known; its own addresses are checked once it is.
+  forConsumers: { phases: ['preParsing'], options: OfConsumer, isAdded: true },
   check,
   complete({ allowFile, denyFile, ...rest }, absolute) {
     return {
@@ -91,21 +110,23 @@ export default edgeConcern({
       )
     const hidden: NonNullable<typeof fastify.hiddenRoutes> = new Map()
     fastify.decorate('hiddenRoutes', hidden)
-    return (options, routeOptions, shadow) => {
+    return (options, routeOptions, shadow, _refused, level) => {
       const addressOf = addressReader(config, options.by)
       const judge = judgeOf(options, fileOf)
-      const { status } = options
+      const { status = 403 } = options
+      const refusalOf = (request: FastifyRequest): Error | null => {
+        const reason = judge(addressOf(request))
+        if (reason === null) return null
+        request.refusalReason = reason
+        return status === 404 ? new NotFound() : Object.assign(new Refused(), { statusCode: status })
+      }
+      if (level === 'consumer') {
+        return { preParsing: (request, _reply, payload, done) => done(refusalOf(request), payload) }
+      }
       if (status === 404 && shadow === null) {
         hidden.set(edgeRouteOf(routeOptions.config)!, (request) => judge(addressOf(request)) !== null)
       }
-      return {
-        onRequest(request, _reply, done) {
-          const reason = judge(addressOf(request))
-          if (reason === null) return done()
-          request.refusalReason = reason
-          done(status === 404 ? new NotFound() : Object.assign(new Refused(), { statusCode: status }))
-        }
-      }
+      return { onRequest: (request, _reply, done) => done(refusalOf(request) ?? undefined) }
     }
   }
 })

@@ -1,7 +1,7 @@
 /** Hooks of a route for its limits, and for those of consumers. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { RouteHooks } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
+import type { RouteHooks } from '../../route-hooks.ts'
 import { enter } from './concurrency.ts'
 import type { Done, Limiter } from './limiter.ts'
 import type { Limits, Rule } from './rules.ts'

@@ -124,13 +124,8 @@ export const isOfCaller = (by: unknown): boolean =>
 
 const isHeader = (source: string) => source.startsWith('header:')
 
-/** Checks the limits of declared consumers, and that limits with one name share their counters. */
-export function* checkAllLimits(checked: Checked): Generator<void> {
-  checkConsumers(checked)
-  yield* checkNames(checked)
-}
-
-function* checkNames({ data, report }: Checked): Generator<void> {
+/** Checks that limits with one name share their counters. */
+export function* checkAllLimits({ data, report }: Checked): Generator<void> {
   if (!report.usable('/routes')) return
   const places = new Map<string, { readonly at: string; readonly id: string; readonly section: string }[]>()
   const collect = (options: unknown, section: string) => {
@@ -157,16 +152,6 @@ function* checkNames({ data, report }: Checked): Generator<void> {
       const what = `no other limit with the name "${name}" has the same by, window, algorithm and store, so it shares no counters`
       report.warn(`${at}/name`, what)
     }
-  }
-}
-
-function checkConsumers(checked: Checked): void {
-  if (!Array.isArray(checked.data.consumers)) return
-  for (const [index, consumer] of checked.data.consumers.entries()) {
-    const place = `/consumers/${index}`
-    if (![place, `${place}/edge`, `${place}/edge/rateLimit`].every((at) => checked.report.usable(at))) continue
-    const { rateLimit } = consumer.edge ?? {}
-    if (rateLimit) checkRateLimit(rateLimit, `${place}/edge/rateLimit`, checked)
   }
 }
 

@@ -5,7 +5,7 @@
 import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/rate-limit'
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import type { RouteHooks } from '../../concern.ts'
+import type { RouteHooks } from '../../route-hooks.ts'
 import type { KeyOf, LimitReason } from './keys.ts'
 import { reasonOf } from './keys.ts'
 import type { Done } from './limiter.ts'

@@ -46,6 +46,7 @@ export default edgeConcern({
   options: orOff(WebSocket),
   default: {},
   needsBridge: 'http-proxy connects WebSockets without the mesh; serve them by a route without "via"',
+  forConsumers: { phases: ['onRequest'] },
   whenOff: { onRequest: refuse },
   async plugin(fastify, { meter, stores }) {
     const tunnels = new Set<Tunnel>()
@@ -102,10 +103,12 @@ export default edgeConcern({
       }
       for (const route of routes) counts.leave(route)
     })
-    return (options, { config }) => {
+    return (options, { config }, _shadow, _refused, level) => {
       const { name } = config!.route!
-      routes.push(name)
-      counts.join(name)
+      if (level === 'route') {
+        routes.push(name)
+        counts.join(name)
+      }
       return { onRequest: onHandshake(options, name) }
     }
   }
