@@ -81,6 +81,18 @@ t.test('the table of the mesh has each feature with its key, and each key exists
   )
 })
 
+t.test('the keys to which settings of other gateways are mapped exist', async (t) => {
+  const known = new Set(rows().map((row) => keyOf(row)))
+  const keys = /`((?:edge|mesh|listen|discovery|routes\[\]|services\.NAME|consumers\[\])\.[\w.[\]]+)`/g
+  const ours = text('config/from-other-gateways.md').replaceAll(/^\| .*? \| (.*) \|$/gm, '$1')
+  const mapped = [...ours.matchAll(keys)].map(([, key]) => key!)
+  t.ok(mapped.length > 200)
+  t.strictSame(
+    mapped.filter((key) => !known.has(key)),
+    []
+  )
+})
+
 t.test('links of the pages lead to files and headings that exist', async (t) => {
   let links = 0
   let sections = 0

@@ -2,8 +2,10 @@
 /** What public configurations of other gateways do needs configuration alone: each is started and gets its requests. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
+import { readFileSync } from 'node:fs'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import bcrypt from 'bcryptjs'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -16,7 +18,7 @@ import { shake } from '../helpers/listeners.ts'
 import { EurekaServer, registration } from '../helpers/mesh/eureka-server.ts'
 import { startRedis } from '../helpers/redis.ts'
 import type { Ask } from './translations.ts'
-import { translations } from './translations.ts'
+import { documented, translations } from './translations.ts'
 
 const urls = new Map<string, string>()
 
@@ -64,9 +66,9 @@ const env = {
 
 /** Replaces the names of services, keys and passwords. */
 async function written(yaml: string): Promise<string> {
-  for (const [, name] of yaml.matchAll(/http:\/\/([a-z]+)(?=[/"}])/g)) await echo(name!)
+  for (const [, name] of yaml.matchAll(/http:\/\/([a-z]+)(?::8080)?(?=[/"}])/g)) await echo(name!)
   return yaml
-    .replace(/http:\/\/([a-z]+)(?=[/"}])/g, (_, name: string) => urls.get(name)!)
+    .replace(/http:\/\/([a-z]+)(?::8080)?(?=[/"}])/g, (_, name: string) => urls.get(name)!)
     .replace(/sha256\((.*?)\)/g, (_, key: string) => `sha256:${createHash('sha256').update(key).digest('hex')}`)
     .replace(/bcrypt\((.*?)\)/g, (_, password: string) => bcrypt.hashSync(password, 4))
 }
@@ -104,11 +106,17 @@ async function send([line, headers]: Ask, portOf: (name: string | undefined) => 
   }
   const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
   const { status, headers: response, body } = await get(port, target!, fields, method)
-  const seen = body.startsWith('{"service"') ? (JSON.parse(body) as { service: string }) : {}
-  return { status, response, ...seen }
+  const json = body.startsWith('{') ? (JSON.parse(body) as object) : {}
+  return { status, response, body: json, ...('service' in json && json) }
 }
 
-for (const { name, yaml, asks } of translations) {
+const page = readFileSync(join(import.meta.dirname, '../../config/from-other-gateways.md'), 'utf8')
+const examples = Object.entries(documented).map(([name, asks]) => {
+  const [, yaml] = new RegExp(`^# complete, as the configuration of ${name} above\n(.*?)^\`\`\``, 'ms').exec(page)!
+  return { name: `the example for ${name}`, yaml: yaml!, asks }
+})
+
+for (const { name, yaml, asks } of [...translations, ...examples]) {
   t.test(name, async (t) => {
     const portOf = await started(t, yaml)
     for (const ask of asks) {

@@ -5,7 +5,7 @@
 import { claims, keys, secret, token } from '../helpers/edge/tokens.ts'
 
 /** What a response has to be: its status, or the service, what it has seen, and headers of the response. */
-type Expected = number | { service?: string; url?: string; headers?: object; response?: object }
+type Expected = number | { service?: string; url?: string; headers?: object; response?: object; body?: object }
 
 /**
  * A request: `GET /path`, for a WebSocket `WS /path`, at another listener `GET :NAME/path`; its headers, and what follows. A
@@ -24,6 +24,7 @@ const basic = (text: string) => ({ authorization: `Basic ${Buffer.from(text).toS
 const bearer = (more: object, key?: { privateKey: (typeof keys)['rsa']['privateKey'] }) => ({
   authorization: `Bearer ${token(claims(more as Record<string, unknown>), key ?? secret, key && { alg: 'RS256', kid: 'one' })}`
 })
+const signed = (more: object) => token(claims(more as Record<string, unknown>))
 const preflight = (origin: string) => ({ origin, 'access-control-request-method': 'GET' })
 const from = (address: string) => ({ 'x-forwarded-for': address })
 const allowed = (origin: string) => ({
@@ -161,6 +162,24 @@ routes:
       ['POST /payments', bearer({}), { service: 'payments' }],
       ['POST /payments/webhook', none, 200],
       ['GET /tickets', bearer({}), 429]
+    ]
+  },
+  {
+    name: 'Kong, study helper: a token in a cookie or the query, roles, scopes, one limit over several routes, CORS',
+    yaml: `
+services: { notes: { instances: ["http://notes"] }, tutor: { instances: ["http://tutor"] } }
+edge:
+  cors: { origin: ["https://*.study.example"], credentials: true }
+  jwt: { secret: "${secret}", algorithms: [HS256], from: { cookie: session, query: jwt } }
+  rateLimit: { name: study, max: 3, window: 1h }
+routes:
+  - { name: notes, match: { path: /notes }, service: notes, edge: { acl: { scopes: ["notes:read"] } } }
+  - { name: tutor, match: { path: /tutor }, service: tutor, edge: { acl: { roles: [teacher], rolesClaim: realm_access.roles } } }`,
+    asks: [
+      ['GET /notes', { cookie: `a=b; session=${signed({ scope: 'notes:read' })}` }, { service: 'notes', headers: { cookie: 'a=b' } }],
+      ['GET /notes', { cookie: `session=${signed({ scope: 'notes:write' })}` }, 403],
+      [`GET /tutor?x=1&jwt=${signed({ realm_access: { roles: ['teacher'] } })}`, none, { url: '/tutor?x=1' }],
+      ['GET /notes', { cookie: `session=${signed({ scope: 'notes:read' })}` }, 429]
     ]
   },
   {
@@ -399,4 +418,32 @@ routes:
     ]
   }
 ] // biome-ignore format: a table
+
+/** Requests to the examples of config/from-other-gateways.md, by the name of the gateway. */
+export const documented: Readonly<Record<string, readonly Ask[]>> = {
+  Kong: [
+    ['GET /api/orders/7', none, 401],
+    ['GET /api/orders/7', { apikey: 'alice-key', 'x-consumer-username': 'root' }, { url: '/v1/7', headers: { 'x-consumer-username': 'alice' } }],
+    ['POST /api/carts', { apikey: 'alice-key' }, { url: '/v1/' }]
+  ],
+  APISIX: [
+    ['GET /game/shop/7', none, 401],
+    ['GET /game/shop/7', basic('bob:secret'), { url: '/v2/shop/7' }],
+    ['GET /other', basic('bob:secret'), 404]
+  ],
+  Traefik: [
+    ['GET /api/7', { host: 'app.example.com' }, 403],
+    ['GET /api/7', { host: 'app.example.com', cookie: 'session=ann' }, { url: '/7', headers: { 'x-user': 'ann' } }],
+    ['GET /api/7', { host: 'other.example.com', cookie: 'session=ann' }, 404]
+  ],
+  KrakenD: [
+    ['GET /v1/users/7', none, { service: 'users', url: '/internal/user/7' }],
+    ['POST /v1/users/7', none, 405],
+    ['GET /v1/page/7', none, { body: { url: '/user/7', orders: { url: '/orders?user=7' } } }]
+  ],
+  'Spring Cloud Gateway': [
+    ['GET /api/orders/7', none, { url: '/orders/7', response: { 'x-ratelimit-remaining': '2' } }],
+    ['DELETE /api/orders/7', none, 405]
+  ]
+} // biome-ignore format: a table
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the configuration
