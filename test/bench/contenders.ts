@@ -17,6 +17,7 @@ export interface Bench {
   readonly checkout: string
   readonly origin: Origin
   readonly consulUrl: string
+  readonly redisUrl: string
   readonly generator: Generator
   /** Launches of each subject. */
   readonly launches: number
@@ -47,9 +48,9 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
   const name = size === undefined ? subject.name : `${subject.name}, ${size.label}`
   const port = await freePort()
   const folder = join(bench.folder, name.replace(/[^\w]+/g, '-'))
-  const { consulUrl, origin } = bench
+  const { consulUrl, redisUrl, origin } = bench
   const checkout = subject.checkout ?? bench.checkout
-  const setup = { port, originPort: origin.port, consulUrl, folder, checkout, size: size ?? one }
+  const setup = { port, originPort: origin.port, consulUrl, redisUrl, folder, checkout, size: size ?? one }
   const { command, args, env = process.env, prefix = '', headers = {}, clients = [] } = await subject.launch(setup)
   const running = await start({
     command: 'taskset',

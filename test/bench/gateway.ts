@@ -4,7 +4,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Launch, Setup } from './subjects.ts'
 
-const secret = 'a secret for benchmarks only, long enough'
+export const secret = 'a secret for benchmarks only, long enough'
 
 /** Proxies and nothing else: no log, no metrics, no concern. */
 export async function passthrough(setup: Setup): Promise<Launch> {
@@ -60,10 +60,10 @@ export async function everything(setup: Setup): Promise<Launch> {
 }
 
 /** Number of distinct tokens, and of distinct client addresses in X-Forwarded-For. */
-const tokens = 10_000
+export const tokens = 10_000
 const addresses = 1000
 
-function client(number: number): Record<string, string> {
+export function client(number: number): Record<string, string> {
   const address = number % addresses
   return {
     authorization: `Bearer ${tokenOf(`user-${number}`)}`,
@@ -80,7 +80,12 @@ function tokenOf(sub: string): string {
   return `${text}.${createHmac('sha256', secret).update(text).digest('base64url')}`
 }
 
-function launch(setup: Setup, lines: readonly string[], service: string, listener: readonly string[] = []): Launch {
+export function launch(
+  setup: Setup,
+  lines: readonly string[],
+  service: string,
+  listener: readonly string[] = []
+): Launch {
   const { folder, port, checkout } = setup
   mkdirSync(folder, { recursive: true })
   const listen = [
@@ -97,10 +102,10 @@ function launch(setup: Setup, lines: readonly string[], service: string, listene
   return { command: 'sh', args: ['-c', program], prefix: '/origin' }
 }
 
-const section = (name: string, lines: readonly string[]) => [`${name}:`, ...lines.map((line) => `  ${line}`)]
+export const section = (name: string, lines: readonly string[]) => [`${name}:`, ...lines.map((line) => `  ${line}`)]
 
 /** Returns URLs of instances: loopback addresses of the one origin. */
-function instances({ size, originPort }: Setup, net: string): string {
+export function instances({ size, originPort }: Setup, net: string): string {
   const urls = Array.from({ length: size.instances }, (_, i) => `'http://${net}.${i + 1}:${originPort}'`)
   return `[${urls.join(', ')}]`
 }

@@ -28,6 +28,13 @@ const columns: readonly Column<Row>[] = [
   { title: 'p99 ms', of: (row) => row.p99Ms.toFixed(2) },
   { title: 'peak MB', of: (row) => mb(row.peakBytes) }
 ]
+const ofConcerns: readonly Column<Row>[] = [
+  {
+    title: 'µs more',
+    of: ({ addedUs: { median, low, high } }) => `**${median.toFixed(1)}** (${low.toFixed(1)}–${high.toFixed(1)})`
+  },
+  ...columns
+]
 const bodyColumns: readonly Column<Row>[] = [
   { title: 'MB per CPU second', of: ({ bytesPerCpuSecond = 0 }) => mb(bytesPerCpuSecond) },
   { title: 'of nginx’s', of: ({ toNginx }) => (toNginx === undefined ? '' : ranged(toNginx)) }
@@ -43,7 +50,8 @@ const idleColumns: readonly Column<IdleRow>[] = [
 export function outcome({ scenario, reference, rows, idle }: Outcome): string {
   const heading = `### ${scenario.name}\n\n${scenario.about}.`
   if (scenario.idle !== undefined) return `${heading}\n\n${table(idle, idleColumns)}`
-  const shown = scenario.responseBytes === undefined ? columns : [...columns, ...bodyColumns]
+  const body = scenario.responseBytes === undefined ? [] : bodyColumns
+  const shown = [...(scenario.reference === undefined ? columns : ofConcerns), ...body]
   const failed = rows.filter(({ failures }) => failures > 0)
   const failures = failed.map((row) => `**${row.subject}: ${row.failures} requests failed.**\n`).join('\n')
   return `${heading} Ratio 1: ${reference}.\n\n${table(rows, shown)}${failures && `\n${failures}`}`

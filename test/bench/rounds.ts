@@ -19,6 +19,8 @@ export interface Row {
   readonly peakBytes: number
   /** CPU per request by that of the reference in the same round. */
   readonly ratio: Spread
+  /** CPU per request above that of the reference in the same round, in microseconds. */
+  readonly addedUs: Spread
   /** Bytes per CPU second, and their ratio to nginx's, in scenarios with large bodies. */
   readonly bytesPerCpuSecond?: number
   readonly toNginx?: Spread
@@ -68,7 +70,7 @@ export async function measureRounds(
     const records = await measureLaunch(scenario, subjects, bench)
     all = launched === 0 ? records : all.map((sofar, i) => joined(sofar, records[i]!))
   }
-  const reference = all.find(({ name }) => name === baseline) ?? all[0]!
+  const reference = all.find(({ name }) => name === (scenario.reference ?? baseline)) ?? all[0]!
   const nginx = all.find(({ name }) => name === 'nginx')
   return { reference: reference.name, rows: all.map((each) => rowOf(each, { scenario, reference, nginx })) }
 }
@@ -221,6 +223,7 @@ function rowOf({ name, rounds, latencies, peakBytes, failures }: Tally, compared
     perSecond: over(({ requests, us }) => (requests / us) * 1e6).median,
     peakBytes,
     ratio: over((work, round) => cpuOf(work) / cpuOf(reference.rounds[round]!)),
+    addedUs: over((work, round) => cpuOf(work) - cpuOf(reference.rounds[round]!)),
     disturbance: Math.max(0, over(({ othersCpu, us }) => othersCpu / us).median),
     failures: latencies.reduce((sum, { failures }) => sum + failures, failures),
     ...(bytes !== undefined && {

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
 import { startConsul } from '../helpers/consul.ts'
+import { startRedis } from '../helpers/redis.ts'
 import { chart } from './chart.ts'
 import type { Bench } from './contenders.ts'
 import { leaveSubjectCore } from './contenders.ts'
@@ -48,11 +49,13 @@ const folder = mkdtempSync(join(tmpdir(), 'jingwei-bench-'))
 const origin = await startOrigin(folder)
 const consul = await startConsul()
 await consul.register({ id: 'origin-1', name: 'origin', port: origin.port, address: '127.0.0.1' })
+const redis = await startRedis()
 const bench: Bench = {
   folder,
   checkout: resolve(values.checkout),
   origin,
   consulUrl: consul.url,
+  redisUrl: redis.url,
   generator: await generator(folder),
   launches: Number(values.launches),
   rounds: Number(values.rounds),
@@ -68,6 +71,7 @@ try {
     if (values.out !== undefined) await write(values.out)
   }
 } finally {
+  await redis.stop()
   await consul.stop()
   await origin.stop()
   rmSync(folder, { recursive: true, force: true })
@@ -75,9 +79,9 @@ try {
 if (outcomes.some(({ rows }) => rows.some(({ failures }) => failures > 0))) process.exitCode = 1
 
 async function measure(scenario: Scenario): Promise<Outcome> {
-  const takesPart = ({ name, takesPart = () => scenario.sizes === undefined }: Subject) =>
+  const takesPart = ({ name, takesPart = () => scenario.sizes === undefined && !scenario.reference }: Subject) =>
     takesPart(scenario) && (chosen.some((subject) => subject.name === name) || isReference(name))
-  const isReference = (name: string) => name === baseline && scenario.idle === undefined
+  const isReference = (name: string) => name === (scenario.reference ?? baseline) && scenario.idle === undefined
   const parts = subjects.filter(takesPart)
   const taking = values.against === undefined ? parts : against(resolve(values.against), parts)
   if (taking.length === 0) throw new Error(`none of the subjects takes part in ${scenario.name}`)

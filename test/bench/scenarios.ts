@@ -22,6 +22,8 @@ export interface Scenario {
   readonly connections: number
   /** Sizes of Jingwei's configuration, compared with the first one; no other subject takes part. */
   readonly sizes?: readonly Size[]
+  /** Subject with which each concern alone is compared; only subjects with one concern take part besides it. */
+  readonly reference?: 'jingwei passthrough'
   /** Number of idle connections, whose cost is measured instead of that of requests. */
   readonly idle?: number
 }
@@ -32,6 +34,12 @@ const small = { path: '/small', connections: 50 }
 
 export const scenarios: readonly Scenario[] = [
   { ...small, name: 'small', about: 'GET of 17 bytes, 50 keep-alive connections' },
+  {
+    ...small,
+    name: 'concerns',
+    about: 'GET of 17 bytes: what one concern alone adds to proxying',
+    reference: 'jingwei passthrough'
+  },
   { name: '64kb', about: 'GET of 64 KB, 50 connections', path: '/64kb', responseBytes: 65536, connections: 50 },
   { name: '1mb', about: 'GET of 1 MB, 20 connections', path: '/1mb', responseBytes: 1048576, connections: 20 },
   { ...small, name: 'post-16kb', about: 'POST of 16 KB, 50 connections', method: 'POST', bodyBytes: 16384 },

@@ -1,4 +1,5 @@
 // The subjects: Jingwei bare and with everything on, and the alternatives.
+import { alone } from './alone.ts'
 import { everything, passthrough, replying } from './gateway.ts'
 import { caddy, haproxy, nginx, script } from './others.ts'
 import { packages } from './packages.ts'
@@ -8,6 +9,7 @@ export interface Setup {
   readonly port: number
   readonly originPort: number
   readonly consulUrl: string
+  readonly redisUrl: string
   /** The subject's own folder for files. */
   readonly folder: string
   /** The checkout of this gateway that is measured. */
@@ -31,7 +33,7 @@ export interface Subject {
   readonly launch: (setup: Setup) => Promise<Launch>
   /** The checkout of this gateway that is measured; by default that of the option --checkout. */
   readonly checkout?: string
-  /** Selects scenarios; without it, the subject takes part in all that do not compare sizes. */
+  /** Selects scenarios; without it, the subject takes part in all that compare neither sizes nor concerns. */
   readonly takesPart?: (scenario: Scenario) => boolean
 }
 
@@ -51,7 +53,8 @@ export const subjects: readonly Subject[] = [
   { name: 'haproxy', launch: haproxy },
   { name: 'caddy', launch: caddy },
   { name: 'bare fastify', launch: script('bare-fastify.ts'), ...bare },
-  { name: 'bare node:http', launch: script('bare-http.ts'), ...bare }
+  { name: 'bare node:http', launch: script('bare-http.ts'), ...bare },
+  ...alone.map((subject) => ({ ...subject, takesPart: ({ reference }: Scenario) => reference !== undefined }))
 ]
 
 /** Adds the gateway of another checkout after the one that is measured. */
