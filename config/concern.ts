@@ -47,6 +47,8 @@ export interface Key {
   readonly instructions?: { readonly headers: readonly string[]; areObeyed(options: unknown): boolean }
   /** Returns the other services to which the concern sends calls, or copies of them, with these options. */
   otherServices?(options: unknown): readonly string[]
+  /** Returns paths that the concern serves itself, on the hosts and listeners of the routes that enable it, with these options. */
+  ownPaths?(options: unknown): readonly string[]
   /** Checks rules that the schema cannot express, for each value without a fault; values within it may have faults. */
   check?(options: unknown, at: string, checked: Checked, place: Place): void
   /**

@@ -17,10 +17,12 @@ function keysIn(keys: readonly Key[], policy: object): (readonly [key: Key, opti
 
 /** Returns the facts that edge concerns declare for a route with this policy. */
 export function declaredBy(keys: readonly Key[], policy: object): Declared {
-  const on = keysIn(keys, policy).map(([key]) => key)
+  const found = keysIn(keys, policy)
+  const on = found.map(([key]) => key)
   return {
     answersPreflights: on.some((key) => key.answersPreflights),
-    ownsHeaders: lowerCase(on.flatMap((key) => key.ownsHeaders ?? []))
+    ownsHeaders: lowerCase(on.flatMap((key) => key.ownsHeaders ?? [])),
+    ownPaths: found.flatMap(([key, options]) => key.ownPaths?.(options) ?? [])
   }
 }
 

@@ -186,7 +186,7 @@ function sidecarHalf(config: Config, { keys, fixedFor }: SidecarKeys): Config {
     isBridged: true,
     mesh,
     edge: inherited,
-    declared: { answersPreflights: false, ownsHeaders: [errorHeader] },
+    declared: { answersPreflights: false, ownsHeaders: [errorHeader], ownPaths: [] },
     protection: 0,
     isTransparent: true,
     isHandedOver: true,

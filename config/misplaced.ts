@@ -12,7 +12,7 @@ const plugin = 'it is not built in; a plugin can do it (plugins/README.md)'
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
-      'oidc', 'oauth2', 'ldap', 'compress', 'compression', 'gzip', 'redirect', 'cache', 'caching', 'csrf', 'cookies',
+      'ldap', 'compress', 'compression', 'gzip', 'redirect', 'cache', 'caching', 'csrf', 'cookies',
       'session', 'headers', 'requestHeaders', 'responseHeaders', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),

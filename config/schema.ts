@@ -111,6 +111,8 @@ type Passing = 'refuse' | 'pass'
 export interface Declared {
   readonly answersPreflights: boolean
   readonly ownsHeaders: readonly string[]
+  /** Paths on the route's hosts that the concerns serve themselves. */
+  readonly ownPaths: readonly string[]
 }
 
 /** A route with its complete edge policy, and its mesh overrides as written. */

@@ -72,6 +72,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
       const { match, priority, protection } = route
       tables.add({ match, pattern, priority, answersPreflights, protection, value: target })
     }
+    for (const path of route.declared.ownPaths) addOwnPath(path, route)
     if (slice.isOver) {
       // Lets Fastify complete the routes added so far; at the end it would complete all in one blocking step.
       await fastify.after()
@@ -83,6 +84,30 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     const url = internalUrl()
     addBridged(url, route, pattern, methods, {})
     return { route, url, preflightUrl: addPreflight(route, pattern, methods) }
+  }
+
+  /** Adds a path that a concern of the route serves itself. If routes of a host have the same one, the first of them has it. */
+  function addOwnPath(path: string, route: RouteConfig): void {
+    const { priority, protection } = route
+    const { hosts, listeners } = route.match
+    const match = {
+      path: { exact: path },
+      methods: ['GET', 'POST'],
+      ...(hosts && { hosts }),
+      ...(listeners && { listeners })
+    }
+    const [pattern] = pathPatterns(match.path)
+    const url = internalUrl()
+    const config = { ...route.config, route, matchedPath: pattern!, ownPath: path }
+    register(url, [], {
+      url: pattern!.text,
+      method: [...match.methods],
+      config,
+      schema,
+      handler: (_request, reply) => void reply.callNotFound()
+    })
+    const value = { route, url, preflightUrl: null }
+    tables.add({ match, pattern: pattern!, priority, answersPreflights: false, protection, value })
   }
 
   async function addComposed(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {

@@ -226,7 +226,8 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
             authentication: { require: 'any' },
             jwt: { jwks: `${origin}/jwks.json` },
             forwardAuth: { url: origin },
-            introspection: { url: origin, clientId: 'a', clientSecret: 'b' }
+            introspection: { url: origin, clientId: 'a', clientSecret: 'b' },
+            oidc: { issuer: origin, clientId: 'a', session: { secrets: ['a secret that is long enough, for tests'] } }
           }
         }
       ]

@@ -24,6 +24,8 @@ declare module 'fastify' {
     ownRoute?: EdgeRoute
     /** On an OPTIONS route that exists only for preflights: the methods that these may request. */
     preflightFor?: readonly string[]
+    /** On a path that a concern of the configured route serves itself: that path. */
+    ownPath?: string
     /** Handler of a configured route until the bridge sets the final one. */
     placeholder?: Placeholder
     /** On the route for requests that match no other route. */
@@ -41,6 +43,7 @@ export const reservedRouteConfig = {
   matchedPath: isOurs,
   ownRoute: isOurs,
   preflightFor: isOurs,
+  ownPath: isOurs,
   placeholder: isOurs,
   unrouted: isOurs,
   url: isOurs,

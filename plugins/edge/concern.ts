@@ -130,7 +130,7 @@ declare module 'fastify' {
 
 /** Definition of a concern, as its author writes it. */
 export interface EdgeDefinition<S extends TSchema = TSchema>
-  extends Omit<Key, 'options' | 'forConsumers' | 'levels' | 'check' | 'complete' | 'isolate' | 'token'> {
+  extends Omit<Key, 'options' | 'forConsumers' | 'levels' | 'check' | 'complete' | 'isolate' | 'token' | 'ownPaths'> {
   /** Schema of the options. Its description is that of the key. */
   readonly options: S
   /** Levels at which the key can be set. Default: the gateway's and each route's. */
@@ -145,6 +145,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   complete?(options: Exclude<Static<S>, false>, absolute: (path: string) => string): Static<S>
   /** Returns the options for a gateway under test, with which the concern needs no other program; false switches it off. */
   isolate?(options: Exclude<Static<S>, false>): Static<S> | false
+  /** Returns paths that the concern serves itself, on the hosts and listeners of its routes. `routeOptions.config.ownPath` names them. */
+  ownPaths?(options: Exclude<Static<S>, false>): readonly string[]
   /** Returns a token that the concern accepts with these options, for `gateway.token()` in tests. */
   token?(options: Exclude<Static<S>, false>, request: TokenRequest): string
   /** Returns what the concern would do with a request, for `explain`: `allows`. */

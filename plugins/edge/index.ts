@@ -22,6 +22,7 @@ import jwt from './concerns/jwt/index.ts'
 import keyAuth from './concerns/key-auth/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
 import mtlsAuth from './concerns/mtls-auth/index.ts'
+import oidc from './concerns/oidc/index.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import uma from './concerns/uma.ts'
@@ -66,6 +67,7 @@ export const concerns: readonly EdgeConcern[] = [
   basicAuth, // after keys, which cost less
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // after JWT, which needs no call
+  oidc, // last of the methods: without any credentials it redirects to a login
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods
   authentication, // after the methods: tells the service who the consumer is
   forwardClientCert, // as authentication

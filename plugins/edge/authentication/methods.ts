@@ -22,6 +22,8 @@ export interface Refusal {
   readonly reason: string | null
   /** Replaces the challenge of the method. */
   readonly challenge?: string
+  /** Responds in place of the error, such as by a redirect to a login. Rejects with an error for the client. */
+  readonly respond?: ((reply: FastifyReply) => Promise<void>) | undefined
   /** True if the failure does not count against the address. */
   readonly isUncounted?: boolean
   /** True if the client has too many attempts at a time. */
@@ -162,8 +164,13 @@ class Methods {
     }
     // An outage or a limit says more than that other credentials are wrong.
     const [worst] = refusals.toSorted((a, b) => statusOf(b) - statusOf(a))
-    const { error, reason } = worst ?? this.#missing(outcomes, request)
+    const refusal = worst ?? this.#missing(outcomes, request)
+    const { error, reason } = refusal
     request.refusalReason = reason
+    if (refusal.respond !== undefined) {
+      refusal.respond(reply).catch(done)
+      return
+    }
     if (statusOf({ error }) === 401) {
       const challenges = this.list.flatMap((method) => this.#challenge(method, outcomes.get(method)))
       reply.header('www-authenticate', challenges.length === 1 ? challenges[0] : challenges)
@@ -194,7 +201,9 @@ class Methods {
 
   #missing(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest): Refusal {
     const absent = this.list.filter((method) => outcomes.get(method) === 'absent')
-    return absent.length === 1 ? absent[0]!.refusal(null, request) : { error: new Missing(), reason: 'auth_missing' }
+    const refusals = absent.map((method) => method.refusal(null, request))
+    if (refusals.length === 1) return refusals[0]!
+    return refusals.find(({ respond }) => respond) ?? { error: new Missing(), reason: 'auth_missing' }
   }
 }
 
@@ -254,9 +263,15 @@ export function authenticateBy<C>(
   context: ConcernContext,
   shadow: unknown
 ): Hook {
+  // A login has no credentials yet.
+  if (routeOptions.config?.ownPath !== undefined) return (_request, _reply, done) => done()
   if (shadow !== null) {
     // The service may still check the credentials, and failures that refuse nobody must not count where they are enforced.
-    return new Methods(routeOptions, context, 'shadow-auth-failures').add({ ...method, remove() {} })
+    return new Methods(routeOptions, context, 'shadow-auth-failures').add({
+      ...method,
+      refusal: (error, request) => ({ ...method.refusal(error, request), respond: undefined }),
+      remove() {}
+    })
   }
   const methods = byRoute.get(routeOptions) ?? new Methods(routeOptions, context)
   byRoute.set(routeOptions, methods)

@@ -39,7 +39,7 @@ export const Authentication = Type.Object(
     require: Names(['all', 'any'], {
       default: 'all',
       description:
-        'With several of `mtlsAuth`, `keyAuth`, `hmacAuth`, `basicAuth`, `jwt` and `introspection` on a route: `all` must accept the request, or `any` of them, tried in this order.'
+        'With several of `mtlsAuth`, `keyAuth`, `hmacAuth`, `basicAuth`, `jwt`, `introspection` and `oidc` on a route: `all` must accept the request, or `any` of them, tried in this order.'
     }),
     anonymous: Type.Optional(
       Type.String({

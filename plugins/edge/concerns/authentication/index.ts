@@ -84,7 +84,7 @@ function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: 
   )
 }
 
-const methods = ['mtlsAuth', 'keyAuth', 'hmacAuth', 'basicAuth', 'jwt', 'introspection']
+const methods = ['mtlsAuth', 'keyAuth', 'hmacAuth', 'basicAuth', 'jwt', 'introspection', 'oidc']
 
 /** Checks the methods that are in force together on a route. */
 function checkMethods({ data, report }: Checked): void {
@@ -106,7 +106,7 @@ function checkMethods({ data, report }: Checked): void {
     }
     if (on.length < 2 || (authentication && authentication.require === 'any')) return
     // A signature may be in `Proxy-Authorization`.
-    const inHeader = on.filter((name) => !['mtlsAuth', 'keyAuth', 'hmacAuth'].includes(name))
+    const inHeader = on.filter((name) => !['mtlsAuth', 'keyAuth', 'hmacAuth', 'oidc'].includes(name))
     // `jwt` and `introspection` can check the same token.
     if (inHeader.length > 1 && inHeader.includes('basicAuth')) {
       const what = `${inHeader.join(' and ')} need the Authorization header each, so no request can satisfy all`

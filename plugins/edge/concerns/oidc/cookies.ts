@@ -1,0 +1,116 @@
+/** Cookies of sessions and of logins in progress: names, chunks, and their removal from requests to services. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import { removeCookie } from '../../authentication/credentials.ts'
+
+/** Characters of a cookie's value. Browsers limit a cookie to 4096 bytes with its name and attributes. */
+const chunkSize = 3800
+/** Logins in progress that a browser keeps. Each tab may begin one. */
+const mostLogins = 4
+
+type Pair = readonly [name: string, value: string]
+
+function pairsOf({ headers: { cookie } }: FastifyRequest): Pair[] {
+  if (cookie === undefined) return []
+  return cookie.split(';').map((text) => {
+    const mark = text.indexOf('=')
+    return [
+      text.slice(0, mark === -1 ? undefined : mark).trim(),
+      mark === -1 ? '' : text.slice(mark + 1).trim()
+    ] as const
+  })
+}
+
+export class Cookies {
+  readonly name: string
+  readonly #isSecure: boolean
+
+  constructor(name: string, isSecure: boolean) {
+    this.name = isSecure ? `__Host-${name}` : name
+    this.#isSecure = isSecure
+  }
+
+  /** Returns whether a cookie is one of the session or of a login. */
+  readonly isOwn = (name: string): boolean =>
+    name.startsWith(this.name) && /^(?:$|\.\d+$|-login-)/.test(name.slice(this.name.length))
+
+  /** Returns the value of the session's cookies; null if there are none. Cookies that occur twice give no valid session. */
+  session(request: FastifyRequest): string | null {
+    const { cookie } = request.headers
+    if (cookie === undefined || !cookie.includes(this.name)) return null
+    const own = pairsOf(request).filter(([name]) => this.#indexOf(name) !== null)
+    if (own.length === 0) return null
+    const sorted = own.toSorted(([a], [b]) => this.#indexOf(a)! - this.#indexOf(b)!)
+    return sorted.map(([, value]) => value).join('')
+  }
+
+  #indexOf(name: string): number | null {
+    if (name === this.name) return 0
+    if (!name.startsWith(`${this.name}.`)) return null
+    const index = name.slice(this.name.length + 1)
+    return /^[1-9]\d?$/.test(index) ? Number(index) : null
+  }
+
+  /** Sets the session's cookies, and deletes chunks of an earlier session. */
+  setSession(request: FastifyRequest, reply: FastifyReply, value: string, maxAgeMs: number): void {
+    const count = Math.ceil(value.length / chunkSize)
+    for (let index = 0; index < count; index++) {
+      const name = index === 0 ? this.name : `${this.name}.${index}`
+      this.#set(reply, name, value.slice(index * chunkSize, (index + 1) * chunkSize), maxAgeMs)
+    }
+    this.#delete(request, reply, (name) => (this.#indexOf(name) ?? -1) >= count)
+  }
+
+  clearSession(request: FastifyRequest, reply: FastifyReply): void {
+    this.#delete(request, reply, (name) => this.#indexOf(name) !== null)
+  }
+
+  #loginName(state: string): string {
+    return `${this.name}-login-${state.slice(0, 8)}`
+  }
+
+  /** Returns the cookie of the login with this state. */
+  login(request: FastifyRequest, state: string): string | null {
+    const wanted = this.#loginName(state)
+    return pairsOf(request).find(([name]) => name === wanted)?.[1] ?? null
+  }
+
+  /** Sets the cookie of a login; deletes the oldest ones, so that abandoned logins do not fill the header section. */
+  setLogin(request: FastifyRequest, reply: FastifyReply, state: string, value: string, maxAgeMs: number): void {
+    const logins = pairsOf(request).filter(([name]) => name.startsWith(`${this.name}-login-`))
+    // Browsers send cookies with equal paths in the order of their creation.
+    const surplus = new Set(logins.slice(0, Math.max(0, logins.length - mostLogins + 1)).map(([name]) => name))
+    this.#delete(request, reply, (name) => surplus.has(name))
+    this.#set(reply, this.#loginName(state), value, maxAgeMs)
+  }
+
+  clearLogin(request: FastifyRequest, reply: FastifyReply, state: string): void {
+    const wanted = this.#loginName(state)
+    this.#delete(request, reply, (name) => name === wanted)
+  }
+
+  #set(reply: FastifyReply, name: string, value: string, maxAgeMs: number): void {
+    const age = Math.max(0, Math.floor(maxAgeMs / 1000))
+    const secure = this.#isSecure ? '; Secure' : ''
+    // Lax: the return from the provider is a navigation of another site.
+    reply.header('set-cookie', `${name}=${value}; Path=/; Max-Age=${age}; HttpOnly; SameSite=Lax${secure}`)
+  }
+
+  #delete(request: FastifyRequest, reply: FastifyReply, isWanted: (name: string) => boolean): void {
+    const names = pairsOf(request).flatMap(([name]) => (isWanted(name) ? [name] : []))
+    for (const name of new Set(names)) this.#set(reply, name, '', 0)
+  }
+}
+
+/** Returns the hook that removes the cookies of sessions and logins from the request to the service. */
+export function removeCookies(all: ReadonlyMap<string, Cookies>) {
+  return (request: FastifyRequest, _reply: FastifyReply, done: () => void): void => {
+    const { cookie } = request.headers
+    if (cookie !== undefined) {
+      for (const cookies of all.values()) {
+        if (!cookie.includes(cookies.name)) continue
+        for (const [name] of pairsOf(request)) if (cookies.isOwn(name)) removeCookie(request, name)
+      }
+    }
+    done()
+  }
+}

@@ -1,0 +1,186 @@
+/**
+ * The OpenID provider: its metadata, and calls to its endpoints by openid-client. Each call is bounded in time and size, and
+ * follows no redirect. Metadata are fetched at first use, and again in the background when they are old.
+ */
+import type { FastifyBaseLogger } from 'fastify'
+import type { Configuration, CustomFetch } from 'openid-client'
+import type { Agent } from 'undici'
+import { onFirstUse } from '../../../on-first-use.ts'
+import { asError } from '../../../thrown.ts'
+import { networkOf } from '../../protocol/client-address.ts'
+import { failureOf, OidcFailure } from './failures.ts'
+import type { OidcOptions } from './options.ts'
+
+const undici = onFirstUse<typeof import('undici')>('undici')
+export const openid = onFirstUse<typeof import('openid-client')>('openid-client')
+
+/** Largest response of an endpoint, in bytes. */
+const maxResponseSize = 256 * 1024
+/** Age at which metadata are fetched again. */
+const maxAgeMs = 600_000
+/** Shortest time between two fetches while they fail. */
+const retryMs = 1000
+
+export type ProviderOptions = Pick<
+  OidcOptions,
+  'issuer' | 'clientId' | 'clientSecret' | 'clientAuth' | 'timeout' | 'maxConcurrent'
+>
+type Log = Pick<FastifyBaseLogger, 'info' | 'warn'>
+
+export class Provider {
+  readonly #options: ProviderOptions
+  readonly #log: Log
+  readonly #now: () => number
+  readonly #closing = new AbortController()
+  #agent: Agent | null = null
+  #client: Configuration | null = null
+  #pending: Promise<Configuration> | null = null
+  #fetchedAt = Number.NEGATIVE_INFINITY
+  #failure: { readonly error: OidcFailure; readonly until: number } | null = null
+  /** True from a logged failure to the next success. */
+  #isFailing = false
+  #active = 0
+  /** Calls in flight by the network of the client. */
+  readonly #activeOf = new Map<string, number>()
+
+  constructor(options: ProviderOptions, log: Log, now: () => number) {
+    this.#options = options
+    this.#log = log
+    this.#now = now
+  }
+
+  /** Returns whether the last call succeeded; null before the first one. */
+  get isUp(): boolean | null {
+    return this.#isFailing ? false : this.#client === null ? null : true
+  }
+
+  /** Returns the client with the provider's metadata. Rejects with an `OidcFailure`. */
+  client(): Promise<Configuration> {
+    if (this.#client !== null) {
+      if (this.#now() - this.#fetchedAt >= maxAgeMs && this.#mayDiscover) this.#discover().catch(() => {})
+      return Promise.resolve(this.#client)
+    }
+    if (this.#pending === null && !this.#mayDiscover) return Promise.reject(this.#failure!.error)
+    return this.#discover()
+  }
+
+  get #mayDiscover(): boolean {
+    return this.#failure === null || this.#now() >= this.#failure.until
+  }
+
+  #discover(): Promise<Configuration> {
+    this.#pending ??= this.#fetchMetadata().finally(() => {
+      this.#pending = null
+    })
+    return this.#pending
+  }
+
+  async #fetchMetadata(): Promise<Configuration> {
+    const { issuer, clientId, clientSecret, clientAuth } = this.#options
+    const { discovery, customFetch, allowInsecureRequests, enableNonRepudiationChecks, ...auth } = openid()
+    const { ClientSecretBasic, ClientSecretPost, None } = auth
+    const authentication =
+      clientSecret === undefined
+        ? None()
+        : (clientAuth === 'basic' ? ClientSecretBasic : ClientSecretPost)(clientSecret)
+    // The signature of ID tokens is verified although they come from the provider itself.
+    const execute = [enableNonRepudiationChecks]
+    if (issuer.startsWith('http:')) execute.push(allowInsecureRequests)
+    try {
+      const client = await discovery(new URL(issuer), clientId, undefined, authentication, {
+        execute,
+        [customFetch]: this.#fetch,
+        // `#fetch` has the timeout.
+        timeout: 3600
+      })
+      client.timeout = 0
+      this.#client = client
+      this.#fetchedAt = this.#now()
+      this.#failure = null
+      this.#report(null)
+      return client
+    } catch (thrown) {
+      const error = failureOf(thrown)
+      const outage = error.isOutage ? error : new OidcFailure('oidc_malformed', error.message, error.cause)
+      this.#failure = { error: outage, until: this.#now() + retryMs }
+      this.#report(outage)
+      throw outage
+    }
+  }
+
+  /** Calls the provider on behalf of a client's address. Rejects with an `OidcFailure`. */
+  async call<T>(
+    ip: string,
+    run: (client: Configuration, library: typeof import('openid-client')) => Promise<T>
+  ): Promise<T> {
+    const { maxConcurrent } = this.#options
+    const network = networkOf(ip)
+    const own = this.#activeOf.get(network) ?? 0
+    const left = maxConcurrent - this.#active
+    // Three times as many calls as are left: so each further client finds some, whatever the others do.
+    if (left <= 0 || (own > 0 && own >= 3 * left))
+      throw new OidcFailure('oidc_overloaded', `${own} calls are in flight`)
+    this.#active++
+    this.#activeOf.set(network, own + 1)
+    try {
+      const result = await run(await this.client(), openid())
+      this.#report(null)
+      return result
+    } catch (thrown) {
+      const failure = failureOf(thrown)
+      if (failure.isOutage) this.#report(failure)
+      throw failure
+    } finally {
+      this.#active--
+      const others = this.#activeOf.get(network)! - 1
+      if (others > 0) this.#activeOf.set(network, others)
+      else this.#activeOf.delete(network)
+    }
+  }
+
+  readonly #fetch: CustomFetch = async (url, { method, headers, body }) => {
+    const { timeout } = this.#options
+    this.#agent ??= new (undici().Agent)({ connect: { timeout } })
+    const late = AbortSignal.timeout(timeout)
+    try {
+      const response = await undici().request(url, {
+        dispatcher: this.#agent,
+        method: method as 'GET',
+        headers,
+        body: body === undefined || body === null ? null : String(body),
+        signal: AbortSignal.any([late, this.#closing.signal])
+      })
+      const chunks: Buffer[] = []
+      let size = 0
+      for await (const chunk of response.body as AsyncIterable<Buffer>) {
+        size += chunk.length
+        if (size > maxResponseSize) throw new OidcFailure('oidc_malformed', `more than ${maxResponseSize} bytes`)
+        chunks.push(chunk)
+      }
+      const fields = Object.entries(response.headers).map(([name, value]) => [name, String(value)] as [string, string])
+      // A redirect has no body; openid-client refuses its status.
+      const content = size === 0 ? null : Buffer.concat(chunks)
+      return new Response(content, { status: response.statusCode, headers: fields })
+    } catch (error) {
+      if (error instanceof OidcFailure) throw error
+      if (late.aborted) throw new OidcFailure('oidc_timeout', `no response within ${timeout} ms`)
+      throw new OidcFailure('oidc_unreachable', asError(error).message, error)
+    }
+  }
+
+  /** Logs the first of several failures, and the first success after them. */
+  #report(failure: OidcFailure | null): void {
+    const { issuer } = this.#options
+    if (failure === null && this.#isFailing) this.#log.info({ issuer }, 'the OpenID provider responds again')
+    if (failure !== null && !this.#isFailing && !this.#closing.signal.aborted) {
+      const message = `the OpenID provider failed: ${failure.message}; logins get 503 until it responds`
+      this.#log.warn({ issuer, reason: failure.reason, err: failure }, message)
+    }
+    this.#isFailing = failure !== null
+  }
+
+  async close(): Promise<void> {
+    this.#closing.abort()
+    await this.#agent?.destroy()
+  }
+}

@@ -1,0 +1,365 @@
+// slow: starts an OpenID provider, and TLS listeners
+import { createSign, generateKeyPairSync } from 'node:crypto'
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Test } from 'tap'
+import t from 'tap'
+import type { Protocol } from '../../helpers/edge/asking-client.ts'
+import { listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import type { TestProvider } from '../../helpers/edge/openid-provider.ts'
+import { Browser, client, newSecret, pageLoad, startProvider } from '../../helpers/edge/openid-provider.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import type { Seen } from '../../helpers/gateway.ts'
+import { startEcho, startGateway } from '../../helpers/gateway.ts'
+
+interface More {
+  readonly protocol?: Protocol
+  readonly oidc?: object
+  readonly edge?: object
+  readonly session?: object
+  readonly config?: object
+}
+
+const secrets = [newSecret()]
+
+async function guarded(
+  t: Test,
+  provider: TestProvider,
+  { protocol = 'HTTP/1.1', oidc, edge, session, config }: More = {}
+) {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const options = {
+    issuer: provider.issuer,
+    clientId: client.id,
+    clientSecret: client.secret,
+    scopes: ['openid', 'email', 'roles'],
+    loginPath: '/oidc/login',
+    session: { secrets, ...session },
+    ...oidc
+  }
+  const gateway = await startGateway(
+    {
+      listen: listenFor(t, protocol),
+      services: { any: { instances: [echo.url] } },
+      ...config,
+      routes: [
+        { name: 'app', match: { path: '/app' }, service: 'any', edge: { oidc: options, ...edge } },
+        { name: 'open', match: { path: '/open' }, service: 'any' }
+      ]
+    },
+    { log: true }
+  )
+  t.teardown(gateway.close)
+  const browser = () => new Browser(t, protocol, gateway.port)
+  const { origin } = browser()
+  provider.allow(`${origin}/oidc/callback`, `${origin}/bye`)
+  const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
+  return { ...gateway, browser, lines, metrics: () => gateway.server.metrics.metrics() }
+}
+
+const seenBy = ({ body }: { body: Buffer }) => JSON.parse(body.toString()) as Seen
+
+for (const protocol of protocols) {
+  t.test(`a page load logs in and gets the page it asked for, over ${protocol}`, async (t) => {
+    const provider = await startProvider(t)
+    const forward = { sub: 'x-user', email: 'x-email', 'realm_access.roles': 'x-roles' }
+    const { browser, lines, metrics } = await guarded(t, provider, {
+      protocol,
+      oidc: { forward },
+      config: { consumers: [{ name: 'alice', groups: ['gold'], oidc: 'amy' }] }
+    })
+    const amy = browser()
+    const page = await amy.visit('/app/list?a=1&b=%C3%A9')
+    t.equal(page.status, 200)
+    const [authorize, ...rest] = page.hops.map((hop) => new URL(hop))
+    t.equal(authorize?.origin, provider.issuer)
+    t.match(Object.fromEntries(authorize!.searchParams), {
+      client_id: client.id,
+      response_type: 'code',
+      code_challenge_method: 'S256',
+      scope: 'openid email roles',
+      redirect_uri: `${amy.origin}/oidc/callback`
+    })
+    t.ok(authorize!.searchParams.get('nonce') && authorize!.searchParams.get('state'))
+    t.equal(rest.at(-1)?.href, `${amy.origin}/app/list?a=1&b=%C3%A9`)
+    const seen = seenBy(page)
+    t.equal(seen.url, '/app/list?a=1&b=%C3%A9')
+    t.match(seen.headers, { 'x-user': 'amy', 'x-email': 'amy@example.org', 'x-roles': 'reader,Schl%C3%BCssel' })
+    t.notOk(seen.headers.cookie, 'the service gets no cookie of the session')
+    t.equal(amy.cookies.size, 1, 'the cookie of the login is deleted')
+    for (const [name, { attributes }] of amy.cookies) {
+      t.match(name, /^__Host-jw-[0-9a-f]{8}$/)
+      t.match(attributes, /^; Path=\/; Max-Age=3600; HttpOnly; SameSite=Lax; Secure$/)
+    }
+    await eventually(() => lines().some(({ consumer }) => consumer === 'alice'))
+    t.match(lines()[0], { status: 302, reason: 'oidc_login', answeredBy: 'gateway', route: 'app' })
+
+    const post = await amy.send('/app/x', {
+      method: 'POST',
+      body: 'text',
+      headers: { cookie: `a=1; ${amy.cookie}; b=2` }
+    })
+    t.match(seenBy(post), { method: 'POST', body: 'text', headers: { cookie: 'a=1; b=2', 'x-user': 'amy' } })
+    const elsewhere = await amy.send('/open')
+    t.notOk(seenBy(elsewhere).headers.cookie, 'nor do services of other routes')
+    const text = await metrics()
+    t.match(text, 'jingwei_edge_oidc_logins_total{route="app",result="completed"} 1')
+    t.match(text, 'jingwei_edge_oidc_sessions_total{route="app",result="valid"} 2')
+    t.match(text, `jingwei_edge_oidc_provider_up{issuer="${provider.issuer}"} 1`)
+  })
+}
+
+t.test('only page loads are redirected', async (t) => {
+  const { browser, lines } = await guarded(t, await startProvider(t))
+  const fetching = { 'sec-fetch-mode': 'cors', 'sec-fetch-dest': 'empty', accept: 'text/html' }
+  const upgrade = {
+    connection: 'upgrade',
+    upgrade: 'websocket',
+    'sec-websocket-version': '13',
+    'sec-websocket-key': 'AAAAAAAAAAAAAAAAAAAAAA=='
+  }
+  const cases: [string, string, Record<string, string>, number][] = [
+    ['a page load', 'GET', pageLoad, 302],
+    ['an old browser', 'GET', { accept: 'text/html' }, 302],
+    ['fetch', 'GET', fetching, 401],
+    ['an image', 'GET', { 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' }, 401],
+    ['a frame', 'GET', { ...pageLoad, 'sec-fetch-dest': 'iframe' }, 401],
+    ['a prefetch', 'GET', { ...pageLoad, 'sec-purpose': 'prefetch' }, 401],
+    ['XMLHttpRequest', 'GET', { accept: 'text/html', 'x-requested-with': 'XMLHttpRequest' }, 401],
+    ['curl', 'GET', { accept: '*/*' }, 401],
+    ['a form', 'POST', pageLoad, 401],
+    ['HEAD', 'HEAD', pageLoad, 401],
+    ['a WebSocket', 'GET', { accept: 'text/html', ...upgrade }, 401]
+  ]
+  for (const [what, method, headers, status] of cases) {
+    const user = browser()
+    const received = await user.send('/app', { method, headers })
+    t.equal(received.status, status, what)
+    if (status === 302) continue
+    t.equal(received.headers['www-authenticate'], 'Cookie realm="jingwei", login="/oidc/login"', what)
+    t.equal(user.cookies.size, 0, what)
+    if (method !== 'HEAD') t.match(JSON.parse(received.body.toString()), { code: 'JW_LOGIN_REQUIRED' })
+  }
+  await eventually(() => lines().length >= cases.length)
+  t.match(lines()[2], { error: 'JW_LOGIN_REQUIRED', reason: 'oidc_missing' })
+})
+
+t.test('the login path returns to paths of the same host only', async (t) => {
+  const { browser } = await guarded(t, await startProvider(t))
+  const targets = [
+    ['/app/a?b=c', '/app/a?b=c'], ['https://evil.example/', '/'], ['//evil.example', '/'], ['/\\evil.example', '/'], ['\\/evil', '/'],
+    ['/%09/evil.example', '/%09/evil.example'], ['/\t/evil.example', '/'], [`/${'x'.repeat(3000)}`, '/'], ['', '/'], ['javascript:alert(1)', '/']
+  ] as const // biome-ignore format: a table
+  for (const [target, expected] of targets) {
+    const user = browser()
+    const { hops } = await user.visit(`/oidc/login?return_to=${encodeURIComponent(target)}`)
+    t.equal(hops.at(-1), `${user.origin}${expected}`, target)
+  }
+})
+
+t.test('a login belongs to the browser that began it, and is used once', async (t) => {
+  const provider = await startProvider(t)
+  const { browser, lines } = await guarded(t, provider)
+  const amy = browser()
+  const { callback } = await untilCallback(amy)
+  const eve = browser()
+  const stolen = await eve.send(callback, { headers: pageLoad })
+  t.match(
+    stolen,
+    { status: 400 },
+    "another browser cannot complete the login: an attacker's account is not given to a victim"
+  )
+  t.match(JSON.parse(stolen.body.toString()), { code: 'JW_LOGIN_INVALID' })
+  t.equal(eve.cookies.size, 0)
+  await untilCallback(eve)
+  t.equal((await eve.send(callback, { headers: pageLoad })).status, 400, 'not even with a login of its own')
+  const other = callback.replace(/state=[^&]+/, 'state=forged')
+  t.equal((await amy.send(other, { headers: pageLoad })).status, 400, 'another state')
+  t.equal((await amy.send(`${callback}&state=other`, { headers: pageLoad })).status, 400, 'two states')
+  t.notOk(provider.seen.includes('POST /token'), 'none of these reaches the provider')
+
+  const { cookie } = amy
+  t.match(await amy.send(callback, { headers: pageLoad }), { status: 302, headers: { 'cache-control': 'no-store' } })
+  const replay = browser()
+  const repeated = await replay.send(callback, { headers: { ...pageLoad, cookie } })
+  t.match(repeated, { status: 400 }, 'the code cannot be used again')
+  await eventually(() => lines().some(({ reason }) => reason === 'oidc_code'))
+  t.equal(replay.cookies.size, 0)
+})
+
+t.test('responses of the provider that do not fit the login are refused', async (t) => {
+  const provider = await startProvider(t)
+  const { browser, lines } = await guarded(t, provider)
+  const cases: [string, (callback: string) => string, number, string, string?][] = [
+    [
+      'another issuer (RFC 9207)',
+      (url) => url.replace(/iss=[^&]+/, 'iss=https%3A%2F%2Fevil.example'),
+      403,
+      'oidc_response'
+    ],
+    ['no issuer', (url) => url.replace(/&iss=[^&]+/, ''), 403, 'oidc_response'],
+    ['another code', (url) => url.replace(/code=[^&]+/, 'code=guess'), 400, 'oidc_code'],
+    ['no code', (url) => url.replace(/code=[^&]+/, ''), 403, 'oidc_response'],
+    ['two codes', (url) => `${url}&code=x`, 403, 'oidc_response'],
+    ['an error', (url) => url.replace(/code=[^&]+/, 'error=access_denied'), 403, 'oidc_denied'],
+    ['an error and a code', (url) => `${url}&error=access_denied`, 403, 'oidc_denied'],
+    ['an outage', (url) => url.replace(/code=[^&]+/, 'error=temporarily_unavailable'), 503, 'oidc_unreachable']
+  ]
+  for (const [what, change, status, reason] of cases) {
+    const user = browser()
+    const { callback } = await untilCallback(user)
+    const before = lines().length
+    const received = await user.send(change(callback), { headers: pageLoad })
+    t.equal(received.status, status, what)
+    await eventually(() => lines().length > before)
+    t.equal(lines().at(-1)?.reason, reason, what)
+    t.notOk(
+      [...user.cookies.keys()].some((name) => !name.includes('-login-')),
+      `${what}: no session`
+    )
+  }
+  provider.state.user = null
+  t.equal((await browser().visit('/app')).status, 403, 'a user who is refused by the provider')
+  const text = JSON.stringify(await Promise.resolve(lines()))
+  t.notMatch(text, /code=|state=/, 'the log has no query')
+})
+
+t.test('ID tokens are verified', async (t) => {
+  const provider = await startProvider(t)
+  const { browser, lines, log } = await guarded(t, provider)
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const sign = (header: object, claims: object, key = privateKey) => {
+    const text = [header, claims].map((part) => Buffer.from(JSON.stringify(part)).toString('base64url')).join('.')
+    return `${text}.${createSign('sha256').update(text).sign(key, 'base64url')}`
+  }
+  const now = Math.floor(Date.now() / 1000)
+  const good = { iss: provider.issuer, sub: 'eve', aud: client.id, iat: now, exp: now + 60 }
+  const none = (nonce: string) =>
+    `${Buffer.from('{"alg":"none"}').toString('base64url')}.${Buffer.from(JSON.stringify({ ...good, nonce })).toString('base64url')}.`
+  const header = { alg: 'RS256', kid: 'one' }
+  const cases: [string, (nonce: string) => string | undefined][] = [
+    ['signed by another key', (nonce) => sign(header, { ...good, nonce })],
+    ['without signature', none],
+    ['of another issuer', (nonce) => sign(header, { ...good, nonce, iss: 'https://evil.example' })],
+    ['for another client', (nonce) => sign(header, { ...good, nonce, aud: 'other' })],
+    ['expired', (nonce) => sign(header, { ...good, nonce, exp: now - 120 })],
+    ['of another login', () => sign(header, { ...good, nonce: 'other' })],
+    ['missing', () => undefined],
+    ['no token', () => 'a.b']
+  ]
+  for (const [what, idToken] of cases) {
+    const user = browser()
+    const { callback, nonce } = await untilCallback(user)
+    provider.state.intercept = (request, response) => {
+      if (request.url !== '/token') return false
+      const tokens = { access_token: 'a', token_type: 'Bearer', expires_in: 60, id_token: idToken(nonce) }
+      response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(tokens))
+      return true
+    }
+    const received = await user.send(callback, { headers: pageLoad })
+    provider.state.intercept = null
+    t.ok([403, 503].includes(received.status), `${what}: ${received.status}`)
+    t.equal(user.cookies.size, 0, what)
+  }
+  await eventually(() => lines().some(({ reason }) => reason === 'oidc_response'))
+  t.notMatch(JSON.stringify(log), new RegExp(`${client.secret}|access_token|eyJ`), 'the log has no secret and no token')
+})
+
+t.test(
+  'a provider that is slow, down or wrong gives 503 in bounded time, and logins work again afterwards',
+  async (t) => {
+    const provider = await startProvider(t)
+    const { browser, lines, log } = await guarded(t, provider, { oidc: { timeout: '300ms' } })
+    const respond =
+      (text: string, status = 200, headers: Record<string, string> = { 'content-type': 'application/json' }) =>
+      (_request: IncomingMessage, response: ServerResponse) => {
+        response.writeHead(status, headers).end(text)
+        return true
+      }
+    const faults: [string, string, (request: IncomingMessage, response: ServerResponse) => boolean][] = [
+      ['silent', 'oidc_timeout', () => true],
+      [
+        'endless',
+        'oidc_malformed',
+        (_request, response) => {
+          response.writeHead(200, { 'content-type': 'application/json' })
+          const timer = setInterval(() => response.write(Buffer.alloc(64 * 1024, 32)), 5)
+          response.once('close', () => clearInterval(timer))
+          return true
+        }
+      ],
+      [
+        'closing',
+        'oidc_unreachable',
+        (request) => {
+          request.socket.destroy()
+          return true
+        }
+      ],
+      ['redirecting', 'oidc_malformed', respond('', 302, { location: 'https://evil.example/' })],
+      ['status 500', 'oidc_malformed', respond('oh', 500)],
+      ['no JSON', 'oidc_malformed', respond('<html>')],
+      ['HTML', 'oidc_malformed', respond('{}', 200, { 'content-type': 'text/html' })],
+      ['an empty object', 'oidc_malformed', respond('{}')],
+      ['an array', 'oidc_malformed', respond('[]')]
+    ]
+    const login = async (what: string, reason: string, user: Browser, path: string) => {
+      const before = lines().length
+      const received = await user.send(path, { headers: pageLoad })
+      t.match(received, { status: 503, headers: { 'retry-after': '1' } }, what)
+      t.match(JSON.parse(received.body.toString()), { code: 'JW_AUTH_UNAVAILABLE' }, what)
+      await eventually(() => lines().length > before)
+      t.equal(lines().at(-1)?.reason, reason, what)
+    }
+    provider.state.intercept = respond(
+      JSON.stringify({ issuer: 'https://evil.example', authorization_endpoint: 'https://evil.example/a' })
+    )
+    await login('metadata of another issuer', 'oidc_malformed', browser(), '/app')
+    for (const [what, reason, fault] of faults.slice(0, 4)) {
+      provider.state.intercept = fault
+      await eventually(
+        async () =>
+          (await browser().send('/app', { headers: pageLoad })).status === 503 && lines().at(-1)?.reason === reason
+      )
+      t.pass(`metadata: ${what}`)
+    }
+    provider.state.intercept = null
+    const amy = browser()
+    await eventually(async () => (await browser().send('/app', { headers: pageLoad })).status === 302)
+    t.equal((await amy.visit('/app')).status, 200, 'after the outage')
+    for (const [what, reason, fault] of faults) {
+      const user = browser()
+      const { callback } = await untilCallback(user)
+      provider.state.intercept = (request, response) => request.url === '/token' && fault(request, response)
+      const isWrong = /HTML|object|array/.test(what)
+      if (!isWrong) await login(`tokens: ${what}`, reason, user, callback)
+      else t.equal((await user.send(callback, { headers: pageLoad })).status, 403, `tokens: ${what}`)
+      provider.state.intercept = null
+      if (isWrong) continue
+      t.equal(
+        (await user.send(callback, { headers: pageLoad })).status,
+        302,
+        `a reload completes the login after: ${what}`
+      )
+    }
+    provider.state.intercept = () => true
+    t.equal((await amy.send('/app')).status, 200, 'sessions are valid without the provider')
+    t.ok(log.some(({ msg }) => String(msg).startsWith('the OpenID provider failed')))
+    t.ok(log.some(({ msg }) => msg === 'the OpenID provider responds again'))
+  }
+)
+
+/** Begins a login; stops before the callback. */
+async function untilCallback(user: Browser): Promise<{ callback: string; nonce: string }> {
+  const begun = await user.send('/app', { headers: pageLoad })
+  const authorize = new URL(String(begun.headers.location))
+  let at = authorize
+  for (let hops = 0; hops < 10; hops++) {
+    const { headers } = await user.foreign(at)
+    at = new URL(String(headers.location), at)
+    if (at.pathname === '/oidc/callback') {
+      return { callback: at.pathname + at.search, nonce: authorize.searchParams.get('nonce')! }
+    }
+  }
+  throw new Error(`no callback, but ${at}`)
+}

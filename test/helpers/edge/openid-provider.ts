@@ -1,0 +1,265 @@
+// A real OpenID provider (oidc-provider) on loopback, and a browser that logs in there.
+
+import { generateKeyPairSync, randomUUID } from 'node:crypto'
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
+import type { AdapterPayload } from 'oidc-provider'
+import { Provider } from 'oidc-provider'
+import type { Test } from 'tap'
+import { startService } from '../gateway.ts'
+import type { AskOptions, Protocol, Received } from './asking-client.ts'
+import { anyClient } from './asking-client.ts'
+
+export const client = { id: 'gateway', secret: 'a secret: of the gateway' }
+
+/** What tests change while the provider runs. */
+export interface ProviderState {
+  /** The user who logs in; null refuses the login. */
+  user: string | null
+  /** Seconds. */
+  accessTokenTtl: number
+  rotates: boolean
+  /** Takes a request in place of the provider, if it returns true. */
+  intercept: ((request: IncomingMessage, response: ServerResponse) => boolean) | null
+}
+
+export interface TestProvider {
+  readonly issuer: string
+  readonly port: number
+  readonly state: ProviderState
+  /** Method and path of each request. */
+  readonly seen: string[]
+  readonly provider: Provider
+  /** Registers URIs of the client. */
+  allow(redirectUri: string, logoutUri?: string): void
+  close(): Promise<void>
+}
+
+export async function startProvider(t: Test): Promise<TestProvider> {
+  const redirects = ['https://unused.example/oidc/callback']
+  const logouts: string[] = []
+  const state: ProviderState = { user: 'amy', accessTokenTtl: 3600, rotates: true, intercept: null }
+  const seen: string[] = []
+  let handle: RequestListener = (_request, response) => void response.end()
+  const service = await startService((request, response) => {
+    seen.push(`${request.method} ${request.url?.split('?')[0]}`)
+    if (state.intercept?.(request, response) !== true) handle(request, response)
+  })
+  t.teardown(service.close)
+  const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const stored = new Map<string, AdapterPayload>()
+  const provider = new Provider(service.url, {
+    adapter: (kind: string) => adapter(kind, stored, () => ({ redirects, logouts })),
+    jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'one', use: 'sig' }] },
+    cookies: { keys: ['a key of the tests'] },
+    claims: { openid: ['sub'], email: ['email', 'email_verified'], roles: ['realm_access'] },
+    scopes: ['openid', 'offline_access', 'email', 'roles'],
+    conformIdTokenClaims: false,
+    features: {
+      devInteractions: { enabled: false },
+      rpInitiatedLogout: { enabled: true, logoutSource: confirmLogout },
+      revocation: { enabled: true }
+    },
+    issueRefreshToken: async () => true,
+    rotateRefreshToken: () => state.rotates,
+    interactions: { url: (_context, { uid }) => `/interaction/${uid}` },
+    ttl: {
+      AccessToken: () => state.accessTokenTtl,
+      IdToken: 3600,
+      Grant: 3600,
+      Session: 3600,
+      Interaction: 3600,
+      RefreshToken: 3600
+    },
+    findAccount: async (_context, id) => ({
+      accountId: id,
+      claims: async () => ({
+        sub: id,
+        email: `${id}@example.org`,
+        email_verified: true,
+        realm_access: { roles: ['reader', 'Schlüssel'] }
+      })
+    })
+  })
+  provider.on('server_error', (_context, error) => t.comment(error))
+  const callback = provider.callback()
+  handle = (request, response) => {
+    if (request.url?.startsWith('/interaction/') !== true) void callback(request, response)
+    else interact(provider, state, request, response).catch((error: unknown) => t.comment(error))
+  }
+  return {
+    issuer: service.url,
+    port: service.port,
+    state,
+    seen,
+    provider,
+    allow(redirectUri, logoutUri) {
+      redirects.push(redirectUri)
+      if (logoutUri !== undefined) logouts.push(logoutUri)
+    },
+    close: service.close
+  }
+}
+
+async function interact(
+  provider: Provider,
+  { user }: ProviderState,
+  request: IncomingMessage,
+  response: ServerResponse
+) {
+  if (user === null) {
+    await provider.interactionFinished(request, response, { error: 'access_denied', error_description: 'not today' })
+    return
+  }
+  const { params, session, grantId } = await provider.interactionDetails(request, response)
+  const accountId = session?.accountId ?? user
+  const found = grantId === undefined ? undefined : await provider.Grant.find(grantId)
+  const grant = found ?? new provider.Grant({ accountId, clientId: String(params.client_id) })
+  grant.addOIDCScope(String(params.scope))
+  const consent = { grantId: await grant.save() }
+  await provider.interactionFinished(request, response, { login: { accountId }, consent })
+}
+
+/** Logs out without a question. */
+function confirmLogout(
+  context: { body: unknown; oidc: { session?: { state?: { secret?: string } } } },
+  form: string
+): void {
+  const [, secret] = /name="xsrf" value="([^"]*)"/.exec(form) ?? []
+  context.body = `xsrf=${secret}`
+}
+
+const lifetimes = new Set(['Client'])
+
+function adapter(
+  kind: string,
+  stored: Map<string, AdapterPayload>,
+  uris: () => { redirects: string[]; logouts: string[] }
+) {
+  const key = (id: string) => `${kind}:${id}`
+  const find = async (id: string): Promise<AdapterPayload | undefined> => {
+    if (!lifetimes.has(kind)) return stored.get(key(id))
+    if (id !== client.id) return undefined
+    const { redirects, logouts } = uris()
+    return {
+      client_id: client.id,
+      client_secret: client.secret,
+      redirect_uris: [...redirects],
+      post_logout_redirect_uris: [...logouts],
+      grant_types: ['authorization_code', 'refresh_token'],
+      token_endpoint_auth_method: 'client_secret_basic'
+    } as AdapterPayload
+  }
+  return {
+    find,
+    async upsert(id: string, payload: AdapterPayload) {
+      stored.set(key(id), payload)
+    },
+    async findByUserCode() {
+      return undefined
+    },
+    async findByUid(uid: string) {
+      return [...stored.entries()].find(([id, each]) => id.startsWith(`${kind}:`) && each.uid === uid)?.[1]
+    },
+    async consume(id: string) {
+      const payload = stored.get(key(id))
+      if (payload !== undefined) payload.consumed = Math.floor(Date.now() / 1000)
+    },
+    async destroy(id: string) {
+      stored.delete(key(id))
+    },
+    async revokeByGrantId(grantId: string) {
+      for (const [id, each] of stored) if (each.grantId === grantId) stored.delete(id)
+    }
+  }
+}
+
+/** Headers of a page load. */
+export const pageLoad = { 'sec-fetch-mode': 'navigate', 'sec-fetch-dest': 'document', accept: 'text/html,*/*;q=0.8' }
+
+/** A cookie as the browser keeps it. */
+interface Kept {
+  value: string
+  attributes: string
+}
+
+export interface Visited extends Received {
+  /** URLs that the browser was sent to, in their order. */
+  hops: string[]
+}
+
+/** A browser: keeps the cookies of the gateway and of the provider, and follows redirects between them. */
+export class Browser {
+  readonly cookies = new Map<string, Kept>()
+  readonly #provider = new Map<string, string>()
+  readonly #ask: (path: string, options?: AskOptions) => Promise<Received>
+  readonly #host: string
+  /** URL of the gateway. */
+  readonly origin: string
+
+  constructor(t: Test, protocol: Protocol, port: number, host = `localhost:${port}`) {
+    const { ask } = anyClient(t, protocol, port)
+    const isHttp2 = protocol === 'HTTP/2'
+    this.#host = host
+    this.#ask = (path, { headers, ...options } = {}) =>
+      ask(path, { ...options, headers: { [isHttp2 ? ':authority' : 'host']: this.#host, ...headers } })
+    this.origin = `${protocol === 'HTTP/1.1' ? 'http' : 'https'}://${host}`
+  }
+
+  /** The value of the `Cookie` header. */
+  get cookie(): string {
+    return [...this.cookies].map(([name, { value }]) => `${name}=${value}`).join('; ')
+  }
+
+  /** Sends one request to the gateway; follows nothing. */
+  async send(path: string, { headers, ...options }: AskOptions = {}): Promise<Received> {
+    const { cookie } = this
+    const received = await this.#ask(path, { ...options, headers: { ...(cookie !== '' && { cookie }), ...headers } })
+    for (const text of [received.headers['set-cookie'] ?? []].flat()) this.#keep(text)
+    return received
+  }
+
+  #keep(text: string): void {
+    const [, name = '', value = '', attributes = ''] = /^([^=]+)=([^;]*)(.*)$/.exec(text) ?? []
+    if (/max-age=0\b/i.test(attributes)) this.cookies.delete(name)
+    else this.cookies.set(name, { value, attributes })
+  }
+
+  /** Loads a page of the gateway, and follows redirects, at the provider also. */
+  async visit(path: string, headers: Record<string, string> = pageLoad): Promise<Visited> {
+    const hops: string[] = []
+    let received = await this.send(path, { headers })
+    for (let at = this.origin; received.status >= 300 && received.status < 400; ) {
+      if (hops.length > 20) throw new Error(`redirected for ever: ${hops.join(' ')}`)
+      const url = new URL(String(received.headers.location), at)
+      hops.push(url.href)
+      at = url.href
+      received =
+        url.origin === this.origin ? await this.send(url.pathname + url.search, { headers }) : await this.foreign(url)
+    }
+    return { ...received, hops }
+  }
+
+  /** Sends a request to the provider. */
+  async foreign(url: URL, body?: URLSearchParams): Promise<Received> {
+    const cookie = [...this.#provider].map(([name, value]) => `${name}=${value}`).join('; ')
+    const response = await fetch(url, {
+      redirect: 'manual',
+      headers: { cookie },
+      ...(body && { method: 'POST', body })
+    })
+    for (const text of response.headers.getSetCookie()) {
+      const [, name = '', value = ''] = /^([^=]+)=([^;]*)/.exec(text) ?? []
+      this.#provider.set(name, value)
+    }
+    const content = Buffer.from(await response.arrayBuffer())
+    const [, secret] = /^xsrf=(.+)$/.exec(content.toString()) ?? []
+    if (secret !== undefined) {
+      return this.foreign(new URL('/session/end/confirm', url), new URLSearchParams({ xsrf: secret, logout: 'yes' }))
+    }
+    const headers = Object.fromEntries(response.headers)
+    return { status: response.status, headers, trailers: {}, hints: [], body: content, isWhole: true }
+  }
+}
+
+/** A secret for sessions. */
+export const newSecret = (): string => `secret of a test ${randomUUID()}`
