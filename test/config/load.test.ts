@@ -166,7 +166,7 @@ t.test('a configuration with every section is loaded', async (t) => {
         targets: [{ service: 'orders', mesh: { timeout: 3000, retry: false }, call: null }],
         services: ['orders'],
         isBridged: true,
-        declared: { answersPreflights: false, ownsHeaders: [] }
+        declared: { answersPreflights: false, ownsHeaders: [], ownPaths: [] }
       }
     ],
     backends: {

@@ -423,14 +423,14 @@ admin: false
 edge: { apiKeys: { header: x } }
 mesh: { api-key: {} }
 services: { a: { instances: [http://127.0.0.1:1] } }
-routes: [{ name: one, service: a, match: { path: / }, edge: { apikey: false, oidc: {} } }]
+routes: [{ name: one, service: a, match: { path: / }, edge: { apikey: false, ldap: {} } }]
 plugins: [{ path: ./tenant.ts }]
 `
   t.strictSame((await faultsOf(t, named, yaml)).split('\n').slice(0, -1), [
     'gateway.yaml:3:9: edge.apiKeys: unknown key; did you mean "apiKey"?',
     'gateway.yaml:4:9: mesh.api-key: unknown key',
     'gateway.yaml:6:63: routes[0].edge.apikey: unknown key; did you mean "apiKey"?',
-    'gateway.yaml:6:78: routes[0].edge.oidc: unknown key; it is not built in; a plugin can do it (plugins/README.md)'
+    'gateway.yaml:6:78: routes[0].edge.ldap: unknown key; it is not built in; a plugin can do it (plugins/README.md)'
   ])
   const missing = (await faultsOf(t, {}, yaml)).split('\n')
   t.match(
