@@ -185,6 +185,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^edge\.rateLimit\.(0\.)?keepCostHeader/, ({ edge }) => Object.assign(edge.rateLimit!, { costHeader: 'a' })],
   [/^edge\.rateLimit\.(0\.)?(store|lease|onFailure)/, (config) => Object.assign(config, { redis: { url: 'redis://127.0.0.1:1' } })],
   [/^edge\.rateLimit\.(0\.)?(lease|onFailure)/, ({ edge }) => Object.assign(edge.rateLimit!, { store: 'redis' })],
+  [/^edge\.rateLimit\.(0\.)?share/, ({ edge }) => Object.assign(edge, { gatewayNodes: 2 })],
   [/^edge\.gatewayNodes/, ({ services }) => Object.assign(services, { gateway: { instances: ['http://127.0.0.1:1'] } })],
   [/^edge\.rateLimit\.0\./, ({ edge }) => Object.assign(edge, { rateLimit: [edge.rateLimit] })],
   [/^mesh\.balance/, ({ mesh }) => Object.assign(mesh, { balance: {} })],

@@ -7,7 +7,8 @@ import type { KeyOf, LimitReason } from './keys.ts'
 const Exceeded = createError('JW_CONCURRENCY_LIMITED', 'Too many requests in flight', 429)
 
 export interface Ceiling {
-  readonly most: number
+  /** Returns the most requests in flight on this node. */
+  readonly most: () => number
   readonly keyOf: KeyOf
   /** Requests in flight by key. A key without any has no entry. */
   readonly inFlight: Map<string, number>
@@ -35,7 +36,7 @@ export function enter(
     const key = ceiling.keyOf(request)
     const count = ceiling.inFlight.get(key) ?? 0
     const reason = 'rate_concurrency' satisfies LimitReason
-    if (count < ceiling.most) {
+    if (count < ceiling.most()) {
       ceiling.inFlight.set(key, count + 1)
       entered.push({ ceiling, key })
     } else if (ceiling.isShadow) record(request, 'JW_CONCURRENCY_LIMITED', reason)

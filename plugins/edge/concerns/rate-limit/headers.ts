@@ -20,13 +20,11 @@ export const seconds = (ms: number): number => Math.ceil(rest(ms) / 1000)
 export const policyName = ({ name, max, window }: Pick<LimitOptions, 'name' | 'max' | 'window'>): string =>
   name ?? `${max}-in-${seconds(window)}s`
 
-/** Sets the headers for the limits of one phase of a request; of earlier phases, the tighter limit is kept. */
-export function setHeaders(reply: FastifyReply, shown: readonly Shown[]): void {
-  for (const state of shown) {
-    const { headers } = state.rule
-    if (headers === 'ietf') addToLists(reply, state)
-    else if (headers !== 'none') setSeparate(reply, headers === 'separate' ? 'ratelimit' : 'x-ratelimit', state)
-  }
+/** Sets the headers for one limit of a request. Where there is room for one limit only, the tightest is kept. */
+export function setHeaders(reply: FastifyReply, state: Shown): void {
+  const { headers } = state.rule
+  if (headers === 'ietf') addToLists(reply, state)
+  else if (headers !== 'none') setSeparate(reply, headers === 'separate' ? 'ratelimit' : 'x-ratelimit', state)
 }
 
 /** Fields of drafts 00 to 06, which have room for one limit: that with the fewest units left. */

@@ -40,6 +40,16 @@ export function hooksFor(
   if (postponed.length === 0) return withOwn(hooks, ownOf, limiter, record)
   const uncounted = new WeakSet<FastifyRequest>()
   const begin = admit(first)
+  const joined = new WeakMap<Limits, Limits>()
+  /** Returns the limits after authentication of a consumer with limits of its own. */
+  const lastWith = (own: Limits): Limits => {
+    let all = joined.get(own)
+    if (all === undefined) {
+      all = { rules: [...postponed, ...own.rules], ceilings: own.ceilings }
+      joined.set(own, all)
+    }
+    return all
+  }
   return {
     onRequest(request, reply, done) {
       begin(request, reply, (error) => {
@@ -56,8 +66,7 @@ export function hooksFor(
     preParsing(request, reply, _payload, done) {
       uncounted.delete(request)
       const own = ownOf?.(request) ?? null
-      const all = own === null ? last : { rules: [...postponed, ...own.rules], ceilings: own.ceilings }
-      admitTo(all, limiter, record, request, reply, done)
+      admitTo(own === null ? last : lastWith(own), limiter, record, request, reply, done)
     },
     onResponse(request, _reply, done) {
       if (uncounted.delete(request)) limiter.charge(postponed, request)

@@ -60,8 +60,11 @@ export default edgeConcern({
   needs: { fact: 'consumer', option: 'by', value: isOfCaller },
   isolate: (options) => {
     const inMemory = limitsOf(options).map((limit) => {
-      if (isCeiling(limit)) return limit
-      const { onFailure, lease, ...rest } = limit
+      if (isCeiling(limit)) {
+        const { share: _, ...rest } = limit
+        return rest
+      }
+      const { share: _, onFailure, lease, ...rest } = limit
       return { ...rest, store: 'memory' as const }
     })
     return Array.isArray(options) ? inMemory : inMemory[0]!
@@ -145,12 +148,14 @@ export default edgeConcern({
       file !== null || own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
     if (shareOwn && config.redis !== undefined) link ??= linkTo(config.redis)
     // Neither a route nor a named limit has counters with this name.
-    const ownOf = haveOwn ? ownLimits({ stores, counted: '@', hasBothDirections }, link === undefined, log) : null
+    const ownOf = haveOwn
+      ? ownLimits({ stores, nodes, counted: '@', hasBothDirections }, link === undefined, log)
+      : null
 
     return (options, route, shadow) => {
       const { name } = edgeRouteOf(route.config)!
       const counted = counterName(route, name)
-      const context = { stores, counted, hasBothDirections }
+      const context = { stores, nodes, counted, hasBothDirections }
       const record = shadow ?? shadowRecorder(meter, 'rate-limit', name)
       const limiterFor = (asksRedis: boolean) => {
         const count = asksRedis ? shareLimits(name) : () => {}

@@ -8,13 +8,12 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import type { Clock } from '../../../clock.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
-import type { Quota } from './algorithms.ts'
 import { seconds, setHeaders } from './headers.ts'
 import type { LimitReason } from './keys.ts'
 import { reasonOf } from './keys.ts'
 import type { Answer, Ask, RedisLink } from './redis-link.ts'
 import type { Rule } from './rules.ts'
-import type { Hit } from './take.ts'
+import type { Hit, QuotaOf } from './take.ts'
 import { giveBack, takeAll, takeOfLease } from './take.ts'
 
 export const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
@@ -66,10 +65,14 @@ export class Limiter {
       return
     }
     const now = this.#now()
-    const own = hits.filter(({ rule }) => rule.shared === null)
-    const shared = hits.filter(({ rule }) => rule.shared !== null)
+    const own: Hit[] = []
+    const shared: Hit[] = []
+    for (const hit of hits) {
+      if (hit.rule.shared === null) own.push(hit)
+      else shared.push(hit)
+    }
     const finish = (failure?: Error) => this.#finish(hits, request, reply, done, failure)
-    if (!takeAll(own, now) || shared.length === 0) {
+    if (!takeAll(own, now, this.#quotaOf) || shared.length === 0) {
       finish()
       return
     }
@@ -79,12 +82,12 @@ export class Limiter {
       finish()
     } else if (this.#isExhausted(asked, now)) {
       this.#count('known')
-      giveBack(own.concat(shared), now)
+      giveBack(hits, now, this.#quotaOf)
       finish()
     } else {
       this.#link!.ask(asksFor(asked), false, (answers) => {
         const failure = answers === null ? this.#decideAlone(asked) : this.#learn(asked, answers)
-        if (failure !== undefined || asked.some(refuses)) giveBack(own.concat(shared), this.#now())
+        if (failure !== undefined || asked.some(refuses)) giveBack(hits, this.#now(), this.#quotaOf)
         finish(failure)
       })
     }
@@ -125,7 +128,7 @@ export class Limiter {
         if (!Number.isNaN(unpaid)) paid[i] = Math.max(0, -unpaid)
         if (!(unpaid > 0)) continue
         const more = Math.min(unpaid, quota.burst)
-        algorithm.add(rule.entries.get(key, this.#now()), more, quota)
+        algorithm.add(rule.entries.get(key, this.#now()), more, this.#quotaOf(rule))
         if (shared === null) continue
         asks.push({ key: shared + key, algorithm, quota, cost: more, wanted: more, isShadow: false })
       }
@@ -194,12 +197,14 @@ export class Limiter {
       if (hit.isRefill) hit.rule.leases!.answered(hit.key)
     }
     if (isClosed) return new Unavailable()
-    takeAll(limited, this.#now(), (rule) => this.#partOf(rule))
+    takeAll(limited, this.#now(), this.#partOf)
     return undefined
   }
 
+  readonly #quotaOf: QuotaOf = (rule) => (rule.isDivided ? this.#partOf(rule) : rule.quota)
+
   /** Returns this node's part of a limit: the limit divided by the number of nodes, but enough for one request. */
-  #partOf({ quota, cost }: Rule): Quota {
+  readonly #partOf: QuotaOf = ({ quota, cost }) => {
     const nodes = this.#nodes()
     if (nodes <= 1) return quota
     const part = (units: number) => Math.max(units / nodes, Math.min(cost, units))
@@ -214,25 +219,24 @@ export class Limiter {
       return
     }
     let worst: Hit | undefined
+    let hasCosts = false
     for (const hit of hits) {
+      if (hit.rule.costHeader !== undefined) hasCosts = true
       if (hit.wait === 0) continue
       if (hit.rule.isShadow) this.#record(request, 'JW_RATE_LIMITED', reasonFor(hit, request))
       else if (hit.wait > (worst?.wait ?? 0)) worst = hit
     }
-    const shown = hits.filter(({ rule }) => !rule.isShadow)
     if (worst === undefined) {
-      setHeaders(
-        reply,
-        shown.filter(({ rule }) => !rule.isSecond)
-      )
-      const charged = hits.filter(({ rule }) => rule.costHeader !== undefined)
-      if (charged.length > 0) this.#chargeResponse(charged, request)
+      for (const hit of hits) if (!hit.rule.isShadow && !hit.rule.isSecond) setHeaders(reply, hit)
+      if (hasCosts)
+        this.#chargeResponse(
+          hits.filter(({ rule }) => rule.costHeader !== undefined),
+          request
+        )
       done()
       return
     }
-    const refusing = shown.filter(({ wait }) => wait > 0)
-    for (const hit of refusing) hit.remaining = 0
-    setHeaders(reply, refusing)
+    for (const hit of hits) if (refuses(hit)) setHeaders(reply, { ...hit, remaining: 0 })
     const after = Math.max(1, seconds(worst.wait))
     reply.header('retry-after', after)
     request.refusalReason = reasonFor(worst, request)

@@ -27,6 +27,12 @@ const keyOptions = {
   }),
   ipv6Prefix: Type.Optional(Count('Bits of an IPv6 address that identify a client. Default: 64.', { maximum: 128 })),
   name: Type.Optional({ ...Name, description: 'Routes whose limits have the same name share their counters.' }),
+  share: Type.Optional(
+    Type.Boolean({
+      description:
+        'true: each node applies the limit divided by the number of nodes (`edge.gatewayNodes`), so that all nodes together keep it without Redis. Needs a load balancer that spreads the requests of each caller evenly.'
+    })
+  ),
   mode: Type.Optional(Mode)
 }
 
@@ -64,7 +70,8 @@ const Rate = Type.Object(
     ),
     store: Names(['memory', 'redis'], {
       default: 'memory',
-      description: '`memory`: each node counts on its own. `redis`: one count for the whole cluster.'
+      description:
+        '`memory`: each node counts on its own, also with `share: true`. `redis`: one count for the whole cluster.'
     }),
     lease: Type.Optional(
       Count(
@@ -83,7 +90,9 @@ const Rate = Type.Object(
 
 const Concurrency = Type.Object(
   {
-    maxConcurrent: Count('Instead of `max` and `window`: requests in flight at a time, on each node.'),
+    maxConcurrent: Count(
+      'Instead of `max` and `window`: requests in flight at a time, on each node; with `share: true` on all nodes together.'
+    ),
     ...keyOptions
   },
   strict
@@ -180,7 +189,15 @@ export function counterOf(limit: AnyLimit): string {
 }
 
 function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): void {
-  if (!report.sound(at) || isCeiling(limit)) return
+  if (!report.sound(at)) return
+  if (limit.share === true) {
+    if (!isCeiling(limit) && limit.store === 'redis') {
+      report.fault(`${at}/share`, 'has no effect with store: redis, which counts for all nodes', 'key')
+    } else if (report.usable('/edge') && data.edge.gatewayNodes === undefined) {
+      report.fault(`${at}/share`, 'needs edge.gatewayNodes, the number of nodes or their service')
+    }
+  }
+  if (isCeiling(limit)) return
   const { by, max, burst, cost = 1, maxPerAddress, store, algorithm, lease = 0 } = limit
   const sources = sourcesOf(by)
   const byHeader = sources.some(isHeader)

@@ -30,6 +30,8 @@ export interface Rule {
   readonly onFailure: NonNullable<LimitOptions['onFailure']>
   /** True if the key is known only after authentication. */
   readonly isLate: boolean
+  /** True if this node applies the limit divided by the number of nodes. */
+  readonly isDivided: boolean
   /** True if the limit only counts what it would refuse. */
   readonly isShadow: boolean
   /** True for `maxPerAddress`: the headers show it only if it refuses. */
@@ -40,6 +42,8 @@ export interface Rule {
 
 export interface RuleContext {
   readonly stores: Claims
+  /** Returns the number of nodes of this gateway, 0 while it is not known. */
+  readonly nodes: () => number
   /** Name of the counters of the route. */
   readonly counted: string
   readonly hasBothDirections: boolean
@@ -64,11 +68,12 @@ export function limitsFor(options: RateLimitOptions, context: RuleContext): Limi
   return { rules, ceilings: all.filter(isCeiling).map((limit) => ceilingOf(limit, context)) }
 }
 
-function ceilingOf(limit: CeilingOptions, { stores, counted, hasBothDirections }: RuleContext): Ceiling {
+function ceilingOf(limit: CeilingOptions, { stores, nodes, counted, hasBothDirections }: RuleContext): Ceiling {
   const keyOf = keyBy(limit)
+  const { maxConcurrent: most } = limit
   const at = limit.name === undefined ? counted : `@${limit.name}`
   return {
-    most: limit.maxConcurrent,
+    most: limit.share === true ? () => Math.max(1, Math.floor(most / Math.max(1, nodes()))) : () => most,
     keyOf: hasBothDirections ? perDirection(keyOf) : keyOf,
     // In a store, since requests in flight continue after a reload.
     inFlight: claim(stores, 'jingwei.rate-limit.in-flight', [at, counterOf(limit)], () => new Map<string, number>()),
@@ -114,6 +119,7 @@ function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: 
     shared: store === 'redis' ? `jingwei:rl:${counted}${kind}:` : null,
     onFailure: limit.onFailure ?? 'share',
     isLate: isOfCaller(by),
+    isDivided: limit.share === true,
     isShadow: limit.mode === 'shadow',
     isSecond: false,
     headers: limit.headers ?? 'separate',

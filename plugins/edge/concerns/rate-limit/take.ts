@@ -17,8 +17,11 @@ export interface Hit {
   isRefill: boolean
 }
 
+/** Returns the quota of a limit on this node. */
+export type QuotaOf = (rule: Rule) => Quota
+
 /** Takes the units of all limits in this process, or of none; sets the state of each. */
-export function takeAll(hits: readonly Hit[], now: number, quotaOf = (rule: Rule): Quota => rule.quota): boolean {
+export function takeAll(hits: readonly Hit[], now: number, quotaOf: QuotaOf): boolean {
   let isWithin = true
   for (const hit of hits) {
     const { rule, key } = hit
@@ -55,12 +58,12 @@ export function takeOfLease(hit: Hit, now: number): boolean {
 }
 
 /** Gives back the units that a request has taken, because another limit refuses it. */
-export function giveBack(hits: readonly Hit[], now: number): void {
+export function giveBack(hits: readonly Hit[], now: number, quotaOf: QuotaOf): void {
   for (const { rule, key, wait, isLeased } of hits) {
     if (isLeased) rule.leases!.giveBack(key, rule.cost)
     if (wait > 0 || rule.shared !== null) continue
     const entry = rule.entries.get(key, now)
-    rule.algorithm.add(entry, -rule.cost, rule.quota)
+    rule.algorithm.add(entry, -rule.cost, quotaOf(rule))
     if (entry.value < 0) entry.value = 0
   }
 }
