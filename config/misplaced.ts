@@ -16,6 +16,11 @@ const byName: Readonly<Record<string, string>> = {
       'session', 'headers', 'requestHeaders', 'responseHeaders', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),
+  ...Object.fromEntries(
+    ['largeClientHeaderBuffers', 'clientHeaderBufferSize', 'maxRequestHeadersKb', 'maxHeaderBytes', 'limitRequestFieldSize'].map(
+      (name) => [name, 'write listen.limits.headers']
+    )
+  ),
   sni: 'certificates are chosen by the names in them: listen.tls.certificates and listen.tls.folders; strict: true refuses other names',
   upstream_uri: 'name the service, and change its path by path.strip or path.rewrite',
   uri: 'write the path of a route under match.path',

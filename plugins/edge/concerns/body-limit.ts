@@ -22,7 +22,12 @@ export default edgeConcern({
   options: orOff(SizeOrZero('Largest request body.')),
   default: '10mb',
   forConsumers: { phases: ['preParsing'] },
-  aliases: { body: 'write edge.bodyLimit', maxBodySize: 'write edge.bodyLimit' },
+  aliases: Object.fromEntries(
+    [
+      'body', 'bodyLimit', 'upload', 'maxBodySize', 'maxBodyBytes', 'maxRequestBodyBytes', 'maxRequestBytes', 'clientMaxBodySize',
+      'allowedPayloadSize', 'requestSizeLimiting', 'buffering'
+    ].map((name) => [name, 'write edge.bodyLimit'])
+  ), // biome-ignore format: a list
   plugin: async () => (limit, route, _shadow, refused, level) => {
     // For Fastify's parsers, whose limit is 1 MB by default. Bodies of most proxied routes are not parsed.
     if (limit > 0 && level === 'route') route.bodyLimit ??= limit
