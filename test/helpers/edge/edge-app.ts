@@ -40,7 +40,6 @@ async function build(
     routes: configured,
     listeners: [{ name: 'default' }],
     consumers: { file: null, digest: null, list: [] },
-    edge: {},
     redis: options.redis
   } as unknown as Config
   options.before?.(fastify)
