@@ -919,7 +919,7 @@ listen:
 edge:
   jwt: { issuer: me }
 `,
-    faults: ['3:8: edge.jwt: needs exactly one of secret, publicKey and jwks']
+    faults: ['3:8: edge.jwt: needs exactly one of secret, publicKey, jwks, discovery and issuers']
   },
   {
     name: 'two keys for tokens',
@@ -1148,6 +1148,44 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
       '11:14: edge.jwt.forward.roles: "X_Role" already carries the claim "role"',
       '12:40: edge.rateLimit.by: the Cookie header holds all cookies in any order, so one client may send many values; choose another header',
       '17:50: routes[0].edge.rateLimit.by: expected a list with at least one item or ip, consumer, route, header:NAME or claim:NAME, found "header:x y"'
+    ]
+  },
+  {
+    name: 'several issuers of tokens, and discovery',
+    yaml: `
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+edge:
+  jwt:
+    audience: api
+    secret: a secret that is long enough for this
+    issuers:
+      - { issuer: https://a, secret: a secret that is long enough for this, algorithms: [RS256] }
+      - { issuer: https://a, discovery: true, jwks: https://a/keys }
+      - { issuer: b, discovery: true }
+      - { issuer: https://c }
+      - { secret: a secret that is long enough for this }
+      - { issuer: https://e, publicKey: none.pem, jwksMaxAge: 1m }
+routes:
+  - { name: a, match: { path: /a }, service: a, edge: { jwt: { discovery: true } } }
+  - { name: b, match: { path: /b }, service: a, edge: { jwt: { issuer: [https://a, https://b], discovery: https://a/m } } }
+  - { name: c, match: { path: /c }, service: a, edge: { jwt: { issuer: https://a, discovery: false } } }
+  - { name: d, match: { path: /d }, service: a, edge: { jwt: { issuers: [] } } }
+`,
+    faults: [
+      '5:5: edge.jwt.audience: write it within the items of issuers',
+      '6:5: edge.jwt.secret: write it within the items of issuers',
+      '8:90: edge.jwt.issuers[0].algorithms[0]: RS256 cannot be used with secret; use HS*',
+      '9:19: edge.jwt.issuers[1].issuer: "https://a" is listed twice',
+      '9:30: edge.jwt.issuers[1].discovery: set exactly one of jwks and discovery',
+      '10:33: edge.jwt.issuers[2].discovery: the issuer is no URL; write the URL of the metadata here',
+      '11:9: edge.jwt.issuers[3]: needs exactly one of secret, publicKey, jwks and discovery',
+      '12:9: edge.jwt.issuers[4]: missing key "issuer"',
+      (dir) => `13:41: edge.jwt.issuers[5].publicKey: neither a PEM key nor a file that can be read: ${dir}/none.pem`,
+      '13:51: edge.jwt.issuers[5].jwksMaxAge: unknown key',
+      '15:75: routes[0].edge.jwt.discovery: metadata are those of one issuer: set issuer',
+      '16:107: routes[1].edge.jwt.discovery: metadata are those of one issuer: write each of them as an item of issuers',
+      '17:94: routes[2].edge.jwt.discovery: expected true or a URL that starts with http:// or https://, found false',
+      '18:73: routes[3].edge.jwt.issuers: expected a list with at least one item, found an empty list'
     ]
   },
   {

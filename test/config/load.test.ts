@@ -157,6 +157,7 @@ t.test('a configuration with every section is loaded', async (t) => {
             maxTokenSize: 8192,
             from: { header: 'authorization' },
             optional: false,
+            requireExp: true,
             consumer: 'sub',
             realm: 'jingwei',
             mode: 'enforce'

@@ -59,9 +59,8 @@ const notes: Readonly<Record<string, string>> = {
   'edge.cors': 'Off unless set.',
   'edge.cors.exposedHeaders': 'Response headers that scripts may read.',
   'edge.cors.credentials': 'true: browsers may send cookies and other credentials. Not allowed with origin `"*"`.',
-  'edge.jwt': 'Off unless set. Exactly one of `secret`, `publicKey` and `jwks`.',
+  'edge.jwt': 'Off unless set. Exactly one of `secret`, `publicKey`, `jwks`, `discovery` and `issuers`.',
   'edge.jwt.issuer': 'If set, a token must have the claim `iss` with one of these values.',
-  'edge.jwt.audience': 'If set, a token must have the claim `aud` with at least one of these values.',
   'edge.rateLimit':
     'Off unless set. A list of several limits: a request has to be within all. Each route has counters of its own.',
   'edge.websocket': 'WebSocket connections. `false`: handshakes get 403.',

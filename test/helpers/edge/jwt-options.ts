@@ -8,6 +8,7 @@ export const jwtOptions = (more: Partial<JwtOptions>): JwtOptions => ({
   maxTokenSize: 8192,
   from: { header: 'authorization' },
   optional: false,
+  requireExp: true,
   consumer: 'sub',
   realm: 'jingwei',
   mode: 'enforce',

@@ -23,11 +23,11 @@ export type SubjectOf = (claims: Claims) => TokenSubject | null
 
 /** Returns the function that names the subjects of tokens. `names` may change until the first request. */
 export function namer(
-  { issuer, consumer }: JwtOptions,
+  { issuer, issuers, consumer }: JwtOptions,
   names: { readonly qualified: boolean },
   keyHolder: string
 ): SubjectOf {
-  const hasIssuer = issuer !== undefined
+  const hasIssuer = issuer !== undefined || issuers !== undefined
   return (claims) => {
     const sub = claimAt(claims, consumer)
     if (typeof sub !== 'string' || sub === '') return null

@@ -11,7 +11,8 @@ import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../
 import { publishedSecret } from '../../../../config/published-secret.ts'
 import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
 import { namesIncludeIssuer } from './consumers.ts'
-import type { JwtOptions } from './options.ts'
+import type { JwtOptions, TokenSource } from './options.ts'
+import { sourcesOf } from './sources.ts'
 
 /** Returns whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
@@ -37,7 +38,7 @@ export function checkConsumerNames({ data, report }: Checked): void {
     const at = pointer('/routes', index, 'split')
     const jwt = report.sound(at) && jwtOf(index)
     if (!jwt) return
-    const [issuer = 'ISSUER'] = [jwt.issuer ?? []].flat()
+    const [issuer = 'ISSUER'] = sourcesOf(jwt).flatMap((source) => source.issuer ?? [])
     split?.forEach(({ match }, share) => {
       match?.consumers?.forEach((name, place) => {
         if (name.includes('|')) return
@@ -104,34 +105,60 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   const { report } = checked
   checkForward(at, jwt, checked)
   if (report.sound(`${at}/from`)) checkFrom(`${at}/from`, jwt.from, report)
-  if (jwt.jwks !== undefined) checkUserinfo(`${at}/jwks`, jwt.jwks, report)
-  const kinds = (['secret', 'publicKey', 'jwks'] as const).filter((kind) => jwt[kind] !== undefined)
+  if (jwt.issuers === undefined) {
+    checkSource(jwt, at, true, checked)
+    return
+  }
+  for (const key of ofSource) {
+    if (jwt[key] !== undefined) report.fault(pointer(at, key), 'write it within the items of issuers', 'key')
+  }
+  if (!report.usable(`${at}/issuers`)) return
+  const seen = new Set<string>()
+  for (const [index, source] of jwt.issuers.entries()) {
+    const place = pointer(at, 'issuers', index)
+    if (!report.usable(place)) continue
+    checkSource(source, place, false, checked)
+    if (!report.usable(`${place}/issuer`)) continue
+    if (seen.has(source.issuer)) report.fault(`${place}/issuer`, `"${source.issuer}" is listed twice`)
+    seen.add(source.issuer)
+  }
+}
+
+const ofSource = ['secret', 'publicKey', 'jwks', 'discovery', 'issuer', 'audience', 'algorithms'] as const
+
+/** Checks the key of an issuer, and the algorithms that it is for. `isOnly`: the options have no `issuers`. */
+function checkSource(source: TokenSource, at: string, isOnly: boolean, checked: Checked): void {
+  const { report } = checked
+  if (source.jwks !== undefined) checkUserinfo(`${at}/jwks`, source.jwks, report)
+  const kinds = (['secret', 'publicKey', 'jwks', 'discovery'] as const).filter((kind) => source[kind] !== undefined)
   const [kind, second] = kinds
   if (second !== undefined) {
     report.fault(pointer(at, second), `set exactly one of ${kinds.join(' and ')}`, 'key')
     return
   }
   if (kind === undefined) {
-    if (!report.unknownKeyIn(at)) report.fault(at, 'needs exactly one of secret, publicKey and jwks')
+    const all = isOnly ? 'secret, publicKey, jwks, discovery and issuers' : 'secret, publicKey, jwks and discovery'
+    if (!report.unknownKeyIn(at)) report.fault(at, `needs exactly one of ${all}`)
     return
   }
-  if (jwt.secret === publishedSecret && report.usable('/listen') && !checked.data.listeners.every(isLocal)) {
+  if (kind === 'discovery') checkDiscovery(source, at, report)
+  if (source.secret === publishedSecret && report.usable('/listen') && !checked.data.listeners.every(isLocal)) {
     report.fault(
       `${at}/secret`,
       'the secret of the examples is public: set another one, or let all listeners be on loopback'
     )
   }
-  if (kind === 'secret' && report.usable(`${at}/secret`) && isPem(jwt.secret ?? '')) {
+  if (kind === 'secret' && report.usable(`${at}/secret`) && isPem(source.secret ?? '')) {
     // A public key used as a secret would let anyone sign tokens.
     report.fault(
       `${at}/secret`,
       'expected a shared secret, found a key in PEM form; put a public key under "publicKey"'
     )
   }
-  const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, jwt.publicKey ?? '', checked) : undefined
+  const key = kind === 'publicKey' ? publicKey(`${at}/publicKey`, source.publicKey ?? '', checked) : undefined
   if (!report.usable(`${at}/algorithms`)) return
   const fitting = accepted(kind, key)
-  jwt.algorithms?.forEach((algorithm, index) => {
+  source.algorithms?.forEach((algorithm, index) => {
     const place = pointer(at, 'algorithms', index)
     if (report.usable(place) && !fitting.includes(algorithm)) {
       // HS* with a public key as secret would let anyone sign tokens.
@@ -141,10 +168,22 @@ export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   })
 }
 
+function checkDiscovery({ discovery, issuer }: TokenSource, at: string, report: Checked['report']): void {
+  if (!report.usable(`${at}/discovery`)) return
+  if (typeof discovery === 'string') checkUserinfo(`${at}/discovery`, discovery, report)
+  if (!report.usable(`${at}/issuer`)) return
+  if (typeof issuer !== 'string') {
+    const advice = issuer === undefined ? 'set issuer' : 'write each of them as an item of issuers'
+    report.fault(`${at}/discovery`, `metadata are those of one issuer: ${advice}`)
+  } else if (discovery === true && !(URL.canParse(issuer) && /^https?:\/\/[^?#]*$/i.test(issuer))) {
+    report.fault(`${at}/discovery`, 'the issuer is no URL; write the URL of the metadata here')
+  }
+}
+
 const isLocal = ({ path, host }: { readonly path?: string | undefined; readonly host: string }) =>
   path !== undefined || /^(127\.\d+\.\d+\.\d+|::1|localhost)$/.test(host)
 
-function accepted(kind: 'secret' | 'publicKey' | 'jwks', key: KeyObject | undefined): readonly string[] {
+function accepted(kind: (typeof ofSource)[number], key: KeyObject | undefined): readonly string[] {
   if (kind === 'secret') return symmetric
   return key === undefined ? asymmetric : algorithmsOf(key)
 }

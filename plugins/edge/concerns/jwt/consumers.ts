@@ -10,6 +10,7 @@ import type { Consumer } from '../../consumers/consumer.ts'
 import { consumerOf } from '../../consumers/consumer.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import type { JwtOptions } from './options.ts'
+import { sourcesOf } from './sources.ts'
 
 const Subject = Type.Object(
   {
@@ -40,8 +41,10 @@ export const credentials: Credentials = {
 }
 
 /** Returns the issuers whose tokens these options accept. Without a configured issuer, this is the key: keep it secret. */
-export function issuersOf({ issuer, secret, publicKey, jwks }: JwtOptions): readonly string[] {
-  return issuer === undefined ? [`key ${secret ?? publicKey ?? jwks}`] : [issuer].flat()
+export function issuersOf(options: JwtOptions): readonly string[] {
+  return sourcesOf(options).flatMap(({ issuer, secret, publicKey, jwks }) =>
+    issuer === undefined ? [`key ${secret ?? publicKey ?? jwks}`] : issuer
+  )
 }
 
 /** Returns whether a consumer's name includes its issuer; `jwts` are the options in force on the routes. */

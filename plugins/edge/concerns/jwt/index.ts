@@ -21,15 +21,16 @@ import { createKeySet } from './jwks.ts'
 import { watchKeySets } from './jwks-metrics.ts'
 import { tokenMethod } from './method.ts'
 import { mint, withTestKey } from './mint.ts'
-import type { JwtOptions } from './options.ts'
+import type { JwtOptions, TokenSource } from './options.ts'
 import { Jwt } from './options.ts'
+import { metadataUrl, sourcesOf, withSources } from './sources.ts'
 import { tries, warnings } from './start-messages.ts'
 import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
 import type { Verifications } from './verifier.ts'
 import { verifierId, verifierOptions } from './verifier.ts'
-import type { Verify } from './verify.ts'
-import { verifyByKey, verifyByKeySet } from './verify.ts'
+import type { IssuerVerifier, Verified, Verify } from './verify.ts'
+import { verifierOf } from './verify.ts'
 
 export default edgeConcern({
   name: 'jwt',
@@ -42,8 +43,11 @@ export default edgeConcern({
   check: checkJwt,
   checkAll: checkConsumerNames,
   complete(options, absolute) {
-    if (options.publicKey === undefined || isPem(options.publicKey)) return options
-    return { ...options, publicKey: absolute(options.publicKey) }
+    const isFile = (publicKey: string | undefined) => publicKey !== undefined && !isPem(publicKey)
+    if (!sourcesOf(options).some(({ publicKey }) => isFile(publicKey))) return options
+    return withSources(options, (source) =>
+      isFile(source.publicKey) ? { ...source, publicKey: absolute(source.publicKey!) } : source
+    )
   },
   explain(options, { user }) {
     if (user === null || user === undefined) return null
@@ -59,9 +63,11 @@ export default edgeConcern({
     const keySets: { url: string; set: KeySet }[] = []
     const verifiers = new Map<string, Verify>()
     let unwatch: (() => void) | null = null
-    const keySetOf = ({ jwks: url, jwksMaxAge: maxAge, jwksCooldown: cooldown }: JwtOptions): KeySet | null => {
+    const keySetOf = (source: TokenSource, { jwksMaxAge: maxAge, jwksCooldown: cooldown }: JwtOptions) => {
+      const metadata = metadataUrl(source)
+      const url = metadata ?? source.jwks
       if (url === undefined) return null
-      const options = { url, maxAge, cooldown }
+      const options = { url, maxAge, cooldown, ...(metadata !== null && { issuer: String(source.issuer) }) }
       const set = stores.claim(
         'jingwei.key-set',
         options,
@@ -84,31 +90,30 @@ export default edgeConcern({
     }
     for (const { name, jwt } of inForce) add(name, jwt)
 
-    const verifierOf = async (jwt: JwtOptions): Promise<Verify> => {
-      const { clockSkew, rememberTokens } = jwt
-      // The cache depends on the key, too: its file may have another key after a reload.
-      const cache = <T>(key: string | null) =>
-        stores.claim('jingwei.token-cache', [verifierId(jwt), key], () => new TokenCache<T>(rememberTokens || 0))
-      const set = keySetOf(jwt)
-      if (set === null) {
-        const { key, options } = verifierOptions(jwt, config.file, null)
-        return verifyByKey(await registerIsolated(fastify, options, clock), cache(key), clockSkew, clock.date)
+    const verifierFor = async (jwt: JwtOptions): Promise<Verify> => {
+      const { clockSkew, rememberTokens, issuers } = jwt
+      const keys: (string | null)[] = []
+      const all: IssuerVerifier[] = []
+      for (const source of sourcesOf(jwt)) {
+        const keySet = keySetOf(source, jwt)
+        const verifications: Verifications = new WeakMap()
+        const { key, options } = verifierOptions(source, jwt, config.file, keySet, verifications)
+        keys.push(key)
+        all.push({ verifier: await registerIsolated(fastify, options, clock), keySet, verifications })
       }
-      const verifications: Verifications = new WeakMap()
-      const { options } = verifierOptions(jwt, config.file, set, verifications)
-      return verifyByKeySet(
-        await registerIsolated(fastify, options, clock),
-        set,
-        verifications,
-        cache(null),
-        clockSkew,
-        clock.date
+      // The cache depends on the keys, too: a file may have another key after a reload.
+      const known = stores.claim(
+        'jingwei.token-cache',
+        [verifierId(jwt), ...keys],
+        () => new TokenCache<Verified>(rememberTokens || 0)
       )
+      const byIssuer = issuers === undefined ? null : new Map(issuers.map(({ issuer }, index) => [issuer, index]))
+      return verifierOf(all, byIssuer, known, clockSkew, clock.date)
     }
     const slice = new TimeSlice()
     for (const { jwt } of inForce) {
       const id = verifierId(jwt)
-      if (!verifiers.has(id)) verifiers.set(id, await verifierOf(jwt))
+      if (!verifiers.has(id)) verifiers.set(id, await verifierFor(jwt))
       if (slice.isOver) await slice.next()
     }
 
@@ -116,7 +121,7 @@ export default edgeConcern({
     /** Returns a verifier for a plugin's own route, whose `onRoute` hook cannot wait. It is ready before the first request. */
     const verifierLater = (jwt: JwtOptions): Verify => {
       let verify: Verify | undefined
-      const loaded = verifierOf(jwt).then((verifier) => {
+      const loaded = verifierFor(jwt).then((verifier) => {
         verify = verifier
       })
       // `onReady` awaits and reports it.

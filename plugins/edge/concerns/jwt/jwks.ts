@@ -15,6 +15,7 @@ import { maskCredentials } from '../../../../config/credentials.ts'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { algorithmsOf } from './algorithms.ts'
+import { keySetUrl } from './discovery.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
 import { TokenInvalid } from './reasons.ts'
@@ -24,7 +25,9 @@ const undici = onFirstUse<typeof import('undici')>('undici')
 const KeysUnavailable = createError('JW_KEYS_UNAVAILABLE', 'The keys to verify tokens are not available', 503)
 
 export interface KeySetOptions {
+  /** URL of the set; with `issuer`, of the metadata that name it. */
   url: string
+  issuer?: string | undefined
   maxAge: number
   cooldown: number
   /** Longest time of one fetch, including the body. */
@@ -67,7 +70,7 @@ const maxBody = 1024 * 1024
 const maxTried = 10
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
-  const { url, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now() } = options
+  const { url, issuer, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now() } = options
   const shown = maskCredentials(url)
   const agent = new (undici().Agent)({ connections: 1, connect: { timeout: timeoutMs } })
   const closing = new AbortController()
@@ -93,7 +96,9 @@ export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger
     clearTimeout(retry)
     try {
       const signal = AbortSignal.any([closing.signal, AbortSignal.timeout(timeoutMs)])
-      const set = parseKeys(await download(url, agent, signal))
+      const document = await download(url, agent, signal)
+      const isSet = issuer === undefined
+      const set = parseKeys(isSet ? document : await download(keySetUrl(document, issuer, url), agent, signal))
       keys = set.keys
       pems = new Set(keys.map(({ pem }) => pem))
       fetchedAt = now()

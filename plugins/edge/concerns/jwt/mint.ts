@@ -2,7 +2,8 @@
 import type { KeyObject } from 'node:crypto'
 import { constants, createHmac, generateKeyPairSync, sign } from 'node:crypto'
 import type { TokenRequest } from '../../../../config/concern.ts'
-import type { JwtOptions } from './options.ts'
+import type { JwtOptions, TokenSource } from './options.ts'
+import { sourcesOf, withSources } from './sources.ts'
 
 /** Algorithm for public keys if the options list none. */
 const defaultAlgorithm = 'ES256'
@@ -12,20 +13,26 @@ const curves: Readonly<Record<string, string>> = { ES256: 'P-256', ES384: 'P-384
 /** Key pairs for tests, by kind of key; made when a test first needs them. */
 const pairs = new Map<string, { readonly publicKey: KeyObject; readonly privateKey: KeyObject }>()
 
-/** Returns the options with the public key of a test, which replaces a key set or a public key. A shared secret is kept. */
-export function withTestKey(options: JwtOptions): JwtOptions {
-  if (options.secret !== undefined) return options
-  const { jwks: _url, publicKey: _file, ...rest } = options
-  const { publicKey } = pairFor(algorithmOf(options))
-  return { ...rest, publicKey: publicKey.export({ type: 'spki', format: 'pem' }).toString() }
-}
+/** Returns the options with the public keys of a test, which replace key sets and public keys. Shared secrets are kept. */
+export const withTestKey = (options: JwtOptions): JwtOptions =>
+  withSources(options, (source) => {
+    if (source.secret !== undefined) return source
+    const { publicKey } = pairFor(algorithmOf(source))
+    const pem = publicKey.export({ type: 'spki', format: 'pem' }).toString()
+    return { ...source, jwks: undefined, discovery: undefined, publicKey: pem }
+  })
 
 /**
- * Returns a token that the options accept, signed with their secret, or else with the private key that belongs to
- * `withTestKey`. It has the first issuer, the first audience, and the scopes and claims that the options require.
+ * Returns a token that the options accept, signed with a secret of theirs, or else with the private key that belongs to
+ * `withTestKey`. With several issuers, the claim `iss` selects one. It has the first issuer, the first audience, and the scopes and claims that the options require.
  */
 export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: TokenRequest): string {
-  const { issuer, audience } = options
+  const sources = sourcesOf(options)
+  const source =
+    sources.find(({ issuer }) => issuer === claims.iss && issuer !== undefined) ??
+    sources.find(({ secret }) => secret !== undefined) ??
+    sources[0]!
+  const { issuer, audience, secret } = source
   const iat = Math.floor(issuedAt / 1000)
   const first = (value: string | readonly string[]) => [value].flat()[0]
   const payload = {
@@ -37,14 +44,14 @@ export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: Token
     ...Object.fromEntries(Object.entries(options.claims ?? {}).map(([name, values]) => [name, [values].flat()[0]])),
     ...claims
   }
-  const algorithm = algorithmOf(options)
+  const algorithm = algorithmOf(source)
   const text = [{ alg: algorithm, typ: 'JWT' }, payload]
     .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
     .join('.')
-  return `${text}.${signature(options.secret, algorithm, text).toString('base64url')}`
+  return `${text}.${signature(secret, algorithm, text).toString('base64url')}`
 }
 
-function algorithmOf({ algorithms, secret }: JwtOptions): string {
+function algorithmOf({ algorithms, secret }: TokenSource): string {
   return algorithms?.[0] ?? (secret === undefined ? defaultAlgorithm : 'HS256')
 }
 

@@ -24,6 +24,29 @@ export const algorithms = [
   'HS256', 'HS384', 'HS512', 'RS256', 'RS384', 'RS512', 'PS256', 'PS384', 'PS512', 'ES256', 'ES384', 'ES512', 'EdDSA'
 ] as const // biome-ignore format: a table
 
+/** The key of an issuer, and what is checked with it. */
+const source = {
+  secret: Type.Optional(Type.String({ minLength: 32, description: 'Shared secret for HS256/384/512.' })),
+  publicKey: Type.Optional(Type.String({ description: 'Public key in PEM form, or the path of a file with one.' })),
+  jwks: Type.Optional(Url('http', 'URL of the key set (RFC 7517).')),
+  discovery: Type.Optional(
+    Either({ const: true }, Type.Literal(true), Url('http', 'URL of the metadata.'), {
+      description:
+        'Find the key set by the metadata of the `issuer` (OpenID Connect Discovery, RFC 8414): `true` for those at ISSUER`/.well-known/openid-configuration`, or their URL. Metadata of another issuer are refused.'
+    })
+  ),
+  audience: Type.Optional({
+    ...oneOrMany,
+    description: 'If set, a token must have the claim `aud` with at least one of these values.'
+  }),
+  algorithms: Type.Optional(
+    Type.Array(Names(algorithms), {
+      minItems: 1,
+      description: 'Accepted signature algorithms. Default: all that the key can verify.'
+    })
+  )
+}
+
 const ForwardTo = HeaderName('Header that carries the claim to the service.')
 
 const From = Type.Object(
@@ -50,22 +73,23 @@ const From = Type.Object(
 
 export const Jwt = Type.Object(
   {
-    secret: Type.Optional(Type.String({ minLength: 32, description: 'Shared secret for HS256/384/512.' })),
-    publicKey: Type.Optional(Type.String({ description: 'Public key in PEM form, or the path of a file with one.' })),
-    jwks: Type.Optional(Url('http', 'URL of the key set (RFC 7517).')),
+    ...source,
     jwksMaxAge: Duration('Age at which the key set is fetched again, in the background.', { default: '10m' }),
     jwksCooldown: DurationOrZero(
       'Shortest time between two fetches that tokens with unknown key ids cause; such tokens are refused meanwhile. A fetch that fails is retried every second.',
       { default: '30s' }
     ),
     issuer: Type.Optional(oneOrMany),
-    audience: Type.Optional(oneOrMany),
-    algorithms: Type.Optional(
-      Type.Array(Names(algorithms), {
+    issuers: Type.Optional(
+      Type.Array(Type.Object({ issuer: { ...Text, description: '`iss` of the tokens.' }, ...source }, strict), {
         minItems: 1,
-        description: 'Accepted signature algorithms. Default: all that the key can verify.'
+        description: 'Several issuers, each with its own key. The `iss` of a token selects the key that verifies it.'
       })
     ),
+    requireExp: Type.Boolean({
+      default: true,
+      description: 'Refuse tokens without `exp`, which are valid for ever. If a token has it, it is always checked.'
+    }),
     clockSkew: DurationOrZero('Tolerated difference between clocks when `exp`, `nbf` and `iat` are checked.', {
       default: '5s'
     }),
@@ -128,6 +152,12 @@ export const Jwt = Type.Object(
 )
 
 export type JwtOptions = Static<typeof Jwt>
+
+/** Options of one issuer: the key, and claims that are checked with it. */
+export type TokenSource = Pick<
+  JwtOptions,
+  'secret' | 'publicKey' | 'jwks' | 'discovery' | 'issuer' | 'audience' | 'algorithms'
+>
 
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {

@@ -4,6 +4,7 @@ import type { Config } from '../../../../config/schema.ts'
 import { parseDuration } from '../../../../config/units.ts'
 import type { EdgeCommand } from '../../concern.ts'
 import { mint } from './mint.ts'
+import { hasSecret } from './sources.ts'
 
 export const tokenCommand: EdgeCommand = {
   name: 'token',
@@ -24,7 +25,7 @@ function tokenFor(
   name: string | undefined,
   { subject, ttl, claims }: { subject: string; ttl: string; claims: string }
 ): string {
-  const candidates = config.routes.filter(({ edge }) => edge.jwt && edge.jwt.secret !== undefined)
+  const candidates = config.routes.filter(({ edge }) => edge.jwt && hasSecret(edge.jwt))
   const route = candidates.find((candidate) => candidate.name === name)
   if (!route?.edge.jwt) throw new Error(refusal(config.routes, candidates, name))
   const lifeMs = parseDuration(ttl)

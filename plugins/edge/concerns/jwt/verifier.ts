@@ -13,7 +13,7 @@ import type { FastifyRequest } from 'fastify'
 import { algorithmsOf, asymmetric, supportedKeys, symmetric } from './algorithms.ts'
 import { isPem } from './check.ts'
 import type { KeySet, TokenOfKey } from './jwks.ts'
-import type { JwtOptions } from './options.ts'
+import type { JwtOptions, TokenSource } from './options.ts'
 import { TokenInvalid } from './reasons.ts'
 
 type Secret = Extract<FastifyJWTOptions['secret'], { public: unknown }>['public']
@@ -21,7 +21,8 @@ type Algorithms = NonNullable<NonNullable<FastifyJWTOptions['verify']>['algorith
 
 /** Options on which the result of a verification, and its lifetime, depend. */
 const verifying = [
-  'secret', 'publicKey', 'jwks', 'jwksMaxAge', 'jwksCooldown', 'issuer', 'audience', 'algorithms', 'clockSkew', 'rememberTokens'
+  'secret', 'publicKey', 'jwks', 'discovery', 'issuer', 'issuers', 'audience', 'algorithms', 'jwksMaxAge', 'jwksCooldown',
+  'requireExp', 'clockSkew', 'rememberTokens'
 ] as const // biome-ignore format: a list
 
 const identities = new WeakMap<JwtOptions, string>()
@@ -51,16 +52,17 @@ export type Verifications = WeakMap<FastifyRequest, Verification>
 
 /** Returns the options of @fastify/jwt, and the secret or PEM that verifies all tokens; null with a key set. */
 export function verifierOptions(
-  options: JwtOptions,
+  source: TokenSource,
+  { clockSkew, requireExp }: Pick<JwtOptions, 'clockSkew' | 'requireExp'>,
   configFile: string,
   keySet: KeySet | null,
   verifications: Verifications = new WeakMap()
 ): { key: string | null; options: FastifyJWTOptions } {
-  const { issuer, audience, clockSkew } = options
-  const { fitting, key } = keyOf(options, configFile, keySet)
-  const unfit = options.algorithms?.filter((algorithm) => !fitting.includes(algorithm)) ?? []
+  const { issuer, audience } = source
+  const { fitting, key } = keyOf(source, configFile, keySet)
+  const unfit = source.algorithms?.filter((algorithm) => !fitting.includes(algorithm)) ?? []
   if (unfit.length > 0) throw new Error(`edge.jwt: its key cannot verify ${unfit.join(', ')}`)
-  const algorithms = [...(options.algorithms ?? fitting)] as Algorithms
+  const algorithms = [...(source.algorithms ?? fitting)] as Algorithms
   const accepted: FastifyJWTOptions = {
     secret: { public: typeof key === 'string' ? key : fromSet(key, algorithms, verifications) },
     decode: { complete: true },
@@ -68,7 +70,11 @@ export function verifierOptions(
       extractToken: (request) => verifications.get(request)?.token,
       algorithms,
       // A token without `exp` could never be revoked; without `iss` or `aud`, it would pass the checks of these.
-      requiredClaims: ['exp', ...(issuer === undefined ? [] : ['iss']), ...(audience === undefined ? [] : ['aud'])],
+      requiredClaims: [
+        ...(requireExp ? ['exp'] : []),
+        ...(issuer === undefined ? [] : ['iss']),
+        ...(audience === undefined ? [] : ['aud'])
+      ],
       clockTolerance: clockSkew,
       // `TokenCache` is used instead.
       cache: false,
@@ -80,12 +86,12 @@ export function verifierOptions(
 }
 
 function keyOf(
-  { secret, publicKey, jwks }: JwtOptions,
+  { secret, publicKey, jwks, discovery }: TokenSource,
   configFile: string,
   keySet: KeySet | null
 ): { fitting: readonly string[]; key: string | KeySet } {
-  if ([secret, publicKey, jwks].filter((source) => source !== undefined).length !== 1) {
-    throw new Error('edge.jwt: set exactly one of secret, publicKey and jwks')
+  if ([secret, publicKey, jwks, discovery].filter((source) => source !== undefined).length !== 1) {
+    throw new Error('edge.jwt: set exactly one of secret, publicKey, jwks and discovery')
   }
   if (secret !== undefined) {
     // A public key used as a secret would let anyone sign tokens.

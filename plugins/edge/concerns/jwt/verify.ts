@@ -3,6 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../../../clock.ts'
 import type { Verifier } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
+import { TokenInvalid } from './reasons.ts'
 import type { TokenCache } from './token-cache.ts'
 import type { Verifications } from './verifier.ts'
 
@@ -10,52 +11,70 @@ export type Claims = Readonly<Record<string, unknown>>
 /** Returns the claims of the token of a request; throws or rejects if the token is not valid. */
 export type Verify = (token: string, request: FastifyRequest) => Claims | Promise<Claims>
 
-/** A token that was verified by a key of a set. */
-interface Verified {
+/** A verified token. */
+export interface Verified {
   readonly claims: Claims
-  /** PEM. */
-  readonly key: string
+  /** Index of its issuer. */
+  readonly issuer: number
+  /** PEM of the key of a set that verified it; null if all tokens of the issuer have one key. */
+  readonly key: string | null
 }
 
-/** Returns the verification with one key for all tokens. A cached token is not even decoded. */
-export function verifyByKey(
-  { verify }: Verifier,
-  known: TokenCache<Claims>,
-  clockSkew: number,
-  date: Clock['date']
-): Verify {
-  return (token) => {
-    const now = date()
-    const remembered = known.get(token, now)
-    if (remembered !== undefined) return remembered
-    const claims = verify(token)
-    // A token whose `iat` is in the future is refused by the caller, so it must not be cached.
-    if (!isIssuedInFuture(claims.iat, now + clockSkew)) known.set(token, claims, Number(claims.exp) * 1000 + clockSkew)
-    return claims
-  }
+/** An issuer whose tokens are verified by one key, or by those of a set. */
+export interface IssuerVerifier {
+  readonly verifier: Verifier
+  readonly keySet: KeySet | null
+  readonly verifications: Verifications
 }
 
-/** Returns the verification with a key set. A cached token is refused once its key has left the set. */
-export function verifyByKeySet(
-  verifier: Verifier,
-  keySet: KeySet,
-  verifications: Verifications,
+/**
+ * Returns the verification of tokens. `byIssuer` has the index of each issuer by name; null if there is only one. A cached
+ * token is not even decoded; it is refused once its key has left the set.
+ */
+export function verifierOf(
+  issuers: readonly IssuerVerifier[],
+  byIssuer: ReadonlyMap<unknown, number> | null,
   known: TokenCache<Verified>,
   clockSkew: number,
   date: Clock['date']
 ): Verify {
+  function keep(token: string, verified: Verified): void {
+    const { exp, iat } = verified.claims
+    // A token whose `iat` is in the future is refused by the caller, so it must not be cached.
+    if (isIssuedInFuture(iat, date() + clockSkew)) return
+    known.set(token, verified, exp === undefined ? Number.POSITIVE_INFINITY : Number(exp) * 1000 + clockSkew)
+  }
+
   return (token, request) => {
     const remembered = known.get(token, date())
-    if (remembered !== undefined && keySet.holds(remembered.key)) return remembered.claims
-    const verification = { token, key: undefined as string | undefined }
+    if (remembered !== undefined) {
+      const { keySet } = issuers[remembered.issuer]!
+      if (keySet === null || keySet.holds(remembered.key!)) return remembered.claims
+    }
+    const issuer = byIssuer === null ? 0 : byIssuer.get(issuerOf(token))
+    if (issuer === undefined) throw new TokenInvalid('jwt_issuer')
+    const { verifier, keySet, verifications } = issuers[issuer]!
+    if (keySet === null) {
+      const claims = verifier.verify(token)
+      keep(token, { claims, issuer, key: null })
+      return claims
+    }
+    const verification: { token: string; key?: string } = { token }
     verifications.set(request, verification)
     return verifier.verifyRequest(request).then((claims) => {
       const { key } = verification
-      if (key !== undefined && !isIssuedInFuture(claims.iat, date() + clockSkew)) {
-        known.set(token, { claims, key }, Number(claims.exp) * 1000 + clockSkew)
-      }
+      if (key !== undefined) keep(token, { claims, issuer, key })
       return claims
     })
+  }
+}
+
+/** Returns the claim `iss` of a token that is not verified yet. */
+function issuerOf(token: string): unknown {
+  try {
+    return JSON.parse(Buffer.from(token.split('.', 2)[1]!, 'base64url').toString()).iss
+  } catch {
+    throw new TokenInvalid('jwt_malformed')
   }
 }
 
