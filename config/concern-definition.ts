@@ -13,7 +13,8 @@ const definitionKeys = {
   } satisfies Record<keyof Key, 'any' | 'function'>),
   plugin: 'function', layer: 'function', repeats: 'any', order: 'any', routeConfig: 'any',
   // Keys of edge concerns that bundled concerns use.
-  more: 'any', ownRoutes: 'any', commands: 'any', tries: 'function', warnings: 'function', explain: 'function', whenOff: 'any'
+  more: 'any', ownRoutes: 'any', commands: 'any', tries: 'function', warnings: 'function', explain: 'function', whenOff: 'any',
+  noShadow: 'any'
 } as const // biome-ignore format: a table
 
 /** Returns whether an object is meant to define a concern: it has some of the keys that each definition has. */

@@ -34,7 +34,8 @@ export interface Key {
   readonly needs?: { readonly fact: 'consumer'; readonly option?: string; readonly value?: unknown }
   /**
    * True if hooks of the concern respond to CORS preflights. A preflight then matches the route for the requested method, and
-   * routes without OPTIONS get a second Fastify route for preflights, whose `config.preflightFor` has the methods.
+   * routes without OPTIONS get a second Fastify route for preflights, whose `config.preflightFor` has the methods. In shadow
+   * mode the concern does neither, and owns no headers.
    */
   readonly answersPreflights?: boolean
   /** Name prefixes of response headers that the concern owns where it is on: `access-control-`. A service's headers with them are dropped. */

@@ -17,7 +17,10 @@ function keysIn(keys: readonly Key[], policy: object): (readonly [key: Key, opti
 
 /** Returns the facts that edge concerns declare for a route with this policy. */
 export function declaredBy(keys: readonly Key[], policy: object): Declared {
-  const found = keysIn(keys, policy)
+  // In shadow mode, a concern that responds to preflights leaves them, and the headers of CORS, to the service.
+  const found = keysIn(keys, policy).filter(
+    ([key, options]) => !(key.answersPreflights && (options as { mode?: unknown }).mode === 'shadow')
+  )
   const on = found.map(([key]) => key)
   return {
     answersPreflights: on.some((key) => key.answersPreflights),

@@ -3,6 +3,7 @@ import { globSync, readFileSync } from 'node:fs'
 import { dirname, join, normalize, relative, resolve } from 'node:path'
 import t from 'tap'
 import type { Key } from '../config/concern.ts'
+import { Mode } from '../config/schema/kit.ts'
 import { concerns as edgeConcerns } from '../plugins/edge/index.ts'
 import { concerns as meshConcerns } from '../plugins/mesh/chain.ts'
 import { sources as discoverySources } from '../plugins/mesh/discovery/sources.ts'
@@ -407,6 +408,21 @@ t.test('no module imports node:process, which opens the standard streams: `proce
     users.map(([file]) => file),
     []
   )
+})
+
+t.test('each concern of the edge has a shadow mode, or says why not', async (t) => {
+  const { enum: modes } = Mode as { enum?: unknown }
+  const hasMode = (schema: unknown): boolean => {
+    if (typeof schema !== 'object' || schema === null) return false
+    const { mode } = schema as { mode?: { enum?: unknown } }
+    return mode?.enum === modes || Object.values(schema).some(hasMode)
+  }
+  for (const { name, keys, noShadow, isShadow } of edgeConcerns) {
+    const has = keys.some(({ options }) => hasMode(options))
+    t.equal(has, noShadow === undefined, `${name}: ${noShadow ?? 'mode'}`)
+    if (has) t.type(isShadow, 'function', name)
+    else t.match(noShadow, /^\S.{10}/, `${name} gives the reason`)
+  }
 })
 
 t.test('source files have at most 300 lines', async (t) => {

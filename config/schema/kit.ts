@@ -96,3 +96,13 @@ export const Mode = Names(['enforce', 'shadow'], {
   default: 'enforce',
   description: 'shadow: refuses nothing; a metric counts what `enforce` would have refused.'
 })
+
+/** Adds `mode` to the mapping of a concern's options, unless it has a key of this name. */
+export function withMode<S extends TSchema>(schema: S): S {
+  const { type, properties } = schema as { type?: unknown; properties?: Record<string, TSchema> }
+  if (type === 'object' && properties !== undefined) {
+    return { ...schema, properties: { ...properties, ...(!Object.hasOwn(properties, 'mode') && { mode: Mode }) } }
+  }
+  const branches = Object.entries(schema).filter(([key]) => key === 'then' || key === 'else')
+  return { ...schema, ...Object.fromEntries(branches.map(([key, branch]) => [key, withMode(branch as TSchema)])) }
+}

@@ -26,6 +26,7 @@ export default edgeConcern({
   options: Type.Boolean({ description: 'Log one JSON line for each request.' }),
   default: true,
   protects: false,
+  noShadow: 'it refuses no request',
   ownRoutes: 'always',
   async plugin(fastify, { config: { edge, listeners } }) {
     const hasSeveralListeners = listeners.length > 1

@@ -64,7 +64,7 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
         }
       })
       fastify.decorate('listenerStatus', () => statusOf(fastify.server, config))
-      const order = new EdgeOrder(concerns, config.listeners)
+      const order = new EdgeOrder(concerns, config.listeners, config.edge)
       fastify.decorate('edgeOrder', order)
       const ownRoutes = new OwnRoutes(fastify, config, order)
       watchRouteHooks(fastify)

@@ -4,7 +4,8 @@ import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
 import type { Checked, Key, Place, TokenRequest } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
-import type { Config, RouteConfig } from '../../config/schema.ts'
+import { withMode } from '../../config/schema/kit.ts'
+import type { Config, EdgePolicy, RouteConfig } from '../../config/schema.ts'
 import type { Clock } from '../clock.ts'
 import { CLOCK, systemClock } from '../clock.ts'
 import stores from '../keep-stores.ts'
@@ -44,7 +45,9 @@ export interface EdgeConcern {
   /** Returns what the concern would do with a request to a route; null if it has nothing to say. */
   readonly explain?: (route: ShownRoute, example: Example) => string | null
   /** Returns whether the concern only counts its refusals on a route. Absent: it has no shadow mode. */
-  readonly isShadow?: (route: ShownRoute) => boolean
+  readonly isShadow?: (route: ShownRoute, gateway: EdgePolicy) => boolean
+  /** Reason why the concern has no shadow mode. */
+  readonly noShadow?: string | undefined
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. */
   readonly ownRoutes: 'always' | 'asked' | 'never'
   /** Commands of the command line. */
@@ -131,8 +134,10 @@ declare module 'fastify' {
 /** Definition of a concern, as its author writes it. */
 export interface EdgeDefinition<S extends TSchema = TSchema>
   extends Omit<Key, 'options' | 'forConsumers' | 'levels' | 'check' | 'complete' | 'isolate' | 'token' | 'ownPaths'> {
-  /** Schema of the options. Its description is that of the key. */
+  /** Schema of the options. Its description is that of the key. A mapping gets the key `mode`, unless `noShadow` is set. */
   readonly options: S
+  /** Reason why the concern has no shadow mode, such as that it refuses no request. */
+  readonly noShadow?: string
   /** Levels at which the key can be set. Default: the gateway's and each route's. */
   readonly levels?: Key['levels']
   /** Lets consumers have options of their own (`consumers[].edge`), on routes that enable the concern. */
@@ -200,15 +205,20 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     levels = gatewayAndRoute,
     forConsumers,
     ownRoutes = 'asked',
+    noShadow,
     ...key
   } = definition
   const optionsFor = ({ edge }: Pick<EdgeRoute, 'edge'>): Exclude<Static<S>, false> | null => {
     const options = Reflect.get(edge, key.name)
     return options === undefined || options === false ? null : options
   }
+  const schemaOf = <T extends TSchema>(schema: T): T => (noShadow === undefined ? withMode(schema) : schema)
+  const ofConsumer = forConsumers?.options && { options: schemaOf(forConsumers.options) }
+  const schemas = { options: schemaOf(key.options), forConsumers: forConsumers && { ...forConsumers, ...ofConsumer } }
   return {
     name: displayName(key.name),
-    keys: [{ ...key, forConsumers, levels: forConsumers ? [...levels, 'consumer'] : levels } as Key, ...more],
+    keys: [{ ...key, ...schemas, levels: forConsumers ? [...levels, 'consumer'] : levels } as Key, ...more],
+    noShadow,
     isOn: (route) => optionsFor(route) !== null,
     isShadow: (route) => isShadow(optionsFor(route)),
     explain: (route, example) => {
@@ -246,7 +256,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
             const hooks = options === null ? (whenOff ?? null) : hooksOf(options, routeOptions, shadow, refused, level)
             checkHooks(key.name, hooks)
             return hooksOfPhases(hooks).map(([phase, hook]) => {
-              if (options === null || !mayRefuse(phase)) return [phase, hook]
+              if (!mayRefuse(phase)) return [phase, hook]
               return [phase, shadow === null ? countingErrors(phase, hook, refused) : inShadow(hook, shadow)]
             })
           }
@@ -266,12 +276,12 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
   }
 }
 
-/** Makes a concern that acts on all requests. `isOn` returns for which routes it is shown as in force. */
+/** Makes a concern that acts on all requests. */
 export function globalConcern(
   name: string,
   plugin: Plugin,
-  keys: readonly Key[] = [],
-  isOn: EdgeConcern['isOn'] = () => true
+  /** By default it has no keys, and is shown as in force on all routes. */
+  more: Partial<Pick<EdgeConcern, 'keys' | 'isOn' | 'isShadow' | 'noShadow'>> = {}
 ): EdgeConcern {
-  return { name, plugin, keys, isOn, ownRoutes: 'asked' }
+  return { name, plugin, keys: [], isOn: () => true, ownRoutes: 'asked', ...more }
 }

@@ -40,23 +40,28 @@ import { asksForCertificates } from './protocol/tls/client-rules.ts'
 import tls from './protocol/tls/index.ts'
 import websocket from './protocol/websocket/index.ts'
 
+/** Reason of most concerns that have no shadow mode. */
+const refusesNothing = 'it refuses no request'
+
 /**
  * The edge's concerns, in the order in which a request passes them. To add a concern, add its file and a line here; to
  * remove one, delete both. The bridge runs after all concerns and after the hooks of users' plugins.
  */
 export const concerns: readonly EdgeConcern[] = [
-  globalConcern('errors', errors), // first: every later failure gets a response from the error table
+  globalConcern('errors', errors, { noShadow: refusesNothing }), // first: every later failure gets a response from the error table
   requestId, // before any concern that logs
-  globalConcern('client-gone', clientGone), // from here on the client may disconnect at any moment
+  globalConcern('client-gone', clientGone, { noShadow: refusesNothing }), // from here on the client may disconnect at any moment
   accessLog, // before the concerns that refuse requests, so that refusals are logged
-  globalConcern('metrics', metrics), // as the access log: refusals are counted
+  globalConcern('metrics', metrics, { noShadow: refusesNothing }), // as the access log: refusals are counted
   overload, // before any work that needs a file descriptor
-  globalConcern('pipelining', pipelining), // before any work for a request that has to wait
-  globalConcern('mesh-caller', inbound, [], servesCallers), // before the limits: a refused caller uses none of them
-  globalConcern('client-limits', clientLimits), // after pipelining: a waiting request does not count as in flight
-  globalConcern('request-target', requestTarget), // before any rule that depends on the path
-  globalConcern('to-https', redirect), // before the concerns of routes: a redirect needs none of them
-  globalConcern('client-certificate', tls, [], asksForCertificates), // after request-target: its rule depends on a valid host
+  globalConcern('pipelining', pipelining, { noShadow: refusesNothing }), // before any work for a request that has to wait
+  globalConcern('mesh-caller', inbound, { isOn: servesCallers, noShadow: 'the mesh decides who may call' }), // before the limits: a refused caller uses none of them
+  globalConcern('client-limits', clientLimits, {
+    noShadow: 'limits of a listener; rateLimit counts addresses in shadow mode'
+  }), // after pipelining: a waiting request does not count as in flight
+  globalConcern('request-target', requestTarget, { noShadow: 'services could read the refused targets in other ways' }), // before any rule that depends on the path
+  globalConcern('to-https', redirect, { noShadow: refusesNothing }), // before the concerns of routes: a redirect needs none of them
+  globalConcern('client-certificate', tls, { isOn: asksForCertificates, noShadow: 'it is a rule of TLS handshakes' }), // after request-target: its rule depends on a valid host
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
@@ -75,7 +80,7 @@ export const concerns: readonly EdgeConcern[] = [
   authorization, // as acl
   uma, // after the rules that take no call
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
-  globalConcern('max-forwards', maxForwards), // after authentication: it responds in place of the service
+  globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body
   graphql // last: it reads the body, which bodyLimit bounds
 ]

@@ -1,5 +1,5 @@
 import type { RouteOptions } from 'fastify'
-import type { Config } from '../../config/schema.ts'
+import type { Config, EdgePolicy } from '../../config/schema.ts'
 import type { EdgeConcern, Example, ShownRoute } from './concern.ts'
 
 type OnRoute = (route: RouteOptions) => void
@@ -45,12 +45,14 @@ function lastAfter(slots: readonly Slot[], slot: Slot): Slot {
 export class EdgeOrder {
   readonly #concerns: readonly Shown[]
   readonly #listeners: Config['listeners']
+  readonly #edge: EdgePolicy
   /** By index: the slots before the concern with that index. The last entry has the slots after all concerns. */
   readonly #slots: Slot[][]
 
-  constructor(concerns: readonly Shown[], listeners: Config['listeners'] = []) {
+  constructor(concerns: readonly Shown[], listeners: Config['listeners'] = [], edge: EdgePolicy = {}) {
     this.#concerns = concerns
     this.#listeners = listeners
+    this.#edge = edge
     this.#slots = Array.from({ length: concerns.length + 1 }, () => [])
   }
 
@@ -62,7 +64,7 @@ export class EdgeOrder {
   /** Returns the names of the concerns in force on a route, in order, with ` (shadow)` after those in shadow mode. */
   namesOn(route: ShownRoute): string[] {
     return this.concerns.flatMap(({ name, isOn, isShadow }) =>
-      isOn(route, this.#listeners) ? [isShadow?.(route) ? `${name} (shadow)` : name] : []
+      isOn(route, this.#listeners) ? [isShadow?.(route, this.#edge) ? `${name} (shadow)` : name] : []
     )
   }
 

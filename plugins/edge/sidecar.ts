@@ -32,9 +32,9 @@ export const concerns: readonly EdgeConcern[] = [
   accessLog, // before the concerns that refuse requests
   globalConcern('metrics', metrics),
   globalConcern('pipelining', pipelining), // before any work for a request that has to wait
-  globalConcern('mesh-caller', inbound, [], servesCallers), // before any other rule: a refused caller costs little
+  globalConcern('mesh-caller', inbound, { isOn: servesCallers }), // before any other rule: a refused caller costs little
   globalConcern('request-target', requestTarget), // before the route's rules
-  globalConcern('client-certificate', tls, [], asksForCertificates), // after request-target: its rule depends on a valid host
+  globalConcern('client-certificate', tls, { isOn: asksForCertificates }), // after request-target: its rule depends on a valid host
   websocket // last: the bridge follows
 ]
 

@@ -9,6 +9,8 @@ import { isConcern, isSource } from './plugin-modules.ts'
 import { PluginPlacement } from './plugin-placement.ts'
 import { startFailure } from './start-failure.ts'
 
+/** A user's concern has `mode` if its own schema has it: it may respond without an error, which the contract cannot undo. */
+const noShadow = 'its options say whether it has one'
 type Definition = Parameters<FastifyInstance['edgeConcern']>[0]
 type EdgeConcern = ReturnType<FastifyInstance['edgeConcern']>
 type MeshConcern = Parameters<FastifyInstance['mesh']['add']>[0]
@@ -81,7 +83,7 @@ export function placeAll(
   placeInOrder(edge, owners, (index) => {
     const module = modules[index]!
     const concern = isConcern(module)
-      ? fastify.edgeConcern({ ...module, options: orOff(module.options) } as unknown as Definition)
+      ? fastify.edgeConcern({ ...module, options: orOff(module.options), noShadow } as unknown as Definition)
       : null
     const slot = fastify.edgeOrder.slot(owners[index]!.order, concern)
     if (slot === null) throw unknownConcern(fastify, owners[index]!)

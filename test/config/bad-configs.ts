@@ -491,7 +491,7 @@ mesh: { timeout: 15 seconds }
     yaml: `
 edge: { bodyLimit: 10 megs }
 `,
-    faults: ['2:20: edge.bodyLimit: expected false or a size such as 512b, 16kb or 10mb, found "10 megs"']
+    faults: ['2:20: edge.bodyLimit: expected false or a mapping or a size such as 512b, 16kb or 10mb, found "10 megs"']
   },
   {
     name: 'a malformed percentage',

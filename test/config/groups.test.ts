@@ -103,11 +103,11 @@ routes:
   t.strictSame(faultsOf(yaml), [
     '4:51: groups.g.match.headers.x-a.regex: invalid expression: it must begin with "^", since it is compared with the whole text',
     '5:14: groups.g.service: unknown service "nobody"',
-    '6:24: groups.g.edge.bodyLimit: expected false or a size such as 512b, 16kb or 10mb, found "1xb"',
+    '6:24: groups.g.edge.bodyLimit: expected false or a mapping or a size such as 512b, 16kb or 10mb, found "1xb"',
     '6:29: groups.g.edge.cros: unknown key; did you mean "cors"?',
     '7:34: groups.g.mesh.subset: the service "b" has no subset "none"',
     '8:5: groups.g.prefix: unknown key; write the path of a route under match.path; path.strip removes a prefix',
-    '9:27: groups.h.edge.bodyLimit: expected false or a size such as 512b, 16kb or 10mb, found "2xb"',
+    '9:27: groups.h.edge.bodyLimit: expected false or a mapping or a size such as 512b, 16kb or 10mb, found "2xb"',
     '10:6: groups.i: expected a mapping, found 7',
     '13:75: routes[1].edge.cors.origin: expected a string or a list with at least one item, found 7',
     '14:5: routes[2].match: missing key "path"',

@@ -100,9 +100,9 @@ t.test('a configuration with every section is loaded', async (t) => {
     edge: {
       bodyLimit: 10_485_760,
       accessLog: true,
-      overload: { eventLoopDelay: 1000, memory: false, requests: false },
+      overload: { eventLoopDelay: 1000, memory: false, requests: false, mode: 'enforce' },
       websocket: { idleTimeout: 300_000 },
-      cors: { origin: ['https://app.example.com'], credentials: true },
+      cors: { origin: ['https://app.example.com'], credentials: true, mode: 'enforce' },
       rateLimit: { max: 1000, window: 60_000, by: 'ip', mode: 'enforce', store: 'memory' },
       requestId: { header: 'x-request-id', trustClient: true }
     },
@@ -253,7 +253,7 @@ routes:
     bodyLimit: 1_048_576,
     accessLog: false,
     websocket: { idleTimeout: 300_000 },
-    cors: { origin: '*', credentials: false, maxAge: 3_600_000 },
+    cors: { origin: '*', credentials: false, maxAge: 3_600_000, mode: 'enforce' },
     rateLimit: { max: 5, window: 1000, by: 'header:x-key', mode: 'enforce', store: 'memory' }
   })
   t.strictSame(routes[0]?.mesh, {})
@@ -261,7 +261,7 @@ routes:
     bodyLimit: false,
     accessLog: true,
     websocket: { idleTimeout: 300_000 },
-    cors: { origin: ['https://x'], credentials: false },
+    cors: { origin: ['https://x'], credentials: false, mode: 'enforce' },
     rateLimit: false
   })
   t.equal(routes[1]?.service, 'b', 'route.service is the first service of the split')

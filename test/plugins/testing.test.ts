@@ -416,7 +416,7 @@ edge: { bodyLimit: 1kb }
   }
   const cases: [options: Partial<TestGatewayOptions>, faults: string[]][] = [
     [{ override: { mehs: {}, roots: [] } }, ['override of testGateway: mehs: unknown key; did you mean "mesh"?', 'override of testGateway: roots: unknown key']],
-    [{ override: { edge: { bodyLimit: 'much' } } }, ['override of testGateway: edge.bodyLimit: expected false or a size such as 512b, 16kb or 10mb, found "much"']],
+    [{ override: { edge: { bodyLimit: 'much' } } }, ['override of testGateway: edge.bodyLimit: expected false or a mapping or a size such as 512b, 16kb or 10mb, found "much"']],
     [{ override: { mesh: { retry: { attemps: 1 } } } }, ['override of testGateway: mesh.retry.attemps: unknown key; did you mean "attempts"?']],
     [{ override: { services: { orders: { instances: null, dns: {} } } } }, ['override of testGateway: services.orders.dns: missing key "host"', 'override of testGateway: services.orders.dns: needs a port, or srv: true']],
     [{ override: { routes: [orders, orders] } }, ['override of testGateway: routes[1].name: duplicate route name "orders"; it is also in override of testGateway', 'override of testGateway: routes[1].match: routes "orders" (in override of testGateway) and "orders" match the same requests: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS /orders']],

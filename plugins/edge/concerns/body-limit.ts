@@ -1,25 +1,33 @@
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyRequest, preParsingHookHandler } from 'fastify'
-import { orOff, SizeOrZero } from '../../../config/schema/kit.ts'
+import { Either, orOff, SizeOrZero, strict } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
 import type { TransferringBody } from '../../seam.ts'
 import { edgeConcern } from '../concern.ts'
 import type { RecordRefusal } from '../concern-refusals.ts'
 import { hasUnknownLength, readersOf } from '../protocol/request-body.ts'
 
-const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
+const tooLarge = 'JW_BODY_TOO_LARGE'
+const TooLarge = createError(tooLarge, 'The body is larger than %d bytes', 413)
 
 declare module '../../../config/schema.ts' {
   interface EdgePolicy {
     /** Bytes. */
-    bodyLimit?: number | false
+    bodyLimit?: number | { readonly max: number } | false
   }
 }
+
+const largest = SizeOrZero('Largest request body.')
 
 /** Refuses bodies above the route's limit: by their Content-Length at once, chunked ones when they exceed it. */
 export default edgeConcern({
   name: 'bodyLimit',
-  options: orOff(SizeOrZero('Largest request body.')),
+  options: orOff(
+    Either({ type: 'object' }, Type.Object({ max: largest }, strict), largest, {
+      description: 'Largest request body, or a mapping with `max` and `mode`.'
+    })
+  ),
   default: '10mb',
   forConsumers: { phases: ['preParsing'] },
   aliases: Object.fromEntries(
@@ -28,17 +36,20 @@ export default edgeConcern({
       'allowedPayloadSize', 'requestSizeLimiting', 'buffering'
     ].map((name) => [name, 'write edge.bodyLimit'])
   ), // biome-ignore format: a list
-  plugin: async () => (limit, route, _shadow, refused, level) => {
+  plugin: async () => (options, route, shadow, refused, level) => {
+    const limit = typeof options === 'number' ? options : options.max
     // For Fastify's parsers, whose limit is 1 MB by default. Bodies of most proxied routes are not parsed.
-    if (limit > 0 && level === 'route') route.bodyLimit ??= limit
-    return { preParsing: limiter(limit, refused) }
+    if (level === 'route' && shadow !== null) route.bodyLimit ??= Number.MAX_SAFE_INTEGER
+    else if (level === 'route' && limit > 0) route.bodyLimit ??= limit
+    return { preParsing: limiter(limit, shadow ?? refused, shadow !== null) }
   }
 })
 
-function limiter(limit: number, refused: RecordRefusal): preParsingHookHandler {
+function limiter(limit: number, refused: RecordRefusal, isShadow: boolean): preParsingHookHandler {
   return (request, _reply, payload, done) => {
     if (Number(request.headers['content-length'] ?? 0) > limit) done(new TooLarge(limit))
-    else if (hasUnknownLength(request.raw)) done(null, new CountedBody(request, payload as Readable, limit, refused))
+    else if (hasUnknownLength(request.raw))
+      done(null, new CountedBody(request, payload as Readable, limit, refused, isShadow))
     else done(null, payload)
   }
 }
@@ -55,10 +66,11 @@ class CountedBody extends Readable implements TransferringBody {
   readonly #limit: number
   /** Counts a refusal: it comes after the hook has ended. */
   readonly #refused: RecordRefusal
+  readonly #isShadow: boolean
   #isStarted = false
   #size = 0
 
-  constructor(request: FastifyRequest, source: Readable, limit: number, refused: RecordRefusal) {
+  constructor(request: FastifyRequest, source: Readable, limit: number, refused: RecordRefusal, isShadow: boolean) {
     super()
     this.#request = request
     // Chunks of another stream than the request may be in use elsewhere, so they must not be freed.
@@ -66,6 +78,7 @@ class CountedBody extends Readable implements TransferringBody {
     this.#source = source
     this.#limit = limit
     this.#refused = refused
+    this.#isShadow = isShadow
     // Without a listener an error would end the process. A request that is refused for another reason has none.
     this.on('error', () => {})
   }
@@ -85,12 +98,12 @@ class CountedBody extends Readable implements TransferringBody {
     if (this.destroyed) return
     // Chunks that were read before the exchange began may be referenced elsewhere, so they must not be freed.
     if (!this.#request.exchange || readersOf(this) > 1 || readersOf(this.#source) > 1) this.transfers = false
+    const wasWithin = this.#size <= this.#limit
     this.#size += chunk.length
-    if (this.#size > this.#limit) {
-      const error = new TooLarge(this.#limit)
-      this.#refused(this.#request, error.code)
-      this.destroy(error)
-    } else if (!this.push(chunk)) this.#source.pause()
+    const isOver = this.#size > this.#limit
+    if (isOver && wasWithin) this.#refused(this.#request, tooLarge)
+    if (isOver && !this.#isShadow) this.destroy(new TooLarge(this.#limit))
+    else if (!this.push(chunk)) this.#source.pause()
   }
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {

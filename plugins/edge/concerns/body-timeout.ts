@@ -79,7 +79,10 @@ const plugin = fp<Config>(
   { name: 'jingwei-body-timeout', fastify: '5.x' }
 )
 
-export default globalConcern('body-timeout', plugin, keys)
+export default globalConcern('body-timeout', plugin, {
+  keys,
+  noShadow: 'a body that never ends would hold a connection to the service for ever'
+})
 
 interface Limits {
   readonly idleMs: number

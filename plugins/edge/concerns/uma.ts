@@ -5,7 +5,7 @@
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
-import { Count, Duration, Mode, Name, Off, orOff, strict, Text, Url } from '../../../config/schema/kit.ts'
+import { Count, Duration, Name, Off, orOff, strict, Text, Url } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import type { AuthResponse, FailureReason } from '../bridge/auth-server.ts'
 import { AuthFailure, AuthServer } from '../bridge/auth-server.ts'
@@ -34,8 +34,7 @@ const Uma = Type.Object(
       description: 'Permissions as `resource#scope`, `resource` or `#scope`; all are needed. Each takes a call.'
     }),
     timeout: Duration('Longest time of a call.', { default: '2s' }),
-    maxConcurrent: Count('Most calls in flight, in each process. Requests that need more get 503.', { default: 100 }),
-    mode: Mode
+    maxConcurrent: Count('Most calls in flight, in each process. Requests that need more get 503.', { default: 100 })
   },
   { ...strict, description: "Asks Keycloak whether the caller's bearer token grants permissions." }
 )

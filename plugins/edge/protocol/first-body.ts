@@ -1,6 +1,7 @@
 /** Reads a request body before the service gets it, and hands it on. Several concerns may read the same body. */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
+import { followedBy } from './request-body.ts'
 
 /** The part of a body that was read. */
 interface Beginning {
@@ -15,7 +16,7 @@ const beginnings = new WeakMap<IncomingMessage, Beginning>()
 export function bodyAfter(raw: IncomingMessage, payload: Readable): Readable {
   const beginning = beginnings.get(raw)
   if (beginning === undefined) return payload
-  return Readable.from(beginning.isWhole ? beginning.chunks : followed(beginning.chunks, raw))
+  return Readable.from(beginning.isWhole ? beginning.chunks : followedBy(beginning.chunks, raw))
 }
 
 /**
@@ -51,9 +52,4 @@ export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffe
   }
   raw.on('data', onData).once('end', onEnd).once('error', onError).once('close', onClose).resume()
   return promise
-}
-
-async function* followed(chunks: readonly Buffer[], raw: IncomingMessage): AsyncGenerator<Buffer> {
-  yield* chunks
-  yield* raw as AsyncIterable<Buffer>
 }

@@ -15,6 +15,12 @@ export function hasUnknownLength(raw: IncomingMessage): boolean {
   return raw.headers['content-length'] === undefined && hasBody(raw)
 }
 
+/** Yields chunks of a body that were read, and then the rest of it. */
+export async function* followedBy(chunks: readonly Buffer[], rest: Readable): AsyncGenerator<Buffer> {
+  yield* chunks
+  yield* rest as AsyncIterable<Buffer>
+}
+
 /** Returns the number of listeners that may get a chunk that is read now. */
 export function readersOf(stream: Readable): number {
   return stream.listenerCount('data') + stream.listenerCount('readable')

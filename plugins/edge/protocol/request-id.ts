@@ -68,4 +68,4 @@ const plugin = fp<Config>(
   { name: 'jingwei-request-id', fastify: '5.x' }
 )
 
-export default globalConcern('request-id', plugin, [key])
+export default globalConcern('request-id', plugin, { keys: [key], noShadow: 'it refuses no request' })

@@ -12,7 +12,7 @@ import { eventually } from '../../helpers/eventually.ts'
 import { configOf, connect, get, startGateway, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
-const off = { eventLoopDelay: false, memory: false, requests: false } as const
+const off = { eventLoopDelay: false, memory: false, requests: false, mode: 'enforce' } as const
 
 function loadOf(t: Test, options: object, requests = new Requests()) {
   const changes: [Resource, boolean][] = []

@@ -7,7 +7,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
-import { Mode, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import { orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { bearerChallenge, Claims, claimsOf, hasClaim, Scopes, scopesOf } from '../../claims.ts'
 import type { Example } from '../../concern.ts'
@@ -33,8 +33,7 @@ const Acl = Type.Object(
       Claims(
         'Claims that the token must have, by name or path, each with a value or a list of possible ones. A claim that is a list must have one of them. Types count: `true` is not `"true"`.'
       )
-    ),
-    mode: Mode
+    )
   },
   {
     ...strict,
@@ -142,7 +141,7 @@ function check(options: Options, at: string, checked: Checked): void {
   const { allow, deny, allowConsumers, denyConsumers } = options
   warnOfUnknown({ allow, deny }, 'group', at, checked)
   warnOfUnknown({ allowConsumers, denyConsumers }, 'consumer', at, checked)
-  const { mode: _mode, rolesClaim: _claim, ...conditions } = options
+  const { mode: _mode, rolesClaim: _claim, ...conditions } = options as Options & { mode?: unknown }
   if (Object.keys(conditions).length === 0) report.fault(at, 'has no condition, such as "allow" or "scopes"')
   for (const [allow, deny] of [
     ['allow', 'deny'],

@@ -25,6 +25,7 @@ export const authenticationReasons = reasons
 export default edgeConcern({
   name: 'authentication',
   options: orOff(Authentication),
+  noShadow: 'the methods of authentication have it, each for itself',
   check: checkAuthentication,
   checkAll: checkMethods,
   async plugin(fastify) {

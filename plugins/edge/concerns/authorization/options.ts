@@ -1,5 +1,5 @@
 import type { Static } from 'typebox'
-import { Either, Mode, Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import { Either, Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { Claims, Scopes } from '../../claims.ts'
 
@@ -75,8 +75,7 @@ const Authorization = Type.Object(
       minItems: 1,
       description: 'Rules in order. The first one whose conditions all hold decides.'
     }),
-    default: Names(['deny', 'allow'], { default: 'deny', description: 'Decision for requests that no rule fits.' }),
-    mode: Mode
+    default: Names(['deny', 'allow'], { default: 'deny', description: 'Decision for requests that no rule fits.' })
   },
   { ...strict, description: 'Ordered rules that allow or deny requests.' }
 )

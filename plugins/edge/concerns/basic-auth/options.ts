@@ -2,7 +2,7 @@
 import type { Static } from 'typebox'
 import type { Checked, Credentials } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
-import { Mode, strict } from '../../../../config/schema/kit.ts'
+import { strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { Realm } from '../../authentication/options.ts'
 import { hashFault, hashPattern } from './hashes.ts'
@@ -14,8 +14,7 @@ export const BasicAuth = Type.Object(
       default: true,
       description:
         'Remove `Authorization` from the request to the service. Credentials that were not verified are always removed.'
-    }),
-    mode: Mode
+    })
   },
   { ...strict, description: 'User names and passwords (RFC 7617) of declared consumers (`consumers[].basicAuth`).' }
 )

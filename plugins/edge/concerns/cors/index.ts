@@ -25,6 +25,7 @@ import { pointer } from '../../../../config/faults.ts'
 import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { edgeConcern } from '../../concern.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
 import { NotFound } from '../../errors.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
@@ -93,9 +94,10 @@ export default edgeConcern({
   async plugin(fastify) {
     const answerPreflight = await hookOf(fastify, true)
     const addHeaders = await hookOf(fastify, false)
-    return (options, route) => {
+    return (options, route, shadow) => {
       const methods = route.config?.preflightFor ?? [route.method].flat()
       const isAllowed = originTest(options.origin)
+      if (shadow !== null) return { onRequest: watchOrigins(isAllowed, shadow) }
       const cors = translate(options, methods, isAllowed)
       // A copy, because several routes may share the object.
       route.config = { ...route.config, cors }
@@ -201,6 +203,20 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
     else addCached(request, reply, done)
   }
   return { onRequest, onError }
+}
+
+/**
+ * Returns the hook of a route in shadow mode. It only records origins that are not allowed: header fields beside those of the
+ * service would make browsers refuse the response.
+ */
+function watchOrigins(isAllowed: OriginTest, record: RecordRefusal): Hook {
+  return (request, _reply, next) => {
+    const { origin } = request.headers
+    if (origin !== undefined && !isAllowed(origin) && !isSameHost(origin, request.host)) {
+      record(request, 'JW_ORIGIN_REFUSED', corsReason)
+    }
+    next()
+  }
 }
 
 /**

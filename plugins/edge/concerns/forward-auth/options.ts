@@ -1,6 +1,6 @@
 /** `edge.forwardAuth`: its options. */
 import type { Static } from 'typebox'
-import { Count, Duration, HeaderName, Mode, Name, Names, Size, strict, Url } from '../../../../config/schema/kit.ts'
+import { Count, Duration, HeaderName, Name, Names, Size, strict, Url } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
 
@@ -47,7 +47,6 @@ export const ForwardAuth = Type.Object(
       description:
         '`http`: a GET with the original request in `X-Forwarded-*`; 2xx allows. `opa`: a POST of `{"input": …}` to Open Policy Agent\'s REST API, whose `result` decides.'
     }),
-    mode: Mode,
     timeout: Duration('Longest time of a decision, with the whole response.', { default: '5s' }),
     onFailure: Names(['refuse', 'allow'], {
       default: 'refuse',

@@ -11,8 +11,9 @@ import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
-import { hasBody } from '../../protocol/request-body.ts'
+import { followedBy, hasBody } from '../../protocol/request-body.ts'
 import { checkGraphql } from './check.ts'
 import { Documents } from './document.ts'
 import { limits, Total } from './limits.ts'
@@ -29,6 +30,8 @@ import { PersistedQueryMiss, Refusal } from './refusals.ts'
 import { asGraphqlError, respondToMiss } from './responses.ts'
 
 type Done = (error?: Error | null, payload?: Readable) => void
+/** Refuses a request. In shadow mode the service gets the body that `body` returns. */
+type Refuse = (error: unknown, body: () => Readable) => void
 
 export default edgeConcern({
   name: 'graphql',
@@ -61,11 +64,12 @@ export default edgeConcern({
       }
     }
     const sources = new Map<string, PersistedSources | null>()
-    return (options, { config }, _shadow, _refused, level) => {
+    return (options, { config }, shadow, _refused, level) => {
       const { name } = edgeRouteOf(config)!
       // Consumers have their own limits, but the persisted queries of the route.
       if (level === 'route') sources.set(name, sourcesOf(name, options))
-      const guard = new Guard(options, sources.get(name)!, (reason) => refused.labels(name, reason).inc())
+      const count = (reason: string) => refused.labels(name, reason).inc()
+      const guard = new Guard(options, sources.get(name)!, count, shadow)
       const preParsing: preParsingHookHandler = (request, reply, payload, done) =>
         guard.check(request, reply, payload as Readable, done)
       if (level === 'consumer') return { preParsing }
@@ -93,16 +97,23 @@ class Guard {
   readonly #sources: PersistedSources | null
   readonly #documents: Documents
   readonly #count: (reason: string) => void
+  readonly #shadow: RecordRefusal | null
 
-  constructor(options: GraphqlOptions, sources: PersistedSources | null, count: (reason: string) => void) {
+  constructor(
+    options: GraphqlOptions,
+    sources: PersistedSources | null,
+    count: (reason: string) => void,
+    shadow: RecordRefusal | null
+  ) {
     this.#options = options
     this.#sources = sources
     this.#documents = new Documents(options)
     this.#count = count
+    this.#shadow = shadow
   }
 
   check(request: FastifyRequest, reply: FastifyReply, payload: Readable, done: Done): void {
-    const refuse = (error: unknown): void => this.#refuse(error, request, reply, done)
+    const refuse: Refuse = (error, body) => this.#refuse(error, request, reply, done, body)
     try {
       const { raw, method } = request
       if (isWebSocket(raw.headers.upgrade)) {
@@ -116,7 +127,7 @@ class Guard {
       } else if (method === 'OPTIONS') done(null, payload)
       else throw new Refusal('graphql_method', 'A GraphQL request is a GET or a POST')
     } catch (error) {
-      refuse(error)
+      refuse(error, () => payload)
     }
   }
 
@@ -130,18 +141,23 @@ class Guard {
     request.query = Object.fromEntries(changed)
   }
 
-  #checkPost(request: FastifyRequest, payload: Readable, done: Done, refuse: (error: unknown) => void): void {
+  #checkPost(request: FastifyRequest, payload: Readable, done: Done, refuse: Refuse): void {
     const { raw } = request
     const { maxBody, maxBatch } = this.#options
     checkPostTarget(raw.url!)
     checkType(raw.rawHeaders)
     const tooLarge = () => new Refusal('graphql_body_size', `The body is larger than ${maxBody} bytes`)
     if (Number(raw.headers['content-length'] ?? 0) > maxBody) throw tooLarge()
-    readBody(payload, maxBody, (error, bytes) => {
+    readBody(payload, maxBody, (error, bytes, chunks) => {
       // The client has disconnected, so nothing can be sent.
       if (request.raw.destroyed && error !== null) return
+      if (bytes === null) {
+        refuse(error ?? tooLarge(), () => Stream.from(followedBy(chunks, payload)))
+        // The rest is read and dropped, because the next request on the connection follows it.
+        if (this.#shadow === null) payload.resume()
+        return
+      }
       try {
-        if (bytes === null) throw error ?? tooLarge()
         const text = textOf(bytes)
         const { texts, isReplaced } = this.#admit(fromBody(text, maxBatch), false)
         const body = isReplaced ? bodyWith(text, texts) : bytes
@@ -149,7 +165,11 @@ class Guard {
         wholeBodies.set(raw, body)
         done(null, Stream.from([body]))
       } catch (cause) {
-        refuse(cause)
+        refuse(cause, () => {
+          setLength(raw, bytes.length, false)
+          wholeBodies.set(raw, bytes)
+          return Stream.from([bytes])
+        })
       }
     })
   }
@@ -171,9 +191,17 @@ class Guard {
     return { texts: resolved.map(({ text }) => text), isReplaced: resolved.some((each) => each.isReplaced) }
   }
 
-  #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply, done: Done): void {
+  #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply, done: Done, body: () => Readable): void {
     if (reply.sent) return
-    if (error instanceof PersistedQueryMiss || error instanceof Refusal) {
+    const isKnown = error instanceof PersistedQueryMiss || error instanceof Refusal
+    if (this.#shadow !== null) {
+      // Without an error: the hook has read the body, and hands it on.
+      if (!isKnown) request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
+      this.#shadow(request, isKnown ? error.code : 'JW_INTERNAL', isKnown ? error.reason : undefined)
+      done(null, body())
+      return
+    }
+    if (isKnown) {
       request.refusalReason = error.reason
       this.#count(error.reason)
     }

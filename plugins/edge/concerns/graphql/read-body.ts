@@ -1,13 +1,13 @@
 import type { Readable } from 'node:stream'
 
 /**
- * Reads a whole body of at most `maxBytes`. Calls back once: with the bytes, with null if the body is larger, or with an
- * error. The client's connection stays open; `edge.bodyTimeout` and the listener's timeouts bound the time.
+ * Reads a whole body of at most `maxBytes`. Calls back once: with the bytes, with an error, or, if the body is larger, with
+ * the chunks that were read; the rest is then paused. The client's connection stays open; `edge.bodyTimeout` and the listener's timeouts bound the time.
  */
 export function readBody(
   body: Readable,
   maxBytes: number,
-  done: (error: Error | null, bytes: Buffer | null) => void
+  done: (error: Error | null, bytes: Buffer | null, chunks: readonly Buffer[]) => void
 ): void {
   let chunks: Buffer[] = []
   let size = 0
@@ -15,16 +15,19 @@ export function readBody(
   const finish = (error: Error | null, bytes: Buffer | null): void => {
     if (isOver) return
     isOver = true
+    body.off('data', onData)
+    const read = chunks
     chunks = []
-    done(error, bytes)
+    done(error, bytes, read)
   }
-  body.on('data', (chunk: Buffer) => {
-    // The rest is read and dropped, because the next request on the connection follows it.
-    if (isOver) return
+  const onData = (chunk: Buffer): void => {
     size += chunk.length
-    if (size > maxBytes) finish(null, null)
-    else chunks.push(chunk)
-  })
+    chunks.push(chunk)
+    if (size <= maxBytes) return
+    body.pause()
+    finish(null, null)
+  }
+  body.on('data', onData)
   body.once('end', () => finish(null, Buffer.concat(chunks, size)))
   body.once('error', (error: Error) => finish(error, null))
   body.once('close', () => finish(new Error('the client disconnected within the request body'), null))

@@ -1,5 +1,6 @@
 /** The refusals of `edge.graphql`: their reasons, codes and statuses. */
 import createError from '@fastify/error'
+import type { FastifyError } from 'fastify'
 
 const Malformed = createError('JW_GRAPHQL_REQUEST', '%s', 400)
 const Syntax = createError('JW_GRAPHQL_SYNTAX', '%s', 400)
@@ -47,8 +48,12 @@ export class Refusal extends Error {
   }
 
   /** Returns the error to respond with. */
-  get error(): Error {
+  get error(): FastifyError {
     return new refusals[this.reason](this.message)
+  }
+
+  get code(): string {
+    return this.error.code
   }
 }
 
@@ -65,6 +70,10 @@ export class PersistedQueryMiss extends Error {
   constructor(reason: keyof typeof persistedQueryErrors) {
     super(persistedQueryErrors[reason].message)
     this.reason = reason
+  }
+
+  get code(): string {
+    return persistedQueryErrors[this.reason].code
   }
 }
 

@@ -5,7 +5,6 @@ import {
   Duration,
   DurationOrZero,
   HeaderName,
-  Mode,
   Name,
   Names,
   oneOrMany,
@@ -50,7 +49,6 @@ export const Introspection = Type.Object(
         description: 'Claims sent to the service, as `claim: header`. As `jwt.forward`.'
       })
     ),
-    mode: Mode,
     timeout: Duration('Longest time of a call to the endpoint.', { default: '2s' }),
     clockSkew: DurationOrZero('Tolerated difference between clocks when `exp` and `nbf` are checked.', {
       default: '5s'

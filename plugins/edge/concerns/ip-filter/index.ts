@@ -7,7 +7,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
-import { Mode, Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import { Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { AddressSet, parseAddress } from '../../../address-ranges.ts'
 import { edgeRouteOf } from '../../attach.ts'
@@ -40,8 +40,7 @@ const IpFilter = Type.Object(
       maximum: 499,
       default: 403,
       description: 'Status of a refusal. 404: the same response as without the route.'
-    }),
-    mode: Mode
+    })
   },
   { ...strict, description: 'Refuses requests by the address of the client. At least one list.' }
 )
@@ -50,8 +49,7 @@ const OfConsumer = Type.Object(
   {
     allow: Ranges('Addresses and CIDR ranges from which the consumer may call. `unix` as in `edge.ipFilter`.'),
     deny: Ranges('Addresses and CIDR ranges that are refused, even if `allow` has them.'),
-    by: By,
-    mode: Mode
+    by: By
   },
   {
     ...strict,

@@ -4,7 +4,7 @@ import type { Checked, Credentials } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { isConnectionHeader } from '../../../../config/header-names.ts'
-import { Either, HeaderName, Mode, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import { Either, HeaderName, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
 import { Realm } from '../../authentication/options.ts'
@@ -24,8 +24,7 @@ export const KeyAuth = Type.Object(
     hideCredentials: Type.Boolean({
       default: true,
       description: 'Remove the key from the request to the service. Keys that were not verified are always removed.'
-    }),
-    mode: Mode
+    })
   },
   {
     ...strict,

@@ -6,8 +6,11 @@ import type { Config } from '../../../../config/schema.ts'
 import stores from '../../../keep-stores.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { globalConcern, meterOf } from '../../concern.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
+import { refusalRecorder } from '../../concern-refusals.ts'
 import { isHandshake } from '../../protocol/handshake.ts'
 import { refuseConnection } from '../../protocol/refusals.ts'
+import { isShadow, shadowRecorder } from '../../shadow.ts'
 import { Descriptors } from './descriptors.ts'
 import type { Resource } from './load.ts'
 import { Load, Requests } from './load.ts'
@@ -55,7 +58,7 @@ const plugin = fp<Config>(
   { name: 'jingwei-overload', fastify: '5.x' }
 )
 
-export default globalConcern('overload', plugin, keys)
+export default globalConcern('overload', plugin, { keys, isShadow: (_route, { overload }) => isShadow(overload) })
 
 /** Error, and text of the log, for each resource. */
 const shortages = {
@@ -76,19 +79,35 @@ async function watchLoad(
   const limits = { 'event-loop': options.eventLoopDelay, memory: options.memory, requests: options.requests }
   const active = Object.entries(limits).flatMap(([name, limit]) => (limit === false ? [] : [name as Resource]))
   const counts = new Map(active.map((name) => [name, countOf(name)]))
+  const isTrial = isShadow(options)
   const load = new Load(options, requests, (resource, isShort) => {
     const [, what] = shortages[resource]
     const fields = { limit: limits[resource] }
-    if (isShort) log.error(fields, `${what} over the limit of edge.overload: requests are refused`)
-    else log.info(fields, `${what} below the limit of edge.overload: requests are accepted again`)
+    const then = isTrial ? 'mode shadow refuses none' : isShort ? 'requests are refused' : 'requests are accepted again'
+    if (isShort) log.error(fields, `${what} over the limit of edge.overload: ${then}`)
+    else log.info(fields, `${what} below the limit of edge.overload: ${then}`)
   })
+  const meter = meterOf(fastify)
+  const recorders = new Map<string, RecordRefusal>()
+  const recorderOf = (route: string): RecordRefusal => {
+    const known = recorders.get(route)
+    if (known !== undefined) return known
+    const recorder = (isTrial ? shadowRecorder : refusalRecorder)(meter, 'overload', route)
+    recorders.set(route, recorder)
+    return recorder
+  }
   fastify.addHook('onClose', async () => load.close())
   fastify.addHook('onRequest', (request, reply, done) => {
     if (!load.isCalm) {
-      const short = load.shortage(edgeRouteOf(request.routeOptions.config)?.edge.shedPriority ?? 'normal')
+      const route = edgeRouteOf(request.routeOptions.config)
+      const short = load.shortage(route?.edge.shedPriority ?? 'normal')
       if (short !== null) {
-        counts.get(short)!()
-        return done(new shortages[short][0]())
+        const error = new shortages[short][0]()
+        recorderOf(route?.name ?? '(none)')(request, error.code)
+        if (!isTrial) {
+          counts.get(short)!()
+          return done(error)
+        }
       }
     }
     if (options.requests !== false && !isHandshake(request.raw)) {

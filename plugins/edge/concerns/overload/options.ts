@@ -2,7 +2,7 @@
 import type { Static } from 'typebox'
 import type { Checked, Key } from '../../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../../config/concern.ts'
-import { Count, Duration, Names, orOff, Share, strict } from '../../../../config/schema/kit.ts'
+import { Count, Duration, Mode, Names, orOff, Share, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 
 const Overload = Type.Object(
@@ -19,7 +19,8 @@ const Overload = Type.Object(
     ),
     requests: orOff(Count('Requests in flight in this process, without WebSockets; more are refused.'), {
       default: false
-    })
+    }),
+    mode: Mode
   },
   {
     ...strict,

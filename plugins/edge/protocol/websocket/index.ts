@@ -44,6 +44,7 @@ export default edgeConcern({
   // WebSockets of plugins' own routes belong to the plugin.
   ownRoutes: 'never',
   options: orOff(WebSocket),
+  noShadow: 'where it is off, it refuses WebSockets: jingwei_edge_requests_total with status 101 counts them before',
   default: {},
   needsBridge: 'http-proxy connects WebSockets without the mesh; serve them by a route without "via"',
   forConsumers: { phases: ['onRequest'] },
