@@ -21,6 +21,7 @@ import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import keyAuth from './concerns/key-auth/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
+import messageSignature from './concerns/message-signature/index.ts'
 import mtlsAuth from './concerns/mtls-auth/index.ts'
 import oidc from './concerns/oidc/index.ts'
 import overload from './concerns/overload/index.ts'
@@ -69,6 +70,7 @@ export const concerns: readonly EdgeConcern[] = [
   mtlsAuth, // the methods of authentication, in the order in which they are tried; a certificate needs no header
   keyAuth, // after certificates, which cannot be guessed
   hmacAuth, // after keys: it may read the body
+  messageSignature, // as hmacAuth
   basicAuth, // after keys, which cost less
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // after JWT, which needs no call

@@ -4,7 +4,7 @@ import { pointer } from '../../../config/faults.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 
 /** Methods that accept declared consumers only. Others also name callers by their tokens. */
-const ofDeclared: ReadonlySet<string> = new Set(['keyAuth', 'hmacAuth', 'basicAuth'])
+const ofDeclared: ReadonlySet<string> = new Set(['keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth'])
 
 type Names = readonly string[] | undefined
 

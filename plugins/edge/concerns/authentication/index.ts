@@ -85,7 +85,7 @@ function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: 
   )
 }
 
-const methods = ['mtlsAuth', 'keyAuth', 'hmacAuth', 'basicAuth', 'jwt', 'introspection', 'oidc']
+const methods = ['mtlsAuth', 'keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth', 'jwt', 'introspection', 'oidc']
 
 /** Checks the methods that are in force together on a route. */
 function checkMethods({ data, report }: Checked): void {
@@ -106,8 +106,8 @@ function checkMethods({ data, report }: Checked): void {
       report.warn(`${place}/anonymous`, `has no effect without ${methods.join(', ')}`)
     }
     if (on.length < 2 || (authentication && authentication.require === 'any')) return
-    // A signature may be in `Proxy-Authorization`.
-    const inHeader = on.filter((name) => !['mtlsAuth', 'keyAuth', 'hmacAuth', 'oidc'].includes(name))
+    // `hmacAuth` also takes `Proxy-Authorization`.
+    const inHeader = on.filter((name) => ['basicAuth', 'jwt', 'introspection'].includes(name))
     // `jwt` and `introspection` can check the same token.
     if (inHeader.length > 1 && inHeader.includes('basicAuth')) {
       const what = `${inHeader.join(' and ')} need the Authorization header each, so no request can satisfy all`
