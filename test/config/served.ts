@@ -318,7 +318,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
 export const access = /^edge\.(acl|authorization|ipFilter|rateLimit)\b/
 /** Keys of `edge` about who a caller is. */
 export const credentials =
-  /^edge\.(authentication|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|messageSignature|mtlsAuth|uma)\b/
+  /^edge\.(authentication|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|messageSignature|mtlsAuth|oidc|uma)\b/
 
 /** Tests every key of some top-level sections, or only some keys. */
 export function testSections(sections: readonly string[], isWanted: (path: string) => boolean = () => true): void {

@@ -5,9 +5,11 @@ import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http
 import type { AdapterPayload } from 'oidc-provider'
 import { Provider } from 'oidc-provider'
 import type { Test } from 'tap'
-import { startService } from '../gateway.ts'
+import { CLOCK } from '../../../plugins/clock.ts'
+import type { Seen } from '../gateway.ts'
+import { startEcho, startGateway, startService } from '../gateway.ts'
 import type { AskOptions, Protocol, Received } from './asking-client.ts'
-import { anyClient } from './asking-client.ts'
+import { anyClient, listenFor } from './asking-client.ts'
 
 export const client = { id: 'gateway', secret: 'a secret: of the gateway' }
 
@@ -18,6 +20,8 @@ export interface ProviderState {
   /** Seconds. */
   accessTokenTtl: number
   rotates: boolean
+  /** Size of a further claim of each user. */
+  padding: number
   /** Takes a request in place of the provider, if it returns true. */
   intercept: ((request: IncomingMessage, response: ServerResponse) => boolean) | null
 }
@@ -37,7 +41,7 @@ export interface TestProvider {
 export async function startProvider(t: Test): Promise<TestProvider> {
   const redirects = ['https://unused.example/oidc/callback']
   const logouts: string[] = []
-  const state: ProviderState = { user: 'amy', accessTokenTtl: 3600, rotates: true, intercept: null }
+  const state: ProviderState = { user: 'amy', accessTokenTtl: 3600, rotates: true, padding: 0, intercept: null }
   const seen: string[] = []
   let handle: RequestListener = (_request, response) => void response.end()
   const service = await startService((request, response) => {
@@ -51,7 +55,7 @@ export async function startProvider(t: Test): Promise<TestProvider> {
     adapter: (kind: string) => adapter(kind, stored, () => ({ redirects, logouts })),
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'one', use: 'sig' }] },
     cookies: { keys: ['a key of the tests'] },
-    claims: { openid: ['sub'], email: ['email', 'email_verified'], roles: ['realm_access'] },
+    claims: { openid: ['sub'], email: ['email', 'email_verified'], roles: ['realm_access', 'padding'] },
     scopes: ['openid', 'offline_access', 'email', 'roles'],
     conformIdTokenClaims: false,
     features: {
@@ -76,7 +80,8 @@ export async function startProvider(t: Test): Promise<TestProvider> {
         sub: id,
         email: `${id}@example.org`,
         email_verified: true,
-        realm_access: { roles: ['reader', 'Schlüssel'] }
+        realm_access: { roles: ['reader', 'Schlüssel'] },
+        padding: 'x'.repeat(state.padding)
       })
     })
   })
@@ -263,3 +268,84 @@ export class Browser {
 
 /** A secret for sessions. */
 export const newSecret = (): string => `secret of a test ${randomUUID()}`
+
+interface More {
+  readonly protocol?: Protocol
+  readonly oidc?: object
+  readonly edge?: object
+  readonly session?: object
+  readonly config?: object
+  readonly service?: string
+  readonly routes?: readonly object[]
+  /** Milliseconds that the gateway's clock is ahead. */
+  readonly clock?: { ahead: number }
+}
+
+const secrets = [newSecret()]
+
+/** A gateway whose route `app` needs a login, and whose route `open` does not. */
+export async function guardedByLogin(
+  t: Test,
+  provider: Pick<TestProvider, 'issuer' | 'allow'>,
+  { protocol = 'HTTP/1.1', oidc, edge, session, config, service, routes = [], clock }: More = {}
+) {
+  let url = service
+  if (url === undefined) {
+    const echo = await startEcho()
+    t.teardown(echo.close)
+    url = echo.url
+  }
+  const options = {
+    issuer: provider.issuer,
+    clientId: client.id,
+    clientSecret: client.secret,
+    scopes: ['openid', 'email', 'roles'],
+    loginPath: '/oidc/login',
+    session: { secrets, ...session },
+    ...oidc
+  }
+  const gateway = await startGateway(
+    {
+      listen: listenFor(t, protocol),
+      services: { any: { instances: [url] } },
+      ...config,
+      routes: [
+        { name: 'app', match: { path: '/app' }, service: 'any', edge: { oidc: options, ...edge } },
+        { name: 'open', match: { path: '/open' }, service: 'any' },
+        ...routes
+      ]
+    },
+    {
+      log: true,
+      before(server) {
+        if (clock === undefined) return
+        const now = () => performance.now() + clock.ahead
+        server.decorate(CLOCK, { now, date: () => Date.now() + clock.ahead })
+      }
+    }
+  )
+  t.teardown(gateway.close)
+  const browser = () => new Browser(t, protocol, gateway.port)
+  const { origin } = browser()
+  provider.allow(`${origin}/oidc/callback`, `${origin}/bye`)
+  const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
+  return { ...gateway, browser, lines, options, metrics: () => gateway.server.metrics.metrics() }
+}
+
+/** The request as the service got it. */
+export const seenBy = ({ body }: { body: Buffer }) => JSON.parse(body.toString()) as Seen
+
+/** Begins a login; stops before the callback. */
+export async function untilCallback(user: Browser): Promise<{ callback: string; nonce: string }> {
+  const begun = await user.send('/app', { headers: pageLoad })
+  const authorize = new URL(String(begun.headers.location))
+  let at = authorize
+  for (let hops = 0; hops < 10; hops++) {
+    const { headers } = await user.foreign(at)
+    at = new URL(String(headers.location), at)
+    if (at.pathname === '/oidc/callback') {
+      return { callback: at.pathname + at.search, nonce: authorize.searchParams.get('nonce')! }
+    }
+  }
+  throw new Error(`no callback, but ${at}`)
+}

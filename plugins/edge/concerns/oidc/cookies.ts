@@ -91,6 +91,8 @@ export class Cookies {
   #set(reply: FastifyReply, name: string, value: string, maxAgeMs: number): void {
     const age = Math.max(0, Math.floor(maxAgeMs / 1000))
     const secure = this.#isSecure ? '; Secure' : ''
+    // A shared cache would give the cookie to other users.
+    reply.header('cache-control', 'no-store')
     // Lax: the return from the provider is a navigation of another site.
     reply.header('set-cookie', `${name}=${value}; Path=/; Max-Age=${age}; HttpOnly; SameSite=Lax${secure}`)
   }

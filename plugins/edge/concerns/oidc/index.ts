@@ -73,7 +73,7 @@ export default edgeConcern({
       })
     }
 
-    return (options, routeOptions, shadow) => {
+    return (options, routeOptions, shadow, countRefusal) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       const party = partyOf(options, context, mountPoint(fastify))
       const { cookies, provider, store } = party.parts
@@ -111,11 +111,13 @@ export default edgeConcern({
             error: failure.error,
             reason: begins && error === null ? 'oidc_login' : failure.reason,
             ...(begins && {
-              respond: (reply: FastifyReply) =>
-                party.begin(request, reply, request.raw.url!, count.login).catch((thrown: unknown) => {
+              respond: (reply: FastifyReply) => {
+                countRefusal(request, 'JW_LOGIN_REQUIRED')
+                return party.begin(request, reply, request.raw.url!, count.login).catch((thrown: unknown) => {
                   count.login('failed')
                   throw refused(thrown, request)
                 })
+              }
             })
           }
         },

@@ -147,6 +147,8 @@ export class Provider {
         dispatcher: this.#agent,
         method: method as 'GET',
         headers,
+        // A kept connection may be closed by the provider at this moment, and a code cannot be sent twice.
+        reset: true,
         body: body === undefined || body === null ? null : String(body),
         signal: AbortSignal.any([late, this.#closing.signal])
       })

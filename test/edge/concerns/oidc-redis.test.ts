@@ -1,0 +1,105 @@
+// slow: starts Redis and OpenID providers
+import t from 'tap'
+import { guardedByLogin, seenBy, startProvider } from '../../helpers/edge/openid-provider.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { ask, startRedis } from '../../helpers/redis.ts'
+
+const fetching = { 'sec-fetch-mode': 'cors' }
+const session = { store: 'redis' }
+
+t.test('with Redis the cookie is an id, and a logout ends the session on all nodes', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const provider = await startProvider(t)
+  const more = { session, config: { redis: { url: redis.url } } }
+  const [one, two] = [await guardedByLogin(t, provider, more), await guardedByLogin(t, provider, more)]
+  await eventually(async () => (await one.browser().visit('/oidc/login')).hops.length > 0)
+  const amy = one.browser()
+  t.equal((await amy.visit('/app')).status, 200)
+  const [, { value, attributes }] = [...amy.cookies][0]!
+  t.match(value, /^[\w-]{43}$/)
+  t.match(attributes, /Max-Age=43[12]\d\d;/)
+  const elsewhere = two.browser()
+  const { cookie } = amy
+  const at = async (path = '/app') => (await elsewhere.send(path, { headers: { ...fetching, cookie } })).status
+  t.equal(await at(), 200, 'another node')
+  const keys = await ask(redis.port, 'KEYS jingwei:session:*')
+  t.notMatch(keys, value, 'Redis does not know the id')
+  t.equal(
+    (await elsewhere.send('/app', { headers: { cookie: cookie.replace(value, 'x'.repeat(43)) } })).status,
+    401,
+    'a guess'
+  )
+  t.equal((await elsewhere.send('/app', { headers: { cookie: cookie.replace(value, '*') } })).status, 401, 'no id')
+  const before = amy.cookie
+  await amy.visit('/oidc/login?return_to=/app')
+  t.not(amy.cookie, before, 'a new login has a new id')
+  t.equal(await at(), 401, 'and ends the session before')
+  const current = amy.cookie
+  t.equal((await elsewhere.send('/oidc/logout', { headers: { cookie: current } })).status, 303)
+  t.equal((await amy.send('/app', { headers: fetching })).status, 401, 'ended by a logout on another node')
+})
+
+t.test('idleTimeout is the time of the key in Redis', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const more = { session: { ...session, idleTimeout: '600ms' }, config: { redis: { url: redis.url } } }
+  const { browser } = await guardedByLogin(t, await startProvider(t), more)
+  const amy = browser()
+  await eventually(async () => (await amy.visit('/app')).status === 200)
+  await eventually(async () => {
+    await new Promise((resolve) => setTimeout(resolve, 700))
+    return (await amy.send('/app', { headers: fetching })).status === 401
+  })
+  t.equal(amy.cookies.size, 0)
+})
+
+t.test('nodes share one refresh', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const provider = await startProvider(t)
+  provider.state.accessTokenTtl = 600
+  const clock = { ahead: 0 }
+  const more = { session, clock, oidc: { forwardAccessToken: true }, config: { redis: { url: redis.url } } }
+  const nodes = [await guardedByLogin(t, provider, more), await guardedByLogin(t, provider, more)]
+  const amy = nodes[0]!.browser()
+  await eventually(async () => (await amy.visit('/app')).status === 200)
+  const users = nodes.map(({ browser }) => browser())
+  const calls = () => provider.seen.filter((each) => each === 'POST /token').length
+  const before = calls()
+  clock.ahead += 590_000
+  const send = (_: unknown, index: number) =>
+    users[index % 2]!.send('/app', { headers: { ...fetching, cookie: amy.cookie } })
+  const all = await Promise.all(Array.from({ length: 10 }, send))
+  t.strictSame(new Set(all.map(({ status }) => status)), new Set([200]))
+  t.equal(new Set(all.map((each) => seenBy(each).headers.authorization)).size, 1, 'all have the same new token')
+  t.equal(calls() - before, 1)
+})
+
+t.test('while Redis is unavailable, requests with a session get 503 in bounded time', async (t) => {
+  const redis = await startRedis()
+  const provider = await startProvider(t)
+  const more = { session: { ...session, timeout: '200ms' }, config: { redis: { url: redis.url } } }
+  const { browser, lines, log } = await guardedByLogin(t, provider, more)
+  const amy = browser()
+  await eventually(async () => (await amy.visit('/app')).status === 200)
+  const status = async () => (await amy.send('/app', { headers: fetching })).status
+  redis.pause()
+  const down = await amy.send('/app', { headers: fetching })
+  t.match(down, { status: 503, headers: { 'retry-after': '1' } })
+  t.match(JSON.parse(down.body.toString()), { code: 'JW_AUTH_UNAVAILABLE' })
+  t.equal((await amy.send('/oidc/logout')).status, 503, 'a logout that cannot end the session says so')
+  t.equal((await browser().visit('/app')).status, 503, 'no login without a place for the session')
+  t.equal(amy.cookies.size, 1, 'the cookie stays')
+  t.equal((await browser().send('/open')).status, 200, 'other routes do not need Redis')
+  redis.resume()
+  await eventually(async () => (await status()) === 200)
+  await redis.stop()
+  t.equal(await status(), 503)
+  const again = await startRedis({ port: redis.port })
+  t.teardown(() => again.stop())
+  await eventually(async () => (await status()) === 401, 'Redis has lost the session')
+  t.equal((await amy.visit('/app')).status, 200)
+  await eventually(() => lines().some(({ reason }) => reason === 'oidc_store'))
+  t.ok(log.some(({ msg }) => msg === 'Redis responds again: sessions are valid'))
+})
