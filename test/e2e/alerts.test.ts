@@ -343,3 +343,64 @@ t.test('an alert fires for an exhausted resource, from the first failures until 
     { '1m30s': [], '2m30s': ['ResourcesExhausted'], '6m': ['ResourcesExhausted'], '10m': [] }
   )
 )
+
+t.test('an alert fires if the file of consumers cannot be used', (t) =>
+  firing(t, [node('jingwei_edge_consumers_usable', '1x24 0x120 1x60')], {
+    '6m': [],
+    '8m': ['ConsumersUnusable'],
+    '13m': []
+  })
+)
+
+const decided = (concern: string, result: string, values: string) =>
+  node(`jingwei_edge_${concern}_requests_total`, values, `,route="a",result="${result}"`)
+
+t.test(
+  'an alert fires if a server does not decide, as of introspection or of forward auth that fails open',
+  async (t) => {
+    for (const concern of ['forward_auth', 'introspection']) {
+      const usual = [decided(concern, 'cached', '0+9x400'), decided(concern, 'refused', '0+100x400')]
+      await firing(t, [...usual, decided(concern, 'failed', '0x120 0+1x280')], { '30m': [] })
+      await firing(t, [...usual, decided(concern, 'failed', '0x120 0+20x280')], {
+        '12m': [],
+        '20m': ['AuthServerFails']
+      })
+    }
+  }
+)
+
+const refusals = (code: string, values: string, concern = 'key-auth') =>
+  node('jingwei_edge_refusals_total', values, `,concern="${concern}",route="a",code="${code}"`)
+const requests = (values: string) =>
+  node('jingwei_edge_requests_total', values, ',route="a",method="GET",status="200",direction="north-south"')
+
+t.test('an alert fires if a concern cannot decide, until ten minutes later', (t) =>
+  firing(
+    t,
+    [
+      requests('0+100x400'),
+      refusals('JW_KEY_INVALID', '0+9x400'),
+      refusals('JW_AUTH_UNAVAILABLE', '0x60 0+1x90 90x250')
+    ],
+    {
+      '5m': [],
+      '12m': ['ConcernFails'],
+      '20m': []
+    }
+  )
+)
+
+t.test('an alert fires for guesses of credentials from addresses over the limit of failures', (t) =>
+  firing(t, [requests('0+100x400'), refusals('JW_AUTH_LIMITED', '0+1x120 120+10x280')], {
+    '10m': [],
+    '20m': ['CredentialsGuessed']
+  })
+)
+
+t.test('an alert fires if a concern refuses all requests to a route, but not for a few of a scanner', async (t) => {
+  await firing(t, [requests('0+10x900'), refusals('JW_ACCESS_DENIED', '0+9x900', 'acl')], { '60m': [] })
+  await firing(t, [requests('0+10x900'), refusals('JW_ACCESS_DENIED', '0+10x900', 'acl')], {
+    '60m': ['RouteRefusesAll']
+  })
+  await firing(t, [requests('0+0.1x900'), refusals('JW_ACCESS_DENIED', '0+0.1x900', 'acl')], { '60m': [] })
+})

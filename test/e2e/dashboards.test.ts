@@ -40,7 +40,7 @@ interface Rule {
 /** Alerts whose condition this test causes, apart from its duration. */
 const met = new Set([
   'InstancesUnavailable', 'Panic', 'CircuitOpen', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
-  'CertificateExpires', 'CertificateExpiresSoon', 'CertificateReloadFails', 'KeySetUnavailable'
+  'CertificateExpires', 'CertificateExpiresSoon', 'CertificateReloadFails', 'KeySetUnavailable', 'AuthServerFails', 'ConcernFails'
 ]) // biome-ignore format: a list
 
 /** Limit of series in a panel's query, so that the legend stays readable. */

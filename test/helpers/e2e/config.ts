@@ -15,12 +15,14 @@ export interface Wanted {
   mesh?: object
   adminPort?: number
   plugins?: object[]
+  consumers?: object[]
   accessLog?: boolean
 }
 
 /** YAML, of which JSON is a part. */
 export function yamlOf(wanted: Wanted): string {
-  const { consul, token, wait, services, listen, mesh, adminPort = 0, plugins, accessLog = false, routes = [] } = wanted
+  const { consul, token, wait, services, listen, mesh, adminPort = 0, accessLog = false, routes = [] } = wanted
+  const { plugins, consumers } = wanted
   return JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s', timeout: '5s' }, ...listen },
     admin: { host: '127.0.0.1', port: adminPort },
@@ -29,6 +31,7 @@ export function yamlOf(wanted: Wanted): string {
     mesh,
     services,
     routes: [...Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })), ...routes],
-    plugins
+    plugins,
+    consumers
   })
 }

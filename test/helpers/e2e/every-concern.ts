@@ -1,5 +1,6 @@
 // A gateway with every optional concern of the mesh, each on a service of its own so that none hides another, and
 // requests that make all of them act.
+import { createHash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import type { RequestListener } from 'node:http'
 import type { Test } from 'tap'
@@ -34,7 +35,10 @@ const round: [path: string, times: number][] = [
   ['/mirrored', 1],
   ['/faulty', 1],
   ['/shadowing', 3],
-  ['/denied', 1]
+  ['/denied', 1],
+  ['/keys?key=wrong', 3],
+  ['/tried', 1],
+  ['/asked', 1]
 ]
 
 /** Queries that must have a result above 0 once all concerns have acted; rates are over the last minute. */
@@ -49,7 +53,11 @@ export const effects = [
     'hedges_total{outcome="lost"}', 'collapsed_total', 'fallbacks_total{kind="static"}',
     'mirrored_total{outcome="sent"}', 'faults_total{kind="abort"}', 'shadowed_total',
     'certificate_reloads_total{outcome="failure"}', 'intention_denials_total'
-  ].map((metric) => `rate(jingwei_mesh_${metric.replace(/(\{.*\})?$/, '$1[1m]')})`) // biome-ignore format: a table
+  ].map((metric) => `rate(jingwei_mesh_${metric.replace(/(\{.*\})?$/, '$1[1m]')})`), // biome-ignore format: a table
+  'rate(jingwei_edge_refusals_total{code="JW_AUTH_LIMITED"}[1m])',
+  'rate(jingwei_edge_refusals_total{code="JW_AUTH_UNAVAILABLE"}[1m])',
+  'rate(jingwei_edge_shadow_refusals_total[1m])',
+  'rate(jingwei_edge_forward_auth_requests_total{result="failed"}[1m])'
 ]
 
 export interface Everything extends Client {
@@ -76,8 +84,11 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
     mesh
   })
   const capsAlone = { errorRatio: false, slowRatio: false }
+  const hash = `sha256:${createHash('sha256').update('a key').digest('hex')}`
+  const route = (name: string, edge: object) => ({ name, match: { path: `/${name}` }, service: 'fallen', edge })
   const client = await inProcess(t, {
     consul: consul.url,
+    consumers: [{ name: 'alice', keyAuth: { hash } }],
     mesh: { retry: false, balance: 'round-robin', identity: { service: 'gateway' } },
     services: {
       breaking: only({ circuitBreaker: { minRequests: 2 } }),
@@ -97,12 +108,11 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
     },
     // A key set whose server is unavailable.
     routes: [
-      {
-        name: 'keyed',
-        match: { path: '/keyed' },
-        service: 'fallen',
-        edge: { jwt: { jwks: `${await refused()}/keys` } }
-      }
+      route('keyed', { jwt: { jwks: `${await refused()}/keys` } }),
+      route('keys', { keyAuth: { query: 'key' }, authentication: { failures: { max: 1 } } }),
+      route('tried', { ipFilter: { allow: ['192.0.2.1'], mode: 'shadow' } }),
+      route('asked', { forwardAuth: { url: await refused() } }),
+      route('tokens', { introspection: { url: await refused(), clientId: 'gateway', clientSecret: 'secret' } })
     ]
   })
   const paths = round.flatMap(([path, times]) => Array<string>(times).fill(path))
