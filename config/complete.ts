@@ -4,7 +4,7 @@ import type { Steps } from '../plugins/time-slices.ts'
 import type { Absolute } from './complete-services.ts'
 import { completeSection, completeServices, files, freeze } from './complete-services.ts'
 import { composedTargets } from './compose/targets.ts'
-import type { Keys } from './concern.ts'
+import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { completed } from './consumers.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
@@ -93,7 +93,8 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
       Object.values(services).map(({ name, mesh }) => [name, otherServices(keys.mesh, mesh)])
     ),
     instructions: instructingHeaders(keys, { edge, mesh, services, routes }),
-    perRequestHeaders: perRequestHeaders(keys.edge, edge)
+    perRequestHeaders: perRequestHeaders(keys.edge, edge),
+    calledModules: calledModules(keys.edge, edge, routes, report)
   }
   for (const part of [...routes, ...Object.values(services)]) {
     yield
@@ -105,6 +106,26 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
 function positionOf(at: string, report: Report): Position {
   const { line = 1, column = 1, file } = report.at(at) ?? {}
   return { line, column, ...(file !== undefined && { file }) }
+}
+
+function calledModules(
+  keys: readonly Key[],
+  edge: object,
+  routes: readonly RouteConfig[],
+  report: Report
+): Config['calledModules'] {
+  const found = new Map<string, Config['calledModules'][number]>()
+  const policies = [edge, ...routes.map((route) => route.edge)]
+  for (const { name, callsModule } of keys) {
+    if (callsModule === undefined) continue
+    for (const [index, policy] of policies.entries()) {
+      const module: unknown = Reflect.get(Reflect.get(policy, name) || {}, callsModule)
+      const at = `${index === 0 ? '' : `/routes/${index - 1}`}/edge/${name}/${callsModule}`
+      if (typeof module !== 'string' || found.has(module)) continue
+      found.set(module, { module, path: report.pathOf(at), position: positionOf(at, report) })
+    }
+  }
+  return [...found.values()]
 }
 
 function completeTls(tls: TlsOptions, absolute: Absolute): TlsOptions {

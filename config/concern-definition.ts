@@ -6,7 +6,7 @@ import { didYouMean } from './nearest.ts'
 const definitionKeys = {
   ...({
     name: 'any', options: 'any', levels: 'any', default: 'any', protects: 'any', needsBridge: 'any', provides: 'any',
-    needs: 'any', answersPreflights: 'any', ownsHeaders: 'any', setsRouteConfig: 'any', perRequestHeaders: 'function', ownPaths: 'function',
+    needs: 'any', callsModule: 'any', answersPreflights: 'any', ownsHeaders: 'any', setsRouteConfig: 'any', perRequestHeaders: 'function', ownPaths: 'function',
     instructions: 'any', otherServices: 'function', check: 'function', checkAll: 'function', complete: 'function',
     repeatsTimeouts: 'function', isolate: 'function', token: 'function', credentials: 'any', aliases: 'any', innerAliases: 'any',
     forConsumers: 'any'

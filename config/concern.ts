@@ -46,6 +46,8 @@ export interface Key {
   perRequestHeaders?(options: unknown): readonly string[]
   /** Request headers by which a trusted peer instructs the concern. They are dropped from other peers, and where no options obey them. */
   readonly instructions?: { readonly headers: readonly string[]; areObeyed(options: unknown): boolean }
+  /** Option with the path of a user's module, whose default export is a function that the concern calls: `fastify.userFunctions`. */
+  readonly callsModule?: string
   /** Returns the other services to which the concern sends calls, or copies of them, with these options. */
   otherServices?(options: unknown): readonly string[]
   /** Returns paths that the concern serves itself, on the hosts and listeners of the routes that enable it, with these options. */

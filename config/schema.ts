@@ -224,4 +224,6 @@ export interface Config extends Omit<Written, 'groups' | 'services' | 'routes' |
   readonly instructions: { readonly headers: readonly string[]; readonly believed: readonly string[] }
   /** Request headers whose value differs for each request. */
   readonly perRequestHeaders: readonly string[]
+  /** Users' modules whose functions edge concerns call, each with the first key that names it. */
+  readonly calledModules: readonly { readonly module: string; readonly path: string; readonly position: Position }[]
 }

@@ -2,6 +2,7 @@
 import type { TSchema } from 'typebox'
 import type { UserEdgeConcern, UserMeshConcern } from './for-plugins.ts'
 import type { UserDiscoverySource } from './mesh/discovery/user-source.ts'
+import type { Authorizer } from './user-function.ts'
 
 export type { Static } from 'typebox'
 export { Mode } from '../config/schema/kit.ts'
@@ -33,6 +34,7 @@ export type { ConfigurationMeter, Meter } from './meter.ts'
 export type { CallOptions, JsonOptions, RequestMesh, StreamOptions } from './request-mesh.ts'
 export type { Caller, CallRecord, CallRoute } from './seam.ts'
 export type { Claims } from './stores.ts'
+export type { Accepted, Authorization, Authorizer, AuthorizerContext, RefusedByFunction } from './user-function.ts'
 
 /** Returns the definition of an edge concern. The types of its options in `check` and `plugin` are those of the schema. */
 export function edgeConcern<const S extends TSchema>(definition: UserEdgeConcern<S>): UserEdgeConcern<S> {
@@ -49,4 +51,9 @@ export function discoverySource<const O extends TSchema, const S extends TSchema
   definition: UserDiscoverySource<O, S>
 ): UserDiscoverySource<O, S> {
   return definition
+}
+
+/** Returns a function that authenticates requests. The type of its options is that of `context.options`. */
+export function defineAuthorizer<O = Readonly<Record<string, unknown>>>(authorize: Authorizer<O>): Authorizer<O> {
+  return authorize
 }

@@ -8,6 +8,7 @@ import { globalConcern } from './concern.ts'
 import acl from './concerns/acl/index.ts'
 import authentication from './concerns/authentication/index.ts'
 import authorization from './concerns/authorization/index.ts'
+import authorizer from './concerns/authorizer/index.ts'
 import basicAuth from './concerns/basic-auth/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
@@ -74,6 +75,7 @@ export const concerns: readonly EdgeConcern[] = [
   basicAuth, // after keys, which cost less
   jwt, // after keys: most plugins that need the consumer have their position after it
   introspection, // after JWT, which needs no call
+  authorizer, // after the other methods with credentials: its function may take any time
   oidc, // last of the methods: without any credentials it redirects to a login
   forwardAuth, // after JWT, whose claims it may send; its consumer replaces that of the methods
   authentication, // after the methods: tells the service who the consumer is

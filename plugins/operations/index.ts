@@ -7,6 +7,7 @@ import drain from './drain.ts'
 import metrics from './metrics.ts'
 import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
+import userFunctions from './user-functions.ts'
 import userSources from './user-sources.ts'
 
 /** The ordered list of operations: metrics, log, admin API. They are registered before both halves, which do not need them. */
@@ -16,6 +17,7 @@ export default fp<Config & { counts: boolean }>(
     await fastify.register(requestLogger) // before any route
     await fastify.register(pluginGuard) // before any `onRoute` hook
     await fastify.register(userSources, config) // before the mesh
+    await fastify.register(userFunctions, config) // before the edge
     // Registered before both halves, so that they count from the start; not at all if no code could read the metrics.
     if (counts) await fastify.register(metrics)
     await fastify.register(about, config)

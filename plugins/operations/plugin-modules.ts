@@ -109,6 +109,19 @@ function provideHelpers(): void {
   })
 }
 
+/**
+ * Imports a module of a user. If its file has changed since it was loaded, it is loaded again, under another URL: Node keeps
+ * modules by their URL. Modules that it imports are not loaded again.
+ */
+export async function importLatest(path: string): Promise<unknown> {
+  provideHelpers()
+  const digest = (await digestOf(path)) ?? ''
+  const before = loaded.get(path)
+  if (before === undefined) loaded.set(path, digest)
+  const query = before === undefined || before === digest ? '' : `?${encodeURIComponent(digest)}`
+  return inTime(import(pathToFileURL(path).href + query))
+}
+
 async function fromPath(path: string): Promise<unknown> {
   provideHelpers()
   return import(pathToFileURL(path).href)

@@ -142,7 +142,7 @@ t.test('without the mesh', async (t) => {
 
 t.test('the caller', async (t) => {
   const fault =
-    'templates use the consumer, but nothing on this route identifies it; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, oidc, forwardAuth or a plugin that declares provides: [consumer]'
+    'templates use the consumer, but nothing on this route identifies it; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer, oidc, forwardAuth or a plugin that declares provides: [consumer]'
   for (const reference of ['consumer.id', 'claims/sub']) {
     t.match(ofCall(`query: { q: "{${reference}}" }`), [`5:5: routes[0].compose: ${fault}`])
   }

@@ -1046,7 +1046,7 @@ routes:
       rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, oidc, forwardAuth or a plugin that declares provides: [consumer]'
+      '9:44: routes[0].edge.rateLimit.by: consumer: nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer, oidc, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -1064,7 +1064,7 @@ edge:
   rateLimit: { max: 1, window: 1s, by: consumer }
 `,
     faults: [
-      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, oidc, forwardAuth or a plugin that declares provides: [consumer]'
+      '8:11: routes[0].edge.rateLimit.by: consumer (inherited): nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer, oidc, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {
@@ -1308,7 +1308,7 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
 routes: [{ name: a, match: { path: / }, service: a }]
 `,
     faults: [
-      '4:10: routes[0].edge.rateLimit.1.by: consumer (inherited): nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, oidc, forwardAuth or a plugin that declares provides: [consumer]'
+      '4:10: routes[0].edge.rateLimit.1.by: consumer (inherited): nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer, oidc, forwardAuth or a plugin that declares provides: [consumer]'
     ]
   },
   {

@@ -182,6 +182,7 @@ t.test('a configuration with every section is loaded', async (t) => {
       believed: []
     },
     perRequestHeaders: ['x-request-id'],
+    calledModules: [],
     plugins: [
       {
         path: join(dir, 'plugins/stamp.ts'),

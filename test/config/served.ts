@@ -107,6 +107,7 @@ const file = join(dir, 'gateway.yaml')
 writeFileSync(join(dir, 'text.pem'), 'no certificate')
 writeFileSync(join(dir, 'queries.json'), '{"a":"{ a }"}')
 writeFileSync(join(dir, 'addresses.txt'), '192.0.2.1')
+writeFileSync(join(dir, 'authorizer.mjs'), 'export default () => null')
 const publicKey = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
 texts.push(
   'one',
@@ -121,6 +122,8 @@ texts.push(
   '08:30',
   'Europe/Berlin',
   '^a$',
+  'CN=a',
+  'authorizer.mjs',
   String(publicKey)
 )
 
@@ -147,6 +150,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^listen\.tls\.hosts\.0\.clientCertificate/, ({ listen }) => Object.assign(listen, { tls: { cert, key, ca: cert, hosts: [{ names: ['a'] }] } })],
   [/^listen\.tls\.hosts\.0\.names/, ({ listen }) => Object.assign(listen, { tls: { cert, key, hosts: [{ names: ['a'], clientCertificate: { ca: cert } }] } })],
   [/^listen\.tls\.(certificates|default)/, ({ listen }) => Object.assign(listen, { tls: { certificates: [{ cert, key }] } })],
+  [/^edge\.authorizer/, ({ edge }) => Object.assign(edge, { authorizer: { module: 'authorizer.mjs' } })],
   [/^edge\.(mtlsAuth|forwardClientCert)/, ({ listen }) => Object.assign(listen, { tls: { cert, key, clientCertificate: { mode: 'request', ca: cert } } })],
   [/^listen\.redirect/, ({ listen }) => Object.assign(listen, { redirect: { port: 443 } })],
   [/^listen\.http2/, ({ listen }) => Object.assign(listen, { tls: { cert, key } })],
@@ -318,7 +322,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
 export const access = /^edge\.(acl|authorization|ipFilter|rateLimit)\b/
 /** Keys of `edge` about who a caller is. */
 export const credentials =
-  /^edge\.(authentication|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|messageSignature|mtlsAuth|oidc|uma)\b/
+  /^edge\.(authentication|authorizer|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|messageSignature|mtlsAuth|oidc|uma)\b/
 
 /** Tests every key of some top-level sections, or only some keys. */
 export function testSections(sections: readonly string[], isWanted: (path: string) => boolean = () => true): void {

@@ -30,6 +30,9 @@ export interface Refusal {
   readonly isExcess?: boolean
 }
 
+/** Thrown by `verify` of a method that finds out only then that the request has no credentials of its kind. */
+export class NoCredentials extends Error {}
+
 /** A way to authenticate requests: `C` are credentials as they were found. */
 export interface Method<C> {
   /** Value of `WWW-Authenticate` for a request without credentials. */
@@ -109,7 +112,7 @@ class Methods {
       failures?.addSuccess(clientAddressOf(request))
       return 'accepted'
     } catch (error) {
-      return refused(error, method, request, failures)
+      return error instanceof NoCredentials ? 'absent' : refused(error, method, request, failures)
     }
   }
 
@@ -243,7 +246,7 @@ async function settled(
   try {
     await verified
   } catch (error) {
-    return refused(error, method, request, failures)
+    return error instanceof NoCredentials ? 'absent' : refused(error, method, request, failures)
   }
   // Other attempts may have failed meanwhile: a guess in parallel with them must not learn that it is right.
   const limited = limitedBy(failures, request)

@@ -19,7 +19,7 @@ const Failures = Type.Object(
   {
     ...strict,
     description:
-      'Limit of failed attempts by `keyAuth`, `hmacAuth`, `messageSignature`, `basicAuth` and `introspection` for one client address (IPv6: a /64 network). Above it, these credentials from the address get 429 until the window ends, valid ones, too.'
+      'Limit of failed attempts by `keyAuth`, `hmacAuth`, `messageSignature`, `basicAuth`, `introspection` and `authorizer` for one client address (IPv6: a /64 network). Above it, these credentials from the address get 429 until the window ends, valid ones, too.'
   }
 )
 
@@ -39,7 +39,7 @@ export const Authentication = Type.Object(
     require: Names(['all', 'any'], {
       default: 'all',
       description:
-        'With several of `mtlsAuth`, `keyAuth`, `hmacAuth`, `messageSignature`, `basicAuth`, `jwt`, `introspection` and `oidc` on a route: `all` must accept the request, or `any` of them, tried in this order.'
+        'With several of `mtlsAuth`, `keyAuth`, `hmacAuth`, `messageSignature`, `basicAuth`, `jwt`, `introspection`, `authorizer` and `oidc` on a route: `all` must accept the request, or `any` of them, tried in this order.'
     }),
     anonymous: Type.Optional(
       Type.String({

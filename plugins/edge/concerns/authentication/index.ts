@@ -85,7 +85,17 @@ function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: 
   )
 }
 
-const methods = ['mtlsAuth', 'keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth', 'jwt', 'introspection', 'oidc']
+const methods = [
+  'mtlsAuth',
+  'keyAuth',
+  'hmacAuth',
+  'messageSignature',
+  'basicAuth',
+  'jwt',
+  'introspection',
+  'authorizer',
+  'oidc'
+]
 
 /** Checks the methods that are in force together on a route. */
 function checkMethods({ data, report }: Checked): void {
