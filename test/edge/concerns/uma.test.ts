@@ -2,6 +2,9 @@
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Clock } from '../../../plugins/clock.ts'
+import { CLOCK } from '../../../plugins/clock.ts'
+import { parseConfig } from '../../../plugins/config.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -18,6 +21,21 @@ const granted: Readonly<Record<string, readonly string[]>> = {
 }
 const known = ['orders#view', 'orders#edit', 'orders']
 
+/** Scopes that a token has for the resources with these URIs; Keycloak uses the resource whose URI fits best. */
+const byUri: Readonly<Record<string, Readonly<Record<string, readonly string[]>>>> = {
+  '/*': { 'tok.alice': ['GET', 'POST'], 'tok.bob': ['GET', 'POST'] },
+  '/secret/*': { 'tok.alice': ['GET'] },
+  '/orders/*': { 'tok.alice': ['GET', 'POST'], 'tok.bob': ['GET'] }
+}
+
+/** Returns the permissions of a form with `permission_resource_format=uri`, as they are asked for by name. */
+function grantedByUri(permission: string, token: string): boolean | null {
+  const [uri = '', scope = ''] = permission.split('#')
+  const prefix = Object.keys(byUri).findLast((each) => uri.startsWith(each.slice(0, -1)) && uri !== '/nowhere')
+  if (prefix === undefined || !['GET', 'POST'].includes(scope)) return null
+  return byUri[prefix]![token]?.includes(scope) ?? false
+}
+
 /** Keycloak's token endpoint for `urn:ietf:params:oauth:grant-type:uma-ticket` with `response_mode=decision`. */
 function keycloak(form: URLSearchParams, authorization: string | undefined, response: ServerResponse): unknown {
   if (form.get('grant_type') !== 'urn:ietf:params:oauth:grant-type:uma-ticket') {
@@ -29,6 +47,13 @@ function keycloak(form: URLSearchParams, authorization: string | undefined, resp
     return json(response, 401, { error: 'invalid_grant', error_description: 'Invalid bearer token' })
   if (form.get('audience') !== 'orders-api') return json(response, 400, { error: 'invalid_client' })
   const asked = form.getAll('permission')
+  if (form.get('permission_resource_format') === 'uri') {
+    t.equal(form.get('permission_resource_matching_uri'), 'true')
+    const isGranted = grantedByUri(asked[0]!, token)
+    if (isGranted === null)
+      return json(response, 400, { error: asked[0]!.endsWith('#PUT') ? 'invalid_scope' : 'invalid_resource' })
+    return isGranted ? json(response, 200, { result: true }) : json(response, 403, { error: 'access_denied' })
+  }
   if (asked.some((permission) => !known.includes(permission))) return json(response, 400, { error: 'invalid_resource' })
   // One of the permissions is enough.
   if (!asked.some((permission) => own.includes(permission))) {
@@ -43,7 +68,7 @@ type Endpoint = (request: IncomingMessage, response: ServerResponse) => void
 async function start(
   t: Test,
   permissions: string[],
-  more: { uma?: object; listen?: object; url?: string; endpoint?: Endpoint } = {}
+  more: { uma?: object; listen?: object; url?: string; endpoint?: Endpoint; clock?: Clock } = {}
 ) {
   const calls: URLSearchParams[] = []
   const server = await startService((request, response) => {
@@ -62,12 +87,18 @@ async function start(
   const url = `${server.url}/realms/acme/protocol/openid-connect/token`
   const gateway = await startGateway(
     {
+      admin: { port: 0 },
       ...(more.listen && { listen: more.listen }),
       services: { any: { instances: [more.url ?? service.url] } },
       edge: { uma: { url, audience: 'orders-api', permissions, ...more.uma } },
       routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
     },
-    { log: true }
+    {
+      log: true,
+      before: (fastify) => {
+        if (more.clock !== undefined) fastify.decorate(CLOCK, more.clock)
+      }
+    }
   )
   t.teardown(gateway.close)
   const lineOf = async (index: number) => {
@@ -170,4 +201,134 @@ t.test('a handshake of a WebSocket needs the permissions', async (t) => {
     client.socket.destroy()
   }
   t.equal(service.requests.length, 1)
+})
+
+for (const protocol of protocols) {
+  t.test(`over ${protocol}, permissions by path and method`, async (t) => {
+    const { port, calls } = await start(t, ['{path}#{method}'], { listen: listenFor(t, protocol) })
+    const { ask } = anyClient(t, protocol, port)
+    const status = async (method: string, path: string, token: string) => {
+      const headers = { authorization: `Bearer ${token}` }
+      return (await ask(path, { method, headers, ...(method !== 'GET' && { body: 'x' }) })).status
+    }
+    t.equal(await status('GET', '/orders/7?a=/secret', 'tok.bob'), 200)
+    t.equal(calls.at(-1)!.get('permission'), '/orders/7#GET')
+    t.equal(await status('POST', '/orders/7', 'tok.bob'), 403)
+    t.equal(await status('POST', '/orders/7', 'tok.alice'), 200)
+    t.equal(await status('PUT', '/orders/7', 'tok.alice'), 403, 'a scope that Keycloak does not know')
+    t.equal(await status('GET', '/nowhere', 'tok.alice'), 403, 'a path without a resource')
+    t.equal(await status('GET', '/secret/1', 'tok.alice'), 200)
+    // Every spelling that a service could read as the secret path, while Keycloak's default resource allows all.
+    for (const path of [
+      '/secret/1',
+      '/SECRET/1',
+      '/%73ecret/1',
+      '/secret;a/1',
+      '/secret./1',
+      '/secret%20/1',
+      '//secret/1',
+      '/%E2%84%AAx/../secret/1',
+      '/a/../secret/1',
+      '/./secret/1',
+      '/secret%2F1',
+      '/secret%5C1',
+      '/\u017fecret/1'
+    ]) {
+      const received = await status('GET', encodeURI(path).replaceAll('%25', '%'), 'tok.bob')
+      t.ok(received === 403 || received === 400, `${path}: ${received}`)
+    }
+    t.equal(await status('GET', '/open%23/1', 'tok.alice'), 403, 'the path does not end the resource')
+    t.equal(await status('GET', '/Open/1', 'tok.bob'), 200)
+  })
+}
+
+t.test('maxAge: a granted permission is kept, and a revoked one is accepted no longer', async (t) => {
+  let time = 1_000_000
+  const clock = { now: () => time, date: () => time }
+  const { ask, calls, server } = await start(t, ['orders#view'], { uma: { maxAge: '10s' }, clock })
+  const jwt = (exp: number) => `x.${Buffer.from(JSON.stringify({ exp })).toString('base64url')}.y`
+  const [short, long] = [jwt(1004), jwt(2000)]
+  const tokens = granted as Record<string, readonly string[]>
+  t.teardown(() => {
+    for (const token of [short, long]) delete tokens[token]
+  })
+  for (const token of [short, long]) tokens[token] = ['orders#view']
+  const as = async (token: string) => (await ask(`Authorization: Bearer ${token}`)).status
+  const all = await Promise.all(Array.from({ length: 20 }, () => as(long)))
+  t.same(new Set(all), new Set([200]))
+  t.equal(calls.length, 1, 'requests share a call')
+  t.equal(await as('tok.bob'), 200)
+  t.equal(await as('tok.eve'), 401)
+  t.equal(await as('tok.eve'), 401)
+  t.equal(calls.length, 4, 'refusals are not kept')
+  tokens[long] = []
+  time += 9_999
+  t.equal(await as(long), 200, 'within maxAge')
+  time += 1
+  t.equal(await as(long), 403)
+  tokens[long] = ['orders#view']
+  t.equal(await as(long), 200, 'a permission that is granted again counts at once')
+  time = 1_000_000
+  t.equal(await as(short), 200)
+  tokens[short] = []
+  time += 3_999
+  t.equal(await as(short), 200)
+  time += 1
+  t.equal(await as(short), 403, 'no longer than the token')
+  const text = await server.metrics.metrics()
+  t.match(text, /uma_permissions_total\{route="all",result="cached"\} \d/)
+  t.match(text, /uma_permissions_total\{route="all",result="invalid"\} 2\n/)
+})
+
+t.test('maxAge: decisions are kept by token and permission, within a bound, and none during an outage', async (t) => {
+  let isDown = false
+  const asked: string[] = []
+  const endpoint: Endpoint = (request, response) => {
+    if (isDown) return request.socket.destroy()
+    const chunks: Buffer[] = []
+    request.on('data', (chunk: Buffer) => chunks.push(chunk))
+    request.on('end', () => {
+      asked.push(new URLSearchParams(Buffer.concat(chunks).toString()).get('permission')!)
+      json(response, 200, { result: true })
+    })
+  }
+  const { port } = await start(t, ['{path}'], { uma: { maxAge: '10m', cacheSize: '1kb' }, endpoint })
+  const status = async (path: string, token: string) =>
+    (await get(port, path, [`Authorization: Bearer ${token}`])).status
+  for (const [path, token] of [
+    ['/a', 'x'],
+    ['/a', 'y'],
+    ['/b', 'x'],
+    ['/a', 'x'],
+    ['/b', 'x']
+  ] as const) {
+    t.equal(await status(path, token), 200)
+  }
+  t.same(asked, ['/a', '/a', '/b'])
+  isDown = true
+  t.equal(await status('/a', 'x'), 200, 'kept')
+  t.equal(await status('/a', 'z'), 503, 'not kept')
+  isDown = false
+  t.equal(await status('/a', 'z'), 200, 'a failure is not kept')
+  for (let i = 0; i < 20; i++) await status(`/many/${i}`, 'x')
+  const before = asked.length
+  t.equal(await status('/b', 'x'), 200)
+  t.equal(asked.length, before + 1, 'the oldest were dropped')
+})
+
+t.test('a reference that does not exist is warned of', async (t) => {
+  const warnings: string[] = []
+  const permissions = ['{path}#{method}', '{paht}', 'orders']
+  const config = {
+    services: { any: { instances: ['http://127.0.0.1:1'] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+    edge: { uma: { url: 'http://127.0.0.1:1', audience: 'a', permissions } }
+  }
+  parseConfig(
+    JSON.stringify(config),
+    'gateway.yaml',
+    {},
+    ({ path, message }) => void warnings.push(`${path}: ${message}`)
+  )
+  t.same(warnings, ['edge.uma.permissions[1]: {paht} is sent as it is: only {path} and {method} are replaced'])
 })
