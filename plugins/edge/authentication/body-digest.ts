@@ -5,7 +5,7 @@ import type { FastifyRequest } from 'fastify'
 import { commaItems } from '../../http-syntax.ts'
 import { readFirst } from '../protocol/first-body.ts'
 import { hasBody } from '../protocol/request-body.ts'
-import { signedValues } from './signed-fields.ts'
+import type { SignedFields } from './signed-fields.ts'
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
@@ -21,8 +21,8 @@ type DigestField = keyof typeof forms
 type Digests = readonly (readonly [algorithm: string, value: Buffer])[]
 
 /** Returns the digests of a field by known algorithms; null if the field is malformed, or has none. */
-function digestsOf(request: FastifyRequest, field: DigestField): Digests | null {
-  const items = commaItems(signedValues(request, field)?.join(',') ?? '', MOST_DIGESTS)
+function digestsOf(signed: SignedFields, field: DigestField): Digests | null {
+  const items = commaItems(signed.valuesOf(field)?.join(',') ?? '', MOST_DIGESTS)
   const found: [string, Buffer][] = []
   for (const item of items ?? []) {
     const [, name, value] = forms[field].exec(item) ?? []
@@ -40,11 +40,12 @@ function digestsOf(request: FastifyRequest, field: DigestField): Digests | null 
  */
 export function hasSignedBody(
   request: FastifyRequest,
+  signed: SignedFields,
   isSigned: (field: DigestField) => boolean,
   maxBytes: number
 ): boolean | Promise<boolean> {
   const fields = (['content-digest', 'digest'] as const).filter(isSigned)
-  const digests = fields.map((field) => digestsOf(request, field))
+  const digests = fields.map((field) => digestsOf(signed, field))
   if (digests.includes(null)) return false
   const fits = (body: Buffer): boolean =>
     digests.flatMap((list) => list!).every(([algorithm, value]) => isDigest(body, algorithm, value))

@@ -3,24 +3,46 @@ import type { FastifyRequest } from 'fastify'
 import { canonicalName } from '../../../config/header-names.ts'
 import { nominated } from '../protocol/headers.ts'
 
-/**
- * Returns the values of a field, one for each line; null if the service could read another value than the signed one: from a
- * field whose name is spelt in another way (`x_user`), or because `Connection` names the field, so that the gateway removes it.
- * `name` is in lower case.
- */
-export function signedValues({ raw }: FastifyRequest, name: string): string[] | null {
-  const { rawHeaders, headers } = raw
-  const canonical = canonicalName(name)
-  const values: string[] = []
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    const given = rawHeaders[i]!
-    if (given.length !== name.length || canonicalName(given) !== canonical) continue
-    if (given.toLowerCase() !== name) return null
-    values.push(rawHeaders[i + 1]!)
-  }
-  return values.length > 0 && nominated(headers.connection)?.has(name) ? null : values
+interface Field {
+  /** In lower case. */
+  readonly name: string
+  readonly values: string[]
+  hasOtherSpelling: boolean
 }
 
-/** Returns the client's authority, from `:authority` or `Host`. */
-export const authorityOf = ({ raw: { headers } }: FastifyRequest): string =>
-  (headers[':authority'] as string | undefined) ?? headers.host ?? ''
+/** The fields of one request, read once: a signature may name many of them. */
+export class SignedFields {
+  readonly #fields = new Map<string, Field>()
+  readonly #removed: ReadonlySet<string> | null
+  readonly #authority: string
+
+  constructor({ raw: { rawHeaders, headers } }: FastifyRequest) {
+    this.#removed = nominated(headers.connection)
+    this.#authority = (headers[':authority'] as string | undefined) ?? headers.host ?? ''
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      const name = rawHeaders[i]!.toLowerCase()
+      const canonical = canonicalName(name)
+      const field = this.#fields.get(canonical)
+      if (field === undefined) {
+        this.#fields.set(canonical, { name, values: [rawHeaders[i + 1]!], hasOtherSpelling: false })
+      } else if (field.name === name) field.values.push(rawHeaders[i + 1]!)
+      else field.hasOtherSpelling = true
+    }
+  }
+
+  /** The client's authority, from `:authority` or `Host`. */
+  get authority(): string {
+    return this.#authority
+  }
+
+  /**
+   * Returns the values of a field, one for each line; null if the service could read another value than the signed one: from a
+   * field whose name is spelt in another way (`x_user`), or because `Connection` names the field, so that the gateway removes
+   * it. `name` is in lower case.
+   */
+  valuesOf(name: string): readonly string[] | null {
+    const field = this.#fields.get(canonicalName(name))
+    if (field === undefined) return []
+    return field.hasOtherSpelling || field.name !== name || this.#removed?.has(name) ? null : field.values
+  }
+}

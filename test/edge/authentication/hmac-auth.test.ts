@@ -134,6 +134,8 @@ for (const protocol of protocols) {
     t.same(await outcome(covering), [200, 'alice'])
     t.same(await outcome({ ...covering, x_user: 'b' }), [401, 'hmac_field'], 'services read it as x-user')
     t.same(await outcome({ ...covering, 'x-user': 'b' }), [401, 'hmac_wrong'])
+    const bytes = sign({ headers: { 'x-user': 'a\u00e9' }, names: 'x-user date request-line' })
+    t.same(await outcome(bytes), [200, 'alice'], 'bytes that are not ASCII')
     if (protocol !== 'HTTP/2') {
       t.same(await outcome({ ...covering, 'X-User': 'b' }), [401, 'hmac_field'])
       t.same(await outcome({ ...covering, connection: 'close, X-User' }), [401, 'hmac_field'], 'it would be removed')

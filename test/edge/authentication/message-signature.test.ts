@@ -280,6 +280,7 @@ for (const protocol of protocols) {
     const field = { ...target, 'x-user': 'a' }
     t.same(await check({ components: field }, { 'x-user': 'a' }), [200, 'alice'])
     t.same(await check({ components: field }, { 'x-user': 'b' }), [401, 'signature_wrong'])
+    t.same(await check({ components: { ...target, 'x-user': 'a\u00e9' } }, { 'x-user': 'a\u00e9' }), [200, 'alice'])
     t.same(await check({ components: field }), [401, 'signature_base'])
     t.same(await check({ components: field }, { 'x-user': 'a', x_user: 'b' }), [401, 'signature_base'])
     if (protocol !== 'HTTP/2') {

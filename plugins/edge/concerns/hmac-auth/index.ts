@@ -9,6 +9,7 @@ import type { Method } from '../../authentication/methods.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { Replays } from '../../authentication/replays.ts'
 import { SignatureInvalid } from '../../authentication/signature-options.ts'
+import { SignedFields } from '../../authentication/signed-fields.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -99,9 +100,10 @@ function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: Conc
         (name === 'request-line' && signed.has('@request-target')) ||
         (name === 'date' && signed.has('x-date'))
       if (!isSigned('date') || !enforced.every(isSigned)) throw new Refused('hmac_headers')
-      const text = signedText(request, names)
+      const fields = new SignedFields(request)
+      const text = signedText(request, fields, names)
       if (text === null) throw new Refused('hmac_field')
-      const date = signedDate(request, signed)
+      const date = signedDate(fields, signed)
       if (Number.isNaN(date)) throw new Refused('hmac_date')
       if (Math.abs(clock.date() - date) > clockSkew) throw new Refused('hmac_skew')
       const secret = ownerOf(signature)?.secret
@@ -119,7 +121,7 @@ function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: Conc
         if (seen && !seen.add(username, mac)) throw new Refused('hmac_replayed')
         request.consumer = owner.consumer
       }
-      const hasBody = !validateRequestBody || hasSignedBody(request, isSigned, maxBodySize)
+      const hasBody = !validateRequestBody || hasSignedBody(request, fields, isSigned, maxBodySize)
       if (hasBody instanceof Promise) return hasBody.then(accept)
       accept(hasBody)
     },

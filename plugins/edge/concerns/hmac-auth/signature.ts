@@ -1,6 +1,6 @@
 /** The wire format of Kong's hmac-auth: the parameters of `Authorization`, and the text that is signed. */
 import type { FastifyRequest } from 'fastify'
-import { authorityOf, signedValues } from '../../authentication/signed-fields.ts'
+import type { SignedFields } from '../../authentication/signed-fields.ts'
 
 export interface HmacSignature {
   readonly username: string
@@ -11,7 +11,7 @@ export interface HmacSignature {
 }
 
 const scheme = /^hmac(?= |$)/i
-/** Most names that a signature may cover: each is searched in the header section. */
+/** Most names that a signature may cover. */
 const MOST_NAMES = 64
 
 export const isHmac = (authorization: string): boolean => scheme.test(authorization)
@@ -37,8 +37,11 @@ export function readHmac(authorization: string): HmacSignature | null {
 }
 
 /** Returns the signed text; null if a service could read another value of a field than the signed one. */
-export function signedText(request: FastifyRequest, names: readonly string[]): string | null {
-  const { method, raw } = request
+export function signedText(
+  { method, raw }: FastifyRequest,
+  fields: SignedFields,
+  names: readonly string[]
+): string | null {
   const lines: string[] = []
   for (const name of names) {
     const lower = name.toLowerCase()
@@ -48,8 +51,8 @@ export function signedText(request: FastifyRequest, names: readonly string[]): s
     }
     let values: readonly string[] | null
     if (lower === '@request-target') values = [`${method.toLowerCase()} ${raw.url}`]
-    else if (lower === 'host') values = [authorityOf(request)]
-    else values = signedValues(request, lower)
+    else if (lower === 'host') values = [fields.authority]
+    else values = fields.valuesOf(lower)
     if (values === null || values.length > 1) return null
     // Kong signs a header that is absent as its name and a colon.
     lines.push(values.length === 0 ? `${name}:` : `${name}: ${values[0]}`)
@@ -63,9 +66,9 @@ const imfDate = /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/
  * Returns the signed date of a request in milliseconds since 1970: of `X-Date`, or else of `Date`. NaN if none is signed, or it
  * is malformed. A date that is not signed would let a signature be used for ever.
  */
-export function signedDate(request: FastifyRequest, names: ReadonlySet<string>): number {
+export function signedDate(fields: SignedFields, names: ReadonlySet<string>): number {
   for (const name of ['x-date', 'date']) {
-    const [value] = (names.has(name) && signedValues(request, name)) || []
+    const [value] = (names.has(name) && fields.valuesOf(name)) || []
     if (value !== undefined) return imfDate.test(value) ? Date.parse(value) : Number.NaN
   }
   return Number.NaN

@@ -1,6 +1,5 @@
 /** Authentication by HTTP Message Signatures (RFC 9421) of declared consumers, with Content-Digest (RFC 9530). */
 import { createError } from '@fastify/error'
-import type { FastifyRequest } from 'fastify'
 import type { InnerList } from 'structured-headers'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { hasSignedBody } from '../../authentication/body-digest.ts'
@@ -14,7 +13,7 @@ import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
 import { bodyAfter } from '../../protocol/first-body.ts'
 import { Peers } from '../../protocol/peers.ts'
-import { isCovered, signatureBase, structured } from './base.ts'
+import { isCovered, SignedMessage, structured } from './base.ts'
 import { isSignedBy } from './keys.ts'
 import type { MessageSignatureOptions, StoredKey } from './options.ts'
 import { checkMessageSignature, credentials, MessageSignature } from './options.ts'
@@ -124,16 +123,16 @@ function signatureMethod(options: MessageSignatureOptions, context: ConcernConte
   }
 
   /** Verifies a signature, but for the body. Returns the covered components, and a function that accepts the consumer. */
-  const verified = ({ input, signature }: Candidate, request: FastifyRequest) => {
+  const verified = ({ input, signature }: Candidate, message: SignedMessage) => {
     const keyId = input[1].get('keyid')
     const key = typeof keyId === 'string' ? keyOf(keyId) : null
     if (key === null) throw new Refused('signature_key')
     const { stored } = key
     checkParameters(input, stored)
-    const base = signatureBase(request, input, peers)
+    const base = message.base(input)
     if (base === null) throw new Refused('signature_base')
     const { covered, text } = base
-    if (!needed.every((name) => isCovered(request, covered, name))) throw new Refused('signature_components')
+    if (!needed.every((name) => isCovered(message.request, covered, name))) throw new Refused('signature_components')
     if (!isSignedBy(stored, text, signature)) throw new Refused('signature_wrong')
     const nonce = input[1].get('nonce') as string | undefined
     const accept = (hasBody: boolean): void => {
@@ -146,7 +145,7 @@ function signatureMethod(options: MessageSignatureOptions, context: ConcernConte
       // The text and not the signature: anybody can make another ECDSA signature of the same text from one.
       const once = replayWindow && (replayWindow.by === 'signature' ? text : nonce)
       if (seen && typeof once === 'string' && !seen.add(stored.keyId, once)) throw new Refused('signature_replayed')
-      request.consumer = current.consumer
+      message.request.consumer = current.consumer
     }
     return { covered, accept }
   }
@@ -166,17 +165,19 @@ function signatureMethod(options: MessageSignatureOptions, context: ConcernConte
       } catch {
         throw new Refused('signature_malformed')
       }
+      const message = new SignedMessage(request, peers)
       let fault: unknown = new Refused('signature_none')
       for (const candidate of candidates.slice(0, MOST_SIGNATURES)) {
         let found: ReturnType<typeof verified>
         try {
-          found = verified(candidate, request)
+          found = verified(candidate, message)
         } catch (error) {
           fault = error
           continue
         }
         const { covered, accept } = found
-        const hasBody = !contentDigest || hasSignedBody(request, (field) => covered.has(field), maxBodySize)
+        const hasBody =
+          !contentDigest || hasSignedBody(request, message.fields, (field) => covered.has(field), maxBodySize)
         return hasBody instanceof Promise ? hasBody.then(accept) : accept(hasBody)
       }
       throw fault
