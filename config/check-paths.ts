@@ -39,8 +39,9 @@ function checkPath(place: string, path: WrittenPath, report: Report): void {
   const [ambiguous] = /\/\/|\/\.\.?(?=\/|$)|[?#%;\\]/.exec(text) ?? []
   const hint = parameterHint(text)
   if (ambiguous !== undefined) {
+    const expression = escapeHint(text)
     const paths = 'paths are matched after decoding, without dot segments, empty segments, path parameters and queries'
-    report.fault(place, `a match path must not contain "${ambiguous}": ${paths}`)
+    report.fault(place, expression ?? `a match path must not contain "${ambiguous}": ${paths}`)
   } else if (hint !== undefined) report.fault(place, hint)
   if (exact && text.includes('*')) report.fault(place, 'an exact path cannot contain "*"')
   else if (!exact && isPattern(text)) checkPattern(place, text, report)
@@ -143,10 +144,29 @@ function checkPattern(place: string, text: string, report: Report): void {
   }
 }
 
+/** Classes of regular expressions without a backslash. */
+const ofClasses: Readonly<Record<string, string>> = {
+  d: '[0-9]', D: '[^0-9]', w: '[A-Za-z0-9_]', W: '[^A-Za-z0-9_]', s: '[ ]', S: '[^ ]'
+} // biome-ignore format: a table
+
+/** Returns advice for escapes and groups of regular expressions in a match path. */
+function escapeHint(text: string): string | undefined {
+  const [group, name] = /\(\?(?:P?<(\w+)>|:)/.exec(text) ?? []
+  if (group !== undefined)
+    return `a match path must not contain "${group}": write a group as a parameter, ":${name ?? 'id'}(^[0-9]+$)"`
+  const [, escaped] = /\(.*?\\(.).*\)/.exec(text) ?? []
+  if (escaped === undefined) {
+    const [outside] = /\\[dDwWsS]/.exec(text) ?? []
+    return outside && `a match path must not contain "${outside}": write a parameter such as ":id(^[0-9]+$)"`
+  }
+  const instead = ofClasses[escaped] ?? (/\w/.test(escaped) ? undefined : `[${escaped}]`)
+  return `a match path must not contain "\\${escaped}"${instead === undefined ? '' : `: write ${instead}`}`
+}
+
 /** Returns advice for a parameter in the syntax of other gateways, `{id}`; undefined if the path has none. */
 function parameterHint(text: string): string | undefined {
-  const [found, name] = /\{([\w-]*)[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
-  return found === undefined
-    ? undefined
-    : `"${found}" would be matched literally; write a parameter as ":${name || 'id'}"`
+  const [found, name, constraint] = /\{([\w-]*)(?::([^{}/]+))?[^{}/]*\}/.exec(text.replace(/\([^)]*\)/g, '')) ?? []
+  if (found === undefined) return undefined
+  const instead = `:${name || 'id'}${constraint === undefined ? '' : `(^${constraint}$)`}`
+  return `"${found}" would be matched literally; write a parameter as "${instead}"`
 }

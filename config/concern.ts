@@ -72,9 +72,9 @@ export interface Key {
   readonly credentials?: Credentials
   /** Returns a token that the concern accepts with these options, after `isolate`; for `gateway.token()` of `jingwei/testing`. */
   token?(options: unknown, request: TokenRequest): string
-  /** Advice for keys of other gateways with the same purpose: `retries: 'write retry: { attempts: 2 }'`. */
+  /** Advice for keys of other gateways with the same purpose, of which several are joined: `'retries|tries': 'write retry'`. */
   readonly aliases?: Readonly<Record<string, string>>
-  /** Advice for keys of other gateways within the options. */
+  /** The same for keys within the options. */
   readonly innerAliases?: Readonly<Record<string, string>>
 }
 

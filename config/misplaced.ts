@@ -1,14 +1,13 @@
 /** Advice for unknown keys that exist in another section, or in other gateways. */
 import type { Key, Keys, Level } from './concern.ts'
 import { keysAt } from './concern.ts'
+import { folded, foreignAdvice, plugin } from './foreign-keys.ts'
 import { didYouMean } from './nearest.ts'
 import { Listen } from './schema/gateway.ts'
 import { Match } from './schema/route.ts'
 import { Service } from './schema/service.ts'
 
-const plugin = 'it is not built in; a plugin can do it (plugins/README.md)'
-
-/** Keys of other gateways, with advice for each. */
+/** Keys of other gateways that are unknown in any section, with advice for each. */
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
@@ -50,9 +49,6 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
 
-/** Normalises a key, so that `strip_path` and `strip-path` are found as `stripPath`. */
-const folded = (key: string) => key.replace(/[_-]/g, '').toLowerCase()
-
 /** A section near a mapping, to which a misplaced key may belong. */
 type Section = readonly [name: string, keys: ReadonlySet<string>]
 
@@ -79,7 +75,9 @@ export class Advisor {
     this.#keys = keys
     const ofConcerns = [...keys.edge, ...keys.mesh].flatMap((key) => Object.entries(key.aliases ?? {}))
     this.#byFoldedName = new Map(
-      [...ofConcerns, ...Object.entries(byName)].map(([name, advice]) => [folded(name), advice])
+      [...ofConcerns, ...Object.entries(byName)].flatMap(([names, advice]) =>
+        names.split('|').map((name): [string, string] => [folded(name), advice])
+      )
     )
   }
 
@@ -111,8 +109,12 @@ export class Advisor {
     const name = folded(key)
     const placed = byPlace.find(([place, keys]) => place.test(holder) && keys.split('|').map(folded).includes(name))
     if (placed !== undefined) return `; ${placed[2]}`
-    const known = this.#within(holder, name) ?? this.#ofAnotherLevel(holder, key) ?? this.#ofAnotherSection(holder, key)
+    const known = this.#within(holder, name) ?? this.#ofAnotherLevel(holder, key)
     if (known !== null) return `; ${known}`
+    const foreign = foreignAdvice(holder, key)
+    if (foreign !== undefined) return (foreign === plugin && this.#nearConcern(holder, key)) || `; ${foreign}`
+    const elsewhere = this.#ofAnotherSection(holder, key)
+    if (elsewhere !== null) return `; ${elsewhere}`
     const advice = this.#byFoldedName.get(name)
     if (advice === undefined) return null
     // A similar key of the same mapping or of a loaded concern takes precedence over advice about other gateways.
@@ -138,7 +140,11 @@ export class Advisor {
     const [, half, concern] = /\/(edge|mesh)\/([^/]+)(?:\/\d+)?$/.exec(holder) ?? []
     if (half === undefined) return null
     const { innerAliases = {} } = this.#keys[half as 'edge' | 'mesh'].find((key) => key.name === concern) ?? {}
-    return Object.entries(innerAliases).find(([alias]) => folded(alias) === name)?.[1] ?? null
+    return (
+      Object.entries(innerAliases).find(([aliases]) =>
+        aliases.split('|').some((alias) => folded(alias) === name)
+      )?.[1] ?? null
+    )
   }
 
   /** Returns advice for a key of the same half that cannot be set at this level. */
@@ -152,8 +158,13 @@ export class Advisor {
   }
 
   #ofAnotherSection(holder: string, key: string): string | null {
-    const section = this.#sectionsFor(holder).find(([, keys]) => keys.has(key))
+    const sections = this.#sectionsFor(holder)
+    const section = sections.find(([, keys]) => keys.has(key))
     if (section !== undefined) return `it belongs under "${section[0]}"`
+    for (const [name, keys] of sections) {
+      const meant = [...keys].find((each) => folded(each) === folded(key))
+      if (meant !== undefined) return `write ${meant} under "${name}"`
+    }
     const isOfService = Object.hasOwn(Service.properties, key) || this.#keys.sources.some(({ name }) => name === key)
     if (holder === '' && isOfService) return 'it belongs to a service, under "services"'
     return null

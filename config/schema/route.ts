@@ -33,7 +33,8 @@ const valueConditions = (description: string) =>
 export const Match = Type.Object(
   {
     path: Either({ type: 'array' }, Type.Array(OnePath, { minItems: 1 }), OnePath, {
-      expected: 'a path that starts with /, { exact: /path }, or a list of these',
+      expected:
+        'a path that starts with /, such as /users or /users/:id(^[0-9]+$), { exact: /path }, or a list of these',
       description:
         'A prefix that ends at a segment boundary (`/users` also matches `/users/7`), a pattern (`/users/:id`, `/users/:id(^[0-9]+$)`, `/files/*`, `/api/v*`), `{ exact: /path }`, or a list of these. See routes/README.md.'
     }),

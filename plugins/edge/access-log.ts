@@ -25,6 +25,9 @@ export default edgeConcern({
   name: 'accessLog',
   options: Type.Boolean({ description: 'Log one JSON line for each request.' }),
   default: true,
+  aliases: {
+    'httpLog|fileLog|tcpLog|syslog|httpLogger|fileLogger': 'write edge.accessLog: true; its lines go to stdout'
+  },
   protects: false,
   noShadow: 'it refuses no request',
   ownRoutes: 'always',

@@ -1428,7 +1428,7 @@ routes:
       '9:57: routes[5].match.path[1].exact: an exact path cannot contain "*"',
       '9:64: routes[5].match.path[2]: "{id}" would be matched literally; write a parameter as ":id"',
       '10:43: routes[6].match.path: two of these paths match the same requests: /h/:y',
-      '11:43: routes[7].match.path: expected a path that starts with /, { exact: /path }, or a list of these, found an empty list',
+      '11:43: routes[7].match.path: expected a path that starts with /, such as /users or /users/:id(^[0-9]+$), { exact: /path }, or a list of these, found an empty list',
       '12:44: routes[8].match.path[0]: expected a path that starts with / or a mapping, found "i"'
     ]
   },
@@ -1595,7 +1595,7 @@ mesh:
 listen: { port: -1 }
 `,
     faults: [
-      '4:20: routes[0].match.path: expected a path that starts with /, { exact: /path }, or a list of these, found "one"',
+      '4:20: routes[0].match.path: expected a path that starts with /, such as /users or /users/:id(^[0-9]+$), { exact: /path }, or a list of these, found "one"',
       '5:5: routes[0].servce: unknown key; did you mean "service"?',
       '7:3: mesh.timeot: unknown key; did you mean "timeout"?',
       '8:22: mesh.retry.attempts: expected an integer from 1 to 10, found 99',
@@ -1639,7 +1639,7 @@ routes:
       '4:44: routes[0].match.path: "{id}" would be matched literally; write a parameter as ":id"',
       '5:44: routes[1].match.path: "*" is allowed only at the end of a path: "/users" matches it and all paths below, "/users/*" only those below',
       '8:44: routes[4].match.path: invalid pattern: two of its repetitions can match the same characters, so matching a long path can take very long',
-      '9:44: routes[5].match.path: "{name:[a-z]+}" would be matched literally; write a parameter as ":name"',
+      '9:44: routes[5].match.path: "{name:[a-z]+}" would be matched literally; write a parameter as ":name(^[a-z]+$)"',
       '10:44: routes[6].match.path: a match path must not contain ";": paths are matched after decoding, without dot segments, empty segments, path parameters and queries',
       '11:58: routes[7].match.hosts[0]: expected a host name such as api.example.com or *.example.com, or an IPv6 address in brackets, found "[::g]"'
     ]

@@ -428,7 +428,7 @@ plugins: [{ path: ./tenant.ts }]
 `
   t.strictSame((await faultsOf(t, named, yaml)).split('\n').slice(0, -1), [
     'gateway.yaml:3:9: edge.apiKeys: unknown key; did you mean "apiKey"?',
-    'gateway.yaml:4:9: mesh.api-key: unknown key',
+    'gateway.yaml:4:9: mesh.api-key: unknown key; write apiKey under "edge"',
     'gateway.yaml:6:63: routes[0].edge.apikey: unknown key; did you mean "apiKey"?',
     'gateway.yaml:6:78: routes[0].edge.ldap: unknown key; it is not built in; a plugin can do it (plugins/README.md)'
   ])

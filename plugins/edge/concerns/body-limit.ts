@@ -33,7 +33,7 @@ export default edgeConcern({
   aliases: Object.fromEntries(
     [
       'body', 'bodyLimit', 'upload', 'maxBodySize', 'maxBodyBytes', 'maxRequestBodyBytes', 'maxRequestBytes', 'clientMaxBodySize',
-      'allowedPayloadSize', 'requestSizeLimiting', 'buffering'
+      'allowedPayloadSize', 'requestSizeLimiting', 'requestSize', 'buffering', 'clientControl'
     ].map((name) => [name, 'write edge.bodyLimit'])
   ), // biome-ignore format: a list
   plugin: async () => (options, route, shadow, refused, level) => {

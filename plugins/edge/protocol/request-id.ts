@@ -23,6 +23,7 @@ interface RequestIdOptions {
 
 const key: Key = {
   name: 'requestId',
+  aliases: { correlationId: 'write edge.requestId' },
   options: Type.Object(
     {
       header: HeaderName(

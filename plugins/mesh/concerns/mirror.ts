@@ -194,6 +194,7 @@ declare module '../../../config/schema.ts' {
 
 const mirrorKey: Key = {
   name: 'mirror',
+  aliases: { 'proxyMirror|mirroring': 'write mirror under "mesh"' },
   options: orOff(Mirror, { description: 'Sends a copy of calls to another service and drops its responses.' }),
   levels: everyLevel,
   otherServices: ({ service }: MirrorOptions) => [service],

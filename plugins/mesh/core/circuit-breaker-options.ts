@@ -45,6 +45,7 @@ declare module '../../../config/schema.ts' {
 
 export const circuitBreakerKey: Key = {
   name: 'circuitBreaker',
+  aliases: { apiBreaker: 'write circuitBreaker under "mesh"' },
   options: orOff(CircuitBreaker, {
     description: 'Caps on connections and attempts in flight, and a circuit that opens on failed or slow calls.'
   }),

@@ -50,6 +50,7 @@ declare module '../../../config/schema.ts' {
 
 export const healthCheckKey: Key = {
   name: 'healthCheck',
+  aliases: { 'healthchecks|checks': 'write healthCheck and outlierDetection under "mesh"' },
   options: orOff(HealthCheck, { description: 'Active health checks by the gateway, besides those of the registry.' }),
   levels: gatewayAndService,
   isolate: () => false,

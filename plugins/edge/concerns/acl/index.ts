@@ -69,6 +69,15 @@ type Reason = (typeof aclReasons)[number]
 export default edgeConcern({
   name: 'acl',
   options: orOff(Acl),
+  aliases: {
+    consumerRestriction: 'write acl: { allowConsumers: […] } or acl: { allow: [GROUP] }',
+    acls: 'write groups: [NAME]'
+  },
+  innerAliases: {
+    'whitelist|groups': 'write allow',
+    blacklist: 'write deny',
+    hideGroupsHeader: 'remove it: the service gets the groups only in a header that authentication.forward.groups names'
+  },
   needs: { fact: 'consumer' },
   forConsumers: { phases: ['preParsing'] },
   check,

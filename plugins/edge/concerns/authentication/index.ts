@@ -26,6 +26,10 @@ export default edgeConcern({
   name: 'authentication',
   options: orOff(Authentication),
   noShadow: 'the methods of authentication have it, each for itself',
+  aliases: {
+    multiAuth: 'write the methods side by side, and authentication: { require: any }',
+    anonymous: 'write authentication: { anonymous: NAME }'
+  },
   check: checkAuthentication,
   checkAll: checkMethods,
   async plugin(fastify) {

@@ -36,6 +36,9 @@ const ofCaller = (rules: unknown): boolean =>
 export default edgeConcern({
   name: 'authorization',
   options: AuthorizationOrOff,
+  aliases: {
+    'botDetection|botDetector|uaRestriction|refererRestriction': 'write edge.authorization with rules[].headers'
+  },
   needs: { fact: 'consumer', option: 'rules', value: ofCaller },
   forConsumers: { phases: ['preParsing'] },
   check: checkAuthorization,

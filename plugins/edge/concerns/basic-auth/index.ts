@@ -35,6 +35,14 @@ const nobody = '$scrypt$ln=15,r=8,p=3$bm9ib2R5bm9ib2R5bm9ibw$bm9ib2R5bm9ib2R5bm9
 export default edgeConcern({
   name: 'basicAuth',
   options: orOff(BasicAuth),
+  aliases: {
+    basicauthCredentials: 'write basicAuth: { username: …, hash: … }; the command hash-password prints the hash'
+  },
+  innerAliases: {
+    'users|usersFile|htpasswd': 'write consumers: [{ name: alice, basicAuth: { username: alice, hash: … } }]',
+    removeHeader: 'write hideCredentials',
+    anonymous: 'write authentication: { anonymous: NAME } beside it'
+  },
   provides: ['consumer'],
   credentials,
   commands: [hashPasswordCommand],

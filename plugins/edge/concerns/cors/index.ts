@@ -85,6 +85,15 @@ declare module '../../../../config/schema.ts' {
 export default edgeConcern({
   name: 'cors',
   options: orOff(Cors),
+  aliases: { globalcors: 'write edge.cors' },
+  innerAliases: {
+    'allowOrigins|allowOrigin|allowOriginsByRegex|accessControlAllowOriginList|accessControlAllowOriginListRegex':
+      'write origin',
+    'allowMethods|accessControlAllowMethods': 'write methods',
+    'allowHeaders|headers|accessControlAllowHeaders': 'write allowedHeaders',
+    'exposeHeaders|exposeHeader': 'write exposedHeaders',
+    'allowCredential|accessControlAllowCredentials': 'write credentials'
+  },
   // CORS protects the user of the browser; it is no access control.
   protects: false,
   check: checkCors,

@@ -37,6 +37,7 @@ const maxResponseSize = 64 * 1024
 export default edgeConcern({
   name: 'introspection',
   options: orOff(Introspection),
+  aliases: { 'oauth2Introspection|opaqueToken': 'write edge.introspection' },
   provides: ['consumer'],
   credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
   // A service is scripted in tests, a URL is not.

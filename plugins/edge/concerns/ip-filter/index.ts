@@ -79,7 +79,11 @@ export default edgeConcern({
   aliases: Object.fromEntries(
     ['ipAllow', 'ipAllowList', 'ipDeny', 'ipRestriction', 'ipWhiteList', 'ipWhitelist'].map((name) => [name, advice])
   ),
-  innerAliases: { whitelist: 'write "allow"', blacklist: 'write "deny"', sourceRange: 'write "allow"' },
+  innerAliases: {
+    'whitelist|sourceRange': 'write "allow"',
+    blacklist: 'write "deny"',
+    ipStrategy: 'write the addresses of proxies under listen.trustProxy'
+  },
   // The address has been checked before the consumer is known; its own addresses are checked once it is.
   forConsumers: { phases: ['preParsing'], options: OfConsumer, isAdded: true },
   check,

@@ -35,6 +35,25 @@ import { verifierOf } from './verify.ts'
 export default edgeConcern({
   name: 'jwt',
   options: orOff(Jwt),
+  aliases: {
+    'jwtAuth|oauth2ResourceServer|authValidator': 'write edge.jwt',
+    jwtSecrets: 'write jwt: { sub: … }; the key that verifies tokens belongs to edge.jwt'
+  },
+  innerAliases: {
+    'jwkUrl|jwksUri|jwksUrl|jwkSetUri|remoteJwks': 'write jwks',
+    'issuerUri|iss': 'write issuer',
+    'audiences|aud': 'write audience',
+    'algorithm|alg': 'write algorithms',
+    rsaPublicKey: 'write publicKey',
+    claimsToVerify: 'remove it: exp and nbf are always verified',
+    'keyClaimName|key': 'the consumer is found by a claim: write consumer: CLAIM, and consumers[].jwt',
+    'uriParamNames|queryParam|query': 'write from: { query: NAME }',
+    'cookieNames|cookieName|cookieKey|cookie': 'write from: { cookie: NAME }',
+    'headerNames|headerName|header': 'write from: { header: NAME }',
+    'claimsToHeaders|claimToHeaders|propagateClaims': 'write forward: { CLAIM: HEADER }',
+    'roles|rolesKey': 'write acl: { roles: […], rolesClaim: … } beside it',
+    anonymous: 'write optional: true, or authentication: { anonymous: NAME } beside it'
+  },
   provides: ['consumer'],
   credentials,
   commands: [tokenCommand],

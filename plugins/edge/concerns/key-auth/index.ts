@@ -40,8 +40,16 @@ export default edgeConcern({
   options: orOff(KeyAuth),
   provides: ['consumer'],
   credentials,
-  aliases: { apiKeyAuth: 'write keyAuth: { header: x-api-key }, and the keys under consumers[].keyAuth' },
-  innerAliases: { keyNames: 'write the name under header, query or cookie' },
+  aliases: {
+    apiKeyAuth: 'write keyAuth: { header: x-api-key }, and the keys under consumers[].keyAuth',
+    keyauthCredentials: 'write keyAuth: { hash: "sha256:…" }, which the command hash-key prints'
+  },
+  innerAliases: {
+    'keyNames|keyInHeader|keyInQuery': 'write the name under header, query or cookie',
+    runOnPreflight: 'remove it: cors responds to preflights before',
+    keys: 'write each under consumers[].keyAuth',
+    anonymous: 'write authentication: { anonymous: NAME } beside it'
+  },
   commands: [hashKeyCommand],
   check: checkKeyAuth,
   async plugin(fastify, context) {

@@ -41,6 +41,7 @@ const maxResponseSize = 64 * 1024
 export default edgeConcern({
   name: 'uma',
   options: orOff(Uma),
+  aliases: { 'authzKeycloak|keycloak': 'write edge.uma' },
   // Others would need connections of their own while the gateway serves.
   forConsumers: { phases: ['preParsing'], options: Off },
   check: checkUma,

@@ -50,6 +50,7 @@ declare module '../../../../config/schema.ts' {
 
 export const faultKey: Key = {
   name: 'fault',
+  aliases: { faultInjection: 'write fault under "mesh"' },
   options: orOff(Fault, { description: 'Injects faults into attempts, to test how callers cope with them.' }),
   levels: everyLevel,
   // A client's instruction must not reach the next gateway, to which this one is a trusted peer.
