@@ -74,7 +74,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     file,
     hash,
     consumers: Array.isArray(data.consumers)
-      ? { file: null, digest: null, list: completed(data.consumers, keys.edge, absolute) }
+      ? { file: null, digest: null, stored: null, list: completed(data.consumers, keys.edge, absolute) }
       : (data.consumers as Consumers),
     listen: listeners[0]!,
     listeners,

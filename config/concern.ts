@@ -114,6 +114,8 @@ export interface SourceKey {
   readonly options?: TSchema
   /** Schema of `services.*.NAME`. */
   readonly service: TSchema
+  /** Schema of `consumers.NAME`, a key of the registry's key-value store with a value to watch; absent: it has no such store. */
+  readonly storedKey?: TSchema
   /** True if a service that names the source needs `discovery.NAME`. */
   readonly needsOptions?: boolean
   /**

@@ -10,7 +10,7 @@ import { atOnce, inSlices } from '../plugins/time-slices.ts'
 import { checkSection } from './check-concerns.ts'
 import type { Absolute } from './complete-services.ts'
 import { completeSection } from './complete-services.ts'
-import type { Checked, Key } from './concern.ts'
+import type { Checked, Key, SourceKey } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { ConfigError, pointer, Report } from './faults.ts'
 import { notForConsumers } from './misplaced.ts'
@@ -59,22 +59,28 @@ function consumer(keys: readonly Key[]): TSchema {
   )
 }
 
+/** Returns the registries with a key-value store, in which the list may be. */
+const storesOf = (sources: readonly SourceKey[]) => sources.filter(({ storedKey }) => storedKey !== undefined)
+
 /** Returns the schema of `consumers`. */
-export const consumersSchema = (keys: readonly Key[]): TSchema =>
+export const consumersSchema = (keys: readonly Key[], sources: readonly SourceKey[]): TSchema =>
   Either(
     { type: 'array' },
     Type.Array(consumer(keys)),
     Type.Object(
       {
-        file: Type.String({
-          minLength: 1,
-          description:
-            'YAML or JSON file with the list of consumers. It is read every 500 ms; a change takes effect at once, without a reload. While the file has a fault, the last good list stays in use.'
-        })
+        file: Type.Optional(
+          Type.String({
+            minLength: 1,
+            description:
+              'YAML or JSON file with the list of consumers. It is read every 500 ms; a change takes effect at once, without a reload. While the file has a fault, the last good list stays in use.'
+          })
+        ),
+        ...Object.fromEntries(storesOf(sources).map(({ name, storedKey }) => [name, Type.Optional(storedKey!)]))
       },
       strict
     ),
-    { default: [], description: 'Known callers, with credentials: a list, or a file with the list.' }
+    { default: [], description: 'Known callers, with credentials: a list, or where the list is.' }
   )
 
 /** Returns the declared consumers, once their file has been read. */
@@ -86,27 +92,57 @@ export function* checkConsumers(checked: Checked): Steps<void> {
   const { data, report, absolute } = checked
   if (!report.usable('/consumers')) return
   if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', checked)
-  if (!report.usable('/consumers/file')) return
-  const file = absolute((data.consumers as Consumers).file!)
+  const { file: path } = data.consumers as Partial<Consumers>
+  const places = ['file', ...storesOf(checked.keys.sources).map(({ name }) => name)]
+  if (!places.every((key) => report.sound(`/consumers/${key}`))) return
+  const [place, other] = places.filter((key) => Reflect.get(data.consumers, key) !== undefined)
+  if (place === undefined) {
+    const known = places.map((key) => `"${key}"`).join(' or ')
+    if (!report.unknownKeyIn('/consumers')) report.fault('/consumers', `expected ${known}, or a list`)
+    return
+  }
+  if (other !== undefined)
+    return report.fault(`/consumers/${other}`, `excludes "${place}": the list is in one place`, 'key')
+  if (path == null) return checkStored(place, checked)
+  const file = absolute(path)
   const own = new Report(file)
   try {
     const { text, digest } = contentOf(file)
     const list = atOnce(listOf(atOnce(read(parsed(text, own), process.env, own)), { ...checked, report: own }))
-    Object.assign(data, { consumers: { file, digest, list } satisfies Consumers })
+    Object.assign(data, { consumers: { file, digest, stored: null, list } satisfies Consumers })
   } catch (error) {
     if (!(error instanceof ConfigError)) report.fault('/consumers/file', (error as Error).message)
   }
   for (const { line, column, path, message } of own.faults) report.add(line, column, path, message, file)
 }
 
+function checkStored(source: string, { data, report }: Checked): void {
+  if (!report.usable('/discovery')) return
+  if (Reflect.get(data.discovery, source) === undefined) {
+    report.fault(`/consumers/${source}`, `needs discovery.${source}`, 'key')
+    return
+  }
+  const stored = { source, ...(Reflect.get(data.consumers, source) as { key: string }) }
+  Object.assign(data, { consumers: { file: null, digest: null, stored, list: [] } satisfies Consumers })
+}
+
 /** The configuration in which a list of consumers is used. */
 export type Surroundings = Pick<Checked, 'data' | 'keys' | 'absolute'>
 
 /** Reads a file with consumers. @throws an error with the faults of the file. */
-export async function readConsumers(file: string, surroundings: Surroundings): Promise<readonly ConsumerConfig[]> {
-  const report = new Report(file)
-  const source = await parsedAsync(contentOf(file).text, report)
-  const list = await inSlices(listOf(await inSlices(read(source, process.env, report)), { ...surroundings, report }))
+export const readConsumers = async (file: string, surroundings: Surroundings): Promise<readonly ConsumerConfig[]> =>
+  parseConsumers(contentOf(file).text, file, surroundings, process.env)
+
+/** Reads a text with consumers; `name` is that of its source, for faults. @throws an error with the faults of the text. */
+export async function parseConsumers(
+  text: string,
+  name: string,
+  surroundings: Surroundings,
+  env: NodeJS.ProcessEnv = {}
+): Promise<readonly ConsumerConfig[]> {
+  const report = new Report(name)
+  const source = await parsedAsync(text, report)
+  const list = await inSlices(listOf(await inSlices(read(source, env, report)), { ...surroundings, report }))
   report.throwIfAny()
   return list
 }

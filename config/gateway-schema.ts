@@ -56,7 +56,7 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
       services: services(mesh, sources, { forward: Type.Optional(forward('service')) }),
       groups: Type.Optional(Type.Record(Name, group)),
       routes: Type.Array(route, { default: [] }),
-      consumers: consumersSchema(edge),
+      consumers: consumersSchema(edge, sources),
       ...last
     },
     {

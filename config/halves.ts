@@ -146,7 +146,7 @@ function gatewayHalf(config: Config, names: readonly string[], keys: Keys): Conf
   return freeze({ ...rest, discovery, services: Object.fromEntries(services), routes })
 }
 
-const noConsumers = { file: null, digest: null, list: [] }
+const noConsumers = { file: null, digest: null, stored: null, list: [] }
 
 const methods = METHODS.filter((method) => method !== 'CONNECT')
 

@@ -86,7 +86,11 @@ export class Advisor {
     const [config, inner] = /^\/routes\/\d+\/config(\/.*)?$/.exec(holder) ?? []
     if (inner !== undefined) return didYouMean(key, known)
     if (config !== undefined) return this.#unread(key, holder, known)
-    if (holder === '/consumers') return didYouMean(key, known) || '; write a list: [{ name: alice, … }], or file: PATH'
+    if (holder === '/consumers') {
+      const stores = this.#keys.sources.flatMap(({ name, storedKey }) => (storedKey ? [`${name}: { key: … }`] : []))
+      const places = ['file: PATH', ...stores].join(' or ')
+      return didYouMean(key, known) || `; write a list: [{ name: alice, … }], or ${places}`
+    }
     // Advice about other gateways is for sections. Within a concern, a similar key of the concern comes first.
     const isWithin = /^(\/(routes|services)\/[^/]+)?\/(edge|mesh)\/./.test(holder)
     const near = isWithin && this.#within(holder, folded(key)) === null ? didYouMean(key, known) : ''

@@ -168,6 +168,8 @@ export interface Consumers {
   readonly file: string | null
   /** SHA-256 of the file's content, in hexadecimal; null without a file. */
   readonly digest: string | null
+  /** Key of a registry's key-value store with the list, which is not known before the registry has responded; else null. */
+  readonly stored: { readonly source: string; readonly key: string; readonly datacenter?: string } | null
   readonly list: readonly ConsumerConfig[]
 }
 

@@ -10,7 +10,7 @@ export type PluginSourceKey = SourceKey & { readonly create: unknown }
 /** The keys of a definition. A key with `function` must have a function as its value. */
 const definitionKeys = {
   ...({
-    name: 'any', options: 'any', service: 'any', needsOptions: 'any', findsByName: 'function', findsConnect: 'any',
+    name: 'any', options: 'any', service: 'any', storedKey: 'any', needsOptions: 'any', findsByName: 'function', findsConnect: 'any',
     backends: 'function', check: 'function', checkService: 'function', complete: 'function', completeService: 'function'
   } satisfies Record<keyof SourceKey, 'any' | 'function'>),
   create: 'function', every: 'any', timeout: 'any', emptyGrace: 'any'

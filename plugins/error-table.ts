@@ -54,6 +54,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_CALLER_DENIED: [403, 'The calling service may not call this one', 'http_request_denied'],
   JW_CALLER_UNDECIDED: [503, 'It is not known yet which services may call this one', 'destination_unavailable', 1],
   JW_PLUGIN_FAILED: [500, 'A plugin of the gateway failed', 'proxy_internal_error'],
+  JW_CONSUMERS_UNKNOWN: [503, 'The consumers are not known yet', 'proxy_internal_error', 1],
   JW_KEYS_UNAVAILABLE: [503, 'The keys to verify tokens are not available', 'proxy_internal_error', 1],
   JW_AUTH_UNAVAILABLE: [503, 'The server for authorization is unavailable', 'proxy_internal_error', 1],
   JW_OUT_OF_CPU: [503, 'The gateway is overloaded (event loop)', 'proxy_internal_error', 1],

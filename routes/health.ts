@@ -25,6 +25,9 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
       if (expiresAt === null || otherwise === 'unknown') waitingFor.push(`listener ${listener}`)
       listeners[listener] = { service, error: error ?? rulesError }
     }
+    // A gateway without edge concerns has none.
+    const areKnown = !gateway.hasDecorator('consumers') || gateway.consumers.isKnown
+    if (!areKnown) waitingFor.push('consumers')
     const isReady = waitingFor.length === 0 || gateway.host?.wasReady() === true
     const status = gateway.isDraining() ? 'draining' : isReady ? 'ready' : 'discovering'
     reply.code(status === 'ready' ? 200 : 503)

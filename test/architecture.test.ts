@@ -47,7 +47,7 @@ const inForward = within('plugins/forward')
 
 /** Types of what crosses the seam between the halves, for both of them. */
 const seam = 'plugins/seam.ts'
-const seams = [seam, 'plugins/seam-inbound.ts']
+const seams = [seam, 'plugins/seam-inbound.ts', 'plugins/seam-keys.ts']
 
 /** Returns the concern that a file belongs to, its file or folder, or the source of instances, its folder. */
 const concernOf = (file: string) =>

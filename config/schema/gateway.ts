@@ -221,7 +221,10 @@ export const Discovery = Type.Object(
     snapshot: Type.Optional(
       Type.Object(
         {
-          path: Type.String({ description: 'File in which the last known instances survive a restart.' }),
+          path: Type.String({
+            description:
+              'File in which the last known instances survive a restart; `PATH.key`: the last known consumers.'
+          }),
           maxAge: Duration('An older file is ignored.', { default: '24h' })
         },
         strict

@@ -3,6 +3,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import type { InboundListeners } from '../seam-inbound.ts'
+import type { WatchKey } from '../seam-keys.ts'
 import type { Claims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { FaultOwners } from './core/types.ts'
@@ -20,6 +21,8 @@ declare module 'fastify' {
     meshDeps?: MeshDependencies
     /** The listeners that services reach through the mesh. */
     inbound: InboundListeners
+    /** Watches a key of Consul's KV store. */
+    watchKey: WatchKey
   }
 }
 
@@ -56,7 +59,20 @@ export default fp<Config>(
     })
     fastify.decorate('mesh', mesh)
     const own = stores === null ? new Stores().open(fastify.log) : null
-    fastify.decorate('inbound', new Inbounds(config.listeners, config, own ?? stores!, mesh.upstreams))
+    const claims = own ?? stores!
+    fastify.decorate('inbound', new Inbounds(config.listeners, config, claims, mesh.upstreams))
+    const { consul, snapshot } = config.discovery
+    fastify.decorate('watchKey', async (name) => {
+      const { ConsulKey } = await import('./discovery/consul-key.ts')
+      if (consul === undefined || name.source !== 'consul') throw new Error(`discovery.${name.source} has no keys`)
+      const options = { ...name, consul, snapshot }
+      return claims.claim(
+        'jingwei.consul-key',
+        options,
+        () => new ConsulKey(options, fastify.log),
+        (key) => key.close()
+      )
+    })
     fastify.addHook('onReady', () => mesh.startInSlices())
     fastify.addHook('onClose', async () => {
       await mesh.shutdown()

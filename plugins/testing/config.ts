@@ -110,6 +110,8 @@ export function isolated(config: Config, keys: Keys): Config {
   return {
     ...rest,
     discovery: locality === undefined ? {} : { locality },
+    // Those of a registry are not known.
+    consumers: { ...config.consumers, stored: null },
     listen: listeners[0]!,
     listeners,
     edge: isolatedPolicy(config.edge, keys.edge),

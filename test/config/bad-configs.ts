@@ -682,8 +682,7 @@ consumers: { alice: { groups: [staff] } }
 redis: 5
 `,
     faults: [
-      '2:12: consumers: missing key "file"',
-      '2:14: consumers.alice: unknown key; write a list: [{ name: alice, … }], or file: PATH',
+      '2:14: consumers.alice: unknown key; write a list: [{ name: alice, … }], or file: PATH or consul: { key: … }',
       '3:8: redis: expected a mapping, found 5'
     ]
   },

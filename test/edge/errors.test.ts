@@ -33,7 +33,7 @@ const types: Readonly<Record<string, number>> = {
 const chosen: Readonly<Record<string, number>> = {
   JW_NO_SERVICE: 503, JW_CALLER_SILENT: 408, JW_LOOP_DETECTED: 508,
   JW_OUT_OF_DESCRIPTORS: 503, JW_OUT_OF_MEMORY: 503, JW_OUT_OF_PORTS: 503, JW_OUT_OF_CPU: 503, JW_OUT_OF_CAPACITY: 503,
-  JW_KEYS_UNAVAILABLE: 503, JW_AUTH_UNAVAILABLE: 503, JW_AUTH_BUSY: 503, JW_AUTH_LIMITED: 429, JW_CLIENT_REQUESTS: 429, JW_CLIENT_WEBSOCKETS: 429
+  JW_CONSUMERS_UNKNOWN: 503, JW_KEYS_UNAVAILABLE: 503, JW_AUTH_UNAVAILABLE: 503, JW_AUTH_BUSY: 503, JW_AUTH_LIMITED: 429, JW_CLIENT_REQUESTS: 429, JW_CLIENT_WEBSOCKETS: 429
 } // biome-ignore format: a table
 
 t.test('each row of the table has a Proxy-Status type of RFC 9209 and its recommended status', async (t) => {

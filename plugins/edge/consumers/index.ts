@@ -10,6 +10,7 @@ import { inSlices } from '../../time-slices.ts'
 import type { Watch } from '../../watch-files.ts'
 import { watchFile } from '../../watch-files.ts'
 import { meterOf } from '../concern.ts'
+import { followKey, refuseUntilKnown } from './consul.ts'
 import { decorateConsumer } from './consumer.ts'
 import { ConsumerRegistry } from './registry.ts'
 
@@ -28,13 +29,22 @@ export function decorateConsumers(fastify: FastifyInstance, config: Config, keys
   decorateConsumer(fastify)
   const registry = new ConsumerRegistry()
   fastify.decorate('consumers', registry)
-  const { file, digest, list } = config.consumers
-  if (list.length === 0 && file === null) return
+  const { file, digest, stored, list } = config.consumers
+  if (list.length === 0 && file === null && stored === null) return
   registry.file = file
+  if (stored !== null) {
+    registry.key = stored.key
+    registry.isKnown = false
+    refuseUntilKnown(fastify, registry, keys)
+  }
   const ends: (() => void)[] = []
   fastify.addHook('onReady', async () => {
     await inSlices(registry.replace(list, keys()))
     ends.push(...measure(fastify, registry))
+    if (stored !== null) {
+      const surroundings = surroundingsOf(config, keys())
+      ends.push(await followKey(await fastify.watchKey(stored), registry, surroundings, fastify.log))
+    }
     if (file === null) return
     const watch = follow(file, digest!, registry, surroundingsOf(config, keys()), fastify.log)
     ends.push(() => watch.close())
@@ -54,7 +64,7 @@ function measure(fastify: FastifyInstance, registry: ConsumerRegistry): (() => v
     }),
     meter.gauge({
       name: 'jingwei_edge_consumers_usable',
-      help: '1, or 0 while the file with consumers cannot be used and the last good list stays in use.',
+      help: '1, or 0 while the file or the key of Consul with consumers cannot be used and the last good list stays in use.',
       collect: (set) => set({}, registry.error === null ? 1 : 0)
     })
   ]

@@ -30,8 +30,10 @@ type Done = (error?: unknown) => void
 const MOST = 1000
 
 /** Returns whether a consumer may have its own options of a concern while the configuration is in use. */
-export const mayOverride = ({ file, list }: Consumers, key: string): boolean =>
-  file !== null || list.some(({ edge }) => edge !== undefined && Reflect.get(edge, key) !== undefined)
+export const mayOverride = ({ file, stored, list }: Consumers, key: string): boolean =>
+  file !== null ||
+  stored !== null ||
+  list.some(({ edge }) => edge !== undefined && Reflect.get(edge, key) !== undefined)
 
 /** Returns the options that a consumer has of a concern; false if the concern is off for it, undefined for those of the route. */
 const optionsOf = (consumer: Consumer | null, key: string): unknown =>

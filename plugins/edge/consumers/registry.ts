@@ -60,6 +60,10 @@ export class ConsumerRegistry {
   /** File with the consumers, and its error since the last good content. */
   file: string | null = null
   error: string | null = null
+  /** Key of Consul with the consumers. */
+  key: string | null = null
+  /** False until Consul has given a usable list. */
+  isKnown = true
 
   get size(): number {
     return this.#snapshot.byName.size
@@ -91,6 +95,7 @@ export class ConsumerRegistry {
     const shown = [...byName.values()].slice(0, MOST_SHOWN)
     return {
       file: this.file,
+      ...(this.key !== null && { key: this.key, isKnown: this.isKnown }),
       error: this.error,
       count: this.size,
       consumers: shown.map(({ id, groups, tags, edge }) => {

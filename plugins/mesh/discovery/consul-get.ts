@@ -26,7 +26,13 @@ export function shownUrl(url: string): string {
   return pathname === '/' ? origin : `${origin}${pathname}`
 }
 
-export function createGet({ url, token, namespace }: ConsulOptions, agent: Agent): Get {
+/** `largest`: bytes of a response. `isAbsent`: statuses of a key that does not exist, whose body is null. */
+interface Bounds {
+  readonly largest?: number
+  isAbsent?(status: number): boolean
+}
+
+export function createGet({ url, token, namespace }: ConsulOptions, agent: Agent, bounds: Bounds = {}): Get {
   const base = `${url.replace(/\/+$/, '')}/v1`
   const headers = {
     ...(token ? { 'x-consul-token': token } : {}),
@@ -34,9 +40,10 @@ export function createGet({ url, token, namespace }: ConsulOptions, agent: Agent
   }
   return async (path, query, { timeout, signal, permission }) => {
     const target = new URL(`${base}${path}?${new URLSearchParams(query)}`)
-    const { response, text } = await exchange(target, { agent, headers, signal }, timeout)
+    const { response, text } = await exchange(target, { agent, headers, signal }, timeout, bounds.largest)
     const { statusCode = 0 } = response
     if (statusCode === 200) return { response, body: JSON.parse(text) }
+    if (bounds.isAbsent?.(statusCode)) return { response, body: null }
     throw refusal(statusCode, text.trim().slice(0, 200), permission)
   }
 }
@@ -44,7 +51,8 @@ export function createGet({ url, token, namespace }: ConsulOptions, agent: Agent
 function exchange(
   target: URL,
   options: RequestOptions,
-  timeout: number
+  timeout: number,
+  largest = Number.POSITIVE_INFINITY
 ): Promise<{ response: IncomingMessage; text: string }> {
   return new Promise((resolve, reject) => {
     const { get } = target.protocol === 'https:' ? https : http
@@ -53,6 +61,7 @@ function exchange(
       response.setEncoding('utf8')
       response.on('data', (chunk: string) => {
         text += chunk
+        if (text.length > largest) request.destroy(new Error(`Consul's response is larger than ${largest} bytes`))
       })
       response.once('error', fail)
       response.once('end', () => {

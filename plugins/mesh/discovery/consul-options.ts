@@ -58,6 +58,22 @@ export const ConsulService = Type.Object(
   strict
 )
 
+export const ConsulStoredKey = Type.Object(
+  {
+    key: Type.String({
+      pattern: '^[^/].*$',
+      expected: 'a key without a leading slash',
+      description: 'Name of the key.'
+    }),
+    datacenter: Type.Optional(Type.String({ description: 'Default: `discovery.consul.datacenter`.' }))
+  },
+  {
+    ...strict,
+    description:
+      "Key of Consul's KV store with the list, as in a file; the token needs `key:read`. A change takes effect at once, without a reload. While Consul is unavailable or the value has a fault, the last good list stays in use."
+  }
+)
+
 export type ConsulOptions = Static<typeof ConsulAgent>
 
 declare module '../../../config/schema.ts' {

@@ -1,5 +1,5 @@
 /**
- * File format of the discovery snapshot: a line with format and version, a line for each service, and a checksum of all
+ * File format of the discovery snapshot and of stored keys: a line with format and version, a line for each service or key, and a checksum of all
  * lines before it, so that an incomplete or damaged file is rejected.
  */
 import { createHash } from 'node:crypto'
@@ -22,7 +22,7 @@ const FORMAT = { format: 'jingwei-discovery', version: 1 }
 const BATCH = 64 * 1024
 
 /** Returns the lines one by one, so that serialization blocks the event loop for one service at most. */
-function* linesOf(entries: Iterable<Entry>): Generator<string> {
+function* linesOf(entries: Iterable<object>): Generator<string> {
   const hash = createHash('sha256')
   const line = (value: object) => {
     const text = `${JSON.stringify(value)}\n`
@@ -35,7 +35,7 @@ function* linesOf(entries: Iterable<Entry>): Generator<string> {
 }
 
 /** Replaces the file atomically: after a crash there is either the old file or the new one, complete. */
-export async function writeEntries(path: string, entries: Iterable<Entry>): Promise<void> {
+export async function writeEntries(path: string, entries: Iterable<object>): Promise<void> {
   const temporary = temporaryOf(path)
   await rm(temporary, { force: true })
   try {
@@ -81,7 +81,7 @@ async function syncFolder(folder: string): Promise<void> {
 }
 
 /** Reads the entries; null if there is no file. Throws if the file is damaged. */
-export function readEntries(path: string): Entry[] | null {
+export function readEntries<E extends object = Entry>(path: string): E[] | null {
   const found = statSync(path, { throwIfNoEntry: false })
   if (found === undefined) return null
   if (!found.isFile()) throw new Error(`${path} is not a file`)
@@ -95,7 +95,7 @@ export function readEntries(path: string): Entry[] | null {
   const [first, ...entries] = body.split('\n').slice(0, -1).map(parsed)
   const { format, version } = (first ?? {}) as Partial<typeof FORMAT>
   if (format !== FORMAT.format || version !== FORMAT.version) throw new Error(`${path} has another format or version`)
-  return entries as Entry[]
+  return entries as E[]
 }
 
 function parsed(line: string): object {

@@ -156,11 +156,11 @@ export default edgeConcern({
     const directed = (keyOf: KeyOf) => (hasBothDirections ? perDirection(keyOf) : keyOf)
 
     // A consumer's own limits need a hook on every route with a limit.
-    const { list, file } = config.consumers
+    const { list, file, stored } = config.consumers
+    const isWatched = file !== null || stored !== null
     const own = list.flatMap(({ edge }) => edge?.rateLimit ?? [])
-    const haveOwn = file !== null || list.some(({ edge }) => edge?.rateLimit !== undefined)
-    const shareOwn =
-      file !== null || own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
+    const haveOwn = isWatched || list.some(({ edge }) => edge?.rateLimit !== undefined)
+    const shareOwn = isWatched || own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
     if (shareOwn && config.redis !== undefined) link ??= linkTo(config.redis)
     // Neither a route nor a named limit has counters with this name.
     const ownOf = haveOwn

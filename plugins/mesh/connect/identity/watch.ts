@@ -35,12 +35,17 @@ export class Watch {
   readonly #query: WatchQuery
   readonly #get: Get
   readonly #wait: number
-  readonly #deps: MeshDeps
+  readonly #deps: Pick<MeshDeps, 'now' | 'random'>
   readonly #abort = new AbortController()
   #running: Promise<void> | null = null
   #index: bigint | null = null
 
-  constructor(query: WatchQuery, get: Get, { wait }: Pick<ConsulOptions, 'wait'>, deps: MeshDeps) {
+  constructor(
+    query: WatchQuery,
+    get: Get,
+    { wait }: Pick<ConsulOptions, 'wait'>,
+    deps: Pick<MeshDeps, 'now' | 'random'>
+  ) {
     this.#query = query
     this.#get = get
     this.#wait = wait

@@ -2,7 +2,7 @@
 
 import { checkPem } from '../../../../config/checked.ts'
 import type { ConsulOptions } from '../consul-options.ts'
-import { ConsulAgent, ConsulService } from '../consul-options.ts'
+import { ConsulAgent, ConsulService, ConsulStoredKey } from '../consul-options.ts'
 import { defineSource } from '../contract.ts'
 import { ConsulClient } from './client.ts'
 import { FailoverSource } from './failover.ts'
@@ -14,6 +14,7 @@ export default defineSource({
   name: 'consul',
   options: ConsulAgent,
   service: ConsulService,
+  storedKey: ConsulStoredKey,
   needsOptions: true,
   findsByName: () => true,
   findsConnect: true,
