@@ -34,6 +34,7 @@ const modules = [
   'plugins/edge-half.mts',
   'plugins/mesh-half.mts',
   'plugins/sidecar-half.mts',
+  'plugins/edge/concerns/oidc/login.mts',
   'config/yaml-thread.ts',
   'plugins/edge/concerns/basic-auth/bcrypt-thread.ts',
   'config/examples/service.ts',

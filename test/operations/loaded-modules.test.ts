@@ -107,6 +107,19 @@ t.test('the code of composed routes is loaded by the first of them', async (t) =
   )
 })
 
+t.test(
+  'the code of logins is loaded by the first route with a login, and its packages by the first login',
+  async (t) => {
+    const ofLogins = (url: string) => url.includes('/concerns/oidc/route.ts')
+    t.notOk((await check(minimal)).urls.some(ofLogins))
+    const oidc =
+      'oidc: { issuer: http://127.0.0.1:9, clientId: a, session: { secrets: [a secret that is long enough for this] } }'
+    const { urls, packages } = await check(minimal.replace('service: one }', `service: one, edge: { ${oidc} } }`))
+    t.ok(urls.some(ofLogins))
+    t.strictSame(packages, always)
+  }
+)
+
 t.test('packages are loaded by the keys that need them', async (t) => {
   const withEdge = (edge: string) =>
     `${base}redis: { url: redis://127.0.0.1:9 }\nroutes: [{ name: one, match: { path: / }, service: one, edge: { ${edge} } }]\n`

@@ -2,34 +2,18 @@
  * Login of users in browsers by OpenID Connect, with sessions in cookies or Redis. A page load without a session is redirected
  * to the provider; any other request gets 401. Sets `request.user` (the claims) and `request.consumer`.
  */
-import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
-import { mountPoint } from '../../../../config/path-reading.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { EdgePolicy } from '../../../../config/schema.ts'
-import { dropHeaders } from '../../../for-plugins.ts'
+import { moduleOnFirstUse } from '../../../on-first-use.ts'
 import { attach, edgeRouteOf } from '../../attach.ts'
-import { queryValues, removeHeader } from '../../authentication/credentials.ts'
-import type { Method } from '../../authentication/methods.ts'
-import { authenticateBy } from '../../authentication/methods.ts'
-import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
-import { claimAt } from '../../claims.ts'
-import type { ConcernContext } from '../../concern.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { GivenConsumer } from '../../consumers/consumer.ts'
-import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import { checkOidc, checkParties } from './check.ts'
-import type { Cookies } from './cookies.ts'
-import { removeCookies } from './cookies.ts'
-import { OidcFailure } from './failures.ts'
-import { countersOf, watchProviders } from './metrics.ts'
-import { isNavigation } from './navigation.ts'
-import type { OidcOptions } from './options.ts'
 import { Oidc, Subject } from './options.ts'
-import { partyOf } from './party-of.ts'
-import type { Provider } from './provider.ts'
-import type { RelyingParty } from './relying-party.ts'
-import type { Session, SessionStore } from './session.ts'
-import { endOf } from './session.ts'
+import type { Logins } from './route.ts'
+
+// Loaded by the first route with a login.
+const login = moduleOnFirstUse<typeof import('./login.mts')>('plugins/edge/concerns/oidc/login.mts')
 
 export default edgeConcern({
   name: 'oidc',
@@ -54,171 +38,23 @@ export default edgeConcern({
   explain: ({ issuer, callbackPath }) =>
     `page loads without a session are redirected to ${issuer} and return to ${callbackPath}; other requests get 401`,
   async plugin(fastify, context) {
-    const { config, meter } = context
+    const { config } = context
     decorateUpstreamHeaders(fastify)
-    const all = new Map<string, Cookies>()
-    const providers = new Map<string, Provider>()
-    const stores = new Set<SessionStore>()
-    fastify.addHook('onReady', async () => {
-      for (const store of stores) store.connect()
-    })
-    const strip = removeCookies(all)
+    let made: Logins | null = null
+    const logins = (): Logins => {
+      made ??= new (login().Logins)(fastify, context)
+      return made
+    }
+    fastify.addHook('onReady', async () => made?.connect())
     const uses = ({ oidc }: EdgePolicy) => Boolean(oidc)
     if (uses(config.edge) || config.routes.some(({ edge }) => uses(edge))) {
-      watchProviders(meter, providers)
+      const { removeCookies } = logins()
       // Browsers send the cookies to all routes of the host, and a service could use them at another route.
       fastify.addHook('onRoute', (routeOptions) => {
         const route = edgeRouteOf(routeOptions.config)
-        if (route !== undefined && !uses(route.edge)) attach(routeOptions, 'onRequest', strip)
+        if (route !== undefined && !uses(route.edge)) attach(routeOptions, 'onRequest', removeCookies)
       })
     }
-
-    return (options, routeOptions, shadow, countRefusal) => {
-      const { name } = edgeRouteOf(routeOptions.config)!
-      const party = partyOf(options, context, mountPoint(fastify))
-      const { cookies, provider, store } = party.parts
-      stores.add(store)
-      all.set(cookies.name, cookies)
-      providers.set(options.issuer, provider)
-      if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
-      const count = countersOf(meter, name)
-      const serve = ownPathOf(party, options, routeOptions, count.login)
-      if (serve !== null) return { onRequest: serve }
-
-      const replies = new WeakMap<FastifyRequest, FastifyReply>()
-      const accept = accepted(options, context)
-      const method: Method<string> = {
-        challenge: `Cookie realm="jingwei"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
-        limitsFailures: false,
-        find: (request) => cookies.session(request),
-        async verify(value, request) {
-          try {
-            const session = await load(party, value, request, replies.get(request)!)
-            count.session(session.isRefreshed ? 'refreshed' : 'valid')
-            accept(request, session.session)
-          } catch (error) {
-            count.session(error instanceof OidcFailure && error.isOutage ? 'failed' : 'invalid')
-            throw error
-          }
-        },
-        refusal(error, request) {
-          const failure = error === null ? new OidcFailure('oidc_missing') : (error as Error)
-          if (!(failure instanceof OidcFailure)) return { error: failure, reason: null }
-          if (failure.isOutage) return { error: failure.error, reason: failure.reason }
-          const begins = isNavigation(request)
-          if (error !== null) cookies.clearSession(request, replies.get(request)!)
-          return {
-            error: failure.error,
-            reason: begins && error === null ? 'oidc_login' : failure.reason,
-            ...(begins && {
-              respond: (reply: FastifyReply) => {
-                countRefusal(request, 'JW_LOGIN_REQUIRED')
-                return party.begin(request, reply, request.raw.url!, count.login).catch((thrown: unknown) => {
-                  count.login('failed')
-                  throw refused(thrown, request)
-                })
-              }
-            })
-          }
-        },
-        // The hook above removes the cookies from all requests.
-        remove() {}
-      }
-      const authenticate = authenticateBy(method, routeOptions, context, shadow)
-      return {
-        onRequest: [
-          (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
-            replies.set(request, reply)
-            authenticate(request, reply, done)
-          },
-          strip
-        ]
-      }
-    }
+    return (options, routeOptions, shadow, refused) => logins().hooksOf(options, routeOptions, shadow, refused)
   }
 })
-
-/** Returns the error for the client; sets the reason for the access line. */
-function refused(thrown: unknown, request: FastifyRequest): Error {
-  if (!(thrown instanceof OidcFailure)) return thrown as Error
-  request.refusalReason = thrown.reason
-  return thrown.error
-}
-
-/** Returns the hook of a path that the gateway serves itself; null for the paths of the service. */
-function ownPathOf(
-  party: RelyingParty,
-  { callbackPath, loginPath }: OidcOptions,
-  { config }: RouteOptions,
-  count: Parameters<RelyingParty['begin']>[3]
-) {
-  const path = config?.ownPath
-  if (path === undefined) return null
-  const serve = (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
-    if (path === callbackPath) return party.complete(request, reply).then(() => count('completed'))
-    if (path === loginPath) return party.begin(request, reply, queryValues(request, 'return_to')[0] ?? '/', count)
-    return party.logout(request, reply)
-  }
-  return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {
-    serve(request, reply).catch((error: unknown) => {
-      const { log } = request
-      if (error instanceof OidcFailure && !error.isOutage) log.info({ reason: error.reason }, `login: ${error.message}`)
-      if (path !== callbackPath && path !== loginPath) return done(refused(error, request))
-      count('failed')
-      done(refused(error, request))
-    })
-  }
-}
-
-/** Returns the valid session of a cookie, refreshed if it is time. Sets a changed cookie on the reply. */
-async function load(
-  party: RelyingParty,
-  value: string,
-  request: FastifyRequest,
-  reply: FastifyReply
-): Promise<{ session: Session; isRefreshed: boolean }> {
-  const { options, store, refresher, cookies, clock } = party.parts
-  const found = await store.load(value)
-  if (found === null) throw new OidcFailure('oidc_session')
-  const now = clock.date()
-  const end = endOf(found, options.session, now)
-  if (end !== null) throw new OidcFailure(end)
-  const refreshed = await refresher.refresh(found, value, request.ip)
-  const session = refreshed?.session ?? found
-  const { expires = Number.POSITIVE_INFINITY } = session
-  const isStale = options.forwardAccessToken && now >= expires
-  if (isStale && (options.refresh === false || options.refresh.onFailure === 'end')) throw new OidcFailure('oidc_ended')
-  const changed = refreshed?.value ?? (await store.touch(session, now))
-  if (changed !== null && changed !== value) {
-    cookies.setSession(request, reply, changed, party.maxAgeOf(session, now))
-  }
-  return { session, isRefreshed: refreshed !== null }
-}
-
-/** Returns the function that makes the user of a session the caller of a request. */
-function accepted(
-  { consumer, forward = {}, forwardAccessToken }: OidcOptions,
-  { consumers, clock }: Pick<ConcernContext, 'consumers' | 'clock'>
-) {
-  const headers = Object.entries(forward)
-  return (request: FastifyRequest, { claims, accessToken, expires = Number.POSITIVE_INFINITY }: Session): void => {
-    Reflect.set(request, 'user', claims)
-    const id = claimAt(claims, consumer)
-    if (typeof id === 'string' && id !== '') request.consumer = consumerFor(id, consumers)
-    for (const [claim, header] of headers) {
-      const value = headerValue(claimAt(claims, claim))
-      if (value !== undefined) addUpstreamHeader(request, header, value)
-    }
-    if (!forwardAccessToken) return
-    removeHeader(request, 'authorization')
-    if (accessToken !== undefined && clock.date() < expires)
-      addUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
-  }
-}
-
-/** Returns the consumer for a claim. It is never the declared consumer of that name by chance. */
-function consumerFor(name: string, consumers: ConsumerRegistry): GivenConsumer {
-  const declared = consumers.find('oidc', name)
-  if (declared !== undefined) return declared.consumer
-  return { id: consumers.named(name) === undefined ? name : `oidc|${name}` }
-}
