@@ -1188,6 +1188,25 @@ routes:
     ]
   },
   {
+    name: 'step-up authentication and bound tokens',
+    yaml: `
+services: { a: { instances: ["http://127.0.0.1:1"] } }
+edge: { jwt: { secret: a secret that is long enough for this, boundTokens: require } }
+routes:
+  - { name: a, match: { path: /a }, service: a }
+  - { name: b, match: { path: /b }, service: a }
+  - { name: c, match: { path: /c }, service: a, edge: { jwt: { secret: a secret that is long enough for this, acrValues: [a b], maxAuthAge: 0s, boundTokens: always } } }
+  - { name: d, match: { path: /d }, service: a, edge: { jwt: { secret: a secret that is long enough for this, boundTokens: require } } }
+`,
+    faults: [
+      '3:76: edge.jwt.boundTokens: no listener requests client certificates for route a, so all of its requests are refused; set clientCertificate: { mode: request, ca: FILE } under listen.tls',
+      '7:123: routes[2].edge.jwt.acrValues[0]: expected an acr, without blanks and quotes, found "a b"',
+      '7:141: routes[2].edge.jwt.maxAuthAge: expected a duration such as 1s, 1h or 30d, found "0s"',
+      '7:158: routes[2].edge.jwt.boundTokens: expected one of check, require, ignore, found "always"',
+      '8:124: routes[3].edge.jwt.boundTokens: no listener requests client certificates for route d, so all of its requests are refused; set clientCertificate: { mode: request, ca: FILE } under listen.tls'
+    ]
+  },
+  {
     name: 'places of tokens, and claims in headers',
     yaml: `
 edge:

@@ -158,6 +158,7 @@ t.test('a configuration with every section is loaded', async (t) => {
             from: { header: 'authorization' },
             optional: false,
             requireExp: true,
+            boundTokens: 'check',
             consumer: 'sub',
             realm: 'jingwei',
             mode: 'enforce'

@@ -324,6 +324,9 @@ export const access = /^edge\.(acl|authorization|ipFilter|rateLimit)\b/
 export const credentials =
   /^edge\.(authentication|authorizer|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|messageSignature|mtlsAuth|oidc|uma)\b/
 
+/** Those of them about bearer tokens. */
+export const tokens = /^edge\.(jwt|introspection|uma)\b/
+
 /** Tests every key of some top-level sections, or only some keys. */
 export function testSections(sections: readonly string[], isWanted: (path: string) => boolean = () => true): void {
   for (const section of sections) t.test(section, (t) => testSection(t, section, isWanted))

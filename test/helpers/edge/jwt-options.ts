@@ -9,6 +9,7 @@ export const jwtOptions = (more: Partial<JwtOptions>): JwtOptions => ({
   from: { header: 'authorization' },
   optional: false,
   requireExp: true,
+  boundTokens: 'check',
   consumer: 'sub',
   realm: 'jingwei',
   mode: 'enforce',

@@ -6,7 +6,7 @@ import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import type { TokenSubject } from './consumers.ts'
 import { consumerFor, qualifiedName } from './consumers.ts'
 import type { JwtOptions } from './options.ts'
-import { TokenInsufficient } from './reasons.ts'
+import { StepUpRequired, TokenInsufficient, TokenInvalid } from './reasons.ts'
 import type { Claims } from './verify.ts'
 
 /** Consumer and headers for the service, made from a token for one route. */
@@ -16,6 +16,10 @@ export interface Caller {
   readonly consumer: Consumer | null
   /** Headers for the service. */
   readonly headers: readonly (readonly [name: string, value: string])[]
+  /** Fingerprint of the client certificate to which the token is bound; null if anybody may use it. */
+  readonly boundTo: string | null
+  /** Milliseconds since 1970 after which the user must log in again. */
+  readonly authUntil: number
 }
 
 /** Returns the subject of a token; null if the token has none. */
@@ -37,18 +41,43 @@ export function namer(
   }
 }
 
+type Lack = 'jwt_scope' | 'jwt_required_claim' | 'jwt_binding' | 'jwt_acr'
+
 /** Returns why claims do not suffice for a route, for the access log; null if they do. */
-export function lackOf(
-  claims: unknown,
-  { scopes, claims: required = {} }: JwtOptions
-): 'jwt_scope' | 'jwt_required_claim' | null {
+export function lackOf(claims: unknown, options: JwtOptions): Lack | null {
+  const { scopes, claims: required = {}, acrValues, boundTokens } = options
   if (scopes !== undefined) {
     const held = scopesOf(claims)
     if (!scopes.every((scope) => held.has(scope))) return 'jwt_scope'
   }
   const hasAll = Object.entries(required).every(([path, wanted]) => hasClaim(claims, path, wanted))
-  return hasAll ? null : 'jwt_required_claim'
+  if (!hasAll) return 'jwt_required_claim'
+  if (boundTokens === 'require' && boundTo(claims, options) === null) return 'jwt_binding'
+  return acrValues === undefined || hasClaim(claims, 'acr', acrValues) ? null : 'jwt_acr'
 }
+
+/** Returns the fingerprint of the certificate to which a token is bound (RFC 8705, 3.1). A malformed one fits no certificate. */
+function boundTo(claims: unknown, { boundTokens }: JwtOptions): string | null {
+  if (boundTokens === 'ignore') return null
+  const thumbprint = Object(Object(claims).cnf)['x5t#S256'] as unknown
+  if (thumbprint === undefined) return null
+  const hex = typeof thumbprint === 'string' ? Buffer.from(thumbprint, 'base64url').toString('hex') : ''
+  return hex.toUpperCase().match(/../g)?.join(':') ?? ''
+}
+
+/** Returns the time until which the login of the user is young enough. */
+export function authUntil(claims: unknown, { maxAuthAge, clockSkew }: JwtOptions): number {
+  if (maxAuthAge === undefined) return Number.POSITIVE_INFINITY
+  const time = Object(claims).auth_time as unknown
+  return typeof time === 'number' ? time * 1000 + maxAuthAge + clockSkew : Number.NEGATIVE_INFINITY
+}
+
+const refusalFor = (lack: Lack): Error =>
+  lack === 'jwt_acr'
+    ? new StepUpRequired(lack)
+    : lack === 'jwt_binding'
+      ? new TokenInvalid(lack)
+      : new TokenInsufficient(lack)
 
 /** The callers of a route by their claims: a cached token has the same claims object each time. */
 export class Callers {
@@ -74,12 +103,14 @@ export class Callers {
     if (known !== undefined && known.version === this.#consumers.version) return known
     freeze(claims)
     const lack = lackOf(claims, this.#options)
-    if (lack !== null) throw new TokenInsufficient(lack)
+    if (lack !== null) throw refusalFor(lack)
     const subject = this.#subjectOf(claims)
     const caller = {
       version: this.#consumers.version,
       consumer: subject && consumerFor(subject, this.#consumers),
-      headers: [...this.#claimHeaders(claims), ...this.#allClaims(claims)]
+      headers: [...this.#claimHeaders(claims), ...this.#allClaims(claims)],
+      boundTo: boundTo(claims, this.#options),
+      authUntil: authUntil(claims, this.#options)
     }
     this.#known.set(claims, caller)
     return caller

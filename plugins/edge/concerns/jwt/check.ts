@@ -9,6 +9,7 @@ import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../config/header-names.ts'
 import { publishedSecret } from '../../../../config/published-secret.ts'
+import { canShowCertificates } from '../../protocol/tls/client-rules.ts'
 import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
 import { namesIncludeIssuer } from './consumers.ts'
 import type { JwtOptions, TokenSource } from './options.ts'
@@ -17,8 +18,32 @@ import { sourcesOf } from './sources.ts'
 /** Returns whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
 
+/** Checks the options with the routes on which they are in force. */
+export function checkRoutes(checked: Checked): void {
+  checkConsumerNames(checked)
+  checkBinding(checked)
+}
+
+/** Reports routes that require bound tokens, but on which no listener can get a client certificate. */
+function checkBinding({ data, report }: Checked): void {
+  if (!report.usable('/routes') || !report.usable('/edge') || !report.sound('/listen')) return
+  const listeners = data.listeners.filter(({ enabled }) => enabled)
+  const reported = new Set<string>()
+  data.routes.forEach((route, index) => {
+    const at = pointer('/routes', index, 'edge')
+    if (!report.usable(at) || !report.sound(pointer('/routes', index, 'match'))) return
+    const place = `${route.edge?.jwt === undefined ? '/edge' : at}/jwt/boundTokens`
+    const jwt = (route.edge?.jwt ?? data.edge.jwt) || null
+    if (jwt?.boundTokens !== 'require' || reported.has(place) || !report.sound(place)) return
+    if (canShowCertificates(route, listeners)) return
+    reported.add(place)
+    const what = `no listener requests client certificates for route ${route.name}, so all of its requests are refused`
+    report.fault(place, `${what}; set clientCertificate: { mode: request, ca: FILE } under listen.tls`)
+  })
+}
+
 /** Reports splits with consumer names that cannot occur, and declared consumers that no token fits. */
-export function checkConsumerNames({ data, report }: Checked): void {
+function checkConsumerNames({ data, report }: Checked): void {
   if (!report.usable('/edge') || !report.sound('/edge/jwt') || !report.usable('/routes') || !report.sound('/consumers'))
     return
   const jwtOf = (index: number): JwtOptions | false => {

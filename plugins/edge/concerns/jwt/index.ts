@@ -12,8 +12,8 @@ import { edgeRouteOf } from '../../attach.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
-import { Callers, claimHeaders, lackOf, namer } from './callers.ts'
-import { checkConsumerNames, checkJwt, isPem } from './check.ts'
+import { authUntil, Callers, claimHeaders, lackOf, namer } from './callers.ts'
+import { checkJwt, checkRoutes, isPem } from './check.ts'
 import { credentials, issuersOf, namesIncludeIssuer } from './consumers.ts'
 import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
@@ -60,7 +60,7 @@ export default edgeConcern({
   tries,
   warnings,
   check: checkJwt,
-  checkAll: checkConsumerNames,
+  checkAll: checkRoutes,
   complete(options, absolute) {
     const isFile = (publicKey: string | undefined) => publicKey !== undefined && !isPem(publicKey)
     if (!sourcesOf(options).some(({ publicKey }) => isFile(publicKey))) return options
@@ -68,9 +68,9 @@ export default edgeConcern({
       isFile(source.publicKey) ? { ...source, publicKey: absolute(source.publicKey!) } : source
     )
   },
-  explain(options, { user }) {
+  explain(options, { user, date }) {
     if (user === null || user === undefined) return null
-    const lack = lackOf(user, options)
+    const lack = lackOf(user, options) ?? (date > authUntil(user, options) ? 'jwt_auth_age' : null)
     return lack === null ? null : `refuses: ${lack}`
   },
   isolate: withTestKey,

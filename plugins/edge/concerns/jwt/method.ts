@@ -8,7 +8,7 @@ import type { Callers } from './callers.ts'
 import type { JwtOptions } from './options.ts'
 import type { Found } from './places.ts'
 import { Places } from './places.ts'
-import { reasonOf, TokenInsufficient, TokenInvalid } from './reasons.ts'
+import { reasonOf, StepUpRequired, TokenInsufficient, TokenInvalid } from './reasons.ts'
 import type { Claims, Verify } from './verify.ts'
 import { isIssuedInFuture } from './verify.ts'
 
@@ -17,13 +17,20 @@ const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 40
 
 /** Returns the method of a route. */
 export function tokenMethod(options: JwtOptions, verify: Verify, callers: Callers, date: Clock['date']): Method<Found> {
-  const { clockSkew, maxTokenSize, realm } = options
+  const { clockSkew, maxTokenSize, realm, acrValues, maxAuthAge } = options
   const places = new Places(options)
   const challenge = `Bearer realm="${realm}"`
+  // RFC 9470, 3.
+  const stepUp =
+    (acrValues === undefined ? '' : `, acr_values="${acrValues.join(' ')}"`) +
+    (maxAuthAge === undefined ? '' : `, max_age="${Math.floor(maxAuthAge / 1000)}"`)
 
   function accept(request: FastifyRequest, claims: Claims): void {
-    if (isIssuedInFuture(claims.iat, date() + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
-    const { consumer, headers } = callers.of(claims)
+    const now = date()
+    if (isIssuedInFuture(claims.iat, now + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
+    const { consumer, headers, boundTo, authUntil } = callers.of(claims)
+    if (boundTo !== null && request.clientCertificate?.fingerprint !== boundTo) throw new TokenInvalid('jwt_binding')
+    if (now > authUntil) throw new StepUpRequired('jwt_auth_age')
     request.user = claims
     // A token without a subject does not take the consumer of another method away.
     if (consumer !== null) request.consumer = consumer
@@ -42,6 +49,9 @@ export function tokenMethod(options: JwtOptions, verify: Verify, callers: Caller
     if (error instanceof TokenInsufficient) {
       const scope = reason === 'jwt_scope' ? `, scope="${options.scopes?.join(' ')}"` : ''
       return { error, reason, challenge: `${about('insufficient_scope', error)}${scope}` }
+    }
+    if (error instanceof StepUpRequired) {
+      return { error, reason, challenge: about('insufficient_user_authentication', error) + stepUp }
     }
     if ((error as { code?: unknown }).code === 'JW_KEYS_UNAVAILABLE') return { error: error as Error, reason: null }
     const refused = reason === 'jwt_expired' ? new TokenExpired() : new TokenInvalid(reason)

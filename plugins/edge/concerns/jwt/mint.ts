@@ -24,7 +24,7 @@ export const withTestKey = (options: JwtOptions): JwtOptions =>
 
 /**
  * Returns a token that the options accept, signed with a secret of theirs, or else with the private key that belongs to
- * `withTestKey`. With several issuers, the claim `iss` selects one. It has the first issuer, the first audience, and the scopes and claims that the options require.
+ * `withTestKey`. With several issuers, the claim `iss` selects one. It has the first issuer, the first audience, and the scopes and claims that the options require, but no client certificate.
  */
 export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: TokenRequest): string {
   const sources = sourcesOf(options)
@@ -40,6 +40,8 @@ export function mint(options: JwtOptions, { claims, issuedAt, expiresIn }: Token
     exp: iat + expiresIn,
     ...(issuer !== undefined && { iss: first(issuer) }),
     ...(audience !== undefined && { aud: first(audience) }),
+    ...(options.acrValues !== undefined && { acr: options.acrValues[0] }),
+    ...(options.maxAuthAge !== undefined && { auth_time: iat }),
     ...(options.scopes !== undefined && { scope: options.scopes.join(' ') }),
     ...Object.fromEntries(Object.entries(options.claims ?? {}).map(([name, values]) => [name, [values].flat()[0]])),
     ...claims

@@ -10,6 +10,7 @@ import {
   Names,
   oneOrMany,
   orOff,
+  Period,
   Size,
   strict,
   Text,
@@ -107,6 +108,21 @@ export const Jwt = Type.Object(
         'Claims that a token must have, by name or path, each with a value or a list of possible ones. As `acl.claims`. Without them: 403.'
       )
     ),
+    acrValues: Type.Optional(
+      Type.Array(Type.String({ pattern: '^[!#-[\\]-~]+$', expected: 'an acr, without blanks and quotes' }), {
+        minItems: 1,
+        description:
+          'Authentication context classes of which the token must have one, in its claim `acr`. Without them: 401 with these values, so that the client can log the user in again (RFC 9470).'
+      })
+    ),
+    maxAuthAge: Type.Optional(
+      Period('Longest time since the user has logged in: the claim `auth_time` of the token. After it: 401 (RFC 9470).')
+    ),
+    boundTokens: Names(['check', 'require', 'ignore'], {
+      default: 'check',
+      description:
+        'Tokens that are bound to a client certificate by `cnf.x5t#S256` (RFC 8705). `check`: they are accepted with this certificate only. `require`: other tokens are refused. `ignore`: they are accepted from anybody.'
+    }),
     consumer: Type.String({
       minLength: 1,
       default: 'sub',

@@ -5,7 +5,7 @@ import { createError } from '@fastify/error'
 export const tokenReasons = [
   'jwt_missing', 'jwt_scheme', 'jwt_repeated', 'jwt_too_large', 'jwt_malformed', 'jwt_algorithm', 'jwt_key',
   'jwt_signature', 'jwt_expired', 'jwt_not_yet_valid', 'jwt_issuer', 'jwt_audience', 'jwt_claim', 'jwt_other',
-  'jwt_scope', 'jwt_required_claim'
+  'jwt_scope', 'jwt_required_claim', 'jwt_binding', 'jwt_acr', 'jwt_auth_age'
 ] as const // biome-ignore format: a list
 
 type TokenReason = (typeof tokenReasons)[number]
@@ -25,6 +25,20 @@ export class TokenInsufficient extends createError(
   'JW_INSUFFICIENT_SCOPE',
   'The token does not allow this request',
   403
+) {
+  readonly reason: TokenReason
+
+  constructor(reason: TokenReason) {
+    super()
+    this.reason = reason
+  }
+}
+
+/** Refusal of a valid token whose user must authenticate in another way, or again (RFC 9470). */
+export class StepUpRequired extends createError(
+  'JW_STEP_UP_REQUIRED',
+  'Another authentication of the user is required',
+  401
 ) {
   readonly reason: TokenReason
 
@@ -64,7 +78,8 @@ const byMessage: readonly (readonly [RegExp, TokenReason])[] = [
 
 /** Returns the reason of a refusal: by the code of the error, else by its message. */
 export function reasonOf(error: unknown): TokenReason {
-  if (error instanceof TokenInvalid || error instanceof TokenInsufficient) return error.reason
+  if (error instanceof TokenInvalid || error instanceof TokenInsufficient || error instanceof StepUpRequired)
+    return error.reason
   const { code, message } = (error ?? {}) as { code?: unknown; message?: unknown }
   const text = String(message)
   return byCode.get(code) ?? byMessage.find(([pattern]) => pattern.test(text))?.[1] ?? 'jwt_other'
