@@ -25,8 +25,8 @@ function withoutBase(value: string, base: string, hosts: readonly string[]): str
   }
   if (path !== base && !path.startsWith(`${base}/`)) return value
   const inner = path.slice(base.length) || '/'
-  // Browsers take `//host` and `/\host`, also with a tab between, for another host.
-  return origin === '' && /^\/[/\\\t]/.test(inner) ? value : origin + inner + rest
+  // Browsers take `//host` and `/\host`, also with a tab between, for another host. `/.//host` is a path.
+  return (origin === '' && /^\/[/\\\t]/.test(inner) ? '/.' : origin) + inner + rest
 }
 
 function withoutDefaultPort(origin: string): string {
@@ -61,11 +61,16 @@ export function relocated(
   }
 }
 
+/** Hosts of one header that are compared. */
+const mostHosts = 16
+
 /** Returns the hosts by which a service may name itself: those of the request, and that of the instance. */
 export function hostsOf(headers: readonly string[], instance: string | null): string[] {
   const hosts = instance === null ? [] : [new URL(instance).host]
   for (let i = 0; i + 1 < headers.length; i += 2) {
-    if (/^(host|x-forwarded-host)$/i.test(headers[i]!)) hosts.push(headers[i + 1]!.trim().toLowerCase())
+    if (!/^(host|x-forwarded-host)$/i.test(headers[i]!)) continue
+    // Proxies may have made a list.
+    for (const host of headers[i + 1]!.split(',', mostHosts)) hosts.push(host.trim().toLowerCase())
   }
   return hosts
 }

@@ -94,16 +94,19 @@ interface Prefixes {
 function relocate(value: string, authorities: string[], instance: string | null, prefixes: Prefixes): string {
   const [, scheme = '', host, path = '', rest = ''] = reference.exec(value) ?? []
   if (host === undefined) {
-    return scheme === '' && path.startsWith('/') ? exposed(path, prefixes) + rest : value
+    return scheme === '' && path.startsWith('/') ? ofSameHost(exposed(path, prefixes)) + rest : value
   }
   const named = host.toLowerCase()
   const plain = (authority: string) => withoutDefaultPort(authority, scheme)
   if (authorities.some((authority) => plain(authority) === plain(named)))
     return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
   // The instance's own address, which clients cannot reach: use only the path.
-  if (instance !== null && named === new URL(instance).host) return exposed(path || '/', prefixes) + rest
+  if (instance !== null && named === new URL(instance).host) return ofSameHost(exposed(path || '/', prefixes)) + rest
   return value
 }
+
+/** Returns a path as a reference to the same host: `//evil`, `/\evil` and the same with a tab would be another host to browsers. */
+const ofSameHost = (path: string) => (/^\/[/\\\t]/.test(path) ? `/.${path}` : path)
 
 function withoutDefaultPort(authority: string, scheme: string): string {
   const port = { 'http:': ':80', 'https:': ':443' }[scheme.toLowerCase()]

@@ -171,3 +171,20 @@ t.test('the Location of a service that uses the whole prefix is unchanged', asyn
   t.equal((await get(gateway.port, '/api/heeds', outer)).headers.location, '/outer/api/7')
   t.equal((await get(gateway.port, '/api/ignores', outer)).headers.location, '/api/7', 'the peer adds the rest')
 })
+
+t.test('a changed Location never leads to another host', async (t) => {
+  const root = await relocating(t, { match: { path: '/' }, path: { rewrite: { prefix: '/v2' } } })
+  const own = await relocating(t, { match: { path: '/' }, edge: { host: 'upstream' } })
+  const host = (location: string) => new URL(location, 'http://gate/a').host
+  for (const [locate, to, exposed] of [
+    [root, '/v2//evil.example/x', '/.//evil.example/x'],
+    [root, '/v2/\\evil.example', '/./\\evil.example'],
+    [root, '/v2/\t/evil.example', '/./\t/evil.example'],
+    [own, 'http://127.0.0.1:INSTANCE//evil.example/x?y', '/.//evil.example/x?y'],
+    [own, 'http://127.0.0.1:INSTANCE/a//b', '/a//b']
+  ] as const) {
+    const location = await locate('/a', to)
+    t.equal(location, exposed, to)
+    t.equal(host(location!), 'gate', to)
+  }
+})
