@@ -1,4 +1,4 @@
-// A real Redis on loopback without persistence.
+// A real Redis on loopback, with or without persistence.
 import { once } from 'node:events'
 import { connect } from 'node:net'
 import { freePort, start } from './processes.ts'
@@ -13,10 +13,12 @@ export interface Redis {
   stop(): Promise<void>
 }
 
-export async function startRedis(options: { port?: number } = {}): Promise<Redis> {
+/** Starts Redis. `dir`: folder for its data, which outlive it; every write is on the disk before its reply. */
+export async function startRedis(options: { port?: number; dir?: string } = {}): Promise<Redis> {
   const { path, env } = await tool('redis-server')
   const port = options.port ?? (await freePort())
-  const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--appendonly', 'no', '--daemonize', 'no']
+  const data = options.dir === undefined ? ['no'] : ['yes', '--appendfsync', 'always', '--dir', options.dir]
+  const args = ['--port', `${port}`, '--bind', '127.0.0.1', '--save', '', '--daemonize', 'no', '--appendonly', ...data]
   const running = await start({
     command: path,
     args,

@@ -3,6 +3,7 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import t from 'tap'
+import { parseConfig } from '../../../plugins/config.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
@@ -139,6 +140,58 @@ t.test('a quota survives restarts of the gateway', async (t) => {
   t.same(await statuses(second, 3, ['X-Key: a']), [200, 200, 429])
   const { headers } = await get(second.port, '/', ['X-Key: a'])
   t.match(headers['retry-after'], /^(2592000|25919\d\d)$/)
+})
+
+t.test('a quota survives a restart of Redis with persistence', async (t) => {
+  const dir = t.testdir({})
+  let redis = await startRedis({ dir })
+  t.teardown(() => redis.stop())
+  const service = await startEcho()
+  t.teardown(service.close)
+  const limit = { window: '30d', store: 'redis' }
+  const gateway = await gatewayBefore(t, service.url, {
+    admin: { port: 0 },
+    redis: { url: redis.url, timeout: '2s' },
+    edge: {
+      rateLimit: [
+        { ...limit, max: 5 },
+        { ...limit, max: 1, burst: 6, algorithm: 'token-bucket', headers: 'ietf' }
+      ]
+    }
+  })
+  const isUp = (value: number) => async () => (await metric(gateway, 'jingwei_edge_redis_up')) === value
+  await eventually(isUp(1), 'Redis')
+  t.same(await statuses(gateway, 3), [200, 200, 200])
+  const { port } = redis
+  await redis.stop()
+  await eventually(isUp(0), 'the outage')
+  redis = await startRedis({ port, dir })
+  await eventually(isUp(1), 'Redis to be asked again')
+  const { status, headers } = await get(gateway.port, '/')
+  t.match([status, headers['ratelimit-remaining'], headers.ratelimit], [200, '1', /r=2;/])
+  t.same(await statuses(gateway, 2), [200, 429])
+})
+
+t.test('a quota of more than a day in memory is warned of', async (t) => {
+  const warned = (rateLimit: object) => {
+    const warnings: string[] = []
+    const config = {
+      services: { any: { instances: ['http://127.0.0.1:1'] } },
+      routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+      redis: { url: 'redis://127.0.0.1:1' },
+      edge: { rateLimit }
+    }
+    parseConfig(
+      JSON.stringify(config),
+      'gateway.yaml',
+      {},
+      ({ path, message }) => void warnings.push(`${path}: ${message}`)
+    )
+    return warnings
+  }
+  t.match(warned({ max: 1, window: '30d' }), [/^edge\.rateLimit\.window: a restart .* store: redis/])
+  t.same(warned({ max: 1, window: '1d' }), [])
+  t.same(warned({ max: 1, window: '30d', store: 'redis' }), [])
 })
 
 t.test('without Redis, each node applies its share of the limit', async (t) => {

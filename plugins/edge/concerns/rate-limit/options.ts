@@ -188,6 +188,9 @@ export function counterOf(limit: AnyLimit): string {
   return JSON.stringify([by, window, algorithm, name, store])
 }
 
+/** Longest window of a limit in memory without a warning: a gateway restarts now and then. */
+const longestInMemory = 24 * 3_600_000
+
 function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): void {
   if (!report.sound(at)) return
   if (limit.share === true) {
@@ -222,6 +225,9 @@ function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): voi
   for (const key of ['onFailure', 'lease'] as const) {
     if (limit[key] === undefined || store === 'redis') continue
     report.fault(`${at}/${key}`, 'has an effect only with store: redis', 'key')
+  }
+  if (store === 'memory' && limit.window > longestInMemory) {
+    report.warn(`${at}/window`, 'a restart of the gateway ends the counters in memory; store: redis keeps them')
   }
   if (lease > (burst ?? max)) report.fault(`${at}/lease`, `is more than the limit, which is ${burst ?? max}`)
   if (limit.keepCostHeader !== undefined && limit.costHeader === undefined) {
