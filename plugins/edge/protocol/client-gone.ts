@@ -43,6 +43,7 @@ export default fp(
     fastify.decorateRequest('gone', null)
     fastify.decorateRequest('olderInFlight', null)
     fastify.decorateRequest('newerInFlight', null)
+    fastify.decorateRequest('inFlightCount', null)
     const inFlight = new InFlight()
     fastify.decorate('inFlight', inFlight)
     fastify.addHook('onRequest', (request, reply, done) => {

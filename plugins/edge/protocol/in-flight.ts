@@ -6,7 +6,20 @@ declare module 'fastify' {
   interface FastifyRequest {
     olderInFlight: FastifyRequest | null
     newerInFlight: FastifyRequest | null
+    /** Counter besides the list that counts the request, such as that of a limit; null if there is none. */
+    inFlightCount: InFlightCount | null
   }
+}
+
+/** Number of requests in flight that a limit counts, of all generations. */
+export interface InFlightCount {
+  count: number
+}
+
+/** Counts a request until it ends. Not for WebSockets, which `InFlight` does not have. */
+export function countInFlight(request: FastifyRequest, counter: InFlightCount): void {
+  counter.count++
+  request.inFlightCount = counter
 }
 
 /**
@@ -35,6 +48,7 @@ export class InFlight {
     if (older !== null) older.newerInFlight = newer
     request.olderInFlight = null
     request.newerInFlight = null
+    if (request.inFlightCount !== null) request.inFlightCount.count--
     if (this.#newest === null) this.onNone()
   }
 

@@ -6,7 +6,7 @@ import type { Test } from 'tap'
 import t from 'tap'
 import { Agent, request } from 'undici'
 import type { Resource } from '../../../plugins/edge/concerns/overload/load.ts'
-import { Load, Requests, usedMemory } from '../../../plugins/edge/concerns/overload/load.ts'
+import { Load, usedMemory } from '../../../plugins/edge/concerns/overload/load.ts'
 import type { Priority } from '../../../plugins/edge/concerns/overload/options.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { configOf, connect, get, startGateway, startService } from '../../helpers/gateway.ts'
@@ -14,7 +14,7 @@ import { selfSigned } from '../../helpers/self-signed.ts'
 
 const off = { eventLoopDelay: false, memory: false, requests: false, mode: 'enforce' } as const
 
-function loadOf(t: Test, options: object, requests = new Requests()) {
+function loadOf(t: Test, options: object, requests = { count: 0 }) {
   const changes: [Resource, boolean][] = []
   const load = new Load({ ...off, ...options }, requests, (...change) => changes.push(change), 0)
   t.teardown(() => load.close())
@@ -75,7 +75,7 @@ t.test('memory is short after three measurements in a row', async (t) => {
 })
 
 t.test('requests are refused by priority', async (t) => {
-  const requests = new Requests()
+  const requests = { count: 0 }
   const { shortFor } = loadOf(t, { requests: 100 }, requests)
   const refused = (count: number) => {
     requests.count = count

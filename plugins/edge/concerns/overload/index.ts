@@ -9,11 +9,13 @@ import { globalConcern, meterOf } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { refusalRecorder } from '../../concern-refusals.ts'
 import { isHandshake } from '../../protocol/handshake.ts'
+import type { InFlightCount } from '../../protocol/in-flight.ts'
+import { countInFlight } from '../../protocol/in-flight.ts'
 import { refuseConnection } from '../../protocol/refusals.ts'
 import { isShadow, shadowRecorder } from '../../shadow.ts'
 import { Descriptors } from './descriptors.ts'
 import type { Resource } from './load.ts'
-import { Load, Requests } from './load.ts'
+import { Load } from './load.ts'
 import type { OverloadOptions } from './options.ts'
 import { keys } from './options.ts'
 
@@ -75,7 +77,7 @@ async function watchLoad(
   await fastify.register(stores, {})
   const { log } = fastify
   // In a store, since requests in flight continue after a reload.
-  const requests = fastify.stores.claim('jingwei.overload', 'requests', () => new Requests())
+  const requests = fastify.stores.claim('jingwei.overload', 'requests', (): InFlightCount => ({ count: 0 }))
   const limits = { 'event-loop': options.eventLoopDelay, memory: options.memory, requests: options.requests }
   const active = Object.entries(limits).flatMap(([name, limit]) => (limit === false ? [] : [name as Resource]))
   const counts = new Map(active.map((name) => [name, countOf(name)]))
@@ -97,7 +99,7 @@ async function watchLoad(
     return recorder
   }
   fastify.addHook('onClose', async () => load.close())
-  fastify.addHook('onRequest', (request, reply, done) => {
+  fastify.addHook('onRequest', (request, _reply, done) => {
     if (!load.isCalm) {
       const route = edgeRouteOf(request.routeOptions.config)
       const short = load.shortage(route?.edge.shedPriority ?? 'normal')
@@ -111,8 +113,7 @@ async function watchLoad(
       }
     }
     if (options.requests !== false && !isHandshake(request.raw)) {
-      requests.count++
-      reply.raw.once('close', () => requests.count--)
+      countInFlight(request, requests)
     }
     done()
   })

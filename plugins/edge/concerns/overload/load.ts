@@ -1,6 +1,7 @@
 /** Load of the process, as shares of the limits of `edge.overload`. */
 import { totalmem } from 'node:os'
 import { getHeapStatistics } from 'node:v8'
+import type { InFlightCount } from '../../protocol/in-flight.ts'
 import type { OverloadOptions, Priority } from './options.ts'
 
 const periodMs = 500
@@ -25,11 +26,6 @@ class Sustained {
   }
 }
 
-/** Requests in flight in the process, of all configurations that still serve some. */
-export class Requests {
-  count = 0
-}
-
 /** Reads the used share of memory. `constrainedMemory` is 0, or more than there is, without a limit. */
 export function usedMemory(): number {
   const total = totalmem()
@@ -42,7 +38,7 @@ export function usedMemory(): number {
 /** Measures the load, twice a second, and decides which requests are refused. */
 export class Load {
   readonly #options: OverloadOptions
-  readonly #requests: Requests
+  readonly #requests: InFlightCount
   readonly #onChange: (resource: Resource, isShort: boolean) => void
   readonly #timer: NodeJS.Timeout
   readonly #delay = new Sustained()
@@ -58,7 +54,7 @@ export class Load {
   /** `onChange` is called when a measured resource becomes short, or is no longer short, for normal requests. */
   constructor(
     options: OverloadOptions,
-    requests: Requests,
+    requests: InFlightCount,
     onChange: (resource: Resource, isShort: boolean) => void,
     nowMs = performance.now()
   ) {
