@@ -198,6 +198,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       edge: {
         ipFilter: { deny: ['192.0.2.1'], mode: 'shadow' },
         gatewayNodes: 2,
+        metrics: { consumers: 1 },
         rateLimit: { max: 10, window: '1m', store: 'redis' }
       },
       mesh: {

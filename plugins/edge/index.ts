@@ -28,6 +28,7 @@ import oidc from './concerns/oidc/index.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import uma from './concerns/uma/index.ts'
+import { metricsKeys } from './consumers/metrics.ts'
 import errors from './errors.ts'
 import metrics from './metrics.ts'
 import { EdgeOrder } from './order.ts'
@@ -54,7 +55,7 @@ export const concerns: readonly EdgeConcern[] = [
   requestId, // before any concern that logs
   globalConcern('client-gone', clientGone, { noShadow: refusesNothing }), // from here on the client may disconnect at any moment
   accessLog, // before the concerns that refuse requests, so that refusals are logged
-  globalConcern('metrics', metrics, { noShadow: refusesNothing }), // as the access log: refusals are counted
+  globalConcern('metrics', metrics, { keys: metricsKeys, noShadow: refusesNothing }), // as the access log: refusals are counted
   overload, // before any work that needs a file descriptor
   globalConcern('pipelining', pipelining, { noShadow: refusesNothing }), // before any work for a request that has to wait
   globalConcern('mesh-caller', inbound, { isOn: servesCallers, noShadow: 'the mesh decides who may call' }), // before the limits: a refused caller uses none of them

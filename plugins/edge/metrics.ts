@@ -1,12 +1,15 @@
-import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
 import { Gauge } from 'prom-client'
 import type { Direction } from '../../config/direction.ts'
 import { directionsOf } from '../../config/direction.ts'
 import type { Config } from '../../config/schema.ts'
+import stores from '../keep-stores.ts'
 import { listeningOf } from '../listener-of.ts'
 import { attach, edgeRouteOf, isUnrouted } from './attach.ts'
+import type { Named } from './consumers/metrics.ts'
+import { consumerCounter } from './consumers/metrics.ts'
 import { connectionsOf } from './protocol/listener-status.ts'
 import { onRefused, reasons } from './protocol/refusals.ts'
 
@@ -90,9 +93,17 @@ export default fp<Config>(
         done()
       }
     }
+    const { metrics } = config.edge
+    const countConsumer = metrics ? await consumerCounterOf(fastify, metrics.consumers) : null
     fastify.addHook('onRoute', (routeOptions) => {
       const route = edgeRouteOf(routeOptions.config)
       if (route === undefined) return
+      if (countConsumer !== null) {
+        attach(routeOptions, 'onResponse', (request, reply, done) => {
+          countConsumer(request, reply)
+          done()
+        })
+      }
       const directions = directionsOf(config.listeners, routeOptions.config?.route?.match.listeners)
       attach(
         routeOptions,
@@ -108,3 +119,9 @@ export default fp<Config>(
   },
   { name: 'jingwei-edge-metrics', fastify: '5.x' }
 )
+
+async function consumerCounterOf(fastify: FastifyInstance, most: number) {
+  await fastify.register(stores, {})
+  const named = fastify.stores.claim('jingwei.consumer-metrics', null, (): Named => new Set())
+  return consumerCounter(fastify.meter, named, most)
+}

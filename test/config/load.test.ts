@@ -90,7 +90,7 @@ t.test('a configuration with every section is loaded', async (t) => {
   t.strictSame(config, {
     file: join(dir, 'gateway.yaml'),
     hash: '8d40e172cfab6d88',
-    consumers: { file: null, digest: null, list: [] },
+    consumers: { file: null, digest: null, stored: null, list: [] },
     watch: false,
     listen,
     listeners: [listen],

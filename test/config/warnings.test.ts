@@ -124,4 +124,19 @@ ${top.replace('HASH', `"${digest}"`)}
   const plugin =
     'plugins: [{ package: fastify, provides: [consumer] }]\nconsumers: [{ name: bob, keyAuth: [{ hash: HASH }] }]'
   t.strictSame(warned(`keyAuth: {}, ${acl}`, plugin), [], 'a plugin names others')
+  const own = `consumers: [{ name: bob, groups: [interns], keyAuth: [{ hash: HASH }], edge: { ${acl} } }]`
+  t.strictSame(warned('keyAuth: {}, acl: { allow: [interns] }', own), [
+    `consumers[0].edge.acl.deny[0]: ${group}`,
+    `consumers[0].edge.acl.denyConsumers[0]: ${name}`
+  ])
+  const split = (edge: string) => `services: { a: { instances: [http://h] } }
+routes:
+  - name: one
+    match: { path: / }
+    split: [{ service: a, match: { consumers: [bob, bbo] } }, { service: a, weight: 1 }]
+    edge: { ${edge} }
+consumers: [{ name: bob, keyAuth: [{ hash: "${digest}" }] }]
+`
+  t.strictSame(warningsOf(split('keyAuth: {}')), [`5:53: routes[0].split[0].match.consumers[1]: ${name}`])
+  t.strictSame(warningsOf(split(`keyAuth: {}, authentication: { require: any }, ${jwt}`)), [], 'tokens name others')
 })

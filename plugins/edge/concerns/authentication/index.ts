@@ -17,6 +17,7 @@ import { Authentication } from '../../authentication/options.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Consumer } from '../../consumers/consumer.ts'
+import { warnOfUnknown } from '../../consumers/unknown.ts'
 import { isShadow } from '../../shadow.ts'
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
@@ -101,11 +102,18 @@ const methods = [
   'oidc'
 ]
 
-/** Checks the methods that are in force together on a route. */
-function checkMethods({ data, report }: Checked): void {
+/** Checks the methods that are in force together on a route, and the names of consumers in its split. */
+function checkMethods(checked: Checked): void {
+  const { data, report } = checked
   if (!report.usable('/routes') || !report.usable('/edge')) return
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index, 'edge')
+    if (report.sound(pointer('/routes', index, 'split'))) {
+      route.split?.forEach(({ match }, share) => {
+        const { consumers } = match ?? {}
+        warnOfUnknown({ consumers }, 'consumer', pointer('/routes', index, 'split', share, 'match'), checked)
+      })
+    }
     if (!report.usable(at)) return
     const { edge: own = {} } = route
     const policy: EdgePolicy = { ...data.edge, ...own }
