@@ -105,6 +105,13 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
     }
   ],
   [
+    /^\/consumers\/\d+\/\w+(\/\d+)?$/,
+    {
+      'key|apiKey': 'write hash: "sha256:…", which the command hash-key prints',
+      password: 'write hash: …, which the command hash-password prints'
+    }
+  ],
+  [
     /^\/consumers\/\d+$/,
     {
       customId: 'write it under "tags"',

@@ -150,6 +150,27 @@ t.test('each foreign key has advice', (t) => {
   t.end()
 })
 
+t.test('credentials and origins in the syntax of other gateways', (t) => {
+  const faults = faultsOf(`
+services: { a: { instances: ["http://h"] } }
+edge: { cors: { origin: ["~^https://a", 'https://.+\\.b\\.com$', "^https://c$"] } }
+consumers:
+  - { name: x, keyAuth: { key: abc } }
+  - { name: y, keyAuth: [{ key: abc }] }
+  - { name: z, basicAuth: { username: z, password: abc } }
+`)
+  const between = (expression: string) =>
+    `a regular expression is written between slashes, for the whole origin: "/^${expression}$/"`
+  t.equal(faults.get('edge.cors.origin[0]'), between('https://a'))
+  t.equal(faults.get('edge.cors.origin[1]'), between('https://.+\\.b\\.com'))
+  t.equal(faults.get('edge.cors.origin[2]'), between('https://c'))
+  const key = 'unknown key; write hash: "sha256:…", which the command hash-key prints'
+  t.equal(faults.get('consumers[0].keyAuth.key'), key)
+  t.equal(faults.get('consumers[1].keyAuth[0].key'), key)
+  t.match(faults.get('consumers[2].basicAuth.password'), /which the command hash-password prints$/)
+  t.end()
+})
+
 t.test('advice is for the places of other gateways; elsewhere a similar key is meant', (t) => {
   const faults = faultsOf(`
 services: { a: { instances: ["http://h"], mesh: { retry: { count: 1 } }, subsets: { b: { group: x } } } }

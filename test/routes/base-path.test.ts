@@ -142,6 +142,27 @@ t.test('each service of a route has its own: split, fallback, mirror, composed c
   await eventually(() => a.targets.includes('/up'), 'an active check, whose path is the whole one')
 })
 
+t.test('every way to the instances: a sidecar, DNS, without the mesh; hedged calls', async (t) => {
+  const [one, two] = [await service(t), await service(t)]
+  const { hostname: host, port } = new URL(one.url)
+  const instances = [`${one.url}/base`, `${two.url}/base`]
+  for (const { a, ...more } of [
+    { mesh: { mode: 'sidecar' }, a: { sidecar: one.url, basePath: '/base' } },
+    { mesh: false, a: { sidecar: one.url, basePath: '/base' } },
+    { mesh: false, forward: { sidecar: one.url }, a: { basePath: '/base' } },
+    { a: { dns: { host, port: Number(port) }, basePath: '/base' } },
+    { mesh: { hedge: { after: '1ms' }, collapse: true, adaptiveConcurrency: {} }, a: { instances } }
+  ]) {
+    const routes = [
+      { name: 'a', match: { path: '/api' }, service: 'a', path: { strip: true }, edge: { host: 'upstream' } }
+    ]
+    const gateway = await startGateway({ ...more, services: { a }, routes })
+    const { headers } = await get(gateway.port, `/api/7?to=${encodeURIComponent('/base/8')}`)
+    t.match(headers, { 'x-target': /^\/base\/7\?to=/, location: '/api/8' }, JSON.stringify({ ...more, a }))
+    await gateway.close()
+  }
+})
+
 t.test('the library: dispatch, fetch that follows a redirect, and an interceptor that signs the path', async (t) => {
   const { url } = await service(t)
   const mesh = createMesh({ services: { orders: { instances: [`${url}/base`] } } })

@@ -17,6 +17,10 @@ export type OriginTest = (origin: string) => boolean
 export function originFault(text: string): string | null {
   if (text === '*' || text === 'null') return null
   if (text.startsWith('/')) return regExpFault(text)
+  if (/^[~^(]|\\|\$$/.test(text)) {
+    const expression = text.replace(/^[~*]*\^?|\$$/g, '')
+    return `a regular expression is written between slashes, for the whole origin: "/^${expression}$/"`
+  }
   const [, scheme, host = '', port, rest] =
     /^(?:([A-Za-z][A-Za-z0-9+.-]*):\/\/)?([^/?#:[\]]*|\[[^\]]*\])(:[^/?#]*)?(.*)$/.exec(text) ?? []
   if (host === '' || /[\s@,]/.test(text))
