@@ -24,10 +24,16 @@ export const nodesKey: Key = {
   }),
   levels: ['gateway'],
   protects: false,
-  check(value, at, { data, report }: Checked) {
+  check(value, at, { data, keys, report }: Checked) {
     const nodes = value as Nodes
-    if (typeof nodes === 'number' || !report.usable('/services') || Object.hasOwn(data.services, nodes)) return
-    report.fault(at, `unknown service "${nodes}"${didYouMean(nodes, Object.keys(data.services))}`)
+    if (typeof nodes === 'number') return
+    if (keys.withoutMesh) {
+      report.fault(
+        at,
+        'the instances of a service are known to the mesh, and "mesh" is false; write the number of nodes'
+      )
+    } else if (report.usable('/services') && !Object.hasOwn(data.services, nodes))
+      report.fault(at, `unknown service "${nodes}"${didYouMean(nodes, Object.keys(data.services))}`)
   }
 }
 

@@ -178,4 +178,13 @@ t.test('a service that is not configured is a fault', async (t) => {
   t.throws(faults('gatewy'), { message: /edge\.gatewayNodes: unknown service "gatewy"; did you mean "gateway"/ })
   t.throws(faults('gatewy'), ConfigError)
   t.doesNotThrow(faults('gateway'))
+  const withoutMesh = (gatewayNodes: string | number) => () =>
+    configOf({
+      mesh: false,
+      services: { gateway: { instances: ['http://127.0.0.1:1'] } },
+      routes,
+      edge: { gatewayNodes }
+    })
+  t.throws(withoutMesh('gateway'), { message: /edge\.gatewayNodes: .*"mesh" is false; write the number of nodes/ })
+  t.doesNotThrow(withoutMesh(3))
 })
