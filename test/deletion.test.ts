@@ -68,7 +68,7 @@ async function copyWithout(t: Test, deleted: readonly Concern[]): Promise<string
     const names = imported.flatMap((line) => /^import (?:\{ (.*) \}|(\w+)) from/.exec(line)!.slice(1))
     const ids = names.flatMap((name) => name?.split(', ') ?? [])
     const isOf = (line: string) =>
-      ids.some((id) => new RegExp(`^  (?:${id}\\b|.*[ (]${id}(?:\\)| }),?(?: //|$))`).test(line))
+      ids.some((id) => new RegExp(`^  (?:${id}\\b|.*[ (]${id}(?:\\)| }|, \\{.*\\}\\)),?(?: //|$))`).test(line))
     t.equal(imported.length, 1, `${file} imports ${entry} once`)
     t.equal(lines.filter(isOf).length, ids.length, `the list has a line for ${ids.join(' and ')}`)
     await writeFile(list, lines.filter((line) => !imported.includes(line) && !isOf(line)).join('\n'))

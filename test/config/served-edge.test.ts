@@ -1,4 +1,5 @@
 // slow: starts a gateway for each value
-import { access, credentials, testSections } from './served.ts'
+import { access, credentials, logins, testSections } from './served.ts'
 
-testSections(['listen', 'admin', 'redis', 'edge'], (path) => !access.test(path) && !credentials.test(path))
+const others = [access, credentials, logins]
+testSections(['listen', 'admin', 'redis', 'edge'], (path) => !others.some((keys) => keys.test(path)))

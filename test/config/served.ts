@@ -311,7 +311,7 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
     const { code = '' } = error as NodeJS.ErrnoException
     if (path.at(-1) === 'host' && ['ENOTFOUND', 'EAI_AGAIN', 'EADDRNOTAVAIL'].includes(code)) return null
     // The contents of these files are checked when the gateway is built, which `check` does as well.
-    if (!isBuilt && path.includes('tls')) return undefined
+    if (!isBuilt && (path.includes('tls') || path.includes('module'))) return undefined
     return `start: ${(error as Error).message}`
   } finally {
     await server?.close()
@@ -320,9 +320,10 @@ async function serve(path: Path, value: unknown): Promise<string | null | undefi
 
 /** Keys of `edge` about what a caller may do. */
 export const access = /^edge\.(acl|authorization|ipFilter|rateLimit)\b/
-/** Keys of `edge` about who a caller is. */
-export const credentials =
-  /^edge\.(authentication|authorizer|basicAuth|forwardAuth|forwardClientCert|hmacAuth|introspection|jwt|keyAuth|messageSignature|mtlsAuth|oidc|uma)\b/
+/** Keys of `edge` about who a caller is: passwords, keys and the tokens of an authorization server. */
+export const credentials = /^edge\.(authentication|basicAuth|forwardAuth|introspection|jwt|keyAuth|uma)\b/
+/** The same: certificates, signatures, logins and functions of users. */
+export const logins = /^edge\.(authorizer|forwardClientCert|hmacAuth|messageSignature|mtlsAuth|oidc)\b/
 
 /** Those of them about bearer tokens. */
 export const tokens = /^edge\.(jwt|introspection|uma)\b/
