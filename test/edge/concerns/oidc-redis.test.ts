@@ -2,6 +2,7 @@
 import t from 'tap'
 import { guardedByLogin, seenBy, startProvider } from '../../helpers/edge/openid-provider.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { startService } from '../../helpers/gateway.ts'
 import { ask, startRedis } from '../../helpers/redis.ts'
 
 const fetching = { 'sec-fetch-mode': 'cors' }
@@ -102,4 +103,47 @@ t.test('while Redis is unavailable, requests with a session get 503 in bounded t
   t.equal((await amy.visit('/app')).status, 200)
   await eventually(() => lines().some(({ reason }) => reason === 'oidc_store'))
   t.ok(log.some(({ msg }) => msg === 'Redis responds again: sessions are valid'))
+})
+
+t.test('a logout at the provider ends the session here (back-channel logout)', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const provider = await startProvider(t)
+  const oidc = { logout: { backchannelPath: '/oidc/ended' } }
+  const gateway = await guardedByLogin(t, provider, { session, oidc, config: { redis: { url: redis.url } } })
+  const { browser, lines } = gateway
+  const report = (body: string) => browser().send('/oidc/ended', { method: 'POST', body })
+  for (const body of ['', 'logout_token=', 'logout_token=a.b.c', 'x'.repeat(20_000)]) {
+    t.match(JSON.parse((await report(body)).body.toString()), { code: 'JW_LOGOUT_INVALID' }, body.slice(0, 20))
+  }
+  t.equal((await browser().send('/oidc/ended')).status, 400, 'without a body')
+  const sent: string[] = []
+  const relay = await startService((request, response) => {
+    let body = ''
+    request.on('data', (chunk: Buffer) => {
+      body += chunk
+    })
+    request.on('end', () => {
+      sent.push(body)
+      response.end()
+    })
+  })
+  t.teardown(relay.close)
+  provider.reportTo(`${relay.url}/`)
+  const [amy, same] = [browser(), browser()]
+  await eventually(async () => (await amy.visit('/app')).status === 200)
+  await same.visit('/app')
+  await amy.foreign(new URL('/session/end', provider.issuer))
+  await eventually(() => sent.length > 0)
+  const at = async (user: typeof amy) => (await user.send('/app', { headers: fetching })).status
+  t.equal(await at(amy), 200, 'the provider has not told the gateway yet')
+  const token = new URLSearchParams(sent[0]).get('logout_token')!
+  const [header, claims, signature] = token.split('.')
+  const forged = { ...JSON.parse(Buffer.from(claims!, 'base64url').toString()), sid: 'other' }
+  const changed = `${header}.${Buffer.from(JSON.stringify(forged)).toString('base64url')}.${signature}`
+  t.equal((await report(`logout_token=${changed}`)).status, 400, 'a changed token')
+  t.match(await report(sent[0]!), { status: 200, headers: { 'cache-control': 'no-store' } })
+  t.equal(await at(amy), 401)
+  t.equal(await at(same), 200, 'another session of the user at the provider')
+  await eventually(() => lines().some(({ reason }) => reason === 'oidc_logout_token'))
 })

@@ -32,7 +32,7 @@ declare module 'oidc-provider' {
       new (of: { accountId: string; clientId: string }): Grant
       find(id: string): Promise<Grant | undefined>
     }
-    on(event: 'server_error', listener: (context: unknown, error: Error) => void): void
+    on(event: 'server_error' | 'backchannel.error', listener: (context: unknown, error: Error) => void): void
     callback(): RequestListener
     interactionDetails(
       request: IncomingMessage,

@@ -35,12 +35,15 @@ export interface TestProvider {
   readonly provider: Provider
   /** Registers URIs of the client. */
   allow(redirectUri: string, logoutUri?: string): void
+  /** Registers the URI to which the provider reports logouts. */
+  reportTo(uri: string): void
   close(): Promise<void>
 }
 
 export async function startProvider(t: Test): Promise<TestProvider> {
   const redirects = ['https://unused.example/oidc/callback']
   const logouts: string[] = []
+  const backchannel: string[] = []
   const state: ProviderState = { user: 'amy', accessTokenTtl: 3600, rotates: true, padding: 0, intercept: null }
   const seen: string[] = []
   let handle: RequestListener = (_request, response) => void response.end()
@@ -52,8 +55,10 @@ export async function startProvider(t: Test): Promise<TestProvider> {
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
   const stored = new Map<string, AdapterPayload>()
   const provider = new Provider(service.url, {
-    adapter: (kind: string) => adapter(kind, stored, () => ({ redirects, logouts })),
+    adapter: (kind: string) => adapter(kind, stored, () => ({ redirects, logouts, backchannel })),
     jwks: { keys: [{ ...privateKey.export({ format: 'jwk' }), kid: 'one', use: 'sig' }] },
+    // Without the dispatcher of the provider, which refuses loopback.
+    fetch: (url: string, { dispatcher: _, ...options }: RequestInit & { dispatcher?: unknown }) => fetch(url, options),
     cookies: { keys: ['a key of the tests'] },
     claims: { openid: ['sub'], email: ['email', 'email_verified'], roles: ['realm_access', 'padding'] },
     scopes: ['openid', 'offline_access', 'email', 'roles'],
@@ -61,7 +66,7 @@ export async function startProvider(t: Test): Promise<TestProvider> {
     features: {
       devInteractions: { enabled: false },
       rpInitiatedLogout: { enabled: true, logoutSource: confirmLogout },
-      revocation: { enabled: true }
+      backchannelLogout: { enabled: true }
     },
     issueRefreshToken: async () => true,
     rotateRefreshToken: () => state.rotates,
@@ -85,6 +90,7 @@ export async function startProvider(t: Test): Promise<TestProvider> {
       })
     })
   })
+  provider.on('backchannel.error', (_context, error) => t.comment(error))
   provider.on('server_error', (_context, error) => t.comment(error))
   const callback = provider.callback()
   handle = (request, response) => {
@@ -101,6 +107,7 @@ export async function startProvider(t: Test): Promise<TestProvider> {
       redirects.push(redirectUri)
       if (logoutUri !== undefined) logouts.push(logoutUri)
     },
+    reportTo: (uri) => void backchannel.push(uri),
     close: service.close
   }
 }
@@ -138,18 +145,22 @@ const lifetimes = new Set(['Client'])
 function adapter(
   kind: string,
   stored: Map<string, AdapterPayload>,
-  uris: () => { redirects: string[]; logouts: string[] }
+  uris: () => { redirects: string[]; logouts: string[]; backchannel: string[] }
 ) {
   const key = (id: string) => `${kind}:${id}`
   const find = async (id: string): Promise<AdapterPayload | undefined> => {
     if (!lifetimes.has(kind)) return stored.get(key(id))
     if (id !== client.id) return undefined
-    const { redirects, logouts } = uris()
+    const { redirects, logouts, backchannel } = uris()
     return {
       client_id: client.id,
       client_secret: client.secret,
       redirect_uris: [...redirects],
       post_logout_redirect_uris: [...logouts],
+      ...(backchannel[0] !== undefined && {
+        backchannel_logout_uri: backchannel[0],
+        backchannel_logout_session_required: true
+      }),
       grant_types: ['authorization_code', 'refresh_token'],
       token_endpoint_auth_method: 'client_secret_basic'
     } as AdapterPayload

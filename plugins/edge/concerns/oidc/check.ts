@@ -26,8 +26,19 @@ export function checkOidc(options: OidcOptions, at: string, checked: Checked): v
       report.fault(pointer(at, 'authorizationParams', name), 'the gateway sets this parameter', 'key')
   }
   const paths = [callbackPath, ...(loginPath === undefined ? [] : [loginPath]), ...(logout ? [logout.path] : [])]
+  const backchannel = logout ? logout.backchannelPath : undefined
+  if (backchannel !== undefined) {
+    paths.push(backchannel)
+    if (session.store !== 'redis') {
+      report.fault(
+        `${at}/logout/backchannelPath`,
+        'needs session: { store: redis }: a provider cannot delete cookies',
+        'key'
+      )
+    }
+  }
   const twice = paths.find((path, index) => paths.indexOf(path) !== index)
-  if (twice !== undefined) report.fault(at, `callbackPath, loginPath and logout.path must differ: ${twice}`)
+  if (twice !== undefined) report.fault(at, `the paths of callback, login and logout must differ: ${twice}`)
   if (!session.secure) {
     report.warn(`${at}/session/secure`, 'the cookies are sent over plain HTTP, where anyone on the way can read them')
   }

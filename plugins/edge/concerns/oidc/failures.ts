@@ -5,7 +5,7 @@ import { createError } from '@fastify/error'
 export const oidcReasons = [
   'oidc_missing', 'oidc_login', 'oidc_session', 'oidc_expired', 'oidc_ended', 'oidc_state', 'oidc_code', 'oidc_denied',
   'oidc_response', 'oidc_size', 'oidc_insecure', 'oidc_cross_site', 'oidc_timeout', 'oidc_unreachable', 'oidc_malformed',
-  'oidc_client', 'oidc_overloaded', 'oidc_store'
+  'oidc_client', 'oidc_overloaded', 'oidc_store', 'oidc_logout_token'
 ] as const // biome-ignore format: a list
 
 export type Reason = (typeof oidcReasons)[number]
@@ -19,6 +19,7 @@ const LoginInvalid = createError(
 )
 const LoginRefused = createError('JW_LOGIN_REFUSED', 'The login was refused', 403)
 const LogoutRefused = createError('JW_LOGOUT_REFUSED', 'Another site must not end the session', 403)
+const LogoutInvalid = createError('JW_LOGOUT_INVALID', 'The logout token is not valid', 400)
 const TooLarge = createError('JW_SESSION_TOO_LARGE', 'The session is too large for cookies', 500)
 const Insecure = createError('JW_LOGIN_INSECURE', 'A login needs https', 400)
 const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
@@ -41,7 +42,8 @@ const errors: Readonly<Record<Reason, () => Error>> = {
   oidc_malformed: () => new Unavailable(),
   oidc_client: () => new Unavailable(),
   oidc_overloaded: () => new Unavailable(),
-  oidc_store: () => new Unavailable()
+  oidc_store: () => new Unavailable(),
+  oidc_logout_token: () => new LogoutInvalid()
 }
 
 /** A failure with its reason. The message and the cause go to the log only. */

@@ -9,11 +9,18 @@ import { attach, edgeRouteOf } from '../../attach.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkOidc, checkParties } from './check.ts'
+import type { OidcOptions } from './options.ts'
 import { Oidc, Subject } from './options.ts'
 import type { Logins } from './route.ts'
 
 // Loaded by the first route with a login.
 const login = moduleOnFirstUse<typeof import('./login.mts')>('plugins/edge/concerns/oidc/login.mts')
+
+/** Returns the paths that the gateway serves itself. */
+function ownPathsOf({ callbackPath, loginPath, logout }: OidcOptions): string[] {
+  const paths = logout ? [callbackPath, loginPath, logout.path, logout.backchannelPath] : [callbackPath, loginPath]
+  return paths.filter((path) => path !== undefined)
+}
 
 export default edgeConcern({
   name: 'oidc',
@@ -32,11 +39,11 @@ export default edgeConcern({
   credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
   // The provider is another program.
   isolate: () => false,
-  ownPaths({ callbackPath, loginPath, logout }) {
-    return [callbackPath, ...(loginPath === undefined ? [] : [loginPath]), ...(logout === false ? [] : [logout.path])]
-  },
-  explain: ({ issuer, callbackPath }) =>
-    `page loads without a session are redirected to ${issuer} and return to ${callbackPath}; other requests get 401`,
+  ownPaths: ownPathsOf,
+  explain: (options, { target }) =>
+    ownPathsOf(options).includes(target.split('?', 1)[0]!)
+      ? 'the gateway serves this path itself'
+      : `page loads without a session are redirected to ${options.issuer} and return to ${options.callbackPath}; other requests get 401`,
   async plugin(fastify, context) {
     const { config } = context
     decorateUpstreamHeaders(fastify)

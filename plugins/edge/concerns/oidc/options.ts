@@ -78,6 +78,13 @@ const Logout = Type.Object(
       default: true,
       description: 'Also log out at the provider, if its metadata have an `end_session_endpoint` (RP-initiated logout).'
     }),
+    backchannelPath: Type.Optional(
+      Type.String({
+        ...path,
+        description:
+          'With `session.store: redis`: path at which the provider reports that a user has logged out (OpenID Connect Back-Channel Logout). Register it there as `backchannel_logout_uri`.'
+      })
+    ),
     redirect: Type.Optional(
       Type.String({
         pattern: '^(/(?![/\\\\])|https?://)[!-~]*$',

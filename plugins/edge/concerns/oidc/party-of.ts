@@ -24,15 +24,16 @@ export function partyOf(options: OidcOptions, context: ConcernContext, prefix: s
     (unclaimed) => unclaimed.close()
   )
   const { redis } = config
+  const isIndexed = logout !== false && logout.backchannelPath !== undefined
   const shared = session.store === 'redis' ? redis : undefined
   const store = stores.claim<SessionStore>(
     'jingwei.oidc-sessions',
-    { id, session, shared, timeout },
+    { id, session, shared, timeout, isIndexed },
     () => {
       const seal = new Seal(session.secrets, `session ${id}`)
       if (session.store === 'cookie') return new CookieSessions(seal, session)
       if (redis === undefined) throw new Error('oidc.session.store: redis needs redis.url')
-      return new RedisSessions(redis.url, seal, id, session, 3 * timeout, log)
+      return new RedisSessions(redis.url, seal, id, session, 3 * timeout, isIndexed, log)
     },
     (unclaimed) => unclaimed.close()
   )

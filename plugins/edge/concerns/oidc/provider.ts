@@ -3,6 +3,7 @@
  * follows no redirect. Metadata are fetched at first use, and again in the background when they are old.
  */
 import type { FastifyBaseLogger } from 'fastify'
+import type { createRemoteJWKSet } from 'jose'
 import type { Configuration, CustomFetch } from 'openid-client'
 import type { Agent } from 'undici'
 import { onFirstUse } from '../../../on-first-use.ts'
@@ -11,6 +12,7 @@ import { networkOf } from '../../protocol/client-address.ts'
 import { failureOf, OidcFailure } from './failures.ts'
 import type { OidcOptions } from './options.ts'
 
+const jose = onFirstUse<typeof import('jose')>('jose')
 const undici = onFirstUse<typeof import('undici')>('undici')
 export const openid = onFirstUse<typeof import('openid-client')>('openid-client')
 
@@ -27,6 +29,16 @@ export type ProviderOptions = Pick<
 >
 type Log = Pick<FastifyBaseLogger, 'info' | 'warn'>
 
+/** Member of `events` in a logout token, and the greatest age of one. */
+const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
+const logoutAge = '2 min'
+
+/** Claims of a logout token: the user, or the session at the provider, or both. */
+export interface LogoutClaims {
+  readonly sub?: string
+  readonly sid?: string
+}
+
 export class Provider {
   readonly #options: ProviderOptions
   readonly #log: Log
@@ -39,6 +51,7 @@ export class Provider {
   #failure: { readonly error: OidcFailure; readonly until: number } | null = null
   /** True from a logged failure to the next success. */
   #isFailing = false
+  #keys: { readonly url: string; readonly set: ReturnType<typeof createRemoteJWKSet> } | null = null
   #active = 0
   /** Calls in flight by the network of the client. */
   readonly #activeOf = new Map<string, number>()
@@ -105,6 +118,35 @@ export class Provider {
       this.#failure = { error: outage, until: this.#now() + retryMs }
       this.#report(outage)
       throw outage
+    }
+  }
+
+  /** Returns the claims of a logout token (OpenID Connect Back-Channel Logout 1.0, 2.6). Rejects with an `OidcFailure`. */
+  async verifyLogout(token: string): Promise<LogoutClaims> {
+    const client = await this.client()
+    const { issuer, jwks_uri: url } = client.serverMetadata()
+    if (url === undefined) throw new OidcFailure('oidc_malformed', 'the metadata have no jwks_uri')
+    const { createRemoteJWKSet, customFetch, jwtVerify } = jose()
+    if (this.#keys?.url !== url) {
+      this.#keys = { url, set: createRemoteJWKSet(new URL(url), { [customFetch]: this.#fetch as typeof fetch }) }
+    }
+    const { clientId } = this.#options
+    const rules = {
+      issuer,
+      audience: clientId,
+      maxTokenAge: logoutAge,
+      clockTolerance: 30,
+      requiredClaims: ['jti', 'exp']
+    }
+    try {
+      const { payload } = await jwtVerify(token, this.#keys.set, rules)
+      const { sub, sid, nonce, events } = payload
+      const isLogout = typeof events === 'object' && events !== null && Object.hasOwn(events, logoutEvent)
+      if (!isLogout || nonce !== undefined) throw new OidcFailure('oidc_logout_token', 'not a logout token')
+      return { ...(typeof sub === 'string' && { sub }), ...(typeof sid === 'string' && { sid }) }
+    } catch (error) {
+      if (error instanceof OidcFailure) throw error
+      throw new OidcFailure('oidc_logout_token', asError(error).message)
     }
   }
 

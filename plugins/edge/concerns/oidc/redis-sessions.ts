@@ -28,6 +28,8 @@ export class RedisSessions implements SessionStore {
   readonly #prefix: string
   readonly #options: SessionOptions
   readonly #lockMs: number
+  /** True if sessions can be ended by their users. */
+  readonly #isIndexed: boolean
   readonly #log: Pick<FastifyBaseLogger, 'info' | 'warn'>
   #isFailing = false
   #isClosed = false
@@ -38,12 +40,14 @@ export class RedisSessions implements SessionStore {
     party: string,
     options: SessionOptions,
     lockMs: number,
+    isIndexed: boolean,
     log: Pick<FastifyBaseLogger, 'info' | 'warn'>
   ) {
     this.#seal = seal
     this.#prefix = `jingwei:session:${party}:`
     this.#options = options
     this.#lockMs = lockMs
+    this.#isIndexed = isIndexed
     this.#log = log
     this.#client = new (ioredis().Redis)(url, {
       lazyConnect: true,
@@ -81,11 +85,34 @@ export class RedisSessions implements SessionStore {
       isNew ? this.#client.set(key, sealed, 'PX', idleTimeout) : this.#client.set(key, sealed, 'PX', idleTimeout, 'XX')
     )
     if (isStored === null) throw new OidcFailure('oidc_session')
+    if (isNew && this.#isIndexed) await this.#index(session, key)
     return session.id
   }
 
   async end({ id }: Session): Promise<void> {
     await this.#run(() => this.#client.del(this.#keyOf(id)))
+  }
+
+  /** Adds a session to the lists of its user, and of its session at the provider. Members are removed once they have expired. */
+  async #index({ claims, started }: Session, key: string): Promise<void> {
+    const { lifetime } = this.#options
+    for (const claim of ['sub', 'sid'] as const) {
+      const value = claims[claim]
+      if (typeof value !== 'string') continue
+      const list = this.#listOf(claim, value)
+      const commands = this.#client.multi().zadd(list, started + lifetime, key)
+      await this.#run(() => commands.zremrangebyscore(list, '-inf', started).pexpire(list, lifetime).exec())
+    }
+  }
+
+  async endAll(claim: 'sub' | 'sid', value: string): Promise<void> {
+    const list = this.#listOf(claim, value)
+    const keys = await this.#run(() => this.#client.zrange(list, 0, '-1'))
+    await this.#run(() => this.#client.del(list, ...keys))
+  }
+
+  #listOf(claim: string, value: string): string {
+    return `${this.#prefix}${claim}:${hash('sha256', value, 'base64url')}`
   }
 
   async touch(): Promise<null> {

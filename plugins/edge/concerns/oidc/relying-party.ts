@@ -2,6 +2,8 @@
 import { hash, timingSafeEqual } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Clock } from '../../../clock.ts'
+import { readFirst } from '../../protocol/first-body.ts'
+import { hasBody } from '../../protocol/request-body.ts'
 import type { Cookies } from './cookies.ts'
 import { failureOf, OidcFailure } from './failures.ts'
 import { originOf, respond, returnPath, secureEnough } from './navigation.ts'
@@ -39,6 +41,9 @@ export interface PartyParts {
   /** Prefix under which the gateway is registered. */
   readonly prefix: string
 }
+
+/** Largest body with a logout token, in bytes. */
+const largestToken = 16 * 1024
 
 /** Counts the logins of a route by their result. */
 export type CountLogin = (result: 'started' | 'completed' | 'failed') => void
@@ -163,6 +168,20 @@ export class RelyingParty {
     if (atProvider !== null) respond(request, reply, 303, atProvider)
     else if (target !== undefined) respond(request, reply, 303, target)
     else respond(request, reply, 200, null, 'You are logged out.\n')
+  }
+
+  /** Ends the sessions that a logout token of the provider names. Rejects with an `OidcFailure`. */
+  async endByProvider(request: FastifyRequest, reply: FastifyReply): Promise<void> {
+    const { provider, store } = this.parts
+    const body = hasBody(request.raw) ? await readFirst(request.raw, largestToken) : null
+    const token = new URLSearchParams(body?.toString() ?? '').get('logout_token')
+    if (token === null) throw new OidcFailure('oidc_logout_token', 'no logout_token in the body')
+    const { sub, sid } = await provider.verifyLogout(token)
+    // A session at the provider is one of several of the user.
+    if (sid !== undefined) await store.endAll('sid', sid)
+    else if (sub !== undefined) await store.endAll('sub', sub)
+    else throw new OidcFailure('oidc_logout_token', 'neither sub nor sid')
+    respond(request, reply, 200, null, '')
   }
 
   /** Returns the provider's URL for the logout; null if it has none, or is unavailable: the user is logged out here. */

@@ -125,7 +125,7 @@ function refused(thrown: unknown, request: FastifyRequest): Error {
 /** Returns the hook of a path that the gateway serves itself; null for the paths of the service. */
 function ownPathOf(
   party: RelyingParty,
-  { callbackPath, loginPath }: OidcOptions,
+  { callbackPath, loginPath, logout }: OidcOptions,
   { config }: RouteOptions,
   count: Parameters<RelyingParty['begin']>[3]
 ) {
@@ -134,6 +134,7 @@ function ownPathOf(
   const serve = (request: FastifyRequest, reply: FastifyReply): Promise<void> => {
     if (path === callbackPath) return party.complete(request, reply).then(() => count('completed'))
     if (path === loginPath) return party.begin(request, reply, queryValues(request, 'return_to')[0] ?? '/', count)
+    if (logout && path === logout.backchannelPath) return party.endByProvider(request, reply)
     return party.logout(request, reply)
   }
   return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void): void => {

@@ -34,6 +34,8 @@ export interface SessionStore {
   save(session: Session, isNew: boolean): Promise<string>
   /** Ends a session. */
   end(session: Session): Promise<void>
+  /** Ends the sessions of a user, or those of a session at the provider. */
+  endAll(claim: 'sub' | 'sid', value: string): Promise<void>
   /** Prolongs a session; returns a new value for the cookie, or null if it stays the same. */
   touch(session: Session, now: number): Promise<string | null>
   /** Lets one node at a time refresh a session; returns null while another one does. */
@@ -88,6 +90,10 @@ export class CookieSessions implements SessionStore {
 
   async end({ id }: Session): Promise<void> {
     this.#ended.set(id, true, id.length)
+  }
+
+  async endAll(): Promise<void> {
+    throw new Error('cookies cannot be ended by their users')
   }
 
   async touch(session: Session, now: number): Promise<string | null> {
