@@ -1,15 +1,14 @@
 /** Checks that each fact on which a concern relies, such as the consumer, is provided on the same route. */
 import type { Steps } from '../plugins/time-slices.ts'
-import type { Checked, Key } from './concern.ts'
+import type { Checked, Fact, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 import { pluginName } from './schema/plugin.ts'
 import type { Written, WrittenRoute } from './schema.ts'
 
-type Fact = NonNullable<Key['needs']>['fact']
-
 /** A concern that relies on a fact which is not provided. */
 interface Lack {
   readonly key: Key
+  readonly fact: Fact
   /** Option that makes the concern rely on the fact; absent if that is the concern itself. */
   readonly option: string | undefined
   readonly message: string
@@ -19,6 +18,18 @@ interface Lack {
 const anyOf = (names: readonly string[]) => [names.slice(0, -1).join(', '), names.at(-1)].filter(Boolean).join(' or ')
 
 const providersOf = (keys: readonly Key[], fact: Fact) => keys.filter(({ provides }) => provides?.includes(fact))
+
+/** Returns whether one of these concerns provides a fact with the options that it has in a policy. */
+const isProvided = (providers: readonly Key[], fact: Fact, policy: object) =>
+  providers.some((key) => {
+    const options: unknown = Reflect.get(policy, key.name)
+    return Boolean(options) && (key.provided?.(options) ?? [fact]).includes(fact)
+  })
+
+const lacks = {
+  consumer: 'nothing on this route identifies the consumer',
+  claims: 'nothing on this route verifies a token with claims'
+} satisfies { readonly [F in Fact]: string }
 
 /**
  * Returns the concerns of a policy that rely on a fact which neither a concern of the policy nor a plugin (`byPlugin`)
@@ -32,21 +43,23 @@ export function missingFacts(
 ): Lack[] {
   return keys.flatMap((key) => {
     const options: unknown = Reflect.get(policy, key.name)
-    const { needs } = key
-    if (needs === undefined || typeof options !== 'object' || options === null) return []
-    const { fact, option: name, value } = needs
-    const isNeeded = (each: unknown) => (typeof value === 'function' ? value(each) : each === value)
-    const list = Array.isArray(options) ? options : [options]
-    const index = name === undefined ? 0 : list.findIndex((each) => isNeeded(Reflect.get(Object(each), name)))
-    if (index === -1 || byPlugin(fact)) return []
-    const option = list === options ? `${index}/${name}` : name
-    const providers = providersOf(keys, fact).map(({ name }) => name)
-    if (providers.some((name) => Reflect.get(policy, name))) return []
-    const advice = anyOf([...providers, `a plugin that declares provides: [${fact}]`])
-    const message = `${fact}${from(key)}: nothing on this route identifies the ${fact}; add ${advice}`
-    return [{ key, option, message }]
+    if (key.needs === undefined || typeof options !== 'object' || options === null) return []
+    const found = [key.needs].flat().flatMap(({ fact, option: name, value }) => {
+      const isNeeded = (each: unknown) => (typeof value === 'function' ? value(each) : each === value)
+      const list = Array.isArray(options) ? options : [options]
+      const index = name === undefined ? 0 : list.findIndex((each) => isNeeded(Reflect.get(Object(each), name)))
+      const providers = providersOf(keys, fact)
+      if (index === -1 || byPlugin(fact) || isProvided(providers, fact, policy)) return []
+      const option = list === options ? `${index}/${name}` : name
+      return [{ key, fact, option, message: `${fact}${from(key)}: ${lacks[fact]}; add ${adviceOf(providers)}` }]
+    })
+    return found.slice(0, 1)
   })
 }
+
+/** Returns the names of concerns and plugins that provide a fact. A plugin that sets the consumer may set claims, too. */
+const adviceOf = (providers: readonly Key[]) =>
+  anyOf([...providers.map(({ name }) => name), 'a plugin that declares provides: [consumer]'])
 
 /** Checks that on each route concerns have the facts that they rely on. */
 export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
@@ -60,8 +73,8 @@ export function* checkFacts({ data, report, keys }: Checked): Steps<void> {
     const isOwn = ({ name }: Key) => route.edge !== undefined && Object.hasOwn(route.edge, name)
     const policy = { ...data.edge, ...route.edge }
     for (const lack of missingFacts(keys.edge, policy, byPlugin, (key) => (isOwn(key) ? '' : ' (inherited)'))) {
-      const { key, option, message } = lack
-      const involved = [key, ...providersOf(keys.edge, key.needs!.fact)]
+      const { key, fact, option, message } = lack
+      const involved = [key, ...providersOf(keys.edge, fact)]
       const isSound = involved.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))
       if (isSound) report.fault(`${at}/${key.name}${option === undefined ? '' : `/${option}`}`, message)
     }
@@ -80,16 +93,13 @@ export function lackingProviders(
 ): string | null {
   const keysAreSound = ['/plugins', `${at}/plugins`, '/edge', `${at}/edge`].every((place) => report.sound(place))
   if (!keysAreSound || keys.lackConcerns || isProvidedByPlugin(fact, data, route)) return null
-  const providers = providersOf(keys.edge, fact).map(({ name }) => name)
-  const policy = { ...data.edge, ...route.edge }
-  if (providers.some((name) => Reflect.get(policy, name))) return null
-  return anyOf([...providers, `a plugin that declares provides: [${fact}]`])
+  const providers = providersOf(keys.edge, fact)
+  return isProvided(providers, fact, { ...data.edge, ...route.edge }) ? null : adviceOf(providers)
 }
 
 function isProvidedByPlugin(fact: Fact, data: Written, route: WrittenRoute): boolean {
-  return (
-    hasCallers(data, route) || data.plugins.some((plugin) => plugin.provides?.includes(fact) && runsOn(plugin, route))
-  )
+  const isCaller = fact === 'consumer' && hasCallers(data, route)
+  return isCaller || data.plugins.some((plugin) => plugin.provides?.includes('consumer') && runsOn(plugin, route))
 }
 
 /** Returns whether services reach a route through the mesh: the calling service is the consumer. */

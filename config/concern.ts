@@ -9,6 +9,16 @@ import type { EdgeDefaults, Written } from './schema.ts'
 /** A level at which a key can be set: the top-level section, `services.NAME.mesh`, a route, or `consumers[].edge`. */
 export type Level = 'gateway' | 'service' | 'route' | 'consumer'
 
+/** A fact about a request: `consumer`, the caller; `claims`, those of the caller's token (`request.user`). */
+export type Fact = 'consumer' | 'claims'
+
+/** A fact on which a concern relies. */
+interface Need {
+  readonly fact: Fact
+  readonly option?: string
+  readonly value?: unknown
+}
+
 /** A key of `edge` or `mesh`. */
 export interface Key {
   /** The key: `jwt` is written `edge.jwt` and `routes[].edge.jwt`. */
@@ -25,13 +35,16 @@ export interface Key {
   readonly protects?: boolean
   /** Reason why the key works only on routes of the bridge. On routes with `via` an inherited value is unset, and setting it is a fault. */
   readonly needsBridge?: string
-  /** Facts that the concern provides to later concerns and plugins where it is on: `consumer`, the caller. */
-  readonly provides?: readonly 'consumer'[]
+  /** Facts that the concern provides to later concerns and plugins where it is on. */
+  readonly provides?: readonly Fact[]
+  /** Returns the facts that it provides with these options, if not always all of `provides`. */
+  provided?(options: unknown): readonly Fact[]
   /**
    * Fact that the concern needs if one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. A
-   * function as `value` gets the option's value. Options may be a list. Without `option` the fact is always needed.
+   * function as `value` gets the option's value. Options may be a list. Without `option` the fact is always needed. Of a list of
+   * facts, the first one that nothing provides is reported.
    */
-  readonly needs?: { readonly fact: 'consumer'; readonly option?: string; readonly value?: unknown }
+  readonly needs?: Need | readonly Need[]
   /**
    * True if hooks of the concern respond to CORS preflights. A preflight then matches the route for the requested method, and
    * routes without OPTIONS get a second Fastify route for preflights, whose `config.preflightFor` has the methods. In shadow

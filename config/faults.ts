@@ -229,7 +229,10 @@ export class Report {
     let text = ''
     let holder = ''
     for (const segment of segmentsOf(this.#originOf(at))) {
-      if (this.at(holder)?.isList === true) text += `[${segment}]`
+      const place = this.at(holder)
+      // A list that the file does not have here, such as an inherited one, has numbers as its keys, too.
+      const isIndex = place === undefined ? /^\d+$/.test(segment) : place.isList === true
+      if (isIndex) text += `[${segment}]`
       else if (/^[\w-]+$/.test(segment)) text += text === '' ? segment : `.${segment}`
       else text += `[${JSON.stringify(segment)}]`
       holder = pointer(holder, segment)

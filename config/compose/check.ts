@@ -62,10 +62,13 @@ export function checkCompose(at: string, route: Route, checked: Checked): void {
     report.fault(pointer(place, 'calls', first), `calls wait for each other: ${result.cycle.join(' → ')}`, 'key')
   }
   if ('order' in result) checkRequired(place, compose, result.order, checked)
-  if (referencesIn(compose).some(({ source }) => source.of === 'consumer' || source.of === 'claims')) {
-    const advice = lackingProviders('consumer', at, route, checked)
-    const lack = 'templates use the consumer, but nothing on this route identifies it'
-    if (advice !== null) report.fault(place, `${lack}; add ${advice}`, 'key')
+  const references = referencesIn(compose)
+  for (const fact of ['consumer', 'claims'] as const) {
+    if (!references.some(({ source }) => source.of === fact)) continue
+    const advice = lackingProviders(fact, at, route, checked)
+    const verb = fact === 'consumer' ? 'identifies it' : 'verifies a token with claims'
+    if (advice !== null)
+      report.fault(place, `templates use the ${fact}, but nothing on this route ${verb}; add ${advice}`, 'key')
   }
   checkUnused(place, compose, checked)
   checkParts(place, compose, report)

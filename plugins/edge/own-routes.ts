@@ -118,12 +118,12 @@ export class OwnRoutes {
     }
   }
 
-  /** Returns whether a plugin's hooks provide a fact, such as the consumer, on the route that is being added. */
-  readonly #isProvided = (fact: 'consumer'): boolean => {
+  /** Returns whether a plugin's hooks provide the consumer, and so may provide claims, on the route that is being added. */
+  readonly #isProvided = (): boolean => {
     const loading = this.#fastify.hasDecorator('faultOwners') ? this.#fastify.faultOwners.loading : null
-    if (loading?.provides.includes(fact)) return true
+    if (loading?.provides.includes('consumer')) return true
     return this.#config.plugins.some(
-      ({ provides, scope, prefix }) => scope === 'all' && prefix === undefined && provides?.includes(fact)
+      ({ provides, scope, prefix }) => scope === 'all' && prefix === undefined && provides?.includes('consumer')
     )
   }
 

@@ -302,7 +302,10 @@ const faultyEdges: Record<string, [edge: string, message: RegExp]> = {
     '{ rateLimit: { maxx: 1, window: "1s" } }',
     /config\.edge\.rateLimit.*max/
   ],
-  'a value of another kind': ['{ bodyLimit: "much" }', /config\.edge\.bodyLimit: expected false or a size/],
+  'a value of another kind': [
+    '{ bodyLimit: "much" }',
+    /config\.edge\.bodyLimit: expected false or a mapping or a size/
+  ],
   'true where the top level has nothing': [
     '{ cors: true }',
     /config\.edge\.cors: true takes the options of the top-level edge\.cors, which is off/

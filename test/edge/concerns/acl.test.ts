@@ -260,7 +260,9 @@ t.test('faults', async (t) => {
   const identify =
     /^routes\[0\]\.edge\.acl: consumer \(inherited\): nothing on this route identifies the consumer; add .*\bjwt\b/
   t.match(faults({ acl: { allow: ['gold'] } }), [identify])
-  t.match(faults({ acl: { scopes: ['a'] } }), [identify])
+  t.match(faults({ acl: { scopes: ['a'] } }), [
+    /^routes\[0\]\.edge\.acl\.scopes: claims \(inherited\): nothing on this route verifies a token with claims; add jwt/
+  ])
   t.strictSame(faults({ jwt, acl: {} }), ['edge.acl: has no condition, such as "allow" or "scopes"'])
   t.strictSame(faults({ jwt, acl: { mode: 'shadow', rolesClaim: 'x' } }), [
     'edge.acl: has no condition, such as "allow" or "scopes"'

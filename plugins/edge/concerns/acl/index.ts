@@ -66,6 +66,8 @@ export const aclReasons = [
 
 type Reason = (typeof aclReasons)[number]
 
+const isSet = (value: unknown) => value !== undefined
+
 export default edgeConcern({
   name: 'acl',
   options: orOff(Acl),
@@ -78,7 +80,10 @@ export default edgeConcern({
     blacklist: 'write deny',
     hideGroupsHeader: 'remove it: the service gets the groups only in a header that authentication.forward.groups names'
   },
-  needs: { fact: 'consumer' },
+  needs: [
+    ...['scopes', 'roles', 'claims'].map((option) => ({ fact: 'claims', option, value: isSet }) as const),
+    { fact: 'consumer' }
+  ],
   forConsumers: { phases: ['preParsing'] },
   check,
   explain(options, example) {
@@ -152,6 +157,9 @@ function check(options: Options, at: string, checked: Checked): void {
   warnOfUnknown({ allowConsumers, denyConsumers }, 'consumer', at, checked)
   const { mode: _mode, rolesClaim: _claim, ...conditions } = options as Options & { mode?: unknown }
   if (Object.keys(conditions).length === 0) report.fault(at, 'has no condition, such as "allow" or "scopes"')
+  if (options.roles === undefined && report.at(`${at}/rolesClaim`) !== undefined) {
+    report.warn(`${at}/rolesClaim`, 'has no effect without "roles"', 'key')
+  }
   for (const [allow, deny] of [
     ['allow', 'deny'],
     ['allowConsumers', 'denyConsumers']

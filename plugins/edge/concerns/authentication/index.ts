@@ -102,10 +102,21 @@ const methods = [
   'oidc'
 ]
 
+/** Methods whose failures are counted by address, since their credentials can be guessed or are expensive to verify. */
+const counted = ['keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth', 'introspection', 'authorizer']
+
+const countsFailures = (policy: object) => counted.some((name) => Boolean(Reflect.get(policy, name)))
+
 /** Checks the methods that are in force together on a route, and the names of consumers in its split. */
 function checkMethods(checked: Checked): void {
   const { data, report } = checked
   if (!report.usable('/routes') || !report.usable('/edge')) return
+  const top = '/edge/authentication/failures'
+  const isIdle = data.plugins.length === 0 && !data.routes.some(({ edge }) => countsFailures({ ...data.edge, ...edge }))
+  const failures = data.edge.authentication ? data.edge.authentication.failures : false
+  if (isIdle && failures && report.at(top) !== undefined) {
+    report.warn(top, `has no effect without ${counted.join(', ')}: other failures are not counted`, 'key')
+  }
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index, 'edge')
     if (report.sound(pointer('/routes', index, 'split'))) {
@@ -124,8 +135,17 @@ function checkMethods(checked: Checked): void {
       return options && !isShadow(options)
     })
     if (!on.every((name) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))) return
-    if (on.length === 0 && authentication && authentication.anonymous !== undefined && own.authentication) {
-      report.warn(`${place}/anonymous`, `has no effect without ${methods.join(', ')}`)
+    if (own.authentication) {
+      const isSet = (key: string) => report.at(`${place}/${key}`) !== undefined
+      const idle = on.length === 0 ? ['anonymous', 'require'].filter(isSet) : []
+      for (const key of idle) report.warn(`${place}/${key}`, `has no effect without ${methods.join(', ')}`, 'key')
+      if (own.authentication.failures && isSet('failures') && !countsFailures(policy)) {
+        report.warn(
+          `${place}/failures`,
+          `has no effect without ${counted.join(', ')}: other failures are not counted`,
+          'key'
+        )
+      }
     }
     if (on.length < 2 || (authentication && authentication.require === 'any')) return
     // `hmacAuth` also takes `Proxy-Authorization`.

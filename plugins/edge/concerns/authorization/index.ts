@@ -29,9 +29,10 @@ const Ambiguous = createError('JW_PATH_UNDECIDED', 'Services may read the path i
 export const authorizationReasons = ['rule_denied', 'rule_default', 'rule_scope', 'rule_path'] as const
 
 /** Returns whether rules are about the caller. They may be malformed: facts are checked beside the schema. */
-const ofCaller = (rules: unknown): boolean =>
-  Array.isArray(rules) &&
-  rules.some((rule) => ['consumers', 'groups', 'scopes', 'claims'].some((name) => Object.hasOwn(Object(rule), name)))
+const usingAny =
+  (names: readonly string[]) =>
+  (rules: unknown): boolean =>
+    Array.isArray(rules) && rules.some((rule) => names.some((name) => Object.hasOwn(Object(rule), name)))
 
 export default edgeConcern({
   name: 'authorization',
@@ -39,7 +40,10 @@ export default edgeConcern({
   aliases: {
     'botDetection|botDetector|uaRestriction|refererRestriction': 'write edge.authorization with rules[].headers'
   },
-  needs: { fact: 'consumer', option: 'rules', value: ofCaller },
+  needs: [
+    { fact: 'claims', option: 'rules', value: usingAny(['scopes', 'claims']) },
+    { fact: 'consumer', option: 'rules', value: usingAny(['consumers', 'groups']) }
+  ],
   forConsumers: { phases: ['preParsing'] },
   check: checkAuthorization,
   explain(options, { method, target, headers, ip, paths, consumer, user, date }) {

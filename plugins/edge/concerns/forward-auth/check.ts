@@ -25,6 +25,9 @@ export function checkForwardAuth(options: ForwardAuthOptions, at: string, checke
     }
   }
   if (!report.sound(at)) return
+  if (!options.forwardBody && report.at(`${at}/maxBodySize`) !== undefined) {
+    report.warn(`${at}/maxBodySize`, 'has no effect without forwardBody: true', 'key')
+  }
   const { cache, format, forwardBody, requestHeaders } = options
   if (forwardBody && format === 'opa') report.fault(`${at}/forwardBody`, 'has an effect only with format: http', 'key')
   if (cache === undefined) return

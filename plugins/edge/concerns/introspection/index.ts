@@ -38,7 +38,7 @@ export default edgeConcern({
   name: 'introspection',
   options: orOff(Introspection),
   aliases: { 'oauth2Introspection|opaqueToken': 'write edge.introspection' },
-  provides: ['consumer'],
+  provides: ['consumer', 'claims'],
   credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
   // A service is scripted in tests, a URL is not.
   isolate: (options) => options.url === undefined && options,

@@ -54,7 +54,7 @@ export default edgeConcern({
     'roles|rolesKey': 'write acl: { roles: […], rolesClaim: … } beside it',
     anonymous: 'write optional: true, or authentication: { anonymous: NAME } beside it'
   },
-  provides: ['consumer'],
+  provides: ['consumer', 'claims'],
   credentials,
   commands: [tokenCommand],
   tries,

@@ -25,7 +25,7 @@ function ownPathsOf({ callbackPath, loginPath, logout }: OidcOptions): string[] 
 export default edgeConcern({
   name: 'oidc',
   options: orOff(Oidc),
-  provides: ['consumer'],
+  provides: ['consumer', 'claims'],
   aliases: { openidConnect: 'write edge.oidc', oauth2: 'write edge.oidc' },
   innerAliases: {
     discovery: 'write issuer, without /.well-known/openid-configuration',

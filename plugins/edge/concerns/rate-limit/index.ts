@@ -21,7 +21,7 @@ import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
 import type { Step } from './limiter.ts'
 import { Limiter, steps } from './limiter.ts'
-import { checkAllLimits, checkRateLimit, isCeiling, isOfCaller, limitsOf, RateLimit } from './options.ts'
+import { checkAllLimits, checkRateLimit, isCeiling, isOfCaller, isOfClaim, limitsOf, RateLimit } from './options.ts'
 import { isPlain, plainHooks, registerPlugin } from './plain.ts'
 import { RedisLink } from './redis-link.ts'
 import type { Limits, RuleContext } from './rules.ts'
@@ -72,7 +72,10 @@ export default edgeConcern({
   },
   check: checkRateLimit,
   checkAll: checkAllLimits,
-  needs: { fact: 'consumer', option: 'by', value: isOfCaller },
+  needs: [
+    { fact: 'claims', option: 'by', value: isOfClaim },
+    { fact: 'consumer', option: 'by', value: isOfCaller }
+  ],
   isolate: (options) => {
     const inMemory = limitsOf(options).map((limit) => {
       if (isCeiling(limit)) {

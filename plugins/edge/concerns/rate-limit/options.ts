@@ -127,9 +127,11 @@ declare module '../../../../config/schema.ts' {
 /** Returns the limits as a list. */
 export const limitsOf = (options: RateLimitOptions): readonly AnyLimit[] => [options].flat()
 
+/** Returns whether a key, or a part of it, is a claim. */
+export const isOfClaim = (by: unknown): boolean => [by].flat().some((source) => String(source).startsWith('claim:'))
+
 /** Returns whether a key, or a part of it, is known only after authentication. */
-export const isOfCaller = (by: unknown): boolean =>
-  [by].flat().some((source) => source === 'consumer' || String(source).startsWith('claim:'))
+export const isOfCaller = (by: unknown): boolean => isOfClaim(by) || [by].flat().includes('consumer')
 
 const isHeader = (source: string) => source.startsWith('header:')
 
