@@ -201,6 +201,17 @@ t.test('a handshake of a WebSocket needs the permissions', async (t) => {
     client.socket.destroy()
   }
   t.equal(service.requests.length, 1)
+  const { port: other } = await start(t, ['{path}#{method}'], { url: service.url, uma: { maxAge: '1m' } })
+  for (const [path, token, status] of [
+    ['/secret/1', 'tok.bob', 403],
+    ['/orders/1', 'tok.bob', 101],
+    ['/orders/1', 'tok.bob', 101],
+    ['/secret/1', 'tok.bob', 403]
+  ] as const) {
+    const client = connect(other, handshake(path, [`Authorization: Bearer ${token}`]))
+    t.match(await client.until('\r\n\r\n'), new RegExp(`^HTTP/1.1 ${status} `), path)
+    client.socket.destroy()
+  }
 })
 
 for (const protocol of protocols) {
