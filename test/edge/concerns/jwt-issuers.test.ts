@@ -2,8 +2,9 @@
 /** Several issuers on one route, key sets by discovery, tokens without `exp`. */
 import type { KeyObject } from 'node:crypto'
 import { writeFileSync } from 'node:fs'
-import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { IncomingMessage, RequestListener, ServerResponse } from 'node:http'
 import { join } from 'node:path'
+import { Provider } from 'oidc-provider'
 import type { Test } from 'tap'
 import t from 'tap'
 import { keySetUrl } from '../../../plugins/edge/concerns/jwt/discovery.ts'
@@ -135,6 +136,53 @@ for (const protocol of protocols) {
     t.match(await metrics(), `jingwei_edge_key_set_up{url="${one.url}/.well-known/openid-configuration"} 1`)
   })
 }
+
+t.test('access tokens of a real OpenID provider, found by discovery', async (t) => {
+  let handle: RequestListener = (_request, response) => void response.end()
+  const service = await startService((request, response) => handle(request, response))
+  t.teardown(service.close)
+  const clients = ['reader', 'writer'].map((client_id) => ({
+    client_id,
+    client_secret: 'secret',
+    grant_types: ['client_credentials'],
+    redirect_uris: [],
+    response_types: [],
+    id_token_signed_response_alg: 'ES256'
+  }))
+  const jwk = { ...keys.p256.privateKey.export({ format: 'jwk' }), kid: 'one', use: 'sig', alg: 'ES256' }
+  const provider = new Provider(service.url, {
+    clients,
+    jwks: { keys: [jwk] },
+    cookies: { keys: ['a key of the tests'] },
+    features: {
+      devInteractions: { enabled: false },
+      clientCredentials: { enabled: true },
+      resourceIndicators: {
+        enabled: true,
+        defaultResource: async () => 'urn:api',
+        getResourceServerInfo: async () => ({
+          scope: 'read write',
+          audience: 'api',
+          accessTokenTTL: 60,
+          accessTokenFormat: 'jwt',
+          jwt: { sign: { alg: 'ES256' } }
+        })
+      }
+    },
+    ttl: { ClientCredentials: 60 }
+  })
+  handle = provider.callback()
+  const tokenOf = async (client: string, scope: string) => {
+    const body = new URLSearchParams({ grant_type: 'client_credentials', scope })
+    const authorization = `Basic ${btoa(`${client}:secret`)}`
+    const response = await fetch(`${service.url}/token`, { method: 'POST', headers: { authorization }, body })
+    return String(((await response.json()) as { access_token: unknown }).access_token)
+  }
+  const jwt = { issuer: service.url, discovery: true, audience: 'api', scopes: ['write'] }
+  const { send } = await gatewayWith(t, jwt)
+  t.match(await send(await tokenOf('writer', 'read write')), { status: 200, consumer: 'writer' })
+  t.match(await send(await tokenOf('reader', 'read')), { status: 403, reason: 'jwt_scope' })
+})
 
 t.test('metadata of another issuer are refused, and the right ones are used as soon as they are there', async (t) => {
   const idp = await provider(t, keys.rsa)

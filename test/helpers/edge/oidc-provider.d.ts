@@ -15,9 +15,9 @@ declare module 'oidc-provider' {
   }
 
   interface Configuration {
-    adapter: (kind: string) => object
-    interactions: { url: (context: unknown, interaction: { uid: string }) => string }
-    findAccount: (context: unknown, id: string) => Promise<Account>
+    adapter?: (kind: string) => object
+    interactions?: { url: (context: unknown, interaction: { uid: string }) => string }
+    findAccount?: (context: unknown, id: string) => Promise<Account>
     [name: string]: unknown
   }
 

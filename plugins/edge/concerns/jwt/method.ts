@@ -68,10 +68,10 @@ export function tokenMethod(options: JwtOptions, verify: Verify, callers: Caller
     verify(token, request) {
       if (typeof token !== 'string') throw token
       if (token.length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
-      const { user } = request
       const verified = verify(token, request)
       // No await: most tokens are cached, and need no asynchronous step.
       if (!(verified instanceof Promise)) return accept(request, verified)
+      const { user } = request
       return verified.then((claims) => {
         // @fastify/jwt has set it; a token that does not suffice must not.
         request.user = user

@@ -57,6 +57,7 @@ export class Places {
   }
 
   remove(request: FastifyRequest, isVerified: boolean): void {
+    if (this.#isUsual && isVerified && this.#hides !== true) return
     if (this.carrier !== undefined && (this.#hides === true || !isVerified)) removeHeader(request, this.carrier)
     if (this.#hides !== false || !isVerified) this.removeOthers(request)
   }
