@@ -1,16 +1,22 @@
 // slow: takes about 4 s
 /** Requests signed with a shared secret: every spelling, what a signature must cover, bodies, dates and replays. */
 import { createHmac, hash } from 'node:crypto'
+import { writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { CLOCK } from '../../../plugins/clock.ts'
 import { Replays } from '../../../plugins/edge/authentication/replays.ts'
+import { consumersTiming } from '../../../plugins/edge/consumers/index.ts'
 import type { AskOptions, Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { handshake, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
 import { raw, startEcho, startGateway } from '../../helpers/gateway.ts'
+import { folder } from '../../helpers/plugins.ts'
+
+consumersTiming.intervalMs = 10
 
 const secret = 's\u00e9cret of alice'
 const consumers = [
@@ -67,9 +73,13 @@ interface Options {
   edge?: object
   services?: object
   path?: object
+  file?: string
 }
 
-async function gatewayWith(t: Test, { protocol = 'HTTP/1.1', hmacAuth = {}, edge = {}, services, path }: Options) {
+async function gatewayWith(
+  t: Test,
+  { protocol = 'HTTP/1.1', hmacAuth = {}, edge = {}, services, path, file }: Options
+) {
   const service = await startEcho()
   t.teardown(service.close)
   const config = {
@@ -77,9 +87,19 @@ async function gatewayWith(t: Test, { protocol = 'HTTP/1.1', hmacAuth = {}, edge
     services: services ?? { any: { instances: [service.url] } },
     edge: { hmacAuth, ...edge },
     routes: [{ name: 'all', match: { path: '/' }, service: 'any', ...(path && { path }) }],
-    consumers
+    consumers: file === undefined ? consumers : { file }
   }
-  const gateway = await startGateway(config, { log: true, before: (server) => void server.decorate(CLOCK, clock) })
+  let arrived = 0
+  const gateway = await startGateway(config, {
+    log: true,
+    before(server) {
+      server.decorate(CLOCK, clock)
+      server.addHook('onRequest', (_request, _reply, done) => {
+        arrived++
+        done()
+      })
+    }
+  })
   t.teardown(gateway.close)
   const { ask, begin } = anyClient(t, protocol, gateway.port)
   const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
@@ -92,7 +112,7 @@ async function gatewayWith(t: Test, { protocol = 'HTTP/1.1', hmacAuth = {}, edge
   }
   const seen = async (headers: Record<string, string>, path = '/', options: AskOptions = {}) =>
     JSON.parse((await ask(path, { ...options, headers })).body.toString()) as Seen
-  return { ...gateway, ask, begin, outcome, seen, lines }
+  return { ...gateway, ask, begin, outcome, seen, lines, arrived: () => arrived }
 }
 
 for (const protocol of protocols) {
@@ -306,4 +326,28 @@ t.test('a WebSocket handshake is signed', async (t) => {
   const { peer } = await open(port, '/ws', headers)
   peer.socket.destroy()
   t.notMatch(service.requests[0]!.rawHeaders.join(), /authorization/i)
+})
+
+t.test('a secret that is removed while the body arrives is refused, and a client may leave', async (t) => {
+  const root = await folder(t, { 'people.json': JSON.stringify(consumers) })
+  const file = join(root, 'people.json')
+  const { outcome, begin, lines, arrived } = await gatewayWith(t, { file, hmacAuth: { validateRequestBody: true } })
+  const body = 'abcdef'
+  const digest = `SHA-256=${hash('sha256', body, 'base64')}`
+  const post = { method: 'POST', names: 'date request-line digest', headers: { digest } }
+  const call = () => begin('/', { method: 'POST', headers: signed('HTTP/1.1', post), streams: true })
+  const left = call()
+  left.send('abc')
+  await eventually(() => arrived() === 1)
+  await left.leave()
+  await eventually(() => lines().length === 1)
+  t.match(lines()[0], { status: 499 })
+  const removed = call()
+  removed.send('abc')
+  await eventually(() => arrived() === 2)
+  await writeFile(file, JSON.stringify([consumers[1]]))
+  await eventually(async () => (await outcome(signed('HTTP/1.1')))[0] === 401)
+  removed.send('def')
+  removed.end()
+  t.equal((await removed.response).status, 401)
 })
