@@ -229,7 +229,17 @@ for (const protocol of ['TLS', 'HTTP/2'] as const) {
       protocol,
       edge: {},
       route: { edge: { forwardClientCert: { chain: true } } },
-      more: [{ name: 'other', match: { path: '/other' }, service: 'any' }]
+      more: [
+        { name: 'other', match: { path: '/other' }, service: 'any' },
+        { name: 'proxy', match: { path: '/proxy' }, service: 'any', via: 'http-proxy' },
+        {
+          name: 'told',
+          match: { path: '/told' },
+          service: 'any',
+          via: 'http-proxy',
+          edge: { forwardClientCert: {} }
+        }
+      ]
     })
     const withChain = { ...alice, cert: alice.cert + one.cert }
     const headers = await seen(withChain, forged)
@@ -240,6 +250,13 @@ for (const protocol of ['TLS', 'HTTP/2'] as const) {
     t.same([none['client-cert'], none['client-cert-chain'], none.client_cert], [undefined, undefined, undefined])
     const elsewhere = await seen(alice, forged, '/other')
     t.same([elsewhere['client-cert'], elsewhere['client-cert-chain']], [undefined, undefined])
+    const proxied = await seen(alice, forged, '/proxy')
+    t.same(
+      [proxied['client-cert'], proxied['client-cert-chain'], proxied.client_cert],
+      [undefined, undefined, undefined]
+    )
+    const told = await seen(withChain, forged, '/told')
+    t.same([told['client-cert'], told['client-cert-chain']], [der(alice), undefined])
     if (protocol === 'TLS') {
       const dropped = await seen(alice, { connection: 'close, client-cert' })
       t.equal(dropped['client-cert'], der(alice), 'a client cannot have it removed')
