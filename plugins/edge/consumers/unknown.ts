@@ -6,6 +6,10 @@ import { didYouMean } from '../../../config/nearest.ts'
 /** Methods that accept declared consumers only. Others also name callers by their tokens. */
 const ofDeclared: ReadonlySet<string> = new Set(['keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth'])
 
+/** Returns whether a method, with these options, also accepts callers that are not declared. */
+const namesOthers = (name: string, options: unknown): boolean =>
+  Boolean(options) && !(name === 'mtlsAuth' && Reflect.get(options as object, 'allow') === undefined)
+
 type Names = readonly string[] | undefined
 
 /** Names by the list of consumers, since many routes have rules. */
@@ -26,7 +30,7 @@ export function warnOfUnknown(
   const [, index] = /^\/routes\/(\d+)\//.exec(at) ?? []
   for (const route of index === undefined ? routes : [routes[Number(index)]!]) {
     const policy = { ...edge, ...route.edge }
-    if (others.some(({ name }) => Reflect.get(policy, name))) return
+    if (others.some(({ name }) => namesOthers(name, Reflect.get(policy, name)))) return
   }
   const names = known.get(consumers) ?? {
     group: new Set(consumers.flatMap(({ groups }) => groups)),

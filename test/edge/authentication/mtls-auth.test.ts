@@ -345,6 +345,26 @@ t.test('distinguished names', (t) => {
   t.end()
 })
 
+t.test('misspelt names are warnings, unless certificates name other callers, too', (t) => {
+  const warningsOf = (mtlsAuth: object) => {
+    const warnings: string[] = []
+    const config = {
+      listen: { port: 0, tls: { cert: server.certFile, key: server.keyFile, ca: one.file } },
+      admin: false,
+      services: { any: { instances: ['http://127.0.0.1:9'] } },
+      routes: [
+        { name: 'all', match: { path: '/' }, service: 'any', edge: { mtlsAuth, acl: { allowConsumers: ['alise'] } } }
+      ],
+      consumers: [{ name: 'alice', mtlsAuth: { cn: 'alice' } }]
+    }
+    parseConfig(JSON.stringify(config), join(made, 'gateway.yaml'), {}, ({ message }) => warnings.push(message))
+    return warnings.filter((message) => message.includes('alise'))
+  }
+  t.match(warningsOf({}), [/no consumer "alise" is declared; did you mean "?alice/])
+  t.same(warningsOf({ allow: 'any' }), [])
+  t.end()
+})
+
 t.test('settings without effect are faults', (t) => {
   const own = { cert: server.certFile, key: server.keyFile }
   const faultOf = (listen: object, more: object) => {
