@@ -7,6 +7,8 @@ import t from 'tap'
 import { request as undiciRequest } from 'undici'
 import { relocated } from '../../plugins/base-path.ts'
 import { createMesh } from '../../plugins/mesh-api.ts'
+import type { Explained } from '../../plugins/operations/explain.ts'
+import { explainText } from '../../plugins/operations/explain.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { get, startGateway } from '../helpers/gateway.ts'
@@ -106,6 +108,10 @@ t.test('over HTTP/1.1, TLS and HTTP/2, for WebSockets, and without the mesh', as
   const { port } = runtime.admin!.address as AddressInfo
   const explained = await (await fetch(`http://127.0.0.1:${port}/admin/explain?path=/api/7`)).json()
   t.match(explained, { target: '/7', mesh: [{ service: 'any', basePath: '/base/v1' }] })
+  t.match(
+    explainText(explained as Explained),
+    /^ {2}forwards {2}\/7\n.*\n {2}service {3}any\n {4}base path \/base\/v1$/m
+  )
 })
 
 t.test('each service of a route has its own: split, fallback, mirror, composed calls and http-proxy', async (t) => {
