@@ -1326,7 +1326,7 @@ services: { a: { instances: ["http://127.0.0.1:1"] } }
 routes: [{ name: a, match: { path: / }, service: a }]
 `,
     faults: [
-      '4:10: routes[0].edge.rateLimit[1].by: consumer (inherited): nothing on this route identifies the consumer; add mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer, oidc, forwardAuth or a plugin that declares provides: [consumer]'
+      '4:10: routes[0].edge.rateLimit[1].by: claims (inherited): nothing on this route verifies a token with claims; add jwt, introspection, oidc or a plugin that declares provides: [consumer]'
     ]
   },
   {

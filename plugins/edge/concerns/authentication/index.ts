@@ -112,7 +112,10 @@ function checkMethods(checked: Checked): void {
   const { data, report } = checked
   if (!report.usable('/routes') || !report.usable('/edge')) return
   const top = '/edge/authentication/failures'
-  const isIdle = data.plugins.length === 0 && !data.routes.some(({ edge }) => countsFailures({ ...data.edge, ...edge }))
+  const isIdle =
+    data.plugins.length === 0 &&
+    report.sound('/routes') &&
+    !data.routes.some(({ edge }) => countsFailures({ ...data.edge, ...edge }))
   const failures = data.edge.authentication ? data.edge.authentication.failures : false
   if (isIdle && failures && report.at(top) !== undefined) {
     report.warn(top, `has no effect without ${counted.join(', ')}: other failures are not counted`, 'key')
