@@ -74,10 +74,14 @@ export function cookieValues(request: FastifyRequest, name: string): string[] {
 }
 
 /** Removes a cookie; the other bytes of the fields stay as they are. */
-export function removeCookie(request: FastifyRequest, name: string): void {
+export const removeCookie = (request: FastifyRequest, name: string): void =>
+  removeCookies(request, (each) => each === name)
+
+/** Removes the cookies with such names. */
+export function removeCookies(request: FastifyRequest, isWanted: (name: string) => boolean): void {
   const { rawHeaders, headers } = request.raw
   const indexes = indexesOf(request, 'cookie')
-  const isOther = (pair: string) => cookieName(pair) !== name
+  const isOther = (pair: string) => !isWanted(cookieName(pair))
   if (indexes.every((index) => rawHeaders[index + 1]!.split(';').every(isOther))) return
   const rest = indexes.map((index) => {
     const kept = rawHeaders[index + 1]!.split(';').filter(isOther).join(';').trimStart()

@@ -304,3 +304,37 @@ t.test(
     t.ok(log.some(({ msg }) => msg === 'the OpenID provider responds again'))
   }
 )
+
+t.test('a header section full of cookies costs no quadratic time and no long response', async (t) => {
+  const provider = await startProvider(t)
+  const { browser } = await guardedByLogin(t, provider)
+  const amy = browser()
+  await amy.visit('/app')
+  const [[name] = ['']] = [...amy.cookies]
+  const many = (what: string) => Array.from({ length: 300 }, (_, i) => `${name}${what}${i + 1}=x`).join('; ')
+  for (const what of ['-login-', '.']) {
+    const cookie = `a=1; ${many(what)}`
+    const page = await browser().send('/app', { headers: { ...pageLoad, cookie } })
+    t.equal(page.status, 302, what)
+    t.ok([page.headers['set-cookie'] ?? []].flat().length <= 41, what)
+    t.equal(seenBy(await browser().send('/open', { headers: { cookie } })).headers.cookie, 'a=1')
+  }
+  const through = await amy.send('/app', { headers: { cookie: `${amy.cookie}; ${many('-login-')}; b=2` } })
+  t.equal(seenBy(through).headers.cookie, 'b=2')
+})
+
+t.test('a path that begins like a host is no redirect to that host', async (t) => {
+  const everywhere = { match: { path: '/' } }
+  const provider = await startProvider(t)
+  const { browser, options } = await guardedByLogin(t, provider)
+  const { browser: atRoot } = await guardedByLogin(t, provider, {
+    routes: [{ name: 'root', ...everywhere, service: 'any', edge: { oidc: options } }]
+  })
+  t.equal((await browser().send('/else', { headers: pageLoad })).status, 404)
+  for (const path of ['//evil.example/app', '/\\evil.example', '///evil.example']) {
+    const user = atRoot()
+    const { status, headers } = await user.send(path, { headers: pageLoad })
+    t.ok(status === 400 || String(headers.location).startsWith(provider.issuer), `${path}: ${status}`)
+    if (status === 302) t.equal((await user.visit(path)).hops.at(-1), `${user.origin}/`, path)
+  }
+})

@@ -1,11 +1,13 @@
 /** Cookies of sessions and of logins in progress: names, chunks, and their removal from requests to services. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { removeCookie } from '../../authentication/credentials.ts'
+import { removeCookies } from '../../authentication/credentials.ts'
 
 /** Characters of a cookie's value. Browsers limit a cookie to 4096 bytes with its name and attributes. */
 const chunkSize = 3800
 /** Logins in progress that a browser keeps. Each tab may begin one. */
 const mostLogins = 4
+/** Cookies that a response deletes. */
+const mostDeleted = 20
 
 type Pair = readonly [name: string, value: string]
 
@@ -99,18 +101,24 @@ export class Cookies {
 
   #delete(request: FastifyRequest, reply: FastifyReply, isWanted: (name: string) => boolean): void {
     const names = pairsOf(request).flatMap(([name]) => (isWanted(name) ? [name] : []))
-    for (const name of new Set(names)) this.#set(reply, name, '', 0)
+    // Bounded, since a client may send hundreds of cookies: the rest is deleted by later responses.
+    for (const name of [...new Set(names)].slice(0, mostDeleted)) this.#set(reply, name, '', 0)
   }
 }
 
 /** Returns the hook that removes the cookies of sessions and logins from the request to the service. */
-export function removeCookies(all: ReadonlyMap<string, Cookies>) {
+export function cookieRemoval(all: ReadonlyMap<string, Cookies>) {
+  const isOwn = (name: string): boolean => {
+    for (const cookies of all.values()) if (cookies.isOwn(name)) return true
+    return false
+  }
   return (request: FastifyRequest, _reply: FastifyReply, done: () => void): void => {
     const { cookie } = request.headers
     if (cookie !== undefined) {
-      for (const cookies of all.values()) {
-        if (!cookie.includes(cookies.name)) continue
-        for (const [name] of pairsOf(request)) if (cookies.isOwn(name)) removeCookie(request, name)
+      for (const { name } of all.values()) {
+        if (!cookie.includes(name)) continue
+        removeCookies(request, isOwn)
+        break
       }
     }
     done()

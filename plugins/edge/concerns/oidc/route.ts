@@ -14,7 +14,7 @@ import type { GivenConsumer } from '../../consumers/consumer.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
 import type { Cookies } from './cookies.ts'
-import { removeCookies } from './cookies.ts'
+import { cookieRemoval } from './cookies.ts'
 import { OidcFailure } from './failures.ts'
 import { countersOf, watchProviders } from './metrics.ts'
 import { isNavigation } from './navigation.ts'
@@ -33,7 +33,7 @@ export class Logins {
   readonly #providers = new Map<string, Provider>()
   readonly #stores = new Set<SessionStore>()
   /** Hook that removes the cookies of all sessions and logins from the request to the service. */
-  readonly removeCookies = removeCookies(this.#cookies)
+  readonly removeCookies = cookieRemoval(this.#cookies)
 
   constructor(fastify: FastifyInstance, context: ConcernContext) {
     this.#context = context
