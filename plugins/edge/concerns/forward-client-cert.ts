@@ -18,7 +18,8 @@ const Options = Type.Object(
   {
     chain: Type.Boolean({
       default: false,
-      description: 'Also send the issuers that the client has presented, as `Client-Cert-Chain`.'
+      description:
+        'Also send the issuers that the client has presented, as `Client-Cert-Chain`. There are none on connections that resume a TLS session.'
     })
   },
   {
