@@ -48,6 +48,10 @@ export function definitionFault(definition: object): string | null {
       return `"${key}" of ${concern} is not a function`
     }
   }
+  const { forConsumers } = definition as { forConsumers?: { phases?: unknown } }
+  if (forConsumers !== undefined && !Array.isArray(forConsumers?.phases)) {
+    return `"forConsumers" of ${concern} has no "phases", a list of the hooks such as ['preHandler']`
+  }
   const fault = orderFault(order)
   return fault === null ? null : `"order" of ${concern} ${fault}`
 }

@@ -253,6 +253,11 @@ async function startGreeting(t: Test, module: string) {
   return gateway
 }
 
+t.test('a definition without phases is a fault', async (t) => {
+  const module = `export default { name: 'greet', options: {}, forConsumers: ['onRequest'], async plugin() { return () => null } }`
+  await t.rejects(startGreeting(t, module), /"forConsumers" of its concern "greet" has no "phases"/)
+})
+
 t.test('options of a consumer that a concern cannot use are faults', async (t) => {
   const text = JSON.stringify({
     services: { any: { instances: ['http://127.0.0.1:1'] } },

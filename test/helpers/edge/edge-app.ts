@@ -39,7 +39,7 @@ async function build(
     edge: {},
     routes: configured,
     listeners: [{ name: 'default' }],
-    consumers: { file: null, digest: null, list: [] },
+    consumers: { file: null, digest: null, stored: null, list: [] },
     redis: options.redis
   } as unknown as Config
   options.before?.(fastify)
