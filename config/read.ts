@@ -2,8 +2,9 @@
 import type { ScalarEvent, ScalarTagDefinition } from 'js-yaml'
 import { CORE_SCHEMA, EVENT_ID, getScalarValue, NOT_RESOLVED, SCALAR_STYLE } from 'js-yaml'
 import type { Steps } from '../plugins/time-slices.ts'
+import { dashOf } from './empty-item.ts'
 import { substitute, unmask } from './env.ts'
-import type { Place, Report } from './faults.ts'
+import type { Place, Position, Report } from './faults.ts'
 import { pointer, segmentsOf } from './faults.ts'
 import type { YamlSource } from './yaml-source.ts'
 import { starAdvice } from './yaml-source.ts'
@@ -120,6 +121,7 @@ class Reader {
   #locate(at: string): Place | undefined {
     let item: number | undefined = 1
     let hasKey = false
+    let dash: Position | null = null
     for (const segment of segmentsOf(at)) {
       const index = this.#source.resolved(item)
       const type = index === undefined ? undefined : this.#source.type(index)
@@ -128,15 +130,16 @@ class Reader {
       else if (index !== undefined && type === EVENT_ID.SEQUENCE) item = this.#itemsOf(index)[Number(segment)]
       else return undefined
       if (item === undefined) return undefined
+      dash = hasKey || this.#source.start(item) !== null ? null : dashOf(this.#source, index, Number(segment))
     }
-    return this.#place(item, hasKey)
+    return this.#place(item, hasKey, dash)
   }
 
-  #place(item: number, hasKey: boolean): Place {
+  #place(item: number, hasKey: boolean, dash: Position | null = null): Place {
     // In a mapping, the event before a value is its key.
     const key = hasKey ? (this.#source.start(item - 1) ?? undefined) : undefined
-    // An empty value has no position; that of its key is used.
-    const start = this.#source.start(item) ?? key ?? { line: 1, column: 1 }
+    // An empty value has no position; that of its key or dash is used.
+    const start = this.#source.start(item) ?? key ?? dash ?? { line: 1, column: 1 }
     const index = this.#source.resolved(item) ?? item
     const type = this.#source.type(index)
     const isList = type === EVENT_ID.SEQUENCE

@@ -487,6 +487,29 @@ mesh: { timeout: 15 seconds }
     faults: ['2:18: mesh.timeout: expected a duration such as 250ms, 15s or 5m, found "15 seconds"']
   },
   {
+    name: 'empty items of lists',
+    yaml: `services: { a: { instances: ["http://h"] } }
+routes:
+  -
+  - { name: a, match: { path: /a }, service: a }
+  # - no item
+  -
+  - name: b
+    match:
+      path:
+        - /b
+        -
+    service: a
+  -   # empty
+`,
+    faults: [
+      '3:3: routes[0]: expected a mapping, found nothing; write {} to leave it empty',
+      '6:3: routes[2]: expected a mapping, found nothing; write {} to leave it empty',
+      '11:9: routes[3].match.path[1]: expected a path that starts with / or a mapping, found nothing; write {} to leave it empty',
+      '13:3: routes[4]: expected a mapping, found nothing; write {} to leave it empty'
+    ]
+  },
+  {
     name: 'a malformed size',
     yaml: `
 edge: { bodyLimit: 10 megs }
