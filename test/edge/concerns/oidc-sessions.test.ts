@@ -337,6 +337,15 @@ t.test('faults of the configuration', async (t) => {
       return (error as Error).message
     }
   }
+  const warningsOf = (session: string) => {
+    const found: string[] = []
+    const oidc = `issuer: https://id.example.com, clientId: a, session: ${session}`
+    parseConfig(`edge: { oidc: { ${oidc} } }`, 'gateway.yaml', {}, ({ message }) => void found.push(message))
+    return found
+  }
+  t.strictSame(warningsOf(session), [])
+  t.match(warningsOf(session.replace('{', '{ maxSize: 15kb,')), [/larger than listen.limits.headers/])
+  t.match(warningsOf(session.replace('{', '{ secure: false,')), [/sent over plain HTTP/])
   const good = `issuer: https://id.example.com, clientId: a, session: ${session}`
   t.equal(faultOf(good), '')
   const cases: [string, RegExp][] = [

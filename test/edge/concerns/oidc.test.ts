@@ -338,3 +338,26 @@ t.test('a path that begins like a host is no redirect to that host', async (t) =
     if (status === 302) t.equal((await user.visit(path)).hops.at(-1), `${user.origin}/`, path)
   }
 })
+
+t.test('calls to the provider are bounded, also for each client', async (t) => {
+  const provider = await startProvider(t)
+  const { browser, lines } = await guardedByLogin(t, provider, { oidc: { maxConcurrent: 2, timeout: '20s' } })
+  const users = [browser(), browser(), browser()]
+  const callbacks: string[] = []
+  for (const user of users) callbacks.push((await untilCallback(user)).callback)
+  const held: (() => void)[] = []
+  provider.state.intercept = (request, response) => {
+    if (request.url !== '/token') return false
+    held.push(() => response.writeHead(400, { 'content-type': 'application/json' }).end('{"error":"invalid_grant"}'))
+    return true
+  }
+  const waiting = users.slice(0, 2).map((user, index) => user.send(callbacks[index]!, { headers: pageLoad }))
+  await eventually(() => held.length === 2)
+  const third = await users[2]!.send(callbacks[2]!, { headers: pageLoad })
+  t.match(third, { status: 503, headers: { 'retry-after': '1' } })
+  await eventually(() => lines().some(({ reason }) => reason === 'oidc_overloaded'))
+  for (const release of held) release()
+  for (const each of waiting) t.equal((await each).status, 400)
+  provider.state.intercept = null
+  t.equal((await users[2]!.send(callbacks[2]!, { headers: pageLoad })).status, 302, 'a reload completes the login')
+})

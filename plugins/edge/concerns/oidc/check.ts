@@ -10,6 +10,9 @@ const ownParams = new Set([
   'client_id', 'request', 'request_uri', 'max_age'
 ]) // biome-ignore format: a list
 
+/** Bytes of a header section besides the session. */
+const otherHeaders = 2048
+
 export function checkOidc(options: OidcOptions, at: string, checked: Checked): void {
   const { data, report } = checked
   const { issuer, session, callbackPath, loginPath, logout, authorizationParams = {}, forward = {} } = options
@@ -17,6 +20,13 @@ export function checkOidc(options: OidcOptions, at: string, checked: Checked): v
   if (/[?#]/.test(issuer)) report.fault(`${at}/issuer`, 'an issuer has no query and no fragment')
   if (session.store === 'redis' && data.redis === undefined) {
     report.fault(`${at}/session/store`, 'needs the top-level "redis", which is not set')
+  }
+  if (session.store === 'cookie' && report.sound('/listen')) {
+    const least = Math.min(...data.listeners.map(({ limits }) => limits.headers))
+    if (session.maxSize + otherHeaders > least) {
+      const what = `a request with such a session is larger than listen.limits.headers (${least} bytes), and gets 431`
+      report.warn(`${at}/session/maxSize`, `${what}; lower it, raise that limit, or use store: redis`)
+    }
   }
   if (session.idleTimeout > session.lifetime) {
     report.fault(`${at}/session/idleTimeout`, 'is longer than lifetime, which ends the session first')
