@@ -64,6 +64,10 @@ export function edgeRouteOf(config: FastifyContextConfig | undefined): EdgeRoute
   return config?.route ?? config?.ownRoute
 }
 
+/** Returns whether no response to a request may tell of its route. */
+export const isHidden = (route: EdgeRoute, request: FastifyRequest): boolean =>
+  request.server.hiddenRoutes?.get(route)?.(request) === true
+
 /** Returns whether a request has neither a route nor a not-found handler that concerns apply to. */
 export function isUnrouted({ is404, routeOptions }: FastifyRequest): boolean {
   const { config } = routeOptions

@@ -3,7 +3,7 @@ import createError from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
-import { edgeRouteOf } from '../attach.ts'
+import { edgeRouteOf, isHidden } from '../attach.ts'
 import { Ambiguous, ambiguousPart } from './ambiguous-path.ts'
 import { markLastResponse } from './last-response.ts'
 import { byListener } from './peers.ts'
@@ -163,9 +163,11 @@ function ambiguityOf(part: string): TargetReason {
 }
 
 /** Returns whether a request is a preflight that a concern responds to, so that it never reaches a service. */
-function isPreflight({ raw: { method, headers }, routeOptions }: FastifyRequest): boolean {
+function isPreflight(request: FastifyRequest): boolean {
+  const { method, headers } = request.raw
   if (method !== 'OPTIONS' || !headers.origin || !headers['access-control-request-method']) return false
-  return edgeRouteOf(routeOptions.config)?.declared.answersPreflights === true
+  const route = edgeRouteOf(request.routeOptions.config)
+  return route?.declared.answersPreflights === true && !isHidden(route, request)
 }
 
 function isHostAndPort(host: string): boolean {

@@ -108,6 +108,15 @@ t.test('a hidden route looks like a path without a route, for each method and wi
       const none = await shape('192.0.2.9', '/nothing', method, headers)
       t.equal(none.status, 404)
       t.strictSame(await shape('192.0.2.9', '/hidden', method, headers), none, `${method} ${headers}`)
+      // Refused before the addresses are compared.
+      for (const rest of [';x', '?a=%zz', '/%2e%2e']) {
+        const noneSuch = await shape('192.0.2.9', `/nothing${rest}`, method, headers)
+        t.strictSame(
+          await shape('192.0.2.9', `/hidden${rest}`, method, headers),
+          noneSuch,
+          `${method} ${rest} ${headers}`
+        )
+      }
     }
   }
   for (const [address, path] of [

@@ -24,6 +24,7 @@ import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { edgeRouteOf, isHidden } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { NotFound } from '../../errors.ts'
@@ -207,8 +208,11 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
 
   /** Adds the headers to errors of earlier concerns, so that scripts of allowed origins can read these. */
   const onError = (request: FastifyRequest, reply: FastifyReply, error: Error, done: () => void): void => {
-    // A hidden route has the response for a path without a route.
-    if (error instanceof NotFound || reply.hasHeader('vary') || reply.hasHeader('access-control-allow-origin')) done()
+    // A hidden route has the response for a path without a route, also to a request that is refused before it is hidden.
+    const route = edgeRouteOf(request.routeOptions.config)
+    const hides = route !== undefined && isHidden(route, request)
+    const isSet = reply.hasHeader('vary') || reply.hasHeader('access-control-allow-origin')
+    if (error instanceof NotFound || hides || isSet) done()
     else addCached(request, reply, done)
   }
   return { onRequest, onError }
