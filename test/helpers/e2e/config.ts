@@ -16,18 +16,19 @@ export interface Wanted {
   adminPort?: number
   plugins?: object[]
   consumers?: object[]
+  edge?: object
   accessLog?: boolean
 }
 
 /** YAML, of which JSON is a part. */
 export function yamlOf(wanted: Wanted): string {
   const { consul, token, wait, services, listen, mesh, adminPort = 0, accessLog = false, routes = [] } = wanted
-  const { plugins, consumers } = wanted
+  const { plugins, consumers, edge } = wanted
   return JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s', timeout: '5s' }, ...listen },
     admin: { host: '127.0.0.1', port: adminPort },
     discovery: consul === undefined ? {} : { consul: { url: consul, ...(token && { token }), ...(wait && { wait }) } },
-    edge: { accessLog },
+    edge: { accessLog, ...edge },
     mesh,
     services,
     routes: [...Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })), ...routes],

@@ -89,6 +89,7 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
   const client = await inProcess(t, {
     consul: consul.url,
     consumers: [{ name: 'alice', keyAuth: { hash } }],
+    edge: { metrics: { consumers: 1 } },
     mesh: { retry: false, balance: 'round-robin', identity: { service: 'gateway' } },
     services: {
       breaking: only({ circuitBreaker: { minRequests: 2 } }),
