@@ -21,6 +21,15 @@ export function headerValues(request: FastifyRequest, name: string): string[] {
   return indexesOf(request, canonicalName(name)).map((index) => rawHeaders[index + 1]!)
 }
 
+/** Returns whether a request has more than one `Authorization`. Node shows the first one only. */
+export function hasSeveralAuthorizations({ raw: { rawHeaders } }: FastifyRequest): boolean {
+  let copies = 0
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]!.length === 13 && rawHeaders[i]!.toLowerCase() === 'authorization') copies++
+  }
+  return copies > 1
+}
+
 /** Removes a header in all spellings. */
 export function removeHeader(request: FastifyRequest, name: string): void {
   for (const index of indexesOf(request, canonicalName(name))) {

@@ -7,7 +7,7 @@ import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import { removeHeader } from '../../authentication/credentials.ts'
+import { hasSeveralAuthorizations, removeHeader } from '../../authentication/credentials.ts'
 import type { Method, Refusal } from '../../authentication/methods.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
@@ -110,10 +110,10 @@ function tokenMethod(
       const { authorization } = request.headers
       if (authorization === undefined) return null
       // Node shows the first field only; the token may be in another one.
-      return /^bearer /i.test(authorization) || isRepeated(request) ? authorization : null
+      return /^bearer /i.test(authorization) || hasSeveralAuthorizations(request) ? authorization : null
     },
     verify(authorization, request) {
-      if (isRepeated(request)) throw new TokenInvalid('introspection_repeated')
+      if (hasSeveralAuthorizations(request)) throw new TokenInvalid('introspection_repeated')
       const isLong = authorization.length > maxTokenSize + 'bearer '.length
       const token = isLong ? undefined : bearer.exec(authorization)?.[1]
       if (token === undefined) throw new TokenInvalid('introspection_token')
@@ -132,10 +132,6 @@ function tokenMethod(
 
 /** Characters of a bearer token (RFC 6750, 2.1). */
 const bearer = /^bearer +([-._~+/0-9A-Za-z]+=*) *$/i
-
-function isRepeated({ raw }: FastifyRequest): boolean {
-  return raw.rawHeaders.filter((text, index) => index % 2 === 0 && text.toLowerCase() === 'authorization').length > 1
-}
 
 /** Returns the refusal for an error. The reason goes to the log. */
 function refusal(error: unknown, scopes: readonly string[] = []): Refusal {

@@ -2,6 +2,7 @@
 import type { FastifyRequest } from 'fastify'
 import {
   cookieValues,
+  hasSeveralAuthorizations,
   headerValues,
   queryValues,
   removeCookie,
@@ -86,15 +87,6 @@ function bearerToken(request: FastifyRequest): Found | null {
   const { authorization } = request.headers
   if (authorization === undefined) return null
   // Node shows the first field only; the token may be in another one.
-  if (isRepeated(request)) return new TokenInvalid('jwt_repeated')
+  if (hasSeveralAuthorizations(request)) return new TokenInvalid('jwt_repeated')
   return isBearer(authorization) ? afterScheme(authorization) : null
-}
-
-/** Returns whether a request has more than one `Authorization`. */
-function isRepeated({ raw: { rawHeaders } }: FastifyRequest): boolean {
-  let copies = 0
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]!.length === 13 && rawHeaders[i]!.toLowerCase() === 'authorization') copies++
-  }
-  return copies > 1
 }
