@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { client, instances, launch, secret, section, tokens } from './gateway.ts'
 import type { Launch, Setup, Subject } from './subjects.ts'
 
-/** What a concern needs: keys of the configuration, and the clients' headers. */
+/** A concern: keys of the configuration, and the clients' headers. */
 interface Concern {
   readonly edge?: readonly string[]
   readonly mesh?: readonly string[]
