@@ -54,10 +54,15 @@ export async function everything(setup: Setup): Promise<Launch> {
   ]
   return {
     ...launch(setup, lines, '{}', ["trustProxy: ['127.0.0.1']"]),
-    headers: { origin: 'https://app.example.com', ...client(0) },
-    clients: Array.from({ length: tokens }, (_, i) => client(i))
+    ...requestsOfMany()
   }
 }
+
+/** The requests with which everything is measured: a token each, and the addresses of a proxy's clients. */
+export const requestsOfMany = (): Pick<Launch, 'headers' | 'clients'> => ({
+  headers: { origin: 'https://app.example.com', ...client(0) },
+  clients: Array.from({ length: tokens }, (_, i) => client(i))
+})
 
 /** Number of distinct tokens, and of distinct client addresses in X-Forwarded-For. */
 export const tokens = 10_000

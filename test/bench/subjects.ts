@@ -1,6 +1,6 @@
 // The subjects: Jingwei bare and with everything on, and the alternatives.
 import { alone } from './alone.ts'
-import { everything, passthrough, replying } from './gateway.ts'
+import { everything, passthrough, replying, requestsOfMany } from './gateway.ts'
 import { caddy, haproxy, nginx, script } from './others.ts'
 import { packages } from './packages.ts'
 import type { Scenario, Size } from './scenarios.ts'
@@ -48,6 +48,10 @@ export const subjects: readonly Subject[] = [
   { name: 'jingwei everything on', launch: everything },
   { name: 'jingwei with an onSend hook', launch: replying },
   { name: baseline, launch: script('fastify-http-proxy.ts') },
+  {
+    name: `${baseline} (requests of everything on)`,
+    launch: async (setup) => ({ ...(await script('fastify-http-proxy.ts')(setup)), ...requestsOfMany() })
+  },
   { name: 'http-proxy-middleware', launch: script('http-proxy-middleware.ts', packages) },
   { name: 'nginx', launch: nginx },
   { name: 'haproxy', launch: haproxy },
