@@ -4,7 +4,7 @@
  */
 import { claims, keys, secret, token } from '../helpers/edge/tokens.ts'
 
-/** What a response has to be: its status, or the service, what it has seen, and headers of the response. */
+/** Expectation of a response: its status, or the service, what it has seen, and headers of the response. */
 type Expected = number | { service?: string; url?: string; headers?: object; response?: object; body?: object }
 
 /**

@@ -13,7 +13,7 @@ import { anyClient, listenFor } from './asking-client.ts'
 
 export const client = { id: 'gateway', secret: 'a secret: of the gateway' }
 
-/** What tests change while the provider runs. */
+/** State that tests change while the provider runs. */
 export interface ProviderState {
   /** The user who logs in; null refuses the login. */
   user: string | null
