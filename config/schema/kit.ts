@@ -65,7 +65,7 @@ export const HeaderName = (description: string, more: { default?: string } = {})
 export const orOff = <T extends TSchema>(schema: T, more: object = {}) =>
   Either({ const: false }, Type.Literal(false), schema, more)
 
-/** Only `false`: for consumers for which a concern may be switched off, but have no other options. */
+/** Schema of `false`, for consumers for which a concern may be switched off, but that have no other options. */
 export const Off = Type.Literal(false, { expected: 'false' })
 
 /** A non-empty string, or a list of them. */

@@ -110,7 +110,7 @@ export function isolated(config: Config, keys: Keys): Config {
   return {
     ...rest,
     discovery: locality === undefined ? {} : { locality },
-    // Those of a registry are not known.
+    // The consumers of a store are not known.
     consumers: { ...config.consumers, stored: null },
     listen: listeners[0]!,
     listeners,

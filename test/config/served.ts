@@ -326,7 +326,7 @@ export const credentials = /^edge\.(authentication|basicAuth|forwardAuth|introsp
 /** The same: certificates, signatures, logins and functions of users. */
 export const logins = /^edge\.(authorizer|forwardClientCert|hmacAuth|messageSignature|mtlsAuth|oidc)\b/
 
-/** Those of them about bearer tokens. */
+/** Keys about bearer tokens. */
 export const tokens = /^edge\.(jwt|introspection|uma)\b/
 
 /** Tests every key of some top-level sections, or only some keys. */

@@ -1,5 +1,5 @@
 // slow: needs Redis
-/** What public configurations of other gateways do needs configuration alone: each is started and gets its requests. */
+/** Public configurations of other gateways that need configuration alone: each is started and gets its requests. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'

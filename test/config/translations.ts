@@ -1,5 +1,5 @@
 /**
- * What public configurations of other gateways do, written for Jingwei, and requests that prove it. In the texts,
+ * Configurations of other gateways that are public, written for Jingwei, and requests that prove each. In the texts,
  * `http://NAME` is an echo service of that name, `sha256(KEY)` the hash of an API key, and `bcrypt(PASSWORD)` that of a password.
  */
 import { claims, keys, secret, token } from '../helpers/edge/tokens.ts'

@@ -1,4 +1,4 @@
-/** What one route makes of the claims of a verified token: consumer, headers for the service, and rules. */
+/** Results that one route makes of the claims of a verified token: consumer, headers for the service, and rules. */
 import { headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt, hasClaim, scopesOf } from '../../claims.ts'
 import type { Consumer } from '../../consumers/consumer.ts'

@@ -62,7 +62,7 @@ const partsOf = (name: string | undefined): Attribute[][] =>
 export function canonical(kind: Exclude<Kind, 'subject'>, text: string): string {
   if (kind === 'fingerprint') return text.replaceAll(':', '').toLowerCase()
   if (kind === 'dns') return text.replace(/\.$/, '').toLowerCase()
-  // Only the domain is the same in any case.
+  // The domain alone is the same in any case.
   if (kind === 'email') return text.replace(/[^@]*$/, (domain) => domain.toLowerCase())
   return text
 }
