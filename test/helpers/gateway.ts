@@ -1,6 +1,7 @@
 // A whole gateway on a free port, services behind it, and a client that shows every byte.
 import type { IncomingMessage, RequestListener } from 'node:http'
 import http from 'node:http'
+import https from 'node:https'
 import type { AddressInfo, Socket } from 'node:net'
 import net from 'node:net'
 import { Writable } from 'node:stream'
@@ -86,11 +87,15 @@ export interface RunningService {
   close: () => Promise<void>
 }
 
-/** An HTTP service; `handler` gets its requests. */
-export async function startService(handler: RequestListener): Promise<RunningService> {
-  const server = http.createServer(handler)
+/** An HTTP service; `handler` gets its requests. `pair`: its certificate and key; then it speaks TLS. */
+export async function startService(
+  handler: RequestListener,
+  pair?: { readonly cert: string; readonly key: string }
+): Promise<RunningService> {
+  const server = pair === undefined ? http.createServer(handler) : https.createServer(pair, handler)
   server.requestTimeout = 0
-  return listening(server, () => server.closeAllConnections())
+  const scheme = pair === undefined ? 'http' : 'https'
+  return listening(server, () => server.closeAllConnections(), scheme)
 }
 
 /** A TCP service: `handler` gets each connection. */
@@ -121,7 +126,7 @@ export function responding(...responses: string[]): (socket: Socket) => void {
   }
 }
 
-async function listening(server: net.Server, closeConnections: () => void): Promise<RunningService> {
+async function listening(server: net.Server, closeConnections: () => void, scheme = 'http'): Promise<RunningService> {
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve))
   const { port } = server.address() as AddressInfo
   const close = () =>
@@ -129,7 +134,7 @@ async function listening(server: net.Server, closeConnections: () => void): Prom
       server.close(() => resolve())
       closeConnections()
     })
-  return { url: `http://127.0.0.1:${port}`, port, close }
+  return { url: `${scheme}://127.0.0.1:${port}`, port, close }
 }
 
 /** A request as it arrived at the service. */

@@ -349,6 +349,8 @@ t.test('faults of the configuration', async (t) => {
   const good = `issuer: https://id.example.com, clientId: a, session: ${session}`
   t.equal(faultOf(good), '')
   const cases: [string, RegExp][] = [
+    [`${good}, tls: { ca: nowhere.pem }`, /oidc\.tls\.ca: no such file/],
+    [`${good}, ca: a.pem`, /write tls: { ca: FILE }/],
     [good.replace('https', 'ftp'), /oidc\.issuer: expected a URL/],
     [good.replace('.com', '.com/?a=b'), /an issuer has no query/],
     [good.replace('a secret that is long enough for tests', 'short'), /secrets\[0\]/],

@@ -2,6 +2,7 @@
 import { createSign, generateKeyPairSync } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import t from 'tap'
+import { authority, folderFor } from '../../helpers/certificates.ts'
 import { protocols } from '../../helpers/edge/asking-client.ts'
 import type { Browser } from '../../helpers/edge/openid-provider.ts'
 import {
@@ -360,4 +361,20 @@ t.test('calls to the provider are bounded, also for each client', async (t) => {
   for (const each of waiting) t.equal((await each).status, 400)
   provider.state.intercept = null
   t.equal((await users[2]!.send(callbacks[2]!, { headers: pageLoad })).status, 302, 'a reload completes the login')
+})
+
+t.test('a provider whose certificate is of an authority of its own', async (t) => {
+  const files = authority(folderFor(t), 'one')
+  const other = authority(folderFor(t), 'other')
+  const provider = await startProvider(t, files.issue('provider', { san: 'IP:127.0.0.1' }))
+  for (const oidc of [{}, { tls: { ca: other.file } }]) {
+    const { browser, lines, log } = await guardedByLogin(t, provider, { oidc })
+    t.match(await browser().send('/app', { headers: pageLoad }), { status: 503 })
+    await eventually(() => lines().some(({ reason }) => reason === 'oidc_unreachable'))
+    t.match(log.find(({ msg }) => String(msg).startsWith('the OpenID provider failed'))?.msg, /certificate/)
+  }
+  const { browser } = await guardedByLogin(t, provider, { oidc: { tls: { ca: files.file } } })
+  const begun = await browser().send('/app', { headers: pageLoad })
+  t.equal(begun.status, 302)
+  t.equal(new URL(String(begun.headers.location)).origin, provider.issuer)
 })

@@ -20,6 +20,8 @@ export interface ProviderState {
   /** Seconds. */
   accessTokenTtl: number
   rotates: boolean
+  /** True: logins and logouts ask by a form, for a real browser. */
+  asks: boolean
   /** Size of a further claim of each user. */
   padding: number
   /** Takes a request in place of the provider, if it returns true. */
@@ -40,17 +42,28 @@ export interface TestProvider {
   close(): Promise<void>
 }
 
-export async function startProvider(t: Test): Promise<TestProvider> {
+/** `pair`: certificate and key of a provider that speaks TLS. */
+export async function startProvider(
+  t: Test,
+  pair?: { readonly cert: string; readonly key: string }
+): Promise<TestProvider> {
   const redirects = ['https://unused.example/oidc/callback']
   const logouts: string[] = []
   const backchannel: string[] = []
-  const state: ProviderState = { user: 'amy', accessTokenTtl: 3600, rotates: true, padding: 0, intercept: null }
+  const state: ProviderState = {
+    user: 'amy',
+    accessTokenTtl: 3600,
+    rotates: true,
+    asks: false,
+    padding: 0,
+    intercept: null
+  }
   const seen: string[] = []
   let handle: RequestListener = (_request, response) => void response.end()
   const service = await startService((request, response) => {
     seen.push(`${request.method} ${request.url?.split('?')[0]}`)
     if (state.intercept?.(request, response) !== true) handle(request, response)
-  })
+  }, pair)
   t.teardown(service.close)
   const { privateKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
   const stored = new Map<string, AdapterPayload>()
@@ -65,7 +78,10 @@ export async function startProvider(t: Test): Promise<TestProvider> {
     conformIdTokenClaims: false,
     features: {
       devInteractions: { enabled: false },
-      rpInitiatedLogout: { enabled: true, logoutSource: confirmLogout },
+      rpInitiatedLogout: {
+        enabled: true,
+        logoutSource: (context: { body: unknown }, form: string) => confirmLogout(context, form, state.asks)
+      },
       backchannelLogout: { enabled: true }
     },
     issueRefreshToken: async () => true,
@@ -114,10 +130,15 @@ export async function startProvider(t: Test): Promise<TestProvider> {
 
 async function interact(
   provider: Provider,
-  { user }: ProviderState,
+  { user, asks }: ProviderState,
   request: IncomingMessage,
   response: ServerResponse
 ) {
+  if (asks && request.method === 'GET') {
+    response.setHeader('content-type', 'text/html')
+    response.end(`<!doctype html><form method="post"><button>Log in as ${user}</button></form>`)
+    return
+  }
   if (user === null) {
     await provider.interactionFinished(request, response, { error: 'access_denied', error_description: 'not today' })
     return
@@ -131,11 +152,12 @@ async function interact(
   await provider.interactionFinished(request, response, { login: { accountId }, consent })
 }
 
-/** Logs out without a question. */
-function confirmLogout(
-  context: { body: unknown; oidc: { session?: { state?: { secret?: string } } } },
-  form: string
-): void {
+/** Shows the form, or logs out without a question. */
+function confirmLogout(context: { body: unknown }, form: string, asks: boolean): void {
+  if (asks) {
+    context.body = `<!doctype html>${form}<button form="op.logoutForm" name="logout" value="yes">Leave the provider</button>`
+    return
+  }
   const [, secret] = /name="xsrf" value="([^"]*)"/.exec(form) ?? []
   context.body = `xsrf=${secret}`
 }

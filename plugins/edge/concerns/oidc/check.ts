@@ -1,3 +1,4 @@
+import { checkPem } from '../../../../config/checked.ts'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { checkServiceHeaders } from '../../bridge/check-auth-server.ts'
@@ -15,9 +16,12 @@ const otherHeaders = 2048
 
 export function checkOidc(options: OidcOptions, at: string, checked: Checked): void {
   const { data, report } = checked
-  const { issuer, session, callbackPath, loginPath, logout, authorizationParams = {}, forward = {} } = options
+  const { issuer, session, callbackPath, loginPath, logout, authorizationParams = {}, forward = {}, tls } = options
+  if (report.usable(`${at}/tls`)) checkPem(`${at}/tls`, 'ca', tls?.ca, checked)
   if (!report.sound(at)) return
   if (/[?#]/.test(issuer)) report.fault(`${at}/issuer`, 'an issuer has no query and no fragment')
+  if (tls?.ca !== undefined && issuer.startsWith('http:'))
+    report.warn(`${at}/tls/ca`, 'no effect: the issuer is not https')
   if (session.store === 'redis' && data.redis === undefined) {
     report.fault(`${at}/session/store`, 'needs the top-level "redis", which is not set')
   }

@@ -28,6 +28,7 @@ export default edgeConcern({
   provides: ['consumer', 'claims'],
   aliases: { openidConnect: 'write edge.oidc', oauth2: 'write edge.oidc' },
   innerAliases: {
+    ca: 'write tls: { ca: FILE }',
     discovery: 'write issuer, without /.well-known/openid-configuration',
     redirectUri: 'write callbackPath',
     redirectPath: 'write callbackPath',
@@ -35,6 +36,10 @@ export default edgeConcern({
     cookieSecret: 'write session: { secrets: [SECRET] }'
   },
   check: checkOidc,
+  complete(options, absolute) {
+    const ca = options.tls?.ca
+    return ca === undefined ? options : { ...options, tls: { ca: absolute(ca) } }
+  },
   checkAll: checkParties,
   credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
   // The provider is another program.

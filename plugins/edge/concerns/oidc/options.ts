@@ -152,6 +152,19 @@ export const Oidc = Type.Object(
       description: 'Send the access token to the service as `Authorization: Bearer`.'
     }),
     mode: Mode,
+    tls: Type.Optional(
+      Type.Object(
+        {
+          ca: Type.Optional(
+            Type.String({
+              description:
+                'PEM file with the authorities that sign the certificate of the provider, instead of those that Node.js trusts.'
+            })
+          )
+        },
+        { ...strict, description: 'TLS toward the provider.' }
+      )
+    ),
     timeout: Duration('Longest time of a call to the provider.', { default: '5s' }),
     maxConcurrent: Count('Most calls to the provider in flight, in each process. Logins that need more get 503.', {
       default: 100

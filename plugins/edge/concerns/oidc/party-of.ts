@@ -1,4 +1,5 @@
 /** Makes the relying party of a route from what the routes of its client share. */
+import { readFileSync } from 'node:fs'
 import type { ConcernContext } from '../../concern.ts'
 import { cookieName, partyId } from './cookie-name.ts'
 import { Cookies } from './cookies.ts'
@@ -14,9 +15,11 @@ import { CookieSessions } from './session.ts'
 /** `prefix`: that under which the gateway is registered. */
 export function partyOf(options: OidcOptions, context: ConcernContext, prefix: string): RelyingParty {
   const { config, stores, log, clock } = context
-  const { issuer, clientId, clientSecret, clientAuth, timeout, maxConcurrent, session, refresh, logout } = options
+  const { issuer, clientId, clientSecret, clientAuth, timeout, maxConcurrent, session, refresh, logout, tls } = options
   const id = partyId(issuer, clientId)
-  const calls = { issuer, clientId, clientSecret, clientAuth, timeout, maxConcurrent }
+  // The content is part of the key, so that a reload takes effect when the file has changed.
+  const ca = tls?.ca === undefined ? undefined : readFileSync(tls.ca, 'utf8')
+  const calls = { issuer, clientId, clientSecret, clientAuth, timeout, maxConcurrent, ca }
   const provider = stores.claim(
     'jingwei.oidc-provider',
     calls,

@@ -26,7 +26,10 @@ const retryMs = 1000
 export type ProviderOptions = Pick<
   OidcOptions,
   'issuer' | 'clientId' | 'clientSecret' | 'clientAuth' | 'timeout' | 'maxConcurrent'
->
+> & {
+  /** Certificates of the authorities of the provider, in PEM. */
+  readonly ca: string | undefined
+}
 type Log = Pick<FastifyBaseLogger, 'info' | 'warn'>
 
 /** Member of `events` in a logout token, and the greatest age of one. */
@@ -181,8 +184,8 @@ export class Provider {
   }
 
   readonly #fetch: CustomFetch = async (url, { method, headers, body }) => {
-    const { timeout } = this.#options
-    this.#agent ??= new (undici().Agent)({ connect: { timeout } })
+    const { timeout, ca } = this.#options
+    this.#agent ??= new (undici().Agent)({ connect: { timeout, ...(ca !== undefined && { ca }) } })
     const late = AbortSignal.timeout(timeout)
     try {
       const response = await undici().request(url, {
