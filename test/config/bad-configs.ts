@@ -751,6 +751,27 @@ consumers: [{ name: alice, jwt: { sub: a } }, { name: bob, jwt: { sub: a, issuer
     faults: ['4:33: consumers[0].jwt: tokens of several issuers are accepted; add the issuer']
   },
   {
+    name: 'consumers of several providers of logins, and of several endpoints',
+    yaml: `
+services: { a: { instances: [http://a] } }
+groups:
+  one: { edge: { oidc: { issuer: https://a, clientId: a, session: { secrets: ["0123456789abcdef0123456789abcdef"] } }, introspection: { url: http://a/i, clientId: a, clientSecret: a } } }
+routes:
+  - { name: a, group: one, match: { path: /a }, service: a }
+  - { name: b, group: one, match: { path: /b }, split: [{ service: a, match: { consumers: [bob, amy] } }, { service: a, weight: 1 }], edge: { introspection: { url: http://b/i, clientId: a, clientSecret: a }, oidc: { issuer: https://b, clientId: b, callbackPath: /b/callback, logout: { path: /b/logout }, session: { secrets: ["0123456789abcdef0123456789abcdef"] } } } }
+consumers:
+  - { name: alice, oidc: a, introspection: a }
+  - { name: bob, oidc: { sub: a, issuer: https://a }, introspection: { sub: a, issuer: https://a } }
+  - { name: carl, oidc: { sub: c } }
+`,
+    faults: [
+      '7:97: routes[1].split[0].match.consumers[1]: tokens of several issuers are accepted, so consumers are named ISSUER|SUB: "ISSUER|amy"',
+      '9:26: consumers[0].oidc: tokens of several issuers are accepted; write { sub, issuer }',
+      '9:44: consumers[0].introspection: tokens of several issuers are accepted; write { sub, issuer }',
+      '11:25: consumers[2].oidc: tokens of several issuers are accepted; add the issuer'
+    ]
+  },
+  {
     name: 'no methods',
     yaml: `
 services: { a: { instances: [http://h] } }

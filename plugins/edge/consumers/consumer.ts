@@ -4,7 +4,7 @@ import type { EdgePolicy } from '../../../config/schema.ts'
 /** An authenticated caller, frozen. An edge concern or a plugin with `provides: [consumer]` sets it. */
 export interface Consumer {
   /**
-   * The name of a declared consumer. Else the token's `sub`, for `jwt`; `ISSUER|SUB` where the routes accept tokens of several
+   * The name of a declared consumer. Else the `sub` of the token or login; `ISSUER|SUB` where the routes accept those of several
    * issuers. On a listener with `connect`, until a concern sets another: the name of the calling service.
    */
   readonly id: string

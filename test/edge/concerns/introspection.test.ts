@@ -429,10 +429,24 @@ t.test('a name in a token is not that of a declared consumer by chance', async (
   const consumers = [{ name: 'alice' }]
   const { bearing, line } = await guarded(t, { url }, { consumers })
   await bearing('t')
-  t.match(await line(), { consumer: 'introspection|alice' })
+  t.match(await line(), { consumer: `${url}/|alice` })
   const byClient = await guarded(t, { url, consumer: 'client_id' }, { consumers })
   await byClient.bearing('t')
   t.match(await byClient.line(), { consumer: 'app' })
+})
+
+t.test('a name in a token of one issuer is not the consumer of another one', async (t) => {
+  const one = await endpoint(
+    t,
+    knowing({ a: { sub: 'amy', iss: 'https://one' }, b: { sub: 'amy', iss: 'https://two' } })
+  )
+  const consumers = [{ name: 'boss', introspection: { sub: 'amy', issuer: 'https://one' } }]
+  const issuer = ['https://one', 'https://two']
+  const { bearing, line } = await guarded(t, { url: one.url, issuer }, { consumers })
+  await bearing('a')
+  t.match(await line(), { consumer: 'boss' })
+  await bearing('b')
+  t.match(await line(1), { consumer: 'https://two|amy' })
 })
 
 t.test('what cannot be is a fault', async (t) => {

@@ -8,6 +8,7 @@ import type { Browser } from '../../helpers/edge/openid-provider.ts'
 import {
   client,
   guardedByLogin,
+  newSecret,
   pageLoad,
   seenBy,
   startProvider,
@@ -64,6 +65,63 @@ for (const protocol of protocols) {
     t.match(text, `jingwei_edge_oidc_provider_up{issuer="${provider.issuer}"} 1`)
   })
 }
+
+t.test('a user of one provider is never the consumer of another one', async (t) => {
+  const [staff, public_] = [await startProvider(t), await startProvider(t)]
+  const edge = { acl: { allow: ['admins'] }, authentication: { forward: { id: 'x-id', groups: 'x-groups' } } }
+  const session = { secrets: [newSecret()] }
+  const other = { callbackPath: '/pub/callback', loginPath: '/pub/login', logout: { path: '/pub/logout' }, session }
+  const oidc = { issuer: public_.issuer, clientId: client.id, clientSecret: client.secret, ...other }
+  const { authentication } = edge
+  const { browser } = await guardedByLogin(t, staff, {
+    edge,
+    routes: [
+      { name: 'admins', match: { path: '/pub' }, service: 'any', edge: { oidc, ...edge } },
+      { name: 'all', match: { path: '/pub/all' }, service: 'any', edge: { oidc, authentication } }
+    ],
+    config: {
+      consumers: [
+        { name: 'boss', groups: ['admins'], oidc: { sub: 'amy', issuer: staff.issuer } },
+        { name: 'helper', groups: ['helpers'], oidc: { sub: 'bob', issuer: public_.issuer } }
+      ]
+    }
+  })
+  public_.allow(`${browser().origin}/pub/callback`)
+  t.match(seenBy(await browser().visit('/app')).headers, { 'x-id': 'boss', 'x-groups': 'admins' })
+  const amy = browser()
+  t.equal((await amy.visit('/pub')).status, 403)
+  t.match(seenBy(await amy.visit('/pub/all')).headers, { 'x-id': `${public_.issuer}|amy`, 'x-groups': undefined })
+  public_.state.user = 'bob'
+  t.match(seenBy(await browser().visit('/pub/all')).headers, { 'x-id': 'helper', 'x-groups': 'helpers' })
+  for (const user of [`${staff.issuer}|amy`, '|amy', 'boss']) {
+    public_.state.user = user
+    t.equal((await browser().visit('/pub')).status, 403, user)
+  }
+})
+
+t.test('with one provider, a subject is not that of another issuer either', async (t) => {
+  const provider = await startProvider(t)
+  const { browser } = await guardedByLogin(t, provider, {
+    edge: { authentication: { forward: { id: 'x-id' } } },
+    config: {
+      consumers: [
+        { name: 'boss', oidc: { sub: 'amy', issuer: 'https://other.example' } },
+        { name: 'carl', oidc: { sub: 'carl', issuer: provider.issuer } },
+        { name: 'dora', oidc: 'auth0|dora' }
+      ]
+    }
+  })
+  for (const [user, id] of [
+    ['amy', 'amy'],
+    ['https://other.example|amy', 'https://other.example|amy'],
+    ['boss', `${provider.issuer}|boss`],
+    ['carl', 'carl'],
+    ['auth0|dora', 'dora']
+  ] as const) {
+    provider.state.user = user
+    t.equal(seenBy(await browser().visit('/app')).headers['x-id'], id, user)
+  }
+})
 
 t.test('only page loads are redirected', async (t) => {
   const { browser, lines } = await guardedByLogin(t, await startProvider(t))

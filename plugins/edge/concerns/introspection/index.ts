@@ -16,8 +16,7 @@ import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../b
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { GivenConsumer } from '../../consumers/consumer.ts'
-import type { ConsumerRegistry } from '../../consumers/registry.ts'
+import { checkSubjects, consumerFor, idOf, namingIn, qualifiedName } from '../../consumers/issuers.ts'
 import type { Claims } from './introspector.ts'
 import { Introspector } from './introspector.ts'
 import type { Counters } from './metrics.ts'
@@ -39,7 +38,8 @@ export default edgeConcern({
   options: orOff(Introspection),
   aliases: { 'oauth2Introspection|opaqueToken': 'write edge.introspection' },
   provides: ['consumer', 'claims'],
-  credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
+  credentials: { schema: Subject, ids: (value) => [[idOf(value), '']] },
+  checkAll: (checked) => checkSubjects('introspection', checked),
   // A service is scripted in tests, a URL is not.
   isolate: (options) => options.url === undefined && options,
   check(options, at, checked) {
@@ -74,18 +74,24 @@ function tokenMethod(
   options: IntrospectionOptions,
   introspector: Introspector,
   count: Counters,
-  { consumers, clock }: Pick<ConcernContext, 'consumers' | 'clock'>
+  { config, consumers, clock }: ConcernContext
 ): Method<string> {
   const { maxTokenSize, scopes } = options
   const checkClaims = ruleFor(options, clock.date)
   const forward = Object.entries(options.forward ?? {})
+  const naming = namingIn('introspection', config)
+  const isVerified = options.issuer !== undefined
+  const endpoint = endpointOf(options)
 
   function accept(request: FastifyRequest, claims: Claims | null): void {
     if (claims === null) throw new TokenInvalid('introspection_inactive')
     checkClaims(claims)
     Reflect.set(request, 'user', claims)
     const id = claimAt(claims, options.consumer)
-    if (typeof id === 'string' && id !== '') request.consumer = consumerFor(id, consumers)
+    if (typeof id === 'string' && id !== '') {
+      const subject = { sub: id, qualified: qualifiedName(isVerified ? String(claims.iss) : endpoint, id), isVerified }
+      request.consumer = consumerFor('introspection', subject, naming, consumers)
+    }
     for (const [claim, header] of forward) {
       const value = headerValue(claimAt(claims, claim))
       if (value !== undefined) addUpstreamHeader(request, header, value)
@@ -153,9 +159,9 @@ function refusal(error: unknown, scopes: readonly string[] = []): Refusal {
   return { error: error as Error, reason: null }
 }
 
-/** Returns the consumer for the name in a token. It is never the declared consumer of that name by chance. */
-function consumerFor(name: string, consumers: ConsumerRegistry): GivenConsumer {
-  const declared = consumers.find('introspection', name)
-  if (declared !== undefined) return declared.consumer
-  return { id: consumers.named(name) === undefined ? name : `introspection|${name}` }
+/** Returns the name of the endpoint, in place of an issuer. A query may have secrets. */
+function endpointOf({ url, service, path = '/' }: IntrospectionOptions): string {
+  if (url === undefined) return `${service}${path}`
+  const { origin, pathname } = new URL(url)
+  return origin + pathname
 }

@@ -10,11 +10,11 @@ import {
   oneOrMany,
   Size,
   strict,
-  Text,
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { Scopes } from '../../claims.ts'
+import { subjectOrText } from '../../consumers/issuers.ts'
 
 export const Introspection = Type.Object(
   {
@@ -74,9 +74,12 @@ declare module '../../../../config/schema.ts' {
     introspection?: IntrospectionOptions | false
   }
   interface ConsumerConfig {
-    readonly introspection?: string
+    readonly introspection?: Static<typeof Subject>
   }
 }
 
 /** `consumers[].introspection`. */
-export const Subject = { ...Text, description: 'Value of the claim that `edge.introspection.consumer` names.' }
+export const Subject = subjectOrText(
+  'Value of the claim that `edge.introspection.consumer` names.',
+  'Issuer of the tokens (`edge.introspection.issuer`). Necessary if the routes have several endpoints or issuers.'
+)

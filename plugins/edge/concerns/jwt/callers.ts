@@ -2,9 +2,9 @@
 import { headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt, hasClaim, scopesOf } from '../../claims.ts'
 import type { Consumer } from '../../consumers/consumer.ts'
+import type { Naming, Subject } from '../../consumers/issuers.ts'
+import { consumerFor, qualifiedName } from '../../consumers/issuers.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
-import type { TokenSubject } from './consumers.ts'
-import { consumerFor, qualifiedName } from './consumers.ts'
 import type { JwtOptions } from './options.ts'
 import { StepUpRequired, TokenInsufficient, TokenInvalid } from './reasons.ts'
 import type { Claims } from './verify.ts'
@@ -23,21 +23,16 @@ export interface Caller {
 }
 
 /** Returns the subject of a token; null if the token has none. */
-export type SubjectOf = (claims: Claims) => TokenSubject | null
+export type SubjectOf = (claims: Claims) => Subject | null
 
-/** Returns the function that names the subjects of tokens. `names` may change until the first request. */
-export function namer(
-  { issuer, issuers, consumer }: JwtOptions,
-  names: { readonly qualified: boolean },
-  keyHolder: string
-): SubjectOf {
-  const hasIssuer = issuer !== undefined || issuers !== undefined
+/** Returns the function that finds the subjects of tokens. `keyHolder`: the issuer's name if none is configured. */
+export function subjectsOf({ issuer, issuers, consumer }: JwtOptions, keyHolder: string): SubjectOf {
+  const isVerified = issuer !== undefined || issuers !== undefined
   return (claims) => {
     const sub = claimAt(claims, consumer)
     if (typeof sub !== 'string' || sub === '') return null
     const { iss } = claims
-    const qualified = qualifiedName(hasIssuer ? String(iss) : `${keyHolder} ${iss ?? ''}`, sub)
-    return { name: names.qualified ? qualified : sub, qualified, hasIssuer }
+    return { sub, qualified: qualifiedName(isVerified ? String(iss) : `${keyHolder} ${iss ?? ''}`, sub), isVerified }
   }
 }
 
@@ -84,12 +79,15 @@ export class Callers {
   readonly #known = new WeakMap<Claims, Caller>()
   readonly #options: JwtOptions
   readonly #subjectOf: SubjectOf
+  readonly #naming: () => Naming
   readonly #consumers: ConsumerRegistry
   readonly #forward: readonly (readonly [claim: string, header: string])[]
 
-  constructor(options: JwtOptions, subjectOf: SubjectOf, consumers: ConsumerRegistry) {
+  /** `naming` may change until the first request. */
+  constructor(options: JwtOptions, subjectOf: SubjectOf, naming: () => Naming, consumers: ConsumerRegistry) {
     this.#options = options
     this.#subjectOf = subjectOf
+    this.#naming = naming
     this.#consumers = consumers
     this.#forward = Object.entries(options.forward ?? {}).flatMap(([claim, headers]) =>
       [headers].flat().map((header) => [claim, header] as const)
@@ -107,7 +105,7 @@ export class Callers {
     const subject = this.#subjectOf(claims)
     const caller = {
       version: this.#consumers.version,
-      consumer: subject && consumerFor(subject, this.#consumers),
+      consumer: subject && consumerFor('jwt', subject, this.#naming(), this.#consumers),
       headers: [...this.#claimHeaders(claims), ...this.#allClaims(claims)],
       boundTo: boundTo(claims, this.#options),
       authUntil: authUntil(claims, this.#options)

@@ -4,23 +4,21 @@ import { createPublicKey } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { checkUserinfo } from '../../../../config/checked.ts'
 import type { Checked } from '../../../../config/concern.ts'
-import { declaredConsumers } from '../../../../config/consumers.ts'
 import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../config/header-names.ts'
 import { publishedSecret } from '../../../../config/published-secret.ts'
+import { checkSubjects } from '../../consumers/issuers.ts'
 import { canShowCertificates } from '../../protocol/tls/client-rules.ts'
 import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
-import { namesIncludeIssuer } from './consumers.ts'
 import type { JwtOptions, TokenSource } from './options.ts'
-import { sourcesOf } from './sources.ts'
 
 /** Returns whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
 
 /** Checks the options with the routes on which they are in force. */
 export function checkRoutes(checked: Checked): void {
-  checkConsumerNames(checked)
+  checkSubjects('jwt', checked)
   checkBinding(checked)
 }
 
@@ -39,38 +37,6 @@ function checkBinding({ data, report }: Checked): void {
     reported.add(place)
     const what = `no listener requests client certificates for route ${route.name}, so all of its requests are refused`
     report.fault(place, `${what}; set clientCertificate: { mode: request, ca: FILE } under listen.tls`)
-  })
-}
-
-/** Reports splits with consumer names that cannot occur, and declared consumers that no token fits. */
-function checkConsumerNames({ data, report }: Checked): void {
-  if (!report.usable('/edge') || !report.sound('/edge/jwt') || !report.usable('/routes') || !report.sound('/consumers'))
-    return
-  const jwtOf = (index: number): JwtOptions | false => {
-    const at = pointer('/routes', index, 'edge')
-    if (!report.usable(at) || !report.sound(`${at}/jwt`)) return false
-    return data.routes[index]?.edge?.jwt ?? data.edge.jwt ?? false
-  }
-  if (!namesIncludeIssuer(data.routes.flatMap((_, index) => jwtOf(index) || []))) return
-  declaredConsumers(data).forEach(({ name, jwt }, index) => {
-    if (jwt === undefined || jwt.issuer !== undefined || jwt.sub.includes('|')) return
-    const isList = Array.isArray(data.consumers)
-    const at = isList ? pointer('/consumers', index, 'jwt') : '/consumers/file'
-    const whose = isList ? '' : `jwt of consumer "${name}": `
-    report.fault(at, `${whose}tokens of several issuers are accepted; add the issuer`)
-  })
-  data.routes.forEach(({ split }, index) => {
-    const at = pointer('/routes', index, 'split')
-    const jwt = report.sound(at) && jwtOf(index)
-    if (!jwt) return
-    const [issuer = 'ISSUER'] = sourcesOf(jwt).flatMap((source) => source.issuer ?? [])
-    split?.forEach(({ match }, share) => {
-      match?.consumers?.forEach((name, place) => {
-        if (name.includes('|')) return
-        const what = `tokens of several issuers are accepted, so consumers are named ISSUER|SUB: "${issuer}|${name}"`
-        report.fault(pointer(at, share, 'match', 'consumers', place), what)
-      })
-    })
   })
 }
 

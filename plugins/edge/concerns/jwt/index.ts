@@ -12,9 +12,10 @@ import { edgeRouteOf } from '../../attach.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
-import { authUntil, Callers, claimHeaders, lackOf, namer } from './callers.ts'
+import { issuersOf, namingOf } from '../../consumers/issuers.ts'
+import { authUntil, Callers, claimHeaders, lackOf, subjectsOf } from './callers.ts'
 import { checkJwt, checkRoutes, isPem } from './check.ts'
-import { credentials, issuersOf, namesIncludeIssuer } from './consumers.ts'
+import { credentials } from './consumers.ts'
 import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
@@ -100,12 +101,12 @@ export default edgeConcern({
     fastify.addHook('onClose', async () => unwatch?.())
 
     const inForce = config.routes.flatMap(({ name, edge }) => (edge.jwt ? [{ name, jwt: edge.jwt }] : []))
-    /** Set when all plugins are loaded: their own routes may add issuers. */
-    const names = { qualified: false }
+    /** Made again when all plugins are loaded: their own routes may add issuers. */
+    let naming = namingOf('jwt', [])
     // Without a configured issuer, the first route with the key identifies the issuer.
     const keyHolders = new Map<string, string>()
     const add = (name: string, jwt: JwtOptions) => {
-      for (const issuer of issuersOf(jwt)) if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
+      for (const issuer of issuersOf('jwt', { jwt })) if (!keyHolders.has(issuer)) keyHolders.set(issuer, name)
     }
     for (const { name, jwt } of inForce) add(name, jwt)
 
@@ -150,7 +151,7 @@ export default edgeConcern({
     }
     fastify.addHook('onReady', async () => {
       await Promise.all(late)
-      names.qualified = namesIncludeIssuer(inForce.map(({ jwt }) => jwt))
+      naming = namingOf('jwt', [...config.routes.map(({ edge }) => edge), ...inForce])
     })
 
     // Not awaited: the gateway must start even if the key set cannot be fetched.
@@ -171,8 +172,8 @@ export default edgeConcern({
         add(name, options)
       }
       dropHeaders(routeOptions, claimHeaders(options))
-      const keyHolder = keyHolders.get(issuersOf(options)[0] ?? '') ?? name
-      const callers = new Callers(options, namer(options, names, keyHolder), consumers)
+      const keyHolder = keyHolders.get(issuersOf('jwt', { jwt: options })[0] ?? '') ?? name
+      const callers = new Callers(options, subjectsOf(options, keyHolder), () => naming, consumers)
       const method = tokenMethod(options, verify, callers, clock.date)
       return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
     }

@@ -8,6 +8,7 @@ import { moduleOnFirstUse } from '../../../on-first-use.ts'
 import { attach, edgeRouteOf } from '../../attach.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
+import { checkSubjects, idOf } from '../../consumers/issuers.ts'
 import { checkOidc, checkParties } from './check.ts'
 import type { OidcOptions } from './options.ts'
 import { Oidc, Subject } from './options.ts'
@@ -40,8 +41,11 @@ export default edgeConcern({
     const ca = options.tls?.ca
     return ca === undefined ? options : { ...options, tls: { ca: absolute(ca) } }
   },
-  checkAll: checkParties,
-  credentials: { schema: Subject, ids: (value) => [[value as string, '']] },
+  checkAll(checked) {
+    checkParties(checked)
+    checkSubjects('oidc', checked)
+  },
+  credentials: { schema: Subject, ids: (value) => [[idOf(value), '']] },
   // The provider is another program.
   isolate: () => false,
   ownPaths: ownPathsOf,

@@ -15,6 +15,7 @@ import {
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { Scopes } from '../../claims.ts'
+import { subjectOrText } from '../../consumers/issuers.ts'
 
 const path = { pattern: '^(/[A-Za-z0-9._~-]+)+$', expected: 'a path such as /oidc/callback' }
 
@@ -185,9 +186,12 @@ declare module '../../../../config/schema.ts' {
     oidc?: OidcOptions | false
   }
   interface ConsumerConfig {
-    readonly oidc?: string
+    readonly oidc?: Static<typeof Subject>
   }
 }
 
 /** `consumers[].oidc`. */
-export const Subject = { ...Text, description: 'Value of the claim that `edge.oidc.consumer` names.' }
+export const Subject = subjectOrText(
+  'Value of the claim that `edge.oidc.consumer` names.',
+  'Issuer of the provider. Necessary if the routes have several providers.'
+)

@@ -10,8 +10,7 @@ import { addUpstreamHeader, headerValue } from '../../bridge/upstream-headers.ts
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
-import type { GivenConsumer } from '../../consumers/consumer.ts'
-import type { ConsumerRegistry } from '../../consumers/registry.ts'
+import { consumerFor, namingIn, qualifiedName } from '../../consumers/issuers.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
 import type { Cookies } from './cookies.ts'
 import { cookieRemoval } from './cookies.ts'
@@ -175,14 +174,18 @@ async function load(
 
 /** Returns the function that makes the user of a session the caller of a request. */
 function accepted(
-  { consumer, forward = {}, forwardAccessToken }: OidcOptions,
-  { consumers, clock }: Pick<ConcernContext, 'consumers' | 'clock'>
+  { issuer, consumer, forward = {}, forwardAccessToken }: OidcOptions,
+  { config, consumers, clock }: ConcernContext
 ) {
+  const naming = namingIn('oidc', config)
   const headers = Object.entries(forward)
   return (request: FastifyRequest, { claims, accessToken, expires = Number.POSITIVE_INFINITY }: Session): void => {
     Reflect.set(request, 'user', claims)
     const id = claimAt(claims, consumer)
-    if (typeof id === 'string' && id !== '') request.consumer = consumerFor(id, consumers)
+    if (typeof id === 'string' && id !== '') {
+      const subject = { sub: id, qualified: qualifiedName(issuer, id), isVerified: true }
+      request.consumer = consumerFor('oidc', subject, naming, consumers)
+    }
     for (const [claim, header] of headers) {
       const value = headerValue(claimAt(claims, claim))
       if (value !== undefined) addUpstreamHeader(request, header, value)
@@ -192,11 +195,4 @@ function accepted(
     if (accessToken !== undefined && clock.date() < expires)
       addUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
   }
-}
-
-/** Returns the consumer for a claim. It is never the declared consumer of that name by chance. */
-function consumerFor(name: string, consumers: ConsumerRegistry): GivenConsumer {
-  const declared = consumers.find('oidc', name)
-  if (declared !== undefined) return declared.consumer
-  return { id: consumers.named(name) === undefined ? name : `oidc|${name}` }
 }
