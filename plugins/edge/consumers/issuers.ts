@@ -54,7 +54,7 @@ export function issuersOf(kind: Issuing, policy: Policy): readonly string[] {
   return options ? issuersFor[kind](options as never) : []
 }
 
-/** How subjects are named. */
+/** Rules by which subjects are named. */
 export interface Naming {
   /** True if the subject alone does not identify a declared consumer. */
   readonly needsIssuer: boolean
