@@ -40,8 +40,11 @@ export type Authorizer<O = Readonly<Record<string, unknown>>> = (
   context: AuthorizerContext<O>
 ) => Authorization | Promise<Authorization>
 
-/** A user's function whose errors, also those in its timers and sockets, reject the call. Its result is not checked. */
-export type GuardedFunction = (request: FastifyRequest, ...args: readonly unknown[]) => Promise<unknown>
+/**
+ * A user's function whose errors, also those in its timers, sockets and listeners of the signal, reject the call. Its result is
+ * not checked.
+ */
+export type GuardedFunction = (request: FastifyRequest, context: AuthorizerContext) => Promise<unknown>
 
 declare module 'fastify' {
   interface FastifyInstance {

@@ -40,18 +40,26 @@ async function load(module: string, { faultOwners, host }: FastifyInstance): Pro
   const candidates = [exported, (exported as { default?: unknown } | undefined)?.default]
   const found = candidates.find((each) => typeof each === 'function') as ((...args: unknown[]) => unknown) | undefined
   if (found === undefined) throw new Error('it has no default export that is a function')
-  return (request, ...args) => {
+  return (request, { signal, ...context }) => {
     const { promise, resolve, reject } = Promise.withResolvers<unknown>()
     let isOver = false
     const owner: FaultOwner = {
       plugin,
       contain(error) {
-        if (isOver) request.log.error({ err: error, plugin }, `the function of ${plugin} failed after it had returned`)
+        if (isOver)
+          request.log.error({ err: error, plugin }, `the function of ${plugin} failed after its call had ended`)
         reject(error)
         return true
       }
     }
-    faultOwners.run(owner, async () => found(request, ...args)).then(resolve, reject)
+    // Its listeners run where it is aborted: there, their errors would have no owner, and end the process.
+    const own = new AbortController()
+    const abort = () => {
+      isOver = true
+      faultOwners.run(owner, () => own.abort(signal.reason))
+    }
+    signal.addEventListener('abort', abort, { once: true })
+    faultOwners.run(owner, async () => found(request, { ...context, signal: own.signal })).then(resolve, reject)
     return promise.finally(() => {
       isOver = true
     })

@@ -242,42 +242,64 @@ t.test('faults of the start', async (t) => {
   )
 })
 
-t.test('in a process: errors in timers fail their request, and a reload takes the changed file', async (t) => {
-  const service = await startEcho()
-  t.teardown(service.close)
-  const stray = `
-export default (request) => {
-  if (request.headers['x-do'] !== 'stray') return { consumer: 'first' }
-  setTimeout(() => { throw new Error('stray') }, 1)
+t.test(
+  'in a process: errors in timers and at an abort fail their request, and a reload takes the changed file',
+  async (t) => {
+    const service = await startEcho()
+    t.teardown(service.close)
+    const stray = `
+export default (request, { signal }) => {
+  const fails = {
+    stray: () => setTimeout(() => { throw new Error('stray') }, 1),
+    cleanup: () => signal.addEventListener('abort', () => { throw new Error('no cleanup') }),
+    cancel: () => signal.addEventListener('abort', async () => { throw new Error('no cancellation') }),
+    later: () => signal.addEventListener('abort', () => setTimeout(() => { throw new Error('late cleanup') }, 1))
+  }[request.headers['x-do']]
+  if (fails === undefined) return { consumer: 'first' }
+  fails()
   return new Promise(() => {})
 }
 export const later = setTimeout(() => {}, 1)
 `
-  const root = await folder(t, {
-    'authorizer.mjs': stray,
-    'gateway.yaml': JSON.stringify({
-      listen: { host: '127.0.0.1', port: 0 },
-      admin: { host: '127.0.0.1', port: 0 },
-      edge: { authorizer: { module: './authorizer.mjs' } },
-      services: { any: { instances: [service.url] } },
-      routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+    const root = await folder(t, {
+      'authorizer.mjs': stray,
+      'gateway.yaml': JSON.stringify({
+        listen: { host: '127.0.0.1', port: 0 },
+        admin: { host: '127.0.0.1', port: 0 },
+        edge: { authorizer: { module: './authorizer.mjs', timeout: '500ms' } },
+        services: { any: { instances: [service.url] } },
+        routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+      })
     })
-  })
-  const { running, lines } = await gatewayProcess(t, root)
-  const url = /edge +(http:\S+)/.exec(running.output())![1]!
-  const ask = async (headers: Record<string, string> = {}) => (await fetch(url, { headers })).status
-  t.equal(await ask(), 200)
-  t.same(await Promise.all([ask({ 'x-do': 'stray' }), ask(), ask({ 'x-do': 'stray' })]), [500, 200, 500])
-  t.equal(await ask(), 200)
-  await eventually(() => lines().some(({ consumer }) => consumer === 'first'))
-  await writeFile(join(root, 'authorizer.mjs'), "export default () => ({ refuse: 403, message: 'second' })")
-  process.kill(running.pid, 'SIGHUP')
-  await eventually(async () => (await ask()) === 403)
-  await writeFile(join(root, 'authorizer.mjs'), 'export default 7')
-  process.kill(running.pid, 'SIGHUP')
-  await eventually(() => lines().some(({ msg }) => /default export that is a function/.test(String(msg))))
-  t.equal(await ask(), 403, 'the last good configuration stays in use')
-})
+    const { running, lines } = await gatewayProcess(t, root)
+    const url = /edge +(http:\S+)/.exec(running.output())![1]!
+    const ask = async (headers: Record<string, string> = {}) => (await fetch(url, { headers })).status
+    t.equal(await ask(), 200)
+    t.same(await Promise.all([ask({ 'x-do': 'stray' }), ask(), ask({ 'x-do': 'stray' })]), [500, 200, 500])
+    const reported = (text: string) =>
+      lines().filter(({ msg, err }) => /failed/.test(String(msg)) && JSON.stringify(err).includes(text))
+    for (const [what, text] of [
+      ['cleanup', 'no cleanup'],
+      ['cancel', 'no cancellation'],
+      ['later', 'late cleanup']
+    ] as const) {
+      t.equal(await ask({ 'x-do': what }), 503, what)
+      await eventually(() => reported(text).length > 0)
+      const left = fetch(url, { headers: { 'x-do': what }, signal: AbortSignal.timeout(100) })
+      await t.rejects(left)
+      await eventually(() => reported(text).length > 1)
+    }
+    t.equal(await ask(), 200)
+    await eventually(() => lines().some(({ consumer }) => consumer === 'first'))
+    await writeFile(join(root, 'authorizer.mjs'), "export default () => ({ refuse: 403, message: 'second' })")
+    process.kill(running.pid, 'SIGHUP')
+    await eventually(async () => (await ask()) === 403)
+    await writeFile(join(root, 'authorizer.mjs'), 'export default 7')
+    process.kill(running.pid, 'SIGHUP')
+    await eventually(() => lines().some(({ msg }) => /default export that is a function/.test(String(msg))))
+    t.equal(await ask(), 403, 'the last good configuration stays in use')
+  }
+)
 
 t.test('the example', async (t) => {
   const tickets = await startService((request, response: ServerResponse) => {
