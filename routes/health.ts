@@ -7,7 +7,9 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
   /**
    * Ready once the source of each service has responded for the first time. A service without instances, one whose source
    * fails later, or one that a reload has added, is listed but keeps the node ready: ejecting the node would not help the
-   * service. A listener for services of the mesh is waited for in the same way: until it has its certificate and rules. Load balancers check often, so the cost must not grow with the number of instances.
+   * service. A listener for services of the mesh is waited for in the same way: until it has its certificate and rules. Consumers
+   * are waited for also after a reload, since a node that does not know them refuses all requests with credentials. Load
+   * balancers check often, so the cost must not grow with the number of instances.
    */
   admin.get('/health/ready', async (_request, reply) => {
     const services: Record<string, object> = {}
@@ -28,7 +30,7 @@ const health: FastifyPluginAsync<{ gateway: FastifyInstance }> = async (admin, {
     // A gateway without edge concerns has none.
     const areKnown = !gateway.hasDecorator('consumers') || gateway.consumers.isKnown
     if (!areKnown) waitingFor.push('consumers')
-    const isReady = waitingFor.length === 0 || gateway.host?.wasReady() === true
+    const isReady = waitingFor.length === 0 || (areKnown && gateway.host?.wasReady() === true)
     const status = gateway.isDraining() ? 'draining' : isReady ? 'ready' : 'discovering'
     reply.code(status === 'ready' ? 200 : 503)
     return {

@@ -8,12 +8,15 @@ import type { WatchedKey } from '../../seam-keys.ts'
 import { asError } from '../../thrown.ts'
 import { inSlices } from '../../time-slices.ts'
 import { attach, edgeRouteOf } from '../attach.ts'
+import { meterOf } from '../concern.ts'
+import { refusalRecorder } from '../concern-refusals.ts'
 import type { ConsumerRegistry } from './registry.ts'
 
 /** Longest time for which a start waits for the first response of Consul. */
 const FIRST_MS = 3000
 
-const Unknown = createError('JW_CONSUMERS_UNKNOWN', 'The consumers are not known yet', 503)
+const unknown = 'JW_CONSUMERS_UNKNOWN'
+const Unknown = createError(unknown, 'The consumers are not known yet', 503)
 
 /**
  * Refuses requests to routes with credentials of consumers until the consumers are known. Otherwise their keys would be wrong,
@@ -26,10 +29,15 @@ export function refuseUntilKnown(
 ): void {
   fastify.addHook('onRoute', (routeOptions) => {
     const { config } = routeOptions
-    const edge = edgeRouteOf(config)?.edge
-    if (edge === undefined || config?.preflightFor !== undefined) return
-    if (!keys().some(({ name, credentials }) => credentials !== undefined && Reflect.get(edge, name))) return
-    attach(routeOptions, 'onRequest', (_request, _reply, done) => done(registry.isKnown ? undefined : new Unknown()))
+    const route = edgeRouteOf(config)
+    if (route === undefined || config?.preflightFor !== undefined) return
+    if (!keys().some(({ name, credentials }) => credentials !== undefined && Reflect.get(route.edge, name))) return
+    const record = refusalRecorder(meterOf(fastify), 'consumers', route.name)
+    attach(routeOptions, 'onRequest', (request, _reply, done) => {
+      if (registry.isKnown) return done()
+      record(request, unknown)
+      done(new Unknown())
+    })
   })
 }
 
