@@ -6,14 +6,14 @@ import t from 'tap'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import type { Profile, StoredCookie, Tab } from '../helpers/chromium.ts'
 import { startChromium } from '../helpers/chromium.ts'
+import type { Protocol } from '../helpers/edge/asking-client.ts'
 import { guardedByLogin, startProvider } from '../helpers/edge/openid-provider.ts'
 import { echo, startWebSocketService } from '../helpers/edge/websocket.ts'
 import { eventually } from '../helpers/eventually.ts'
 
 t.setTimeout(300_000)
 
-const host = 'app.example'
-const chromium = await startChromium(t, [host])
+const chromium = await startChromium(t, ['app.example'])
 const files = authority(folderFor(t), 'login')
 const pair = files.issue('provider', { san: 'IP:127.0.0.1' })
 
@@ -21,33 +21,39 @@ const pair = files.issue('provider', { san: 'IP:127.0.0.1' })
 type Arrived = Pick<IncomingMessage, 'url' | 'headers'>
 
 /** A gateway that guards an application by a login at a provider, and the profile of a browser. */
-async function guarded(t: Test, { clock = { ahead: 0 } } = {}) {
+async function guarded(t: Test, protocol: Protocol = 'HTTP/2', { clock = { ahead: 0 }, host = 'app.example' } = {}) {
   const provider = await startProvider(t, pair)
   provider.state.asks = true
   const service = await startWebSocketService({
     onPeer: echo,
     onRequest(request, response) {
       const { url = '', headers } = request
+      if (url.startsWith('/app/broken')) return void request.socket.destroy()
       if (url.startsWith('/app/api')) {
         response.setHeader('content-type', 'application/json')
         response.end(JSON.stringify({ url, headers }))
         return
       }
+      if (url === '/app/worker.js') {
+        response.writeHead(200, { 'content-type': 'text/javascript', 'service-worker-allowed': '/' })
+        response.end("addEventListener('fetch', (event) => event.respondWith(fetch(event.request)))")
+        return
+      }
       response.setHeader('content-type', 'text/html')
       if (url.startsWith('/app')) response.setHeader('set-cookie', 'theme=dark; Secure; Path=/')
       response.end(`<!doctype html><h1>${url.split('?')[0]} for ${headers['x-user'] ?? 'anyone'}</h1>
-        <a id="logout" href="/oidc/logout">Log out</a>`)
+        <a id="logout" href="/oidc/logout">Log out</a><form method="post" action="/oidc/logout"><button>Log out</button></form>`)
     }
   })
   t.teardown(service.close)
   const gateway = await guardedByLogin(t, provider, {
-    protocol: 'HTTP/2',
+    protocol,
     service: service.url,
     clock,
     oidc: { tls: { ca: files.file }, forward: { sub: 'x-user' }, logout: { redirect: '/bye' } },
     routes: [{ name: 'bye', match: { path: '/bye' }, service: 'any' }]
   })
-  const origin = `https://${host}:${gateway.port}`
+  const origin = `${protocol === 'HTTP/1.1' ? 'http' : 'https'}://${host}:${gateway.port}`
   provider.allow(`${origin}/oidc/callback`, `${origin}/bye`)
   return { provider, service, gateway, origin, profile: await chromium.profile() }
 }
@@ -82,7 +88,7 @@ const ownCookies = async (profile: Profile): Promise<StoredCookie[]> =>
 
 t.test('a login returns to the page, whose requests have the session until the logout', async (t) => {
   const clock = { ahead: 0 }
-  const { provider, service, origin, profile } = await guarded(t, { clock })
+  const { provider, service, origin, profile } = await guarded(t, 'HTTP/2', { clock })
   const tab = await profile.tab()
   const asked = `${origin}/app/orders?page=2&q=a%20%C3%BC&to=https://x.example/`
 
@@ -100,7 +106,7 @@ t.test('a login returns to the page, whose requests have the session until the l
   const cookies = await ownCookies(profile)
   t.equal(cookies.length, 1, 'the cookie of the login is deleted')
   const { expires, ...attributes } = cookies[0]!
-  t.match(attributes, { domain: host, path: '/', httpOnly: true, secure: true, sameSite: 'Lax' })
+  t.match(attributes, { domain: 'app.example', path: '/', httpOnly: true, secure: true, sameSite: 'Lax' })
   t.ok(Math.abs(expires - Date.now() / 1000 - 3600) < 120, 'the cookie ends with idleTimeout')
   t.equal(await tab.run('document.cookie'), 'theme=dark', 'scripts see the cookies of the service only')
 
@@ -172,11 +178,16 @@ t.test('two tabs log in at the same time, with sessions of several cookies', asy
   t.strictSame((await ownCookies(profile)).map(({ name }) => name.replace(/^[^.]*/, '')).toSorted(), ['', '.1'])
   for (const tab of [first, second]) t.equal((await fetchIn(tab, '/app/api')).status, 200)
   t.equal(await echoIn(first, '/app/ws'), 'over the wire')
+  provider.state.padding = 0
+  await first.open(`${origin}/oidc/login?return_to=/app/smaller`)
+  await first.shows('/app/smaller for amy')
+  t.equal((await ownCookies(profile)).length, 1, 'a smaller session deletes the second cookie')
+  t.equal((await fetchIn(second, '/app/api')).status, 200)
 })
 
 t.test('once the session has ended, a page load renews it at the provider unseen', async (t) => {
   const clock = { ahead: 0 }
-  const { origin, profile } = await guarded(t, { clock })
+  const { origin, profile } = await guarded(t, 'HTTP/2', { clock })
   const tab = await profile.tab()
   await logIn(tab, `${origin}/app`, '/app for amy')
   clock.ahead += 3600_000
@@ -187,7 +198,7 @@ t.test('once the session has ended, a page load renews it at the provider unseen
 })
 
 t.test('a page of another user, in a profile of its own, has a session of its own', async (t) => {
-  const { provider, origin, profile } = await guarded(t)
+  const { provider, gateway, origin, profile } = await guarded(t)
   const amy = await profile.tab()
   await logIn(amy, `${origin}/app`, '/app for amy')
   provider.state.user = 'bob'
@@ -195,7 +206,75 @@ t.test('a page of another user, in a profile of its own, has a session of its ow
   await bob.open(`${origin}/open`)
   await bob.shows('/open for anyone')
   t.equal(await echoIn(bob, '/app/ws'), 'refused')
+  await bob.run(
+    `document.body.innerHTML = '<iframe src="/app"></iframe><form method="post" action="/app/form"></form>'`
+  )
+  await eventually(() => gateway.lines().some(({ path, status }) => path === '/app' && status === 401), 'the frame')
+  await bob.run('document.forms[0].submit()')
+  t.equal(await bob.shows('JW_LOGIN_REQUIRED'), `${origin}/app/form`, 'a form is not redirected')
   await logIn(bob, `${origin}/oidc/login?return_to=/app/start`, '/app/start for bob')
   t.match((JSON.parse((await fetchIn(amy, '/app/api')).body) as Arrived).headers, { 'x-user': 'amy' })
   t.match((JSON.parse((await fetchIn(bob, '/app/api')).body) as Arrived).headers, { 'x-user': 'bob' })
+})
+
+for (const protocol of ['HTTP/2', 'TLS'] as const) {
+  t.test(
+    `browsers store a session that is refreshed by a WebSocket or a failing request, over ${protocol}`,
+    async (t) => {
+      const clock = { ahead: 0 }
+      const { provider, origin, profile } = await guarded(t, protocol, { clock })
+      const tab = await profile.tab()
+      await logIn(tab, `${origin}/app`, '/app for amy')
+      const tokens = () => provider.seen.filter((each) => each === 'POST /token').length
+      const value = async () => (await ownCookies(profile))[0]?.value
+      const before = await value()
+      clock.ahead += 3580_000
+      t.equal(await echoIn(tab, '/app/ws'), 'over the wire')
+      t.equal(tokens(), 2)
+      const after = await value()
+      t.not(after, before, 'by the response of the handshake')
+      clock.ahead += 3580_000
+      t.match(await fetchIn(tab, '/app/broken'), { status: 502 })
+      t.equal(tokens(), 3)
+      t.not(await value(), after, 'by the error')
+      clock.ahead += 3580_000
+      t.equal((await fetchIn(tab, '/app/api')).status, 200)
+    }
+  )
+}
+
+for (const host of ['localhost', '127.0.0.1']) {
+  t.test(`a login and logout over plain HTTP at ${host}, for development`, async (t) => {
+    const { origin, profile } = await guarded(t, 'HTTP/1.1', { host })
+    const tab = await profile.tab()
+    t.equal(await logIn(tab, `${origin}/app/dev?a=1`, '/app/dev for amy'), `${origin}/app/dev?a=1`)
+    t.equal((await fetchIn(tab, '/app/api')).status, 200)
+    await tab.click('form button')
+    await tab.shows('Leave the provider')
+    await tab.click('button')
+    t.equal(await tab.shows('/bye for anyone'), `${origin}/bye`)
+    t.equal((await fetchIn(tab, '/app/api')).status, 401)
+  })
+}
+
+t.test('pages of a service worker log in, too', async (t) => {
+  const clock = { ahead: 0 }
+  // Service workers need an origin that the browser trusts.
+  const { origin, profile } = await guarded(t, 'HTTP/1.1', { clock, host: 'localhost' })
+  const tab = await profile.tab()
+  await logIn(tab, `${origin}/app/`, '/app/ for amy')
+  await tab.run(`navigator.serviceWorker.register('/app/worker.js', { scope: '/' })
+    .then(() => navigator.serviceWorker.ready).then(() => null)`)
+  await tab.open(`${origin}/app/one`)
+  await tab.shows('/app/one for amy')
+  t.equal(await tab.run('navigator.serviceWorker.controller?.state'), 'activated')
+  clock.ahead += 3600_000
+  t.match(await fetchIn(tab, '/app/api'), { status: 401, redirected: false })
+  await tab.open(`${origin}/app/two?x=1`)
+  t.equal(await tab.shows('/app/two for amy'), `${origin}/app/two?x=1`)
+  await tab.click('#logout')
+  await tab.shows('Leave the provider')
+  await tab.click('button')
+  t.equal(await tab.shows('/bye for anyone'), `${origin}/bye`)
+  t.equal(await logIn(tab, `${origin}/app/three`, '/app/three for amy'), `${origin}/app/three`)
 })

@@ -1,11 +1,14 @@
 // slow: starts an OpenID provider, and TLS listeners
 import { createSign, generateKeyPairSync } from 'node:crypto'
+import { copyFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { AddressInfo } from 'node:net'
+import { join } from 'node:path'
 import t from 'tap'
 import { authority, folderFor } from '../../helpers/certificates.ts'
 import { protocols } from '../../helpers/edge/asking-client.ts'
-import type { Browser } from '../../helpers/edge/openid-provider.ts'
 import {
+  Browser,
   client,
   guardedByLogin,
   newSecret,
@@ -15,6 +18,7 @@ import {
   untilCallback
 } from '../../helpers/edge/openid-provider.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { drain, routesTo, running } from '../../helpers/listeners.ts'
 
 for (const protocol of protocols) {
   t.test(`a page load logs in and gets the page it asked for, over ${protocol}`, async (t) => {
@@ -135,6 +139,7 @@ t.test('only page loads are redirected', async (t) => {
   const cases: [string, string, Record<string, string>, number][] = [
     ['a page load', 'GET', pageLoad, 302],
     ['an old browser', 'GET', { accept: 'text/html' }, 302],
+    ['a page load of a service worker', 'GET', { ...pageLoad, 'sec-fetch-dest': 'empty' }, 302],
     ['fetch', 'GET', fetching, 401],
     ['an image', 'GET', { 'sec-fetch-mode': 'no-cors', 'sec-fetch-dest': 'image' }, 401],
     ['a frame', 'GET', { ...pageLoad, 'sec-fetch-dest': 'iframe' }, 401],
@@ -435,4 +440,25 @@ t.test('a provider whose certificate is of an authority of its own', async (t) =
   const begun = await browser().send('/app', { headers: pageLoad })
   t.equal(begun.status, 302)
   t.equal(new URL(String(begun.headers.location)).origin, provider.issuer)
+})
+
+t.test('a reload reads changed authorities of the provider', async (t) => {
+  const folder = folderFor(t)
+  const [right, wrong] = [authority(folder, 'right'), authority(folder, 'wrong')]
+  const provider = await startProvider(t, right.issue('provider', { san: 'IP:127.0.0.1' }))
+  const ca = join(folder, 'ca.pem')
+  copyFileSync(wrong.file, ca)
+  const session = { secrets: [newSecret()] }
+  const sections = {
+    listen: { port: 0, drain },
+    edge: { oidc: { issuer: provider.issuer, clientId: client.id, session, tls: { ca: 'ca.pem' } } },
+    ...routesTo('http://127.0.0.1:1')
+  }
+  const { runtime, reload } = await running(t, folder, sections)
+  const { port } = runtime.listeners[0]!.address as AddressInfo
+  const status = async () => (await new Browser(t, 'HTTP/1.1', port).send('/', { headers: pageLoad })).status
+  t.equal(await status(), 503)
+  copyFileSync(right.file, ca)
+  t.match(await reload(sections), { applied: true, faults: [] })
+  t.equal(await status(), 302)
 })

@@ -14,7 +14,8 @@ export function isNavigation({ method, headers }: FastifyRequest): boolean {
   if (method !== 'GET' || headers.upgrade !== undefined) return false
   const { 'sec-fetch-mode': mode, 'sec-fetch-dest': dest, 'sec-purpose': purpose, accept = '' } = headers
   if (purpose !== undefined || headers.purpose === 'prefetch') return false
-  if (mode !== undefined) return mode === 'navigate' && (dest === undefined || dest === 'document')
+  // `empty`: the page load of a service worker. Scripts cannot request this mode otherwise.
+  if (mode !== undefined) return mode === 'navigate' && (dest === undefined || dest === 'document' || dest === 'empty')
   // Browsers send Fetch Metadata to secure origins only.
   return /\btext\/html\b/i.test(accept) && headers['x-requested-with'] === undefined
 }
