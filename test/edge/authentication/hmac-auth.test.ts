@@ -10,6 +10,7 @@ import { Replays } from '../../../plugins/edge/authentication/replays.ts'
 import { consumersTiming } from '../../../plugins/edge/consumers/index.ts'
 import type { AskOptions, Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { claims, token, secret as tokenSecret } from '../../helpers/edge/tokens.ts'
 import { handshake, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
@@ -187,8 +188,10 @@ for (const protocol of protocols) {
     t.same(await outcome(forGateway), [200, 'alice'])
     t.same(await outcome({ ...forGateway, authorization }), [401, 'hmac_repeated'])
     t.match((await seen(sign())).headers, { authorization: undefined, date: date() })
-    const kept = (await seen({ ...forGateway, authorization: 'Bearer for-the-service' })).headers
-    t.match(kept, { authorization: 'Bearer for-the-service', 'proxy-authorization': undefined })
+    for (const unverified of ['Bearer forged', `Basic ${btoa('admin:guess')}`, 'x']) {
+      const { headers } = await seen({ ...forGateway, authorization: unverified })
+      t.match(headers, { authorization: undefined, 'proxy-authorization': undefined }, unverified)
+    }
     const refused = await ask('/', { headers: sign({ key: 'no' }) })
     t.equal(refused.headers['www-authenticate'], 'hmac realm="jingwei", headers="date request-line"')
     t.match(JSON.parse(refused.body.toString()), { code: 'JW_SIGNATURE_INVALID', statusCode: 401 })
@@ -231,6 +234,29 @@ for (const protocol of protocols) {
     t.same(tooLarge, [413, 'JW_BODY_TOO_LARGE'])
   })
 }
+
+t.test('a signature in Proxy-Authorization lets no credentials of other methods through', async (t) => {
+  const { authorization: mac } = signed('HTTP/1.1')
+  const forGateway = { date: date(), 'proxy-authorization': mac! }
+  const valid = `Bearer ${token(claims({ iat: time / 1000, exp: time / 1000 + 300 }))}`
+  const jwt = { secret: tokenSecret, algorithms: ['HS256'] }
+  const require = (value: string) => ({ authentication: { require: value } })
+  for (const edge of [{ basicAuth: {} }, { jwt }, { basicAuth: {}, jwt }, { messageSignature: {} }]) {
+    for (const hideCredentials of [true, false]) {
+      const { seen } = await gatewayWith(t, { hmacAuth: { hideCredentials }, edge: { ...edge, ...require('any') } })
+      for (const unverified of ['Bearer forged', `Basic ${btoa('admin:guess')}`, valid]) {
+        const { headers } = await seen({ ...forGateway, authorization: unverified })
+        t.match(headers, { authorization: undefined, 'proxy-authorization': undefined }, unverified)
+      }
+      const { authorization } = (await seen(signed('HTTP/1.1'))).headers
+      t.equal(authorization, hideCredentials ? undefined : mac, 'a verified signature stays, if it is not hidden')
+    }
+  }
+  const { seen, outcome } = await gatewayWith(t, { edge: { jwt, ...require('all') } })
+  const { headers } = await seen({ ...forGateway, authorization: valid })
+  t.match(headers, { authorization: valid, 'proxy-authorization': undefined }, 'jwt has verified it')
+  t.same(await outcome({ ...forGateway, authorization: 'Bearer forged' }), [401, 'jwt_malformed'])
+})
 
 t.test('each signature is accepted once, if replayWindow is set', async (t) => {
   const { outcome } = await gatewayWith(t, { hmacAuth: { replayWindow: {}, clockSkew: '10s' } })

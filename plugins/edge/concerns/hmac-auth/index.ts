@@ -62,6 +62,8 @@ export default edgeConcern({
   }
 })
 
+const isInAuthorization = (request: FastifyRequest) => headerValues(request, 'authorization').some(isHmac)
+
 function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: ConcernContext): Method<readonly string[]> {
   const { algorithms, clockSkew, validateRequestBody, maxBodySize, replayWindow, realm, hideCredentials } = options
   const enforced = options.enforceHeaders.map((name) => name.toLowerCase())
@@ -81,6 +83,8 @@ function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: Conc
   return {
     challenge: `hmac realm="${realm}", headers="${['date', ...enforced].join(' ')}"`,
     carrier: 'authorization',
+    // A signature in `Proxy-Authorization` says nothing about what is in `Authorization`.
+    isInCarrier: isInAuthorization,
     limitsFailures: true,
     find(request) {
       const forGateway = headerValues(request, 'proxy-authorization').filter(isHmac)
@@ -130,9 +134,7 @@ function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: Conc
         ? { error: new Missing(), reason: 'hmac_missing' }
         : { error: error as Error, reason: error instanceof Refused ? error.reason : null },
     remove(request, isVerified) {
-      if (!isVerified || (hideCredentials && headerValues(request, 'authorization').some(isHmac))) {
-        removeHeader(request, 'authorization')
-      }
+      if (!isVerified || (hideCredentials && isInAuthorization(request))) removeHeader(request, 'authorization')
     }
   }
 }
