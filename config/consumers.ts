@@ -12,7 +12,10 @@ import type { Absolute } from './complete-services.ts'
 import { completeSection } from './complete-services.ts'
 import type { Checked, Key, SourceKey } from './concern.ts'
 import { keysAt } from './concern.ts'
+import type { Fault } from './faults.ts'
 import { ConfigError, pointer, Report } from './faults.ts'
+import type { WarnOfIdle } from './idle-consumers.ts'
+import { idleSettings } from './idle-consumers.ts'
 import { notForConsumers } from './misplaced.ts'
 import { didYouMean } from './nearest.ts'
 import { parsed, parsedAsync } from './parse.ts'
@@ -91,7 +94,8 @@ export const declaredConsumers = ({ consumers }: Pick<Written, 'consumers'>): re
 export function* checkConsumers(checked: Checked): Steps<void> {
   const { data, report, absolute } = checked
   if (!report.usable('/consumers')) return
-  if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', checked)
+  const warnOfIdle = idleSettings(checked)
+  if (Array.isArray(data.consumers)) return yield* checkList(data.consumers, '/consumers', checked, warnOfIdle)
   const { file: path } = data.consumers as Partial<Consumers>
   const places = ['file', ...storesOf(checked.keys.sources).map(({ name }) => name)]
   if (!places.every((key) => report.sound(`/consumers/${key}`))) return
@@ -108,12 +112,13 @@ export function* checkConsumers(checked: Checked): Steps<void> {
   const own = new Report(file)
   try {
     const { text, digest } = contentOf(file)
-    const list = atOnce(listOf(atOnce(read(parsed(text, own), process.env, own)), { ...checked, report: own }))
+    const content = atOnce(read(parsed(text, own), process.env, own))
+    const list = atOnce(listOf(content, { ...checked, report: own }, warnOfIdle))
     Object.assign(data, { consumers: { file, digest, stored: null, list } satisfies Consumers })
   } catch (error) {
     if (!(error instanceof ConfigError)) report.fault('/consumers/file', (error as Error).message)
   }
-  for (const { line, column, path, message } of own.faults) report.add(line, column, path, message, file)
+  report.adopt(own)
 }
 
 function checkStored(source: string, { data, report }: Checked): void {
@@ -127,7 +132,10 @@ function checkStored(source: string, { data, report }: Checked): void {
 }
 
 /** The configuration in which a list of consumers is used. */
-export type Surroundings = Pick<Checked, 'data' | 'keys' | 'absolute'>
+export interface Surroundings extends Pick<Checked, 'data' | 'keys' | 'absolute'> {
+  /** Gets the warnings of a list without faults. */
+  warn(warning: Fault): void
+}
 
 /** Reads a file with consumers. @throws an error with the faults of the file. */
 export const readConsumers = async (file: string, surroundings: Surroundings): Promise<readonly ConsumerConfig[]> =>
@@ -142,8 +150,10 @@ export async function parseConsumers(
 ): Promise<readonly ConsumerConfig[]> {
   const report = new Report(name)
   const source = await parsedAsync(text, report)
-  const list = await inSlices(listOf(await inSlices(read(source, env, report)), { ...surroundings, report }))
+  const checked = { ...surroundings, report }
+  const list = await inSlices(listOf(await inSlices(read(source, env, report)), checked, idleSettings(checked)))
   report.throwIfAny()
+  for (const warning of report.warnings) surroundings.warn(warning)
   return list
 }
 
@@ -162,7 +172,7 @@ function contentOf(file: string): { text: string; digest: string } {
 }
 
 /** Returns the consumers of a file: a list, or a mapping whose only key is `consumers`, as in the configuration. */
-function* listOf(content: unknown, checked: Checked): Steps<readonly ConsumerConfig[]> {
+function* listOf(content: unknown, checked: Checked, warnOfIdle: WarnOfIdle): Steps<readonly ConsumerConfig[]> {
   const { data, keys, report, absolute } = checked
   const isSection = typeof content === 'object' && content !== null && Object.hasOwn(content, 'consumers')
   const at = isSection ? '/consumers' : ''
@@ -182,7 +192,7 @@ function* listOf(content: unknown, checked: Checked): Steps<readonly ConsumerCon
     yield
     consumers.push(withDefaults(schema, item, pointer(at, index), report, adviceFor) as ConsumerConfig)
   }
-  yield* checkList(consumers, at, { ...checked, data: { ...data, consumers } })
+  yield* checkList(consumers, at, { ...checked, data: { ...data, consumers } }, warnOfIdle)
   return report.faults.length === 0 ? completed(consumers, keys.edge, absolute) : consumers
 }
 
@@ -194,19 +204,15 @@ export const completed = (
 ): readonly ConsumerConfig[] =>
   list.map((each) => (each.edge === undefined ? each : { ...each, edge: completeSection(each.edge, keys, absolute) }))
 
-/** Returns the concerns that are off on all routes; none if plugins may have routes with them. */
-function disabledOn({ data: { edge, routes, plugins }, report }: Checked, keys: readonly Key[]): string[] {
-  if (plugins.length > 0 || !['/edge', '/routes', '/plugins'].every((at) => report.sound(at))) return []
-  const policies = routes.map((route) => ({ ...edge, ...route.edge }))
-  const names = keys.map(({ name }) => name)
-  return names.filter((name) => policies.every((policy) => [undefined, false].includes(Reflect.get(policy, name))))
-}
-
 /** Checks that names and credentials are unique, and each credential and option by its concern. */
-function* checkList(list: readonly ConsumerConfig[], base: string, checked: Checked): Steps<void> {
+function* checkList(
+  list: readonly ConsumerConfig[],
+  base: string,
+  checked: Checked,
+  warnOfIdle: WarnOfIdle
+): Steps<void> {
   const { keys, report } = checked
   const overridable = keysAt(keys.edge, 'consumer')
-  const ineffective = new Set(disabledOn(checked, overridable))
   const owners = new Map<string, string>()
   const own = (kind: string, id: string, at: string) => {
     const key = `${kind} ${id}`
@@ -219,12 +225,8 @@ function* checkList(list: readonly ConsumerConfig[], base: string, checked: Chec
     const at = pointer(base, index)
     if (!report.usable(at)) continue
     checkSection(`${at}/edge`, consumer.edge, overridable, null, checked)
-    for (const name of Object.keys(consumer.edge ?? {})) {
-      // Once, since many consumers may have it.
-      if (!ineffective.delete(name)) continue
-      report.warn(`${at}/edge/${name}`, `has no effect: no route enables ${name}; set edge.${name} as well`, 'key')
-    }
     if (!report.sound(at)) continue
+    warnOfIdle(consumer, at, report)
     own('name', consumer.name, `${at}/name`)
     for (const { name, credentials } of keys.edge) {
       const value: unknown = Reflect.get(consumer, name)

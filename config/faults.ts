@@ -144,6 +144,15 @@ export class Report {
     })
   }
 
+  /** Adds the faults and warnings of another file that the file names. */
+  adopt(other: Report): void {
+    for (const { line, column, path, message, file } of other.faults) this.add(line, column, path, message, file)
+    for (const warning of other.warnings) {
+      const { file, line, column, path, message } = warning
+      this.#warnings.set(`${file} ${idOf(line, column, path, message)}`, warning)
+    }
+  }
+
   get warnings(): readonly Fault[] {
     return inOrder(this.#warnings)
   }

@@ -19,7 +19,7 @@ const limit = (by: string | string[]) => ({
 function reported(edge: object, top: object = {}): string[] {
   const warnings: string[] = []
   const written = {
-    consumers: [consumer],
+    consumers: 'keyAuth' in edge ? [consumer] : [],
     services: { any: { instances: ['http://127.0.0.1:1'] } },
     edge: top,
     routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge }]

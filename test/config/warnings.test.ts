@@ -118,8 +118,9 @@ ${top.replace('HASH', `"${digest}"`)}
   const top = `edge: { keyAuth: {}, ${acl} }\nconsumers: [{ name: bob, groups: [interns], keyAuth: [{ hash: HASH }] }]`
   t.strictSame(warned('', top), [`edge.acl.deny[0]: ${group}`, `edge.acl.denyConsumers[0]: ${name}`])
   const jwt = 'jwt: { secret: 0123456789abcdef0123456789abcdef }'
-  t.strictSame(warned(`${jwt}, ${acl}`), [], 'tokens name other consumers')
-  t.strictSame(warned(`keyAuth: false, ${jwt}`, top), [], 'so they do on one of the routes')
+  const people = 'consumers: [{ name: bob, groups: [interns] }]'
+  t.strictSame(warned(`${jwt}, ${acl}`, people), [], 'tokens name other consumers')
+  t.strictSame(warned(jwt, `edge: { ${acl} }\n${people}`), [], 'so they do on one of the routes')
   t.strictSame(warned(`keyAuth: {}, ${acl}`, 'consumers: []').length, 1, 'only of keyAuth without keys')
   const plugin =
     'plugins: [{ package: fastify, provides: [consumer] }]\nconsumers: [{ name: bob, keyAuth: [{ hash: HASH }] }]'

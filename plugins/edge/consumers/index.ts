@@ -4,6 +4,7 @@ import type { FastifyInstance } from 'fastify'
 import type { Key } from '../../../config/concern.ts'
 import type { Surroundings } from '../../../config/consumers.ts'
 import { readConsumers } from '../../../config/consumers.ts'
+import { line } from '../../../config/faults.ts'
 import type { Config, Written } from '../../../config/schema.ts'
 import { asError } from '../../thrown.ts'
 import { inSlices } from '../../time-slices.ts'
@@ -42,11 +43,11 @@ export function decorateConsumers(fastify: FastifyInstance, config: Config, keys
     await inSlices(registry.replace(list, keys()))
     ends.push(...measure(fastify, registry))
     if (stored !== null) {
-      const surroundings = surroundingsOf(config, keys())
+      const surroundings = surroundingsOf(config, keys(), fastify.log)
       ends.push(await followKey(await fastify.watchKey(stored), registry, surroundings, fastify.log))
     }
     if (file === null) return
-    const watch = follow(file, digest!, registry, surroundingsOf(config, keys()), fastify.log)
+    const watch = follow(file, digest!, registry, surroundingsOf(config, keys(), fastify.log), fastify.log)
     ends.push(() => watch.close())
   })
   fastify.addHook('onClose', async () => {
@@ -71,11 +72,12 @@ function measure(fastify: FastifyInstance, registry: ConsumerRegistry): (() => v
 }
 
 /** Returns the configuration in force, for the checks of a list that is read while it is in use. */
-const surroundingsOf = (config: Config, edge: readonly Key[]): Surroundings => ({
+const surroundingsOf = (config: Config, edge: readonly Key[], log: FastifyInstance['log']): Surroundings => ({
   // The checks read what both forms have in common.
   data: config as unknown as Written,
   keys: { edge, mesh: [], sources: [] },
-  absolute: (path) => resolve(dirname(config.file), path)
+  absolute: (path) => resolve(dirname(config.file), path),
+  warn: (warning) => log.warn(`consumers: ${line(warning)}`)
 })
 
 /** Reads the file again when its content changes. */

@@ -194,6 +194,7 @@ t.test('options without effect are a warning', async (t) => {
     listen: { port: 0 },
     services: { any: { instances: ['http://127.0.0.1:1'] } },
     routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+    edge: { jwt: { secret } },
     consumers: ['ann', 'bob'].map((name) => named(name, { acl: false, bodyLimit: false }))
   })
   parseConfig(text, 'gateway.yaml', {}, ({ path, message }) => warnings.push(`${path}: ${message}`))
