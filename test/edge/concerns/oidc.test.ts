@@ -160,7 +160,7 @@ t.test('only page loads are redirected', async (t) => {
     if (method !== 'HEAD') t.match(JSON.parse(received.body.toString()), { code: 'JW_LOGIN_REQUIRED' })
   }
   await eventually(() => lines().length >= cases.length)
-  t.match(lines()[2], { error: 'JW_LOGIN_REQUIRED', reason: 'oidc_missing' })
+  t.match(lines()[3], { error: 'JW_LOGIN_REQUIRED', reason: 'oidc_missing' })
 })
 
 t.test('the login path returns to paths of the same host only', async (t) => {
