@@ -162,6 +162,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^redis/, (config) => Object.assign(config, { redis: { url: 'redis://127.0.0.1:1' } })],
   [/^redis/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', store: 'redis' } })],
   [/^admin/, (config) => Object.assign(config, { admin: { host: '127.0.0.1', port: 0 } })],
+  [/^edge\.bodyLimit/, ({ edge }) => Object.assign(edge, { bodyLimit: { max: '1kb' } })],
   [/^edge\.cors/, ({ edge }) => Object.assign(edge, { cors: { origin: ['http://a'] } })],
   [/^edge\.uma/, ({ edge }) => Object.assign(edge, { uma: { url: 'http://127.0.0.1:1', audience: 'a', permissions: ['a'] } })],
   [/^edge\.uma\.(service|path)/, ({ edge }) => Object.assign(edge, { uma: { service: 'other', audience: 'a', permissions: ['a'] } })],
