@@ -2,6 +2,7 @@
 import { parseRange } from '../plugins/address-ranges.ts'
 import { token } from '../plugins/http-syntax.ts'
 import type { Checked } from './concern.ts'
+import { expressionOf } from './expressions.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import { forwardingHeaders } from './header-names.ts'
@@ -55,6 +56,8 @@ function checkValue(place: string, kind: (typeof valueKinds)[number], wanted: Va
   if (typeof wanted === 'string') {
     const what = { headers: 'header', cookies: 'cookie', query: 'parameter' }[kind]
     if (impossible[kind].test(wanted)) report.fault(place, `no ${what} can have this value`)
+    const expression = expressionOf(wanted) ?? (/^\^.*\$$/s.test(wanted) ? wanted : null)
+    if (expression !== null) report.warn(place, `is compared as a text; write { regex: ${JSON.stringify(expression)} }`)
     return
   }
   const { regex, present } = wanted

@@ -27,7 +27,8 @@ export type ClaimValue = string | number | boolean
 
 const value = Either(
   { type: 'string' },
-  Type.String(),
+  // An expression would equal no claim, so that a rule which denies would be open.
+  Type.String({ pattern: '^(?!/\\^.*\\$/$)', expected: 'a text that is no expression' }),
   Either({ type: 'boolean' }, Type.Boolean(), Type.Number())
 ) as TUnsafe<ClaimValue>
 

@@ -28,6 +28,7 @@ const allow = (conditions: object) => ({ action: 'allow', ...conditions })
 const deny = (conditions: object) => ({ action: 'deny', ...conditions })
 
 t.test('malformed conditions', async (t) => {
+  const spelling = 'an expression is written /^…$/, for the whole value: '
   const decoded = 'a path is compared decoded: it has no "//", "%", "?", "#", ";", backslash, "." or ".." segment'
   for (const [conditions, ...faults] of [
     [{}, 'rules[0]: has no condition, so it decides all requests; write its action as "default"'],
@@ -41,6 +42,16 @@ t.test('malformed conditions', async (t) => {
     [{ paths: ['a'] }, 'rules[0].paths[0]: expected a path that starts with / or a mapping, found "a"'],
     [{ methods: ['get'] }, 'rules[0].methods[0]: expected a method in capitals, found "get"'],
     [{ headers: { 'x-a': '/^a(?=b)$/' } }, 'rules[0].headers.x-a: not a regular expression that is supported here: "(?" other than "(?:" is not supported'],
+    [{ headers: { 'x-a': '/bot/' } }, `rules[0].headers.x-a: ${spelling}/^.*bot.*$/`],
+    [{ headers: { 'x-a': '/bot|spider/' } }, `rules[0].headers.x-a: ${spelling}/^.*(bot|spider).*$/`],
+    [{ headers: { 'x-a': ['a', '/^a/'] } }, `rules[0].headers.x-a[1]: ${spelling}/^a.*$/`],
+    [{ headers: { 'x-a': '/.*bot.*/' } }, `rules[0].headers.x-a: ${spelling}/^.*bot.*$/`],
+    [{ headers: { 'x-a': '/^.*bot.*/' } }, `rules[0].headers.x-a: ${spelling}/^.*bot.*$/`],
+    [{ headers: { 'x-a': '/^.*bot.*$/i' } }, `rules[0].headers.x-a: ${spelling}/^.*bot.*$/; there are no flags: write [Aa] for a letter of either case`],
+    [{ headers: { 'x-a': '^.*bot.*$' } }, `rules[0].headers.x-a: ${spelling}/^.*bot.*$/`],
+    [{ headers: { 'x-a': '*bot.x*' } }, `rules[0].headers.x-a: ${spelling}/^.*bot\\.x.*$/`],
+    [{ headers: { 'x-a': { regex: '^a$' } } }, 'rules[0].headers.x-a: expected true, false, a value, a list of values or an expression "/^…$/", found a mapping'],
+    [{ claims: { role: '/^a.*$/' } }, 'rules[0].claims.role: expected a list with at least one item or a text that is no expression or true or false or a number, found "/^a.*$/"'],
     [{ headers: { 'x-forwarded-for': '10.0.0.1' } }, 'rules[0].headers.x-forwarded-for: clients can send any value of this header; write "addresses" for their address'],
     [{ headers: { 'X_Real.IP': true } }, 'rules[0].headers["X_Real.IP"]: clients can send any value of this header; write "addresses" for their address'],
     [{ headers: { host: 'a' } }, 'rules[0].headers.host: belongs to the connection; rules cannot be about it'],
@@ -52,7 +63,9 @@ t.test('malformed conditions', async (t) => {
   ] as const) {
     t.strictSame(faultsOf([allow(conditions)]), faults)
   } // biome-ignore format: a table
-  t.strictSame(faultsOf([allow({ time: { days: ['mon'] } }), allow({ headers: { 'x-a': '/^a/' } })]), [])
+  t.strictSame(faultsOf([allow({ time: { days: ['mon'] } }), allow({ headers: { 'x-a': '/a/b' } })]), [])
+  const plain = ['*/*', 'text/*', '*', 'a^b', '/a']
+  t.strictSame(faultsOf([allow({ time: { days: ['mon'] } }), allow({ headers: { accept: plain } })]), [])
 })
 
 t.test('rules about the caller need a concern that identifies it', async (t) => {

@@ -1,11 +1,10 @@
 /** Faults of rules: malformed conditions, and rules that can never match or never matter. */
 import type { Checked } from '../../../../config/concern.ts'
+import { expressionFault } from '../../../../config/expressions.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, forwardingHeaders, isConnectionHeader } from '../../../../config/header-names.ts'
-import { linearRegExp } from '../../../../config/linear-regexp.ts'
 import { warnOfUnknown } from '../../consumers/unknown.ts'
 import { AddressList, checkedRanges } from '../../protocol/address-list.ts'
-import { expressionOf } from './fields.ts'
 import { isZone, minuteOf } from './hours.ts'
 import type { AuthorizationOptions, FieldValue, RuleOptions } from './options.ts'
 import { covers, matches, pathFault, pathPattern, segmentsOf } from './paths.ts'
@@ -54,13 +53,9 @@ function checkField(name: string, value: FieldValue, at: string, report: Checked
     report.fault(place, 'clients can send any value of this header; write "addresses" for their address')
   } else if (isConnectionHeader(name)) report.fault(place, 'belongs to the connection; rules cannot be about it')
   if (typeof value === 'boolean') return
-  for (const text of [value].flat()) {
-    const expression = expressionOf(text)
-    try {
-      if (expression !== null) linearRegExp(expression)
-    } catch (error) {
-      report.fault(place, `not a regular expression that is supported here: ${(error as Error).message}`)
-    }
+  for (const [item, text] of [value].flat().entries()) {
+    const fault = expressionFault(text)
+    if (fault !== null) report.fault(Array.isArray(value) ? pointer(place, item) : place, fault)
   }
 }
 

@@ -1,10 +1,8 @@
 /** Header conditions of rules. */
+import { expressionOf } from '../../../../config/expressions.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { linearRegExp } from '../../../../config/linear-regexp.ts'
 import type { FieldValue } from './options.ts'
-
-/** Returns the regular expression of a text `/^…$/`; null for other texts. */
-export const expressionOf = (text: string): string | null => /^\/(\^.*\$)\/$/s.exec(text)?.[1] ?? null
 
 /**
  * Returns the test of one header, for a rule that denies or allows. A header may be repeated, also in a spelling that some

@@ -13,7 +13,9 @@ const Path = Either(
   Type.Object({ exact: PathText({ description: 'This path only.' }) }, strict)
 )
 
-const FieldValue = Either({ type: 'boolean' }, Type.Boolean(), Either({ type: 'array' }, Type.Array(Text), Text))
+const FieldValue = Either({ type: 'boolean' }, Type.Boolean(), Either({ type: 'array' }, Type.Array(Text), Text), {
+  expected: 'true, false, a value, a list of values or an expression "/^…$/"'
+})
 
 export const days = ['mon', 'tue', 'wed', 'thu', 'fri', 'sat', 'sun'] as const
 

@@ -1,4 +1,5 @@
 /** The conditions of `edge.mtlsAuth.allow`. */
+import { expressionFault, expressionOf } from '../../../../config/expressions.ts'
 import { linearRegExp } from '../../../../config/linear-regexp.ts'
 import type { ClientCertificate } from '../../protocol/tls/client-certificate.ts'
 import type { CertificateNames, Kind } from './names.ts'
@@ -7,21 +8,14 @@ import { canonical, writtenDn } from './names.ts'
 /** Conditions of one entry; values by kind. */
 export type Condition = Readonly<Partial<Record<Kind | 'issuer', string | readonly string[]>>>
 
-/** Returns the regular expression of a text `/^…$/`; null for other texts. */
-const expressionOf = (text: string): string | null => /^\/(\^.*\$)\/$/s.exec(text)?.[1] ?? null
-
 /** Returns the fault of a value; null if there is none. */
 export function conditionFault(key: Kind | 'issuer', text: string): string | null {
-  const expression = expressionOf(text)
-  if (expression !== null) {
-    try {
-      linearRegExp(expression)
-      return null
-    } catch (error) {
-      return (error as Error).message
-    }
-  }
+  // A certificate may have a DNS name with a wildcard.
+  const fault = /^\*\.[^*]+$/.test(text) ? null : expressionFault(text)
+  if (fault !== null || expressionOf(text) !== null) return fault
   const isDn = key === 'subject' || key === 'issuer'
+  if (isDn && /=\s*\*\s*([,+]|$)/.test(text))
+    return 'a name has no wildcards; write an expression /^…$/ for the whole name'
   return isDn && writtenDn(text).length === 0 ? 'expected a name such as CN=alice, O=Example, or /^…$/' : null
 }
 

@@ -121,6 +121,12 @@ export const credentials: Credentials = {
 }
 
 function checkNames(identity: Identity, at: string, report: Report): void {
+  for (const [key, text] of Object.entries(identity)) {
+    if (!/^\/.*\/$/s.test(text)) continue
+    const what = 'a consumer has one name; an expression can only stand in edge.mtlsAuth.allow'
+    report.fault(pointer(at, key), what)
+    return
+  }
   for (const key of ['subject', 'issuer'] as const) {
     const text = identity[key]
     if (text !== undefined && writtenDn(text).length === 0) report.fault(`${at}/${key}`, notDn)
