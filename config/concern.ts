@@ -12,6 +12,16 @@ export type Level = 'gateway' | 'service' | 'route' | 'consumer'
 /** A fact about a request: `consumer`, the caller; `claims`, those of the caller's token (`request.user`). */
 export type Fact = 'consumer' | 'claims'
 
+/** A method of authentication, as the rules for several methods on one route see it. */
+export interface AuthenticationMethod {
+  /** Failed attempts that are counted by client address: `guesses`, all wrong credentials; null for none. */
+  readonly counts: 'guesses' | null
+  /** Returns the scheme of `Authorization` without which a request has no credentials of this kind; null if there is none. */
+  scheme?(options: unknown): string | null
+  /** Returns whether, with these options, callers must be declared consumers. Absent: they need not be. */
+  onlyDeclared?(options: unknown): boolean
+}
+
 /** A fact on which a concern relies. */
 interface Need {
   readonly fact: Fact
@@ -39,6 +49,8 @@ export interface Key {
   readonly provides?: readonly Fact[]
   /** Returns the facts that it provides with these options, if not always all of `provides`. */
   provided?(options: unknown): readonly Fact[]
+  /** Present if the concern is a method of authentication, with its place in `edge.authentication`. */
+  readonly authenticates?: AuthenticationMethod
   /**
    * Fact that the concern needs if one of its options has a value: `{ fact: 'consumer', option: 'by', value: 'consumer' }`. A
    * function as `value` gets the option's value. Options may be a list. Without `option` the fact is always needed. Of a list of

@@ -2,7 +2,7 @@
 import type { FastifyInstance, FastifyPluginAsync, FastifyPluginCallback, RouteOptions } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Static, TSchema } from 'typebox'
-import type { Checked, Key, Place, TokenRequest } from '../../config/concern.ts'
+import type { AuthenticationMethod, Checked, Key, Place, TokenRequest } from '../../config/concern.ts'
 import { gatewayAndRoute } from '../../config/concern.ts'
 import { withMode } from '../../config/schema/kit.ts'
 import type { Config, EdgePolicy, RouteConfig } from '../../config/schema.ts'
@@ -111,6 +111,8 @@ export interface ConcernContext {
   readonly clock: Clock
   /** The declared consumers. */
   readonly consumers: ConsumerRegistry
+  /** The concern as a method of authentication; undefined if it is none. */
+  readonly authenticates: AuthenticationMethod | undefined
 }
 
 /** Returns the meter of a server; without one, a meter that counts nothing. */
@@ -239,7 +241,8 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
         await fastify.register(stores, {})
         const { log, stores: claims } = fastify
         const [meter, clock, consumers] = [meterOf(fastify), clockOf(fastify), consumersOf(fastify)]
-        const context = { config, stores: claims, meter, log, clock, consumers }
+        const { authenticates } = definition
+        const context = { config, stores: claims, meter, log, clock, consumers, authenticates }
         const hooksOf = await plugin(fastify, context)
         if (typeof hooksOf !== 'function')
           throw new Error(`plugin of concern ${key.name} returns no function for routes`)

@@ -7,6 +7,7 @@
  */
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { AuthenticationMethod } from '../../../config/concern.ts'
 import { edgeRouteOf } from '../attach.ts'
 import type { ConcernContext } from '../concern.ts'
 import { consumerOf } from '../consumers/consumer.ts'
@@ -43,8 +44,6 @@ export interface Method<C> {
   isInCarrier?(request: FastifyRequest): boolean
   /** True if a request without these credentials is let in. */
   readonly isOptional?: boolean
-  /** True if failures are counted by address, because credentials can be guessed, or are expensive to verify. */
-  readonly limitsFailures: boolean
   /** Returns the credentials of a request; null if it has none of this kind. */
   find(request: FastifyRequest): C | null
   /** Verifies credentials and sets the consumer. Throws or rejects if they are not valid. */
@@ -89,19 +88,19 @@ class Methods {
   }
 
   /** Adds a method; returns its hook. */
-  add(method: AnyMethod): Hook {
+  add(method: AnyMethod, { counts }: AuthenticationMethod): Hook {
     this.list.push(method)
+    const failures = counts === null ? null : this.#failures
     return (request, reply, done) => {
       if (this.list.length > 1 && !this.#isAll && this.#isAccepted(request))
         return this.#next(method, request, reply, done)
-      const outcome = this.#attempt(method, request)
+      const outcome = this.#attempt(method, request, failures)
       if (!(outcome instanceof Promise)) return this.#take(outcome, method, request, reply, done)
       outcome.then((found) => this.#take(found, method, request, reply, done), done)
     }
   }
 
-  #attempt(method: AnyMethod, request: FastifyRequest): Outcome | Promise<Outcome> {
-    const failures = method.limitsFailures ? this.#failures : null
+  #attempt(method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Outcome | Promise<Outcome> {
     try {
       const credentials = method.find(request)
       if (credentials === null) return 'absent'
@@ -266,17 +265,20 @@ export function authenticateBy<C>(
   context: ConcernContext,
   shadow: unknown
 ): Hook {
+  const { authenticates } = context
+  if (authenticates === undefined) throw new Error('the definition of a method of authentication lacks "authenticates"')
   // A login has no credentials yet.
   if (routeOptions.config?.ownPath !== undefined) return (_request, _reply, done) => done()
   if (shadow !== null) {
     // The service may still check the credentials, and failures that refuse nobody must not count where they are enforced.
-    return new Methods(routeOptions, context, 'shadow-auth-failures').add({
+    const watched: Method<C> = {
       ...method,
       refusal: (error, request) => ({ ...method.refusal(error, request), respond: undefined }),
       remove() {}
-    })
+    }
+    return new Methods(routeOptions, context, 'shadow-auth-failures').add(watched, authenticates)
   }
   const methods = byRoute.get(routeOptions) ?? new Methods(routeOptions, context)
   byRoute.set(routeOptions, methods)
-  return methods.add(method)
+  return methods.add(method, authenticates)
 }

@@ -1,14 +1,13 @@
 /** Warns of names in rules that no declared consumer has: a misspelt one would leave a route open, or closed. */
-import type { Checked } from '../../../config/concern.ts'
+import type { Checked, Key } from '../../../config/concern.ts'
 import { pointer } from '../../../config/faults.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 
-/** Methods that accept declared consumers only. Others also name callers by their tokens. */
-const ofDeclared: ReadonlySet<string> = new Set(['keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth'])
-
-/** Returns whether a method, with these options, also accepts callers that are not declared. */
-const namesOthers = (name: string, options: unknown): boolean =>
-  Boolean(options) && !(name === 'mtlsAuth' && Reflect.get(options as object, 'allow') === undefined)
+/** Returns whether a concern, with these options, also names callers that are not declared, such as by their tokens. */
+const namesOthers = ({ provides = [], provided, authenticates }: Key, options: unknown): boolean =>
+  Boolean(options) &&
+  (provided?.(options) ?? provides).includes('consumer') &&
+  authenticates?.onlyDeclared?.(options) !== true
 
 type Names = readonly string[] | undefined
 
@@ -26,11 +25,11 @@ export function warnOfUnknown(
   if (!Array.isArray(consumers) || consumers.length === 0 || keys.lackConcerns || !report.sound('')) return
   if (data.plugins.some(({ provides }) => provides?.includes('consumer'))) return
   if (data.listeners.some(({ connect }) => connect !== undefined)) return
-  const others = keys.edge.filter(({ name, provides }) => provides?.includes('consumer') && !ofDeclared.has(name))
+  const identifying = keys.edge.filter(({ provides }) => provides?.includes('consumer'))
   const [, index] = /^\/routes\/(\d+)\//.exec(at) ?? []
   for (const route of index === undefined ? routes : [routes[Number(index)]!]) {
     const policy = { ...edge, ...route.edge }
-    if (others.some(({ name }) => namesOthers(name, Reflect.get(policy, name)))) return
+    if (identifying.some((key) => namesOthers(key, Reflect.get(policy, key.name)))) return
   }
   const names = known.get(consumers) ?? {
     group: new Set(consumers.flatMap(({ groups }) => groups)),

@@ -3,7 +3,7 @@
  * credentials. The methods read them (authentication/methods.ts). This concern tells the service who the consumer is.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { Checked } from '../../../../config/concern.ts'
+import type { AuthenticationMethod, Checked, Key } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isGatewayHeader } from '../../../../config/header-names.ts'
@@ -90,27 +90,21 @@ function checkAuthentication({ anonymous, forward }: AuthenticationOptions, at: 
   )
 }
 
-const methods = [
-  'mtlsAuth',
-  'keyAuth',
-  'hmacAuth',
-  'messageSignature',
-  'basicAuth',
-  'jwt',
-  'introspection',
-  'authorizer',
-  'oidc'
-]
+/** A key of a method of authentication. */
+type MethodKey = Key & { readonly authenticates: AuthenticationMethod }
 
-/** Methods whose failures are counted by address, since their credentials can be guessed or are expensive to verify. */
-const counted = ['keyAuth', 'hmacAuth', 'messageSignature', 'basicAuth', 'introspection', 'authorizer']
+const isMethod = (key: Key): key is MethodKey => key.authenticates !== undefined
 
-const countsFailures = (policy: object) => counted.some((name) => Boolean(Reflect.get(policy, name)))
+const namesOf = (keys: readonly Key[]): string => keys.map(({ name }) => name).join(', ')
 
 /** Checks the methods that are in force together on a route, and the names of consumers in its split. */
 function checkMethods(checked: Checked): void {
-  const { data, report } = checked
+  const { data, keys, report } = checked
   if (!report.usable('/routes') || !report.usable('/edge')) return
+  const methods = keys.edge.filter(isMethod)
+  const counted = methods.filter(({ authenticates }) => authenticates.counts !== null)
+  const countsFailures = (policy: object) => counted.some(({ name }) => Boolean(Reflect.get(policy, name)))
+  const uncounted = `has no effect without ${namesOf(counted)}: other failures are not counted`
   const top = '/edge/authentication/failures'
   const isIdle =
     data.plugins.length === 0 &&
@@ -118,7 +112,7 @@ function checkMethods(checked: Checked): void {
     !data.routes.some(({ edge }) => countsFailures({ ...data.edge, ...edge }))
   const failures = data.edge.authentication ? data.edge.authentication.failures : false
   if (isIdle && failures && report.at(top) !== undefined) {
-    report.warn(top, `has no effect without ${counted.join(', ')}: other failures are not counted`, 'key')
+    report.warn(top, uncounted, 'key')
   }
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index, 'edge')
@@ -133,32 +127,28 @@ function checkMethods(checked: Checked): void {
     const policy: EdgePolicy = { ...data.edge, ...own }
     const { authentication } = policy
     const place = own.authentication === undefined ? at : `${at}/authentication`
-    const on = methods.filter((name) => {
+    const on = methods.filter(({ name }) => {
       const options: unknown = Reflect.get(policy, name)
       return options && !isShadow(options)
     })
-    if (!on.every((name) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))) return
+    if (!on.every(({ name }) => report.sound(`${at}/${name}`) && report.sound(`/edge/${name}`))) return
     if (own.authentication) {
       const isSet = (key: string) => report.at(`${place}/${key}`) !== undefined
       const idle = on.length === 0 ? ['anonymous', 'require'].filter(isSet) : []
-      for (const key of idle) report.warn(`${place}/${key}`, `has no effect without ${methods.join(', ')}`, 'key')
+      for (const key of idle) report.warn(`${place}/${key}`, `has no effect without ${namesOf(methods)}`, 'key')
       if (own.authentication.failures && isSet('failures') && !countsFailures(policy)) {
-        report.warn(
-          `${place}/failures`,
-          `has no effect without ${counted.join(', ')}: other failures are not counted`,
-          'key'
-        )
+        report.warn(`${place}/failures`, uncounted, 'key')
       }
     }
     if (on.length < 2 || (authentication && authentication.require === 'any')) return
-    // `hmacAuth` also takes `Proxy-Authorization`.
-    const inHeader = on.filter((name) => ['basicAuth', 'jwt', 'introspection'].includes(name))
-    // `jwt` and `introspection` can check the same token.
-    if (inHeader.length > 1 && inHeader.includes('basicAuth')) {
-      const what = `${inHeader.join(' and ')} need the Authorization header each, so no request can satisfy all`
+    const schemes = on.map(({ name, authenticates }) => authenticates.scheme?.(Reflect.get(policy, name)) ?? null)
+    // Methods with the same scheme can check the same token.
+    if (new Set(schemes.filter((scheme) => scheme !== null)).size > 1) {
+      const inHeader = on.filter((_method, index) => schemes[index] !== null)
+      const what = `${inHeader.map(({ name }) => name).join(' and ')} need the Authorization header each, so no request can satisfy all`
       report.fault(place, `${what}; set authentication: { require: any }`, 'key')
     } else if (!authentication) {
-      const what = `each request needs all of ${on.join(', ')}; write authentication: { require: all } if so, or any`
+      const what = `each request needs all of ${namesOf(on)}; write authentication: { require: all } if so, or any`
       report.warn(place, what, 'key')
     }
   })

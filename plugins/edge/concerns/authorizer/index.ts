@@ -45,6 +45,7 @@ export default edgeConcern({
   name: 'authorizer',
   options: orOff(AuthorizerSchema),
   provides: ['consumer'],
+  authenticates: { counts: 'guesses' },
   callsModule: 'module',
   credentials: { schema: Caller, ids: (value) => [[value as string, '']] },
   check: checkAuthorizer,
@@ -74,7 +75,6 @@ function functionMethod(
     new TypeError(`the authorizer ${options.module} returned a wrong value: ${message}`)
   return {
     challenge,
-    limitsFailures: true,
     // The function alone knows which credentials it reads.
     find: () => true,
     async verify(_found, request) {

@@ -44,6 +44,7 @@ export default edgeConcern({
     anonymous: 'write authentication: { anonymous: NAME } beside it'
   },
   provides: ['consumer'],
+  authenticates: { counts: 'guesses', scheme: () => 'Basic', onlyDeclared: () => true },
   credentials,
   commands: [hashPasswordCommand],
   check: checkBasicAuth,
@@ -70,7 +71,6 @@ function basicMethod(
   return {
     challenge: `Basic realm="${realm}", charset="UTF-8"`,
     carrier: 'authorization',
-    limitsFailures: true,
     find(request) {
       // Node shows the first field only; the credentials may be in another one.
       const found = request.headers.authorization === undefined ? [] : headerValues(request, 'authorization')

@@ -44,6 +44,7 @@ export default edgeConcern({
   name: 'hmacAuth',
   options: orOff(HmacAuth),
   provides: ['consumer'],
+  authenticates: { counts: 'guesses', onlyDeclared: () => true },
   credentials,
   innerAliases: {
     allowedAlgorithms: 'write algorithms',
@@ -85,7 +86,6 @@ function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: Conc
     carrier: 'authorization',
     // A signature in `Proxy-Authorization` says nothing about what is in `Authorization`.
     isInCarrier: isInAuthorization,
-    limitsFailures: true,
     find(request) {
       const forGateway = headerValues(request, 'proxy-authorization').filter(isHmac)
       const others = headerValues(request, 'authorization')

@@ -38,6 +38,7 @@ export default edgeConcern({
   options: orOff(Introspection),
   aliases: { 'oauth2Introspection|opaqueToken': 'write edge.introspection' },
   provides: ['consumer', 'claims'],
+  authenticates: { counts: 'guesses', scheme: () => 'Bearer' },
   credentials: { schema: Subject, ids: (value) => [[idOf(value), '']] },
   checkAll: (checked) => checkSubjects('introspection', checked),
   // A service is scripted in tests, a URL is not.
@@ -111,7 +112,6 @@ function tokenMethod(
   return {
     challenge,
     carrier: 'authorization',
-    limitsFailures: true,
     find(request) {
       const { authorization } = request.headers
       if (authorization === undefined) return null

@@ -24,6 +24,7 @@ import { tokenMethod } from './method.ts'
 import { mint, withTestKey } from './mint.ts'
 import type { JwtOptions, TokenSource } from './options.ts'
 import { Jwt } from './options.ts'
+import { requiredScheme } from './places.ts'
 import { metadataUrl, sourcesOf, withSources } from './sources.ts'
 import { tries, warnings } from './start-messages.ts'
 import { TokenCache } from './token-cache.ts'
@@ -56,6 +57,7 @@ export default edgeConcern({
     anonymous: 'write optional: true, or authentication: { anonymous: NAME } beside it'
   },
   provides: ['consumer', 'claims'],
+  authenticates: { counts: null, scheme: (options) => requiredScheme(options as JwtOptions) },
   credentials,
   commands: [tokenCommand],
   tries,

@@ -17,6 +17,12 @@ export type Found = string | TokenInvalid
 
 const isAuthorization = (header: string) => header.toLowerCase() === 'authorization'
 
+/** Returns the scheme without which a request has no token; null if its token may be in another place, or is optional. */
+export function requiredScheme({ from: { header, query, cookie }, optional }: JwtOptions): string | null {
+  const isElsewhere = header === false || !isAuthorization(header) || query !== undefined || cookie !== undefined
+  return isElsewhere || optional ? null : 'Bearer'
+}
+
 export class Places {
   /** `authorization`, if tokens may be there: other methods may use it, too. */
   readonly carrier: 'authorization' | undefined

@@ -39,6 +39,7 @@ export default edgeConcern({
   name: 'keyAuth',
   options: orOff(KeyAuth),
   provides: ['consumer'],
+  authenticates: { counts: 'guesses', onlyDeclared: () => true },
   credentials,
   aliases: {
     apiKeyAuth: 'write keyAuth: { header: x-api-key }, and the keys under consumers[].keyAuth',
@@ -67,7 +68,6 @@ function keyMethod(
   return {
     // No scheme is registered for API keys; this is Kong's.
     challenge: `Key realm="${realm}"`,
-    limitsFailures: true,
     find(request) {
       const found = [
         ...(header === false ? [] : headerValues(request, header)),

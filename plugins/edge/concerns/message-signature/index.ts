@@ -44,6 +44,7 @@ export default edgeConcern({
   name: 'messageSignature',
   options: orOff(MessageSignature),
   provides: ['consumer'],
+  authenticates: { counts: 'guesses', onlyDeclared: () => true },
   credentials,
   aliases: { httpSignature: 'write edge.messageSignature', httpMessageSignatures: 'write edge.messageSignature' },
   check: checkMessageSignature,
@@ -152,7 +153,6 @@ function signatureMethod(options: MessageSignatureOptions, context: ConcernConte
 
   return {
     challenge: `Signature realm="${realm}", components="${needed.join(' ')}"`,
-    limitsFailures: true,
     find(request) {
       const inputs = headerValues(request, 'signature-input')
       const signatures = headerValues(request, 'signature')

@@ -36,6 +36,7 @@ export default edgeConcern({
   name: 'mtlsAuth',
   options: orOff(MtlsAuth),
   provides: ['consumer'],
+  authenticates: { counts: null, onlyDeclared: (options) => (options as MtlsAuthOptions).allow === undefined },
   credentials,
   innerAliases: { ca: 'write it under listen.tls.clientCertificate' },
   check: checkMtlsAuth,
@@ -63,7 +64,6 @@ function certificateMethod(options: MtlsAuthOptions, context: ConcernContext): M
   return {
     // No scheme is registered for client certificates.
     challenge: `mTLS realm="${options.realm}"`,
-    limitsFailures: false,
     find: (request) => request.clientCertificate,
     verify(certificate: ClientCertificate, request: FastifyRequest) {
       let decision = known.get(certificate)

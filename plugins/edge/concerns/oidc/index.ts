@@ -27,6 +27,7 @@ export default edgeConcern({
   name: 'oidc',
   options: orOff(Oidc),
   provides: ['consumer', 'claims'],
+  authenticates: { counts: null },
   aliases: { openidConnect: 'write edge.oidc', oauth2: 'write edge.oidc' },
   innerAliases: {
     ca: 'write tls: { ca: FILE }',

@@ -66,7 +66,6 @@ export class Logins {
     const accept = accepted(options, this.#context)
     const method: Method<string> = {
       challenge: `Cookie realm="jingwei"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
-      limitsFailures: false,
       find: (request) => cookies.session(request),
       async verify(value, request) {
         try {
