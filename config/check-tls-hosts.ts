@@ -2,16 +2,10 @@
 import type { Steps } from '../plugins/time-slices.ts'
 import type { Pair } from './certificates.ts'
 import type { Checked } from './concern.ts'
-import { patternKey } from './host-name.ts'
+import { hostsOverlap, patternKey } from './host-name.ts'
 import { didYouMean } from './nearest.ts'
 import type { TlsOptions } from './schema/tls.ts'
 import { ServerNames } from './server-names.ts'
-
-/** Returns whether two hosts or wildcards have a host in common. A wildcard matches all hosts below it. */
-function overlap(a: string, b: string): boolean {
-  const holds = (wildcard: string, host: string) => wildcard.startsWith('*.') && host.endsWith(wildcard.slice(1))
-  return a === b || holds(a, b) || holds(b, a)
-}
 
 /**
  * Checks that each rule for client certificates can apply: a misspelt host would leave the intended host without the rule.
@@ -46,7 +40,7 @@ export function* checkTlsHosts(
     const isCertified = isWildcard
       ? [...names].some((each) => each.endsWith(name.slice(1)))
       : certificates.find(name) !== undefined
-    const isRouted = [...hosts].some((host) => overlap(name, host))
+    const isRouted = [...hosts].some((host) => hostsOverlap(name, host))
     if (isRouted && (isCertified || !strict)) continue
     if (isCertified && isAnyServed) continue
     const advice = didYouMean(

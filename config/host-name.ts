@@ -34,5 +34,11 @@ export function patternKey(host: string): string | null {
   return key !== null && host.startsWith('*.') ? `*.${key}` : key
 }
 
+/** Returns whether two hosts or wildcards, as keys, have a host in common. A wildcard matches all hosts below it. */
+export function hostsOverlap(a: string, b: string): boolean {
+  const holds = (wildcard: string, host: string) => wildcard.startsWith('*.') && host.endsWith(wildcard.slice(1))
+  return a === b || holds(a, b) || holds(b, a)
+}
+
 const beyondAscii = /[^\0-\x7f]/
 const hostName = /^[\w.-]+$/

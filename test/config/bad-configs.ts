@@ -772,6 +772,26 @@ consumers:
     ]
   },
   {
+    name: 'logins of several clients with the same paths or cookie',
+    yaml: `
+services: { a: { instances: [http://a] } }
+groups:
+  one: { edge: { oidc: { issuer: https://a, clientId: a, session: { secrets: ["0123456789abcdef0123456789abcdef"] } } } }
+routes:
+  - { name: a, group: one, match: { path: /a, hosts: [a.example] }, service: a }
+  - { name: b, match: { path: /b, hosts: ["*.example"] }, service: a, edge: { oidc: { issuer: https://b, clientId: b, session: { secrets: ["0123456789abcdef0123456789abcdef"] } } } }
+  - { name: c, match: { path: /c, hosts: [c.test] }, service: a, edge: { oidc: { issuer: https://b, clientId: c, session: { secrets: ["0123456789abcdef0123456789abcdef"] } } } }
+  - { name: d, match: { path: /d, hosts: [d.test] }, service: a, edge: { oidc: { issuer: https://a, clientId: a, authorizationParams: { acr_values: mfa }, session: { secrets: ["0123456789abcdef0123456789abcdef"] } } } }
+  - { name: e, match: { path: /e, hosts: [c.test] }, service: a, edge: { oidc: { issuer: https://b, clientId: d, callbackPath: /e/callback, logout: { path: /oidc/callback }, session: { secrets: ["0123456789abcdef0123456789abcdef"] } } } }
+`,
+    faults: [
+      '7:85: routes[1].edge.oidc.callbackPath: "/oidc/callback" is also a path of another client, on line 4, on the same host; set another one here',
+      '7:85: routes[1].edge.oidc.logout.path: "/oidc/logout" is also a path of another client, on line 4, on the same host; set another one here',
+      '9:80: routes[3].edge.oidc: uses the same cookie as on line 4, with another client, or other settings of "session", scopes, userinfo or authorizationParams; make them equal, or set session.cookie, callbackPath and logout.path here',
+      '10:157: routes[4].edge.oidc.logout.path: "/oidc/callback" is also a path of another client, on line 8, on the same host; set another one here'
+    ]
+  },
+  {
     name: 'no methods',
     yaml: `
 services: { a: { instances: [http://h] } }

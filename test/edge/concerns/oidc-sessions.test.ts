@@ -115,8 +115,16 @@ t.test('each login makes a new session, and abandoned logins do not pile up', as
   t.equal((await browser().send('/app', { headers: { cookie: before } })).status, 401, 'the session before has ended')
   const tabs = browser()
   for (let tab = 0; tab < 12; tab++) await tabs.send('/app', { headers: pageLoad })
-  t.equal(tabs.cookies.size, 4, 'a browser has as many logins in progress')
+  t.equal(tabs.cookies.size, 3, 'a browser has as many logins in progress')
   t.equal((await tabs.visit('/app')).status, 200)
+  const restored = browser()
+  const open = Array.from({ length: 30 }, (_, i) => {
+    const path = `/app?${'x'.repeat(i % 2 === 0 ? 900 : 1900)}`
+    return restored.send(path, { headers: pageLoad })
+  })
+  for (const { status } of await Promise.all(open)) t.equal(status, 302)
+  t.ok(restored.cookies.size <= 4 && restored.cookie.length < 10_000, `${restored.cookie.length} bytes of cookies`)
+  for (const length of [10, 900, 1900]) t.equal((await restored.visit(`/app?${'y'.repeat(length)}`)).status, 200)
 })
 
 t.test('a large session is split into several cookies, and one that is too large fails the login', async (t) => {
@@ -141,6 +149,22 @@ t.test('a large session is split into several cookies, and one that is too large
   const failed = await bob.visit('/app')
   t.match(JSON.parse(failed.body.toString()), { statusCode: 500, code: 'JW_SESSION_TOO_LARGE' })
   await eventually(() => split.lines().some(({ reason }) => reason === 'oidc_size'))
+})
+
+t.test('tokens that live no longer than refresh.before are not refreshed by each request', async (t) => {
+  const provider = await startProvider(t)
+  provider.state.accessTokenTtl = 30
+  const clock = { ahead: 0 }
+  const { browser } = await guardedByLogin(t, provider, { clock })
+  const amy = browser()
+  await amy.visit('/app')
+  const calls = () => provider.seen.filter((each) => each === 'POST /token').length
+  t.equal(calls(), 1)
+  for (let i = 0; i < 10; i++) t.equal((await amy.send('/app')).status, 200)
+  t.equal(calls(), 1)
+  clock.ahead = 16_000
+  for (let i = 0; i < 10; i++) t.equal((await amy.send('/app')).status, 200)
+  t.equal(calls(), 2)
 })
 
 t.test('tokens are refreshed once, and the service gets the current access token', async (t) => {
@@ -367,5 +391,8 @@ t.test('faults of the configuration', async (t) => {
   for (const [edge, message] of cases) t.match(faultOf(edge), message)
   const other = `, { name: b, match: { path: /b }, service: a, edge: { oidc: { ${good.replace('a secret', 'other text')} } } }`
   t.match(faultOf(good, other), /uses the same cookie as/, 'two routes with the same cookie')
-  t.equal(faultOf(good, other.replace('secrets', 'cookie: b, secrets')), '')
+  const apart = other.replace('secrets', 'cookie: b, secrets')
+  t.match(faultOf(good, apart), /callbackPath: "\/oidc\/callback" is also a path of another client/)
+  const paths = 'callbackPath: /b/callback, logout: { path: /b/logout }, session'
+  t.equal(faultOf(good, apart.replace('session', paths)), '')
 })

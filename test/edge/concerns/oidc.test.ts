@@ -323,6 +323,15 @@ t.test(
       ['an empty object', 'oidc_malformed', respond('{}')],
       ['an array', 'oidc_malformed', respond('[]')]
     ]
+    const endpoints = [undefined, 7, '/auth', 'javascript:alert(1)'].map((endpoint): (typeof faults)[number] => {
+      const metadata = { issuer: provider.issuer, token_endpoint: `${provider.issuer}/token` }
+      const text = JSON.stringify({
+        ...metadata,
+        jwks_uri: `${provider.issuer}/jwks`,
+        authorization_endpoint: endpoint
+      })
+      return [`authorization endpoint ${endpoint}`, 'oidc_malformed', respond(text)]
+    })
     const login = async (what: string, reason: string, user: Browser, path: string) => {
       const before = lines().length
       const received = await user.send(path, { headers: pageLoad })
@@ -335,7 +344,7 @@ t.test(
       JSON.stringify({ issuer: 'https://evil.example', authorization_endpoint: 'https://evil.example/a' })
     )
     await login('metadata of another issuer', 'oidc_malformed', browser(), '/app')
-    for (const [what, reason, fault] of faults.slice(0, 4)) {
+    for (const [what, reason, fault] of [...faults.slice(0, 4), ...endpoints]) {
       provider.state.intercept = fault
       await eventually(
         async () =>

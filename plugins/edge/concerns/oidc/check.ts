@@ -1,6 +1,8 @@
 import { checkPem } from '../../../../config/checked.ts'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
+import { hostsOverlap, patternKey } from '../../../../config/host-name.ts'
+import type { RouteMatch } from '../../../../config/schema.ts'
 import { checkServiceHeaders } from '../../bridge/check-auth-server.ts'
 import { cookieName } from './cookie-name.ts'
 import type { OidcOptions } from './options.ts'
@@ -59,24 +61,73 @@ export function checkOidc(options: OidcOptions, at: string, checked: Checked): v
   checkServiceHeaders(Object.entries(forward), `${at}/forward`, checked)
 }
 
-/** Reports routes that would overwrite each other's sessions, as they share a cookie but not its secrets or its client. */
+/** Settings that make sessions interchangeable: those of a route are used on all routes with equal ones. */
+const textOf = ({ issuer, clientId, clientSecret, session, scopes, userinfo, authorizationParams }: OidcOptions) =>
+  JSON.stringify([issuer, clientId, clientSecret, session, scopes, userinfo, authorizationParams])
+
+interface Party {
+  readonly text: string
+  readonly at: string
+}
+
+/** A path that the gateway serves for a client, and the routes whose logins use it. */
+interface OwnPath extends Party {
+  readonly hosts: readonly string[] | undefined
+  readonly listeners: readonly string[] | undefined
+}
+
+/** Returns whether one request can reach both routes, apart from their paths. */
+const canMeet = (a: OwnPath, b: OwnPath): boolean =>
+  haveCommon(a.hosts, b.hosts, (one, other) => hostsOverlap(patternKey(one) ?? one, patternKey(other) ?? other)) &&
+  haveCommon(a.listeners, b.listeners, (one, other) => one === other)
+
+const haveCommon = (
+  a: readonly string[] | undefined,
+  b: readonly string[] | undefined,
+  areEqual: (one: string, other: string) => boolean
+) => a === undefined || b === undefined || a.some((one) => b.some((other) => areEqual(one, other)))
+
+/** Reports routes of different clients that would overwrite each other's sessions, or get each other's callbacks. */
 export function checkParties({ data, report }: Checked): void {
   if (!report.usable('/routes') || !report.usable('/edge')) return
-  const seen = new Map<string, { readonly text: string; readonly at: string }>()
-  const look = (oidc: OidcOptions | false | undefined, at: string): void => {
-    if (!oidc || !report.sound(at)) return
-    const { issuer, clientId, clientSecret, session } = oidc
-    const text = JSON.stringify([issuer, clientId, clientSecret, session])
+  const cookies = new Map<string, Party>()
+  const paths = new Map<string, OwnPath[]>()
+  const reported = new Set<string>()
+  const look = (oidc: OidcOptions, at: string, { hosts, listeners }: Pick<RouteMatch, 'hosts' | 'listeners'>): void => {
+    const text = textOf(oidc)
     const name = cookieName(oidc)
-    const other = seen.get(name)
-    if (other === undefined) seen.set(name, { text, at })
-    else if (other.text !== text) {
-      const what = `uses the same cookie as ${report.where(other.at)}, with another client or other settings of "session"`
-      report.fault(at, `${what}; make them equal, or set session.cookie here`)
+    const other = cookies.get(name)
+    if (other === undefined) cookies.set(name, { text, at })
+    else if (other.text !== text && !reported.has(at)) {
+      reported.add(at)
+      const differs = 'with another client, or other settings of "session", scopes, userinfo or authorizationParams'
+      const what = `uses the same cookie as ${report.where(other.at)}, ${differs}`
+      report.fault(at, `${what}; make them equal, or set session.cookie, callbackPath and logout.path here`)
+    }
+    const { callbackPath, loginPath, logout } = oidc
+    const own = { callbackPath, loginPath, 'logout/path': logout ? logout.path : undefined }
+    for (const [key, path] of Object.entries(own)) {
+      if (path === undefined) continue
+      const before = paths.get(path) ?? []
+      paths.set(path, before)
+      const party = { text, at, hosts, listeners }
+      const taken = before.find((each) => each.text !== text && canMeet(each, party))
+      const place = `${at}/${key}`
+      if (taken !== undefined && !reported.has(at) && !reported.has(place)) {
+        reported.add(place)
+        const what = `"${path}" is also a path of another client, ${report.where(taken.at)}, on the same host`
+        report.fault(place, `${what}; set another one here`)
+      }
+      const isKnown = before.some((each) => each.text === text && each.hosts === hosts && each.listeners === listeners)
+      if (!isKnown) before.push(party)
     }
   }
-  look(data.edge.oidc, '/edge/oidc')
   data.routes.forEach((route, index) => {
-    if (report.usable(pointer('/routes', index))) look(route?.edge?.oidc, `${pointer('/routes', index)}/edge/oidc`)
+    const place = pointer('/routes', index)
+    if (!report.usable(place) || !report.sound(`${place}/match`)) return
+    const own = route.edge?.oidc
+    const at = own === undefined ? '/edge/oidc' : `${place}/edge/oidc`
+    const oidc = own ?? data.edge.oidc
+    if (oidc && report.usable(`${place}/edge`) && report.sound(at)) look(oidc, at, route.match)
   })
 }

@@ -1,11 +1,20 @@
 /** Cookies of sessions and of logins in progress: names, chunks, and their removal from requests to services. */
+import { randomInt } from 'node:crypto'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { removeCookies } from '../../authentication/credentials.ts'
 
 /** Characters of a cookie's value. Browsers limit a cookie to 4096 bytes with its name and attributes. */
 const chunkSize = 3800
-/** Logins in progress that a browser keeps. Each tab may begin one. */
-const mostLogins = 4
+/**
+ * Names of logins in progress. Each tab may begin one; of further ones the last ones stay. Tabs that load at once do not send
+ * each other's cookies, so the names themselves bound the size: more cookies would exceed the limit of the header section, and the
+ * browser would be refused until they expire.
+ */
+const slots = ['0', '1', '2'] as const
+/** Name of the only login that returns to a long path. */
+const longSlot = 'l'
+/** Longest path and query in one of the other cookies. */
+const longestPath = 1000
 /** Cookies that a response deletes. */
 const mostDeleted = 20
 
@@ -66,8 +75,19 @@ export class Cookies {
     this.#delete(request, reply, (name) => this.#indexOf(name) !== null)
   }
 
+  /** Returns the name of the login with this state, which begins with the slot. */
   #loginName(state: string): string {
-    return `${this.name}-login-${state.slice(0, 8)}`
+    return `${this.name}-login-${state.slice(0, 1)}`
+  }
+
+  /** Returns the slot for a new login, with which its state must begin: a free one, else that of the oldest login. */
+  slotFor(request: FastifyRequest, path: string): string {
+    if (path.length > longestPath) return longSlot
+    // Browsers send cookies with equal paths in the order of their creation.
+    const names = pairsOf(request).map(([name]) => name)
+    const used = names.flatMap((name) => slots.filter((slot) => name === this.#loginName(slot)))
+    const free = slots.filter((slot) => !used.includes(slot))
+    return free.length === 0 ? used[0]! : free[randomInt(free.length)]!
   }
 
   /** Returns the cookie of the login with this state. */
@@ -76,12 +96,7 @@ export class Cookies {
     return pairsOf(request).find(([name]) => name === wanted)?.[1] ?? null
   }
 
-  /** Sets the cookie of a login; deletes the oldest ones, so that abandoned logins do not fill the header section. */
-  setLogin(request: FastifyRequest, reply: FastifyReply, state: string, value: string, maxAgeMs: number): void {
-    const logins = pairsOf(request).filter(([name]) => name.startsWith(`${this.name}-login-`))
-    // Browsers send cookies with equal paths in the order of their creation.
-    const surplus = new Set(logins.slice(0, Math.max(0, logins.length - mostLogins + 1)).map(([name]) => name))
-    this.#delete(request, reply, (name) => surplus.has(name))
+  setLogin(reply: FastifyReply, state: string, value: string, maxAgeMs: number): void {
     this.#set(reply, this.#loginName(state), value, maxAgeMs)
   }
 

@@ -62,7 +62,10 @@ const Session = Type.Object(
 
 const Refresh = Type.Object(
   {
-    before: Duration('Time before the expiry of the access token from which it is refreshed.', { default: '30s' }),
+    before: Duration(
+      'Time before the expiry of the access token from which it is refreshed, but not before half of its lifetime.',
+      { default: '30s' }
+    ),
     onFailure: Names(['end', 'keep'], {
       default: 'end',
       description:

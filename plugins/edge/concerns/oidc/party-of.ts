@@ -17,6 +17,8 @@ export function partyOf(options: OidcOptions, context: ConcernContext, prefix: s
   const { config, stores, log, clock } = context
   const { issuer, clientId, clientSecret, clientAuth, timeout, maxConcurrent, session, refresh, logout, tls } = options
   const id = partyId(issuer, clientId)
+  // Under another name, a cookie must not be a session of routes with other settings.
+  const purpose = session.cookie === undefined ? id : `${id} ${session.cookie}`
   // The content is part of the key, so that a reload takes effect when the file has changed.
   const ca = tls?.ca === undefined ? undefined : readFileSync(tls.ca, 'utf8')
   const calls = { issuer, clientId, clientSecret, clientAuth, timeout, maxConcurrent, ca }
@@ -33,7 +35,7 @@ export function partyOf(options: OidcOptions, context: ConcernContext, prefix: s
     'jingwei.oidc-sessions',
     { id, session, shared, timeout, isIndexed },
     () => {
-      const seal = new Seal(session.secrets, `session ${id}`)
+      const seal = new Seal(session.secrets, `session ${purpose}`)
       if (session.store === 'cookie') return new CookieSessions(seal, session)
       if (redis === undefined) throw new Error('oidc.session.store: redis needs redis.url')
       return new RedisSessions(redis.url, seal, id, session, 3 * timeout, isIndexed, log)
@@ -55,6 +57,6 @@ export function partyOf(options: OidcOptions, context: ConcernContext, prefix: s
     () => new Refresher({ options: { refresh, timeout }, provider, store, kept, now: clock.date })
   )
   const cookies = new Cookies(cookieName(options), session.secure)
-  const seal = new Seal(session.secrets, `login ${id}`)
+  const seal = new Seal(session.secrets, `login ${purpose}`)
   return new RelyingParty({ options, provider, store, refresher, kept, cookies, seal, clock, prefix })
 }

@@ -36,6 +36,13 @@ type Log = Pick<FastifyBaseLogger, 'info' | 'warn'>
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
 const logoutAge = '2 min'
 
+/** Endpoints without which no login succeeds. */
+const endpoints = ['authorization_endpoint', 'token_endpoint', 'jwks_uri'] as const
+
+/** Returns whether a value of the metadata is the URL of an endpoint. */
+export const isEndpoint = (value: unknown): boolean =>
+  typeof value === 'string' && URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)
+
 /** Claims of a logout token: the user, or the session at the provider, or both. */
 export interface LogoutClaims {
   readonly sub?: string
@@ -110,6 +117,9 @@ export class Provider {
         timeout: 3600
       })
       client.timeout = 0
+      const metadata = client.serverMetadata()
+      const wrong = endpoints.find((name) => !isEndpoint(metadata[name]))
+      if (wrong !== undefined) throw new OidcFailure('oidc_malformed', `the metadata have no valid ${wrong}`)
       this.#client = client
       this.#fetchedAt = this.#now()
       this.#failure = null

@@ -47,7 +47,7 @@ export function tokenFields(tokens: Tokens, kept: Kept, now: number): Partial<Se
   const { access_token: accessToken, refresh_token: refreshToken, id_token: idToken, expires_in: seconds } = tokens
   return {
     ...(kept.accessToken && { accessToken }),
-    ...(seconds !== undefined && { expires: now + seconds * 1000 }),
+    ...(seconds !== undefined && { issued: now, expires: now + seconds * 1000 }),
     ...(kept.refreshToken && refreshToken !== undefined && { refreshToken }),
     ...(kept.idToken && idToken !== undefined && { idToken })
   }
@@ -82,8 +82,10 @@ export class Refresher {
    */
   async refresh(session: Session, cookie: string, ip: string): Promise<Refreshed | null> {
     const { options, now } = this.#parts
-    const { expires, refreshToken } = session
-    if (options.refresh === false || expires === undefined || now() < expires - options.refresh.before) return null
+    const { issued = Number.NEGATIVE_INFINITY, expires, refreshToken } = session
+    if (options.refresh === false || expires === undefined) return null
+    // A token that lives no longer than `before` would be refreshed by each request.
+    if (now() < Math.max(expires - options.refresh.before, (issued + expires) / 2)) return null
     const recent = this.#recent.get(session.id)
     if (recent !== undefined && now() < recent.until && recent.session.expires !== expires) return recent
     if (refreshToken === undefined) return null

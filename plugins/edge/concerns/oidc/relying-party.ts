@@ -9,7 +9,7 @@ import { failureOf, OidcFailure } from './failures.ts'
 import { originOf, respond, returnPath, secureEnough } from './navigation.ts'
 import type { OidcOptions } from './options.ts'
 import type { Provider } from './provider.ts'
-import { openid } from './provider.ts'
+import { isEndpoint, openid } from './provider.ts'
 import type { Kept, Refresher, Tokens } from './refresh.ts'
 import { deepFrozen, tokenFields, userClaims } from './refresh.ts'
 import type { Seal } from './seal.ts'
@@ -66,11 +66,12 @@ export class RelyingParty {
     })
     const { buildAuthorizationUrl, calculatePKCECodeChallenge, randomNonce, randomPKCECodeVerifier, randomState } =
       openid()
+    const to = returnPath(target)
     const login: Login = {
-      state: randomState(),
+      state: cookies.slotFor(request, to) + randomState(),
       nonce: randomNonce(),
       verifier: randomPKCECodeVerifier(),
-      to: returnPath(target),
+      to,
       redirectUri: `${originOf(request)}${prefix}${callbackPath}`,
       until: clock.date() + session.loginTimeout
     }
@@ -84,7 +85,7 @@ export class RelyingParty {
       code_challenge: await calculatePKCECodeChallenge(login.verifier),
       code_challenge_method: 'S256'
     })
-    cookies.setLogin(request, reply, login.state, await seal.seal(login), session.loginTimeout)
+    cookies.setLogin(reply, login.state, await seal.seal(login), session.loginTimeout)
     count('started')
     respond(request, reply, 302, url.href)
   }
@@ -188,7 +189,7 @@ export class RelyingParty {
   async #endSessionUrl(session: Session | null, target: string | undefined): Promise<string | null> {
     const { provider } = this.parts
     const client = await provider.client().catch(() => null)
-    if (client?.serverMetadata().end_session_endpoint === undefined) return null
+    if (client === null || !isEndpoint(client.serverMetadata().end_session_endpoint)) return null
     return openid().buildEndSessionUrl(client, {
       ...(session?.idToken !== undefined && { id_token_hint: session.idToken }),
       ...(target !== undefined && { post_logout_redirect_uri: target })

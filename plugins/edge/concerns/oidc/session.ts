@@ -16,7 +16,8 @@ export interface Session {
   /** Time of the last request, at the accuracy of a tenth of `idleTimeout`. */
   readonly seen: number
   readonly accessToken?: string
-  /** Expiry of the access token. */
+  /** Time at which the access token was issued, and its expiry. */
+  readonly issued?: number
   readonly expires?: number
   readonly refreshToken?: string
   /** For the logout at the provider. */
