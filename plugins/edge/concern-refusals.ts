@@ -54,12 +54,27 @@ export function refusalRecorder(meter: Meter, concern: string, route: string): R
   }
 }
 
+/** Recorders of the concerns that have refused requests by the hook of another one. */
+const refusedBy = new WeakMap<FastifyRequest, RecordRefusal>()
+
+/** Returns a callback whose error counts as a refusal of the concern with this recorder, and not of the one that calls it. */
+export function countedBy(record: RecordRefusal, request: FastifyRequest, done: (error: Error) => void) {
+  return (error: Error): void => {
+    refusedBy.set(request, record)
+    done(error)
+  }
+}
+
 type Hook = (this: unknown, request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]) => unknown
 
 /** Returns a hook that counts the errors of `hook`: thrown, passed to the callback, or of a rejected promise. */
 export function countingErrors(phase: Phase, hook: RefusingHook, record: RecordRefusal): RefusingHook {
   const inner = hook as Hook
-  const count = (request: FastifyRequest, thrown: unknown): void => record(request, codeOf(asError(thrown)))
+  const count = (request: FastifyRequest, thrown: unknown): void => {
+    const recordBy = refusedBy.get(request) ?? record
+    refusedBy.delete(request)
+    recordBy(request, codeOf(asError(thrown)))
+  }
   // Without a closure for the callback, which such a function does not get to use.
   if (hook.constructor.name === 'AsyncFunction') {
     return function counted(this: unknown, request: FastifyRequest, reply: FastifyReply, ...rest: unknown[]) {

@@ -53,3 +53,62 @@ for (const protocol of protocols) {
     )
   })
 }
+
+/** Several methods on a route: what they are, the headers of the request, and the concern and code of the refusal. */
+const several: readonly (readonly [edge: object, headers: Record<string, string>, concern: string, code: string])[] = [
+  [{ keyAuth: {}, jwt: { secret } }, { 'x-api-key': 'wrong' }, 'key-auth', 'JW_KEY_INVALID'],
+  [{ keyAuth: {}, jwt: { secret } }, { authorization: 'Bearer forged' }, 'jwt', 'JW_TOKEN_INVALID'],
+  [{ keyAuth: {}, jwt: { secret } }, {}, 'authentication', 'JW_CREDENTIALS_MISSING'],
+  [
+    {
+      introspection: { url: 'http://127.0.0.1:1/', clientId: 'a', clientSecret: 'b' },
+      oidc: { issuer: 'https://127.0.0.1:1', clientId: 'a' }
+    },
+    { authorization: 'Bearer a' },
+    'introspection',
+    'JW_AUTH_UNAVAILABLE'
+  ],
+  [
+    { keyAuth: {}, jwt: { secret, mode: 'shadow' }, rateLimit: { max: 1, window: '1h' } },
+    { 'x-api-key': 'a key' },
+    'rate-limit',
+    'JW_RATE_LIMITED'
+  ]
+]
+
+t.test('with several methods, a refusal counts for the one that has refused the credentials', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const session = { secrets: ['s'.repeat(32)] }
+  const gateway = await startGateway({
+    consumers: [consumer],
+    services: { any: { instances: [service.url] } },
+    routes: several.map(([edge], index) => ({
+      name: `r${index}`,
+      match: { path: `/r${index}` },
+      service: 'any',
+      edge: {
+        ...edge,
+        ...('oidc' in edge && { oidc: { ...(edge.oidc as object), session } }),
+        authentication: { require: 'any' }
+      }
+    }))
+  })
+  t.teardown(gateway.close)
+  const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
+  await ask('/r4', { headers: { 'x-api-key': 'a key' } })
+  for (const [index, [, headers]] of several.entries()) {
+    const { status } = await ask(`/r${index}`, { headers })
+    t.ok(status >= 400, `${index}: ${status}`)
+  }
+  const text = await gateway.server.metrics.metrics()
+  const series = text.split('\n').filter((line) => line.startsWith('jingwei_edge_refusals_total{'))
+  t.strictSame(
+    series.toSorted(),
+    several
+      .map(
+        ([, , name, code], index) => `jingwei_edge_refusals_total{concern="${name}",route="r${index}",code="${code}"} 1`
+      )
+      .toSorted()
+  )
+})

@@ -10,6 +10,8 @@ import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import type { AuthenticationMethod } from '../../../config/concern.ts'
 import { edgeRouteOf } from '../attach.ts'
 import type { ConcernContext } from '../concern.ts'
+import type { RecordRefusal } from '../concern-refusals.ts'
+import { countedBy, refusalRecorder } from '../concern-refusals.ts'
 import { consumerOf } from '../consumers/consumer.ts'
 import { clientAddressOf } from '../protocol/client-address.ts'
 import { removeHeader } from './credentials.ts'
@@ -70,6 +72,8 @@ export const authenticationReasons = ['auth_missing', 'auth_failures'] as const
 /** The methods of one route, in their order. */
 class Methods {
   readonly list: AnyMethod[] = []
+  /** Recorders of refusals by a method; for null, of requests without credentials for any of several methods. */
+  readonly #recorders = new Map<AnyMethod | null, RecordRefusal>()
   readonly #isAll: boolean
   readonly #anonymous: string | undefined
   readonly #failures: FailureLimit | null
@@ -77,8 +81,11 @@ class Methods {
   /** Outcomes of the requests that have passed some of several methods. */
   readonly #outcomes = new WeakMap<FastifyRequest, Map<AnyMethod, Outcome>>()
 
-  constructor(routeOptions: RouteOptions, { stores, clock, consumers }: ConcernContext, counts = 'auth-failures') {
-    const { require, anonymous, failures } = edgeRouteOf(routeOptions.config)!.edge.authentication || defaults
+  constructor(routeOptions: RouteOptions, context: ConcernContext, counts = 'auth-failures') {
+    const { stores, clock, consumers, meter } = context
+    const { name, edge } = edgeRouteOf(routeOptions.config)!
+    const { require, anonymous, failures } = edge.authentication || defaults
+    this.#recorders.set(null, refusalRecorder(meter, 'authentication', name))
     this.#isAll = require === 'all'
     this.#anonymous = anonymous
     this.#consumers = consumers
@@ -88,8 +95,9 @@ class Methods {
   }
 
   /** Adds a method; returns its hook. */
-  add(method: AnyMethod, { counts }: AuthenticationMethod): Hook {
+  add(method: AnyMethod, { counts }: AuthenticationMethod, record: RecordRefusal): Hook {
     this.list.push(method)
+    this.#recorders.set(method, record)
     const failures = counts === null ? null : this.#failures
     return (request, reply, done) => {
       if (this.list.length > 1 && !this.#isAll && this.#isAccepted(request))
@@ -147,9 +155,10 @@ class Methods {
   }
 
   #decide(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest, reply: FastifyReply, done: Done): void {
-    const all = [...outcomes.values()]
-    const accepted = all.filter((outcome) => outcome === 'accepted').length
-    const refusals = all.filter((outcome) => typeof outcome === 'object')
+    const accepted = [...outcomes.values()].filter((outcome) => outcome === 'accepted').length
+    const refusals = [...outcomes].flatMap(([method, outcome]) =>
+      typeof outcome === 'object' ? [{ method, refusal: outcome }] : []
+    )
     const spared = this.list.filter((method) => method.isOptional && outcomes.get(method) === 'absent').length
     const isSpared = this.#isAll ? accepted + spared === this.list.length : spared > 0 && refusals.length === 0
     const isAnonymous = accepted === 0 && this.#anonymous !== undefined
@@ -165,19 +174,21 @@ class Methods {
       return
     }
     // An outage or a limit says more than that other credentials are wrong.
-    const [worst] = refusals.toSorted((a, b) => statusOf(b) - statusOf(a))
-    const refusal = worst ?? this.#missing(outcomes, request)
-    const { error, reason } = refusal
+    const [worst] = refusals.toSorted((a, b) => statusOf(b.refusal) - statusOf(a.refusal))
+    const { method, refusal } = worst ?? this.#missing(outcomes, request)
+    const { error, reason, challenge } = refusal
+    // The hook of the last method refuses for all of them.
+    const fail = this.list.length === 1 ? done : countedBy(this.#recorders.get(method)!, request, done)
     request.refusalReason = reason
     if (refusal.respond !== undefined) {
-      refusal.respond(reply).catch(done)
+      refusal.respond(reply).catch(fail)
       return
     }
     if (statusOf({ error }) === 401) {
       const challenges = this.list.flatMap((method) => this.#challenge(method, outcomes.get(method)))
       reply.header('www-authenticate', challenges.length === 1 ? challenges[0] : challenges)
-    } else if (worst?.challenge !== undefined) reply.header('www-authenticate', worst.challenge)
-    done(error)
+    } else if (worst !== undefined && challenge !== undefined) reply.header('www-authenticate', challenge)
+    fail(error)
   }
 
   #remove(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest): void {
@@ -201,11 +212,15 @@ class Methods {
     return [own ?? method.challenge]
   }
 
-  #missing(outcomes: ReadonlyMap<AnyMethod, Outcome>, request: FastifyRequest): Refusal {
+  #missing(
+    outcomes: ReadonlyMap<AnyMethod, Outcome>,
+    request: FastifyRequest
+  ): { method: AnyMethod | null; refusal: Refusal } {
     const absent = this.list.filter((method) => outcomes.get(method) === 'absent')
-    const refusals = absent.map((method) => method.refusal(null, request))
+    const refusals = absent.map((method) => ({ method, refusal: method.refusal(null, request) }))
     if (refusals.length === 1) return refusals[0]!
-    return refusals.find(({ respond }) => respond) ?? { error: new Missing(), reason: 'auth_missing' }
+    const redirect = refusals.find(({ refusal }) => refusal.respond)
+    return redirect ?? { method: null, refusal: { error: new Missing(), reason: 'auth_missing' } }
   }
 }
 
@@ -263,7 +278,8 @@ export function authenticateBy<C>(
   method: Method<C>,
   routeOptions: RouteOptions,
   context: ConcernContext,
-  shadow: unknown
+  shadow: RecordRefusal | null,
+  refused: RecordRefusal
 ): Hook {
   const { authenticates } = context
   if (authenticates === undefined) throw new Error('the definition of a method of authentication lacks "authenticates"')
@@ -276,9 +292,9 @@ export function authenticateBy<C>(
       refusal: (error, request) => ({ ...method.refusal(error, request), respond: undefined }),
       remove() {}
     }
-    return new Methods(routeOptions, context, 'shadow-auth-failures').add(watched, authenticates)
+    return new Methods(routeOptions, context, 'shadow-auth-failures').add(watched, authenticates, shadow)
   }
   const methods = byRoute.get(routeOptions) ?? new Methods(routeOptions, context)
   byRoute.set(routeOptions, methods)
-  return methods.add(method, authenticates)
+  return methods.add(method, authenticates, refused)
 }

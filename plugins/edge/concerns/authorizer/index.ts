@@ -52,14 +52,14 @@ export default edgeConcern({
   complete: (options, absolute) => ({ ...options, module: absolute(options.module) }),
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
-    return (options, routeOptions, shadow) => {
+    return (options, routeOptions, shadow, refused) => {
       const authorize = fastify.userFunctions?.get(options.module)
       if (authorize === undefined) {
         throw new Error(`edge.authorizer: the configuration has to name the module ${options.module}, too`)
       }
       if (options.headers.length > 0) dropHeaders(routeOptions, options.headers)
       const method = functionMethod(options, authorize, context.consumers)
-      return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
+      return { onRequest: authenticateBy(method, routeOptions, context, shadow, refused) }
     }
   }
 })

@@ -51,14 +51,14 @@ export default edgeConcern({
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
     const { consumers, stores } = context
-    return (options, route, shadow) => {
+    return (options, route, shadow, refused) => {
       const passwords = stores.claim(
         'jingwei.passwords',
         null,
         () => new Passwords(),
         (unclaimed) => unclaimed.close()
       )
-      return { onRequest: authenticateBy(basicMethod(options, consumers, passwords), route, context, shadow) }
+      return { onRequest: authenticateBy(basicMethod(options, consumers, passwords), route, context, shadow, refused) }
     }
   }
 })

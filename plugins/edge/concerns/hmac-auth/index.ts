@@ -54,8 +54,8 @@ export default edgeConcern({
   check: checkHmacAuth,
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
-    return (options, route, shadow) => ({
-      onRequest: authenticateBy(hmacMethod(options, context), route, context, shadow),
+    return (options, route, shadow, refused) => ({
+      onRequest: authenticateBy(hmacMethod(options, context), route, context, shadow, refused),
       ...(options.validateRequestBody && {
         preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
       })

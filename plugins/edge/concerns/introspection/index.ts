@@ -52,7 +52,7 @@ export default edgeConcern({
     const { stores, meter, log, clock } = context
     decorateUpstreamHeaders(fastify)
 
-    return (options, routeOptions, shadow) => {
+    return (options, routeOptions, shadow, refused) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       if (options.forward !== undefined) dropHeaders(routeOptions, Object.values(options.forward))
       const { url, service, path = '/', timeout, maxConcurrent } = options
@@ -66,7 +66,7 @@ export default edgeConcern({
         (unclaimed) => unclaimed.close()
       )
       const method = tokenMethod(options, introspector, countersOf(meter, name), context)
-      return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
+      return { onRequest: authenticateBy(method, routeOptions, context, shadow, refused) }
     }
   }
 })

@@ -161,7 +161,7 @@ export default edgeConcern({
       for (const { set } of keySets) if (set.isUp() === null) void set.refresh()
     })
 
-    return (options, routeOptions, shadow) => {
+    return (options, routeOptions, shadow, refused) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       const id = verifierId(options)
       let verify = verifiers.get(id)
@@ -177,7 +177,7 @@ export default edgeConcern({
       const keyHolder = keyHolders.get(issuersOf('jwt', { jwt: options })[0] ?? '') ?? name
       const callers = new Callers(options, subjectsOf(options, keyHolder), () => naming, consumers)
       const method = tokenMethod(options, verify, callers, clock.date)
-      return { onRequest: authenticateBy(method, routeOptions, context, shadow) }
+      return { onRequest: authenticateBy(method, routeOptions, context, shadow, refused) }
     }
   }
 })

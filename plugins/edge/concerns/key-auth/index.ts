@@ -55,8 +55,8 @@ export default edgeConcern({
   check: checkKeyAuth,
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
-    return (options, route, shadow) => ({
-      onRequest: authenticateBy(keyMethod(options, context), route, context, shadow)
+    return (options, route, shadow, refused) => ({
+      onRequest: authenticateBy(keyMethod(options, context), route, context, shadow, refused)
     })
   }
 })

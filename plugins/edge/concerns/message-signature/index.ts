@@ -50,8 +50,8 @@ export default edgeConcern({
   check: checkMessageSignature,
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
-    return (options, route, shadow) => ({
-      onRequest: authenticateBy(signatureMethod(options, context), route, context, shadow),
+    return (options, route, shadow, refused) => ({
+      onRequest: authenticateBy(signatureMethod(options, context), route, context, shadow, refused),
       ...(options.contentDigest && {
         preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
       })

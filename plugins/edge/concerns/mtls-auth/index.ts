@@ -42,8 +42,8 @@ export default edgeConcern({
   check: checkMtlsAuth,
   checkAll: checkRoutes,
   async plugin(_fastify, context) {
-    return (options, route, shadow) => ({
-      onRequest: authenticateBy(certificateMethod(options, context), route, context, shadow)
+    return (options, route, shadow, refused) => ({
+      onRequest: authenticateBy(certificateMethod(options, context), route, context, shadow, refused)
     })
   }
 })

@@ -100,7 +100,7 @@ export class Logins {
       // The hook above removes the cookies from all requests.
       remove() {}
     }
-    const authenticate = authenticateBy(method, routeOptions, this.#context, shadow)
+    const authenticate = authenticateBy(method, routeOptions, this.#context, shadow, countRefusal)
     return {
       onRequest: [
         (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
