@@ -18,6 +18,7 @@ import {
   untilCallback
 } from '../../helpers/edge/openid-provider.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { startEcho } from '../../helpers/gateway.ts'
 import { drain, routesTo, running } from '../../helpers/listeners.ts'
 
 for (const protocol of protocols) {
@@ -470,4 +471,71 @@ t.test('a reload reads changed authorities of the provider', async (t) => {
   copyFileSync(right.file, ca)
   t.match(await reload(sections), { applied: true, faults: [] })
   t.equal(await status(), 302)
+})
+
+t.test('after the provider has changed its key, logins work at once', async (t) => {
+  const provider = await startProvider(t)
+  const { browser } = await guardedByLogin(t, provider)
+  let kid = ''
+  let pair = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  let nonce = ''
+  const json = (response: ServerResponse, value: object) => {
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(value))
+    return true
+  }
+  provider.state.intercept = ({ url }, response) => {
+    if (url === '/jwks')
+      return json(response, { keys: [{ ...pair.publicKey.export({ format: 'jwk' }), kid, use: 'sig' }] })
+    if (url !== '/token') return false
+    const now = Math.floor(Date.now() / 1000)
+    const claims = { iss: provider.issuer, sub: 'amy', aud: client.id, iat: now, exp: now + 60, nonce }
+    const text = [{ alg: 'RS256', kid }, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.')
+    const signature = createSign('sha256').update(text).sign(pair.privateKey, 'base64url')
+    return json(response, { access_token: 'a', token_type: 'Bearer', expires_in: 60, id_token: `${text}.${signature}` })
+  }
+  const fetches = () => provider.seen.filter((each) => each === 'GET /jwks').length
+  for (const [index, next] of ['k1', 'k2', 'k3'].entries()) {
+    kid = next
+    pair = generateKeyPairSync('rsa', { modulusLength: 2048 })
+    for (let i = 0; i < 3; i++) {
+      const user = browser()
+      const begun = await untilCallback(user)
+      nonce = begun.nonce
+      t.equal((await user.send(begun.callback, { headers: pageLoad })).status, 302, `${next}, login ${i}`)
+      t.equal(fetches(), index + 1, 'one fetch for each key')
+    }
+  }
+})
+
+t.test('a reload with other settings of the session revives none that was logged out', async (t) => {
+  const folder = folderFor(t)
+  const provider = await startProvider(t)
+  const service = await startEcho()
+  t.teardown(service.close)
+  const secrets = [newSecret()]
+  const sections = (idleTimeout: string) => ({
+    listen: { port: 0, drain },
+    edge: {
+      oidc: {
+        issuer: provider.issuer,
+        clientId: client.id,
+        clientSecret: client.secret,
+        session: { secrets, idleTimeout }
+      }
+    },
+    ...routesTo(service.url)
+  })
+  const { runtime, reload } = await running(t, folder, sections('1h'))
+  const { port } = runtime.listeners[0]!.address as AddressInfo
+  const amy = new Browser(t, 'HTTP/1.1', port)
+  provider.allow(`${amy.origin}/oidc/callback`)
+  t.equal((await amy.visit('/')).status, 200)
+  const { cookie } = amy
+  await amy.send('/oidc/logout')
+  const status = async () => (await new Browser(t, 'HTTP/1.1', port).send('/', { headers: { cookie } })).status
+  t.equal(await status(), 401)
+  t.match(await reload(sections('2h')), { applied: true, faults: [] })
+  t.equal(await status(), 401)
 })

@@ -10,7 +10,7 @@ import { Refresher } from './refresh.ts'
 import { RelyingParty } from './relying-party.ts'
 import { Seal } from './seal.ts'
 import type { SessionStore } from './session.ts'
-import { CookieSessions } from './session.ts'
+import { CookieSessions, endedSessions } from './session.ts'
 
 /** `prefix`: that under which the gateway is registered. */
 export function partyOf(options: OidcOptions, context: ConcernContext, prefix: string): RelyingParty {
@@ -31,12 +31,14 @@ export function partyOf(options: OidcOptions, context: ConcernContext, prefix: s
   const { redis } = config
   const isIndexed = logout !== false && logout.backchannelPath !== undefined
   const shared = session.store === 'redis' ? redis : undefined
+  // Its options do not depend on the session's: a reload with other ones must not revive sessions.
+  const ended = stores.claim('jingwei.oidc-ended-sessions', id, endedSessions)
   const store = stores.claim<SessionStore>(
     'jingwei.oidc-sessions',
     { id, session, shared, timeout, isIndexed },
     () => {
       const seal = new Seal(session.secrets, `session ${purpose}`)
-      if (session.store === 'cookie') return new CookieSessions(seal, session)
+      if (session.store === 'cookie') return new CookieSessions(seal, session, ended)
       if (redis === undefined) throw new Error('oidc.session.store: redis needs redis.url')
       return new RedisSessions(redis.url, seal, id, session, 3 * timeout, isIndexed, log)
     },

@@ -3,7 +3,7 @@
  * follows no redirect. Metadata are fetched at first use, and again in the background when they are old.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { createRemoteJWKSet } from 'jose'
+import type { createRemoteJWKSet, JSONWebKeySet } from 'jose'
 import type { Configuration, CustomFetch } from 'openid-client'
 import type { Agent } from 'undici'
 import { onFirstUse } from '../../../on-first-use.ts'
@@ -36,6 +36,8 @@ type Log = Pick<FastifyBaseLogger, 'info' | 'warn'>
 const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
 const logoutAge = '2 min'
 
+/** Seconds after which openid-client fetches a key set again for an unknown key. */
+const unknownKeyAge = 60
 /** Endpoints without which no login succeeds. */
 const endpoints = ['authorization_endpoint', 'token_endpoint', 'jwks_uri'] as const
 
@@ -57,6 +59,10 @@ export class Provider {
   #agent: Agent | null = null
   #client: Configuration | null = null
   #pending: Promise<Configuration> | null = null
+  /** The metadata as they were fetched. */
+  #metadata = ''
+  /** The last key set; `fetchedAt` in seconds since 1970. */
+  #keySet: { readonly jwks: JSONWebKeySet; readonly fetchedAt: number } | null = null
   #fetchedAt = Number.NEGATIVE_INFINITY
   #failure: { readonly error: OidcFailure; readonly until: number } | null = null
   /** True from a logged failure to the next success. */
@@ -98,7 +104,8 @@ export class Provider {
     return this.#pending
   }
 
-  async #fetchMetadata(): Promise<Configuration> {
+  /** Returns a client with the metadata that a fetch gives. */
+  async #configured(fetchMetadata: CustomFetch): Promise<Configuration> {
     const { issuer, clientId, clientSecret, clientAuth } = this.#options
     const { discovery, customFetch, allowInsecureRequests, enableNonRepudiationChecks, ...auth } = openid()
     const { ClientSecretBasic, ClientSecretPost, None } = auth
@@ -109,18 +116,40 @@ export class Provider {
     // The signature of ID tokens is verified although they come from the provider itself.
     const execute = [enableNonRepudiationChecks]
     if (issuer.startsWith('http:')) execute.push(allowInsecureRequests)
+    let send = fetchMetadata
+    const client = await discovery(new URL(issuer), clientId, undefined, authentication, {
+      execute,
+      [customFetch]: (...request: Parameters<CustomFetch>) => send(...request),
+      // `#fetch` has the timeout.
+      timeout: 3600
+    })
+    send = this.#fetch
+    client.timeout = 0
+    return client
+  }
+
+  /**
+   * Returns a client for one call, which fetches the key set for a key that is not in it. A client that has fetched it within the
+   * last minute would not, and refuse all ID tokens after a change of the key.
+   */
+  async #clientForCall(): Promise<Configuration> {
+    await this.client()
+    const client = await this.#configured(async () => Response.json(JSON.parse(this.#metadata)))
+    if (this.#keySet !== null) {
+      const { jwks, fetchedAt } = this.#keySet
+      openid().setJwksCache(client, { jwks, uat: fetchedAt - unknownKeyAge })
+    }
+    return client
+  }
+
+  async #fetchMetadata(): Promise<Configuration> {
     try {
-      const client = await discovery(new URL(issuer), clientId, undefined, authentication, {
-        execute,
-        [customFetch]: this.#fetch,
-        // `#fetch` has the timeout.
-        timeout: 3600
-      })
-      client.timeout = 0
+      const client = await this.#configured(this.#fetch)
       const metadata = client.serverMetadata()
       const wrong = endpoints.find((name) => !isEndpoint(metadata[name]))
       if (wrong !== undefined) throw new OidcFailure('oidc_malformed', `the metadata have no valid ${wrong}`)
       this.#client = client
+      this.#metadata = JSON.stringify(metadata)
       this.#fetchedAt = this.#now()
       this.#failure = null
       this.#report(null)
@@ -178,7 +207,7 @@ export class Provider {
     this.#active++
     this.#activeOf.set(network, own + 1)
     try {
-      const result = await run(await this.client(), openid())
+      const result = await run(await this.#clientForCall(), openid())
       this.#report(null)
       return result
     } catch (thrown) {
@@ -217,11 +246,22 @@ export class Provider {
       const fields = Object.entries(response.headers).map(([name, value]) => [name, String(value)] as [string, string])
       // A redirect has no body; openid-client refuses its status.
       const content = size === 0 ? null : Buffer.concat(chunks)
+      this.#keep(url, response.statusCode, content)
       return new Response(content, { status: response.statusCode, headers: fields })
     } catch (error) {
       if (error instanceof OidcFailure) throw error
       if (late.aborted) throw new OidcFailure('oidc_timeout', `no response within ${timeout} ms`)
       throw new OidcFailure('oidc_unreachable', asError(error).message, error)
+    }
+  }
+
+  /** Keeps a key set for the next calls. openid-client checks it. */
+  #keep(url: string, status: number, content: Buffer | null): void {
+    if (status !== 200 || content === null || url !== this.#client?.serverMetadata().jwks_uri) return
+    try {
+      this.#keySet = { jwks: JSON.parse(content.toString()) as JSONWebKeySet, fetchedAt: Math.floor(Date.now() / 1000) }
+    } catch {
+      // openid-client reports it.
     }
   }
 

@@ -52,16 +52,21 @@ export function endOf(session: Session, { idleTimeout, lifetime }: SessionOption
 /** Memory for decrypted sessions, and for sessions that were ended by a logout, in bytes. */
 const cacheBytes = 8 * 1024 * 1024
 
+/** Ids of sessions that were ended. A logout cannot delete copies of a cookie; this node at least refuses them. */
+export type EndedSessions = ByteLru<true>
+
+export const endedSessions = (): EndedSessions => new ByteLru(cacheBytes)
+
 export class CookieSessions implements SessionStore {
   readonly #seal: Seal
   readonly #options: SessionOptions
   readonly #opened = new ByteLru<Session>(cacheBytes)
-  /** A logout cannot delete copies of a cookie; this node at least refuses them. */
-  readonly #ended = new ByteLru<true>(cacheBytes)
+  readonly #ended: EndedSessions
 
-  constructor(seal: Seal, options: SessionOptions) {
+  constructor(seal: Seal, options: SessionOptions, ended: EndedSessions) {
     this.#seal = seal
     this.#options = options
+    this.#ended = ended
   }
 
   connect(): void {}
