@@ -14,7 +14,7 @@ import type { RecordRefusal } from '../concern-refusals.ts'
 import { countedBy, refusalRecorder } from '../concern-refusals.ts'
 import { consumerOf } from '../consumers/consumer.ts'
 import { clientAddressOf } from '../protocol/client-address.ts'
-import { removeHeader } from './credentials.ts'
+import { headerValues, removeHeader } from './credentials.ts'
 import { FailureLimit } from './failures.ts'
 import { defaults } from './options.ts'
 
@@ -40,6 +40,8 @@ export class NoCredentials extends Error {}
 export interface Method<C> {
   /** Value of `WWW-Authenticate` for a request without credentials. */
   readonly challenge: string
+  /** True if it verifies tokens, in whatever place: a bearer token that no method has verified is removed, too. */
+  readonly isOfTokens?: boolean
   /** Header with the credentials. Methods may share it: it is not removed if one of them has verified it. */
   readonly carrier?: string
   /** Returns whether the credentials that were verified are in the carrier. Absent: they are. */
@@ -169,6 +171,7 @@ class Methods {
     }
     if (refusals.length === 0 && accepted === 0 && this.#anonymous !== undefined) {
       for (const method of this.list) method.remove(request, false)
+      if (this.list.some(({ isOfTokens }) => isOfTokens)) removeBearer(request)
       request.consumer ??= this.#consumers.named(this.#anonymous) ?? consumerOf({ id: this.#anonymous })
       done()
       return
@@ -204,6 +207,7 @@ class Methods {
     for (const { carrier } of this.list) {
       if (carrier !== undefined && !kept.includes(carrier)) removeHeader(request, carrier)
     }
+    if (!kept.includes('authorization') && this.list.some(({ isOfTokens }) => isOfTokens)) removeBearer(request)
   }
 
   #challenge(method: AnyMethod, outcome: Outcome | undefined): string[] {
@@ -231,6 +235,13 @@ function removeVerified(method: AnyMethod, request: FastifyRequest): void {
   const hasOthers = method.carrier !== undefined && !isInCarrier(method, request)
   method.remove(request, true)
   if (hasOthers) removeHeader(request, method.carrier!)
+  else if (method.isOfTokens && method.carrier === undefined) removeBearer(request)
+}
+
+/** Removes bearer tokens in `Authorization`: a service behind a gateway that verifies tokens may trust them. */
+function removeBearer(request: FastifyRequest): void {
+  if (headerValues(request, 'authorization').some((value) => /^bearer\b/i.test(value)))
+    removeHeader(request, 'authorization')
 }
 
 /** Returns the refusal of an address with too many failures. */

@@ -2,6 +2,7 @@
 import t from 'tap'
 import { hashOf } from '../../../plugins/edge/concerns/basic-auth/hashes.ts'
 import { guardedByLogin, pageLoad, seenBy, startProvider } from '../../helpers/edge/openid-provider.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 
 const fetching = { 'sec-fetch-mode': 'cors' }
@@ -40,4 +41,20 @@ t.test('oidc is one of several methods of a route', async (t) => {
   const [name] = [...cleo.cookies][0]!
   const spoilt = await cleo.send('/app', { headers: { cookie: `${name}=spoilt` } })
   t.equal(spoilt.status, 401, 'a session that is over is no guest')
+})
+
+t.test('a bearer token beside a session does not reach the service, unless it was verified', async (t) => {
+  const provider = await startProvider(t)
+  const alone = await guardedByLogin(t, provider)
+  const amy = alone.browser()
+  t.equal((await amy.visit('/app')).status, 200)
+  const forged = { authorization: 'Bearer forged.token.here' }
+  t.notOk(seenBy(await amy.send('/app', { headers: forged })).headers.authorization)
+  const basic = { authorization: 'Basic YTpi' }
+  t.match(seenBy(await amy.send('/app', { headers: basic })).headers, basic, 'credentials for the service')
+  const jwt = { jwt: { secret }, authentication: { require: 'all' } }
+  const both = await guardedByLogin(t, provider, { edge: jwt })
+  const bob = both.browser()
+  const verified = { authorization: `Bearer ${token(claims())}` }
+  t.match(seenBy(await bob.visit('/app', { ...pageLoad, ...verified })).headers, verified)
 })

@@ -81,6 +81,13 @@ for (const protocol of protocols) {
       t.match(byHeader, { status: 200, consumer: 'ann' })
       t.notMatch(byHeader.seen.rawHeaders.join(), /x-token|eyJ/i)
     }
+    for (const spelt of ['authorization', 'Authorization']) {
+      const beside = await send('/', { 'x-token': good, [spelt]: `bearer ${bad}` })
+      t.match(beside, { status: 200, consumer: 'ann' })
+      t.notMatch(beside.seen.rawHeaders.join(), /authorization|eyJ/i, 'no token that was not verified')
+    }
+    const basic = { authorization: 'Basic YTpi' }
+    t.match(await send('/', { 'x-token': good, ...basic }), { status: 200, seen: { headers: basic } })
     const cleared = await send('/', { cookie: 'session=', 'x-token': good })
     t.match(cleared, { status: 200, consumer: 'ann' }, 'an empty cookie is no token')
     for (const [path, headers] of [

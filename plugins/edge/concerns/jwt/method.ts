@@ -63,6 +63,7 @@ export function tokenMethod(options: JwtOptions, verify: Verify, callers: Caller
     ...(places.carrier !== undefined && { carrier: places.carrier }),
     isInCarrier: (request) => places.isInCarrier(request),
     isOptional: options.optional,
+    isOfTokens: true,
     find: (request) => places.find(request),
     verify(token, request) {
       if (typeof token !== 'string') throw token

@@ -132,7 +132,7 @@ export const Jwt = Type.Object(
     hideCredentials: Type.Optional(
       Type.Boolean({
         description:
-          'Remove the token from the request to the service. Default: only from other places than `Authorization`. Tokens that were not verified are always removed.'
+          'Remove the token from the request to the service. Default: only from other places than `Authorization`. Tokens that were not verified are always removed, also bearer tokens in `Authorization` if `from` has another header.'
       })
     ),
     realm: Realm,

@@ -66,6 +66,7 @@ export class Logins {
     const accept = accepted(options, this.#context)
     const method: Method<string> = {
       challenge: `Cookie realm="jingwei"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
+      isOfTokens: true,
       find: (request) => cookies.session(request),
       async verify(value, request) {
         try {
