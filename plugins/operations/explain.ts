@@ -63,13 +63,31 @@ interface Explainer extends Probing {
 
 export type Explained = Awaited<ReturnType<typeof explain>>
 
+/** Returns the text about a consumer that is not in the list; null if there is no list. */
+function undeclaredText({ key, isKnown, size }: FastifyInstance['consumers']): string | null {
+  const taken = 'explained as a caller without groups and options of its own'
+  if (key !== null && !isKnown) {
+    return `the list in Consul (${key}) is not known here; ${taken}. /admin/explain of a running gateway knows the list`
+  }
+  return size === 0 ? null : `is not declared; ${taken}`
+}
+
 export async function explain({ probe, patterns, gateway, config, targetPath }: Explainer, query: ExplainQuery) {
   const { method, path, headers, ip = '127.0.0.1', consumer, claims = null } = query
   const { listeners } = config
   const { listener = config.listen.name } = query
   const listen = listeners.find(({ name }) => name === listener)
   const direction = listen && directionsOf(listeners).includes('east-west') && { direction: directionOf(listen) }
-  const request = { method, path, ...(listeners.length > 1 && { listener }), ...direction }
+  const registry = gateway.hasDecorator('consumers') ? gateway.consumers : null
+  const declared = consumer === undefined ? undefined : registry?.named(consumer)
+  const undeclared = consumer !== undefined && declared === undefined && registry && undeclaredText(registry)
+  const request = {
+    method,
+    path,
+    ...(listeners.length > 1 && { listener }),
+    ...direction,
+    ...(undeclared && { consumer: `${consumer}: ${undeclared}` })
+  }
   if (listen === undefined) {
     const message = `no listener is named "${listener}": there are ${listeners.map(({ name }) => name).join(', ')}`
     return { request, route: null, refused: { status: 404, code: null, message }, own: null }
@@ -95,8 +113,7 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
     return { request, route: null, refused: { status, code: null, message }, own: null }
   }
   const named = consumer === undefined ? null : { groups: [], tags: [], edge: {}, id: consumer }
-  const declared = consumer !== undefined && gateway.hasDecorator('consumers') && gateway.consumers.named(consumer)
-  const caller = { ip, consumer: declared || named, trusted: false }
+  const caller = { ip, consumer: declared ?? named, trusted: false }
   const { paths } = config.listen
   const sent = { method, target: path, headers, ip, paths }
   const example = { ...sent, consumer: caller.consumer, user: claims, date: Date.now() }
@@ -179,6 +196,7 @@ export function explainText(explained: Explained): string {
     ...('direction' in request ? [` (${request.direction})`] : [])
   ]
   const lines = [`${request.method} ${request.path}${on.join('')}`]
+  if ('consumer' in request) lines.push(`  consumer  ${request.consumer}`)
   if (refused !== null) {
     lines.push(`  refused   ${refused.status} ${refused.code ?? ''} ${refused.message}`.trimEnd())
     return `${lines.join('\n')}\n`

@@ -1,5 +1,6 @@
 // slow: takes about 6 s
 /** Explanation of a request, without sending it. */
+import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -90,12 +91,23 @@ t.test('the command explain knows the declared consumers', async (t) => {
     routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge: { keyAuth: {}, acl: { allow: ['staff'] } } }]
   }
   const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
-  const explain = (consumer: string) => {
-    const args = ['explain', join(dir, 'gateway.yaml'), 'GET', '/', '--consumer', consumer]
+  const inConsul = {
+    ...config,
+    discovery: { consul: { url: 'http://127.0.0.1:1' } },
+    consumers: { consul: { key: 'people' } }
+  }
+  await writeFile(join(dir, 'consul.yaml'), JSON.stringify(inConsul))
+  const explain = (consumer: string, file = 'gateway.yaml') => {
+    const args = ['explain', join(dir, file), 'GET', '/', '--consumer', consumer]
     return runToEnd(process.execPath, [join(home, 'app.ts'), ...args])
   }
   t.match(await explain('bob'), { code: 0, stdout: /acl +allows/ })
-  t.match(await explain('eve'), { code: 0, stdout: /acl +refuses: acl_not_allowed/ })
+  t.notMatch((await explain('bob')).stdout, /declared/)
+  const eve = await explain('eve')
+  t.match(eve, { code: 0, stdout: /acl +refuses: acl_not_allowed/ })
+  t.match(eve.stdout, /^ {2}consumer {2}eve: is not declared; explained as a caller without groups/m)
+  const unknown = /^ {2}consumer {2}bob: the list in Consul \(people\) is not known here; /m
+  t.match(await explain('bob', 'consul.yaml'), { code: 0, stdout: unknown })
 })
 
 t.test('the command explain sends no request to an instance', async (t) => {
