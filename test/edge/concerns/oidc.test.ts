@@ -539,3 +539,18 @@ t.test('a reload with other settings of the session revives none that was logged
   t.match(await reload(sections('2h')), { applied: true, faults: [] })
   t.equal(await status(), 401)
 })
+
+t.test('a refused client is logged as one, since waiting does not help', async (t) => {
+  const provider = await startProvider(t)
+  const { browser, log } = await guardedByLogin(t, provider, { oidc: { clientSecret: 'wrong' } })
+  const user = browser()
+  const { callback } = await untilCallback(user)
+  t.equal((await user.send(callback, { headers: pageLoad })).status, 503)
+  const line = log.find(({ reason, err }) => reason === 'oidc_client' && err !== undefined)
+  t.match(line, {
+    clientId: client.id,
+    issuer: provider.issuer,
+    msg: /^the OpenID provider refuses client \S+: .*; logins get 503; check clientId, clientSecret and clientAuth$/
+  })
+  t.notOk(JSON.stringify(log).includes('"wrong"'))
+})

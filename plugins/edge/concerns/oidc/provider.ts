@@ -267,11 +267,14 @@ export class Provider {
 
   /** Logs the first of several failures, and the first success after them. */
   #report(failure: OidcFailure | null): void {
-    const { issuer } = this.#options
-    if (failure === null && this.#isFailing) this.#log.info({ issuer }, 'the OpenID provider responds again')
+    const { issuer, clientId } = this.#options
+    if (failure === null && this.#isFailing) this.#log.info({ issuer, clientId }, 'the OpenID provider responds again')
     if (failure !== null && !this.#isFailing && !this.#closing.signal.aborted) {
-      const message = `the OpenID provider failed: ${failure.message}; logins get 503 until it responds`
-      this.#log.warn({ issuer, reason: failure.reason, err: failure }, message)
+      const message =
+        failure.reason === 'oidc_client'
+          ? `the OpenID provider refuses client ${clientId}: ${failure.message}; logins get 503; check clientId, clientSecret and clientAuth`
+          : `the OpenID provider failed: ${failure.message}; logins get 503 until it responds`
+      this.#log.warn({ issuer, clientId, reason: failure.reason, err: failure }, message)
     }
     this.#isFailing = failure !== null
   }
