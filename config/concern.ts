@@ -49,6 +49,8 @@ export interface Key {
   readonly provides?: readonly Fact[]
   /** Returns the facts that it provides with these options, if not always all of `provides`. */
   provided?(options: unknown): readonly Fact[]
+  /** True if callers that it names, besides declared consumers, have no groups. */
+  readonly hasNoGroups?: boolean
   /** Present if the concern is a method of authentication, with its place in `edge.authentication`. */
   readonly authenticates?: AuthenticationMethod
   /**

@@ -119,8 +119,24 @@ ${top.replace('HASH', `"${digest}"`)}
   t.strictSame(warned('', top), [`edge.acl.deny[0]: ${group}`, `edge.acl.denyConsumers[0]: ${name}`])
   const jwt = 'jwt: { secret: 0123456789abcdef0123456789abcdef }'
   const people = 'consumers: [{ name: bob, groups: [interns] }]'
-  t.strictSame(warned(`${jwt}, ${acl}`, people), [], 'tokens name other consumers')
-  t.strictSame(warned(jwt, `edge: { ${acl} }\n${people}`), [], 'so they do on one of the routes')
+  const inRoute = [`routes[0].edge.acl.deny[0]: ${group}`]
+  t.strictSame(warned(`${jwt}, ${acl}`, people), inRoute, 'tokens name other consumers, but have no groups')
+  t.strictSame(
+    warned(jwt, `edge: { ${acl} }\n${people}`),
+    [`edge.acl.deny[0]: ${group}`],
+    'so they do on one of the routes'
+  )
+  const login =
+    'oidc: { issuer: "https://op", clientId: web, session: { secrets: [0123456789abcdef0123456789abcdef] } }'
+  t.strictSame(warned(`${login}, ${acl}`, people), inRoute)
+  t.strictSame(warned(`authorizer: { module: ./plugins/clock.ts }, ${acl}`, people), [], 'an authorizer gives groups')
+  const issuers = ['a', 'b'].map((name) => `{ issuer: "https://${name}", secret: ${name.repeat(32)} }`).join(', ')
+  const issued = (issuer: string) =>
+    warned(`jwt: { issuers: [${issuers}] }`, `consumers: [{ name: bob, jwt: { sub: b, issuer: "${issuer}" } }]`)
+  t.strictSame(issued('https://a'), [])
+  t.strictSame(issued('https://a/'), [
+    'consumers[0].jwt.issuer: no route accepts the issuer "https://a/" by jwt, so nobody is this consumer; did you mean "https://a"?'
+  ])
   t.strictSame(warned(`keyAuth: {}, ${acl}`, 'consumers: []').length, 1, 'only of keyAuth without keys')
   const plugin =
     'plugins: [{ package: fastify, provides: [consumer] }]\nconsumers: [{ name: bob, keyAuth: [{ hash: HASH }] }]'

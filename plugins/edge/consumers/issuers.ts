@@ -7,6 +7,7 @@ import type { Static } from 'typebox'
 import type { Checked } from '../../../config/concern.ts'
 import { declaredConsumers } from '../../../config/consumers.ts'
 import { pointer } from '../../../config/faults.ts'
+import { didYouMean } from '../../../config/nearest.ts'
 import { Either, strict, Text } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import type { Config, EdgePolicy } from '../../../config/schema.ts'
@@ -136,6 +137,21 @@ function policiesOf({ data, report }: Checked): Policy[] {
   })
 }
 
+/** Warns of declared consumers whose issuer no route accepts, such as one with a trailing slash more: they are never found. */
+function warnOfIssuers(kind: Issuing, policies: readonly Policy[], { data, report }: Checked): void {
+  const { consumers, plugins } = data
+  const accepted = new Set(policies.flatMap((policy) => issuersOf(kind, policy)))
+  if (accepted.size === 0 || !Array.isArray(consumers) || plugins.length > 0 || !report.sound('')) return
+  const shown = [...accepted].filter((issuer) => !/^(?:key|endpoint) /.test(issuer))
+  consumers.forEach((consumer: object, index) => {
+    const value: unknown = Reflect.get(consumer, kind)
+    const { issuer } = value === undefined ? {} : partsOf(value)
+    if (issuer === undefined || accepted.has(issuer)) return
+    const what = `no route accepts the issuer "${issuer}" by ${kind}, so nobody is this consumer`
+    report.warn(pointer('/consumers', index, kind, 'issuer'), `${what}${didYouMean(issuer, shown)}`)
+  })
+}
+
 /** Reports declared consumers whose subject is that of several callers, and names in splits that no caller has. */
 export function checkSubjects(kind: Issuing, checked: Checked): void {
   const { data, report } = checked
@@ -143,6 +159,7 @@ export function checkSubjects(kind: Issuing, checked: Checked): void {
   const policies = policiesOf(checked)
   const { needsIssuer, hasIssuer } = namingOf(kind, policies)
   const declared = declaredConsumers(data)
+  warnOfIssuers(kind, policies, checked)
   if (needsIssuer) {
     for (const [index, consumer] of declared.entries()) {
       const value: unknown = Reflect.get(Object(consumer), kind)

@@ -14,7 +14,7 @@ type Names = readonly string[] | undefined
 /** Names by the list of consumers, since many routes have rules. */
 const known = new WeakMap<object, { readonly group: ReadonlySet<string>; readonly consumer: ReadonlySet<string> }>()
 
-/** Checks the lists of a rule at their pointers. Nothing is checked where others than declared consumers may call. */
+/** Checks the lists of a rule at their pointers. Nothing is checked where callers that are not declared may have such names. */
 export function warnOfUnknown(
   lists: Readonly<Record<string, Names>>,
   kind: 'group' | 'consumer',
@@ -25,7 +25,9 @@ export function warnOfUnknown(
   if (!Array.isArray(consumers) || consumers.length === 0 || keys.lackConcerns || !report.sound('')) return
   if (data.plugins.some(({ provides }) => provides?.includes('consumer'))) return
   if (data.listeners.some(({ connect }) => connect !== undefined)) return
-  const identifying = keys.edge.filter(({ provides }) => provides?.includes('consumer'))
+  const identifying = keys.edge.filter(
+    ({ provides, hasNoGroups }) => provides?.includes('consumer') && !(kind === 'group' && hasNoGroups)
+  )
   const [, index] = /^\/routes\/(\d+)\//.exec(at) ?? []
   for (const route of index === undefined ? routes : [routes[Number(index)]!]) {
     const policy = { ...edge, ...route.edge }

@@ -37,6 +37,7 @@ export default edgeConcern({
   name: 'forwardAuth',
   options: orOff(ForwardAuth),
   provides: ['consumer'],
+  hasNoGroups: true,
   provided: ({ consumer }) => (consumer === undefined ? [] : ['consumer']),
   aliases: { authRequest: 'write edge.forwardAuth', extAuthz: 'write edge.forwardAuth', opa: 'write edge.forwardAuth' },
   innerAliases: {

@@ -38,6 +38,7 @@ export default edgeConcern({
   options: orOff(Introspection),
   aliases: { 'oauth2Introspection|opaqueToken': 'write edge.introspection' },
   provides: ['consumer', 'claims'],
+  hasNoGroups: true,
   authenticates: { counts: 'guesses', scheme: () => 'Bearer' },
   credentials: { schema: Subject, ids: (value) => [[idOf(value), '']] },
   checkAll: (checked) => checkSubjects('introspection', checked),

@@ -57,6 +57,7 @@ export default edgeConcern({
     anonymous: 'write optional: true, or authentication: { anonymous: NAME } beside it'
   },
   provides: ['consumer', 'claims'],
+  hasNoGroups: true,
   authenticates: { counts: null, scheme: (options) => requiredScheme(options as JwtOptions) },
   credentials,
   commands: [tokenCommand],

@@ -36,6 +36,7 @@ export default edgeConcern({
   name: 'mtlsAuth',
   options: orOff(MtlsAuth),
   provides: ['consumer'],
+  hasNoGroups: true,
   authenticates: { counts: null, onlyDeclared: (options) => (options as MtlsAuthOptions).allow === undefined },
   credentials,
   innerAliases: { ca: 'write it under listen.tls.clientCertificate' },

@@ -27,6 +27,7 @@ export default edgeConcern({
   name: 'oidc',
   options: orOff(Oidc),
   provides: ['consumer', 'claims'],
+  hasNoGroups: true,
   authenticates: { counts: null },
   aliases: { openidConnect: 'write edge.oidc', oauth2: 'write edge.oidc' },
   innerAliases: {
