@@ -28,6 +28,8 @@ import { withDefaults } from './settings.ts'
 /** Largest file with consumers, in bytes. */
 const LARGEST = 32 * 1024 * 1024
 
+const emptyList = 'there is no list; write [] for no consumers'
+
 const texts = (description: string) => Type.Array(Text, { default: [], description })
 
 /** Returns the schema of one consumer, with the credentials that concerns describe. */
@@ -112,7 +114,7 @@ export function* checkConsumers(checked: Checked): Steps<void> {
   const own = new Report(file)
   try {
     const { text, digest } = contentOf(file)
-    const content = atOnce(read(parsed(text, own), process.env, own))
+    const content = atOnce(read(parsed(text, own), process.env, own, emptyList))
     const list = atOnce(listOf(content, { ...checked, report: own }, warnOfIdle))
     Object.assign(data, { consumers: { file, digest, stored: null, list } satisfies Consumers })
   } catch (error) {
@@ -146,12 +148,14 @@ export async function parseConsumers(
   text: string,
   name: string,
   surroundings: Surroundings,
-  env: NodeJS.ProcessEnv = {}
+  env: NodeJS.ProcessEnv | null = null
 ): Promise<readonly ConsumerConfig[]> {
-  const report = new Report(name)
+  const report = new Report(name, { isInUse: true })
   const source = await parsedAsync(text, report)
   const checked = { ...surroundings, report }
-  const list = await inSlices(listOf(await inSlices(read(source, env, report)), checked, idleSettings(checked)))
+  const list = await inSlices(
+    listOf(await inSlices(read(source, env, report, emptyList)), checked, idleSettings(checked))
+  )
   report.throwIfAny()
   for (const warning of report.warnings) surroundings.warn(warning)
   return list

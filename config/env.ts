@@ -14,7 +14,8 @@ interface Substitution {
 
 const VARIABLE = /\$\$\{|\$\{(?:([A-Za-z_][A-Za-z0-9_]*)(:-[^{}]*)?\})?/g
 
-export function substitute(text: string, env: NodeJS.ProcessEnv): Substitution {
+/** `env` is null for a source whose values must not depend on the node that reads it. */
+export function substitute(text: string, env: NodeJS.ProcessEnv | null): Substitution {
   const faults: string[] = []
   let changed = false
   const result = text.replace(VARIABLE, (match: string, name: string | undefined, fallback: string | undefined) => {
@@ -23,6 +24,10 @@ export function substitute(text: string, env: NodeJS.ProcessEnv): Substitution {
       // biome-ignore lint/suspicious/noTemplateCurlyInString: how a variable is written
       faults.push('malformed variable: write ${NAME} or ${NAME:-default}, and $${ for the characters themselves')
       return ''
+    }
+    if (env === null) {
+      faults.push('environment variables are not available here: write the value itself, and $${ for the characters ${')
+      return match
     }
     changed = true
     const value = env[name]

@@ -16,12 +16,14 @@ export class ConfigError extends Error {
 
   /** `summary` is the last line of the message. */
   constructor(file: string, faults: readonly Fault[], options?: ErrorOptions & { readonly summary?: string }) {
-    const sum = `${faults.length} ${faults.length === 1 ? 'fault' : 'faults'} in ${file}; nothing was started`
-    super([...faults.map(line), options?.summary ?? sum].join('\n'), options)
+    super([...faults.map(line), options?.summary ?? `${sumOf(faults, file)}; nothing was started`].join('\n'), options)
     this.name = 'ConfigError'
     this.faults = faults
   }
 }
+
+const sumOf = ({ length }: readonly Fault[], file: string) =>
+  `${length} ${length === 1 ? 'fault' : 'faults'} in ${file}`
 
 /** `file:line:column: key: message` */
 export function line(fault: Fault): string {
@@ -80,6 +82,7 @@ const parentOf = (at: string) => at.slice(0, Math.max(0, at.lastIndexOf('/')))
 /** Collects the faults and warnings of one file, so that all are reported at once. */
 export class Report {
   readonly #file: string
+  readonly #isInUse: boolean
   #locate: Locate = () => undefined
   #origins: ReadonlyMap<string, string> = new Map()
   readonly #faults = new Map<string, Fault>()
@@ -90,8 +93,10 @@ export class Report {
   /** Mappings with an unknown key. */
   readonly #misspelt = new Set<string>()
 
-  constructor(file: string) {
+  /** `isInUse`: the text is read while the process runs, so that its faults end nothing. */
+  constructor(file: string, { isInUse = false } = {}) {
     this.#file = file
+    this.#isInUse = isInUse
   }
 
   /** Sets the function that finds places. Places are computed on demand, since few are needed. */
@@ -226,7 +231,8 @@ export class Report {
   /** Throws a `ConfigError` if there are faults. `cause`: the error that a plugin's module threw, if any. */
   throwIfAny(cause?: unknown): void {
     if (this.#faults.size === 0) return
-    throw new ConfigError(this.#file, this.faults, cause === undefined ? undefined : { cause })
+    const summary = this.#isInUse && { summary: `${sumOf(this.faults, this.#file)}; none of it is used` }
+    throw new ConfigError(this.#file, this.faults, { ...(cause !== undefined && { cause }), ...summary })
   }
 
   get faults(): readonly Fault[] {

@@ -22,12 +22,17 @@ const implicitTags = scalarTags.filter((tag) => tag.implicit)
 /** Full names of the tags `!!name` and `!`. */
 const tagNames: Readonly<Record<string, string>> = { '!!': 'tag:yaml.org,2002:', '!': 'tag:yaml.org,2002:str' }
 
-/** Converts a document. */
-export function* read(source: YamlSource, env: NodeJS.ProcessEnv, report: Report): Steps<unknown> {
+/** Converts a document. `env` is null if it may have no variables; `empty` is the fault of an empty one. */
+export function* read(
+  source: YamlSource,
+  env: NodeJS.ProcessEnv | null,
+  report: Report,
+  empty = 'the file is empty; write {} for a configuration without settings'
+): Steps<unknown> {
   // Event 0 opens the document; its content begins at event 1.
   const data = source.isEmpty ? null : yield* new Reader(source, env, report).value(1, '')
   if (data === null) {
-    report.fault('', 'the file is empty; write {} for a configuration without settings')
+    report.fault('', empty)
     report.throwIfAny()
   }
   return data
@@ -38,7 +43,7 @@ const PAUSING = 2
 
 class Reader {
   readonly #source: YamlSource
-  readonly #env: NodeJS.ProcessEnv
+  readonly #env: NodeJS.ProcessEnv | null
   readonly #report: Report
   /** Collections that are being read, to detect recursive aliases. */
   readonly #open = new Set<number>()
@@ -50,7 +55,7 @@ class Reader {
   #aliased = 0
   readonly #mostAliased: number
 
-  constructor(source: YamlSource, env: NodeJS.ProcessEnv, report: Report) {
+  constructor(source: YamlSource, env: NodeJS.ProcessEnv | null, report: Report) {
     this.#source = source
     this.#env = env
     this.#report = report

@@ -20,7 +20,7 @@ t.test('Consul wrong, too large and recovering', async (t) => {
     ['other', /something else than a key/],
     ['binary', /not valid|encoded data/],
     ['large', /larger than 16777216 bytes|aborted/],
-    ['empty', /the file is empty/]
+    ['empty', /there is no list; write \[\] for no consumers/]
   ] as const) {
     state.mode = mode
     reset()

@@ -52,7 +52,7 @@ export async function parseInstances(text: string, path: string): Promise<Listed
 }
 
 async function parse(text: string, report: Report): Promise<Listed> {
-  const data = await inSlices(read(await parsedAsync(text, report), {}, report))
+  const data = await inSlices(read(await parsedAsync(text, report), null, report))
   if (Array.isArray(data)) return listOf(data, '', report)
   if (!isMapping(data)) {
     report.fault('', 'expected a list of instances, or a mapping from services to such lists')
