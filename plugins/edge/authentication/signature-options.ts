@@ -10,6 +10,6 @@ export const MaxBodySize = Size(
 )
 
 export const ReplaySize = Size(
-  'Memory for them, in each process: about 9000 per MB. If it is full, requests get 503 with `Retry-After`.',
+  'Memory for them, in each process: about 43,000 per MB. One consumer uses at most half of it, and with others at most as much as is left; more requests of this consumer get 429 with `Retry-After`. If it is full, requests get 503.',
   { default: '16mb' }
 )

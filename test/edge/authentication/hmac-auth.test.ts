@@ -271,17 +271,38 @@ t.test('each signature is accepted once, if replayWindow is set', async (t) => {
   t.same(await outcome(signed('HTTP/1.1')), [200, 'alice'])
 })
 
-t.test('the memory for signatures is bounded', async (t) => {
+t.test('the memory for signatures is bounded, and a consumer leaves half of it to others', async (t) => {
   let now = 0
-  const replays = new Replays(240, 1000, () => now)
-  t.equal(replays.add('a', 'b'), true)
+  const replays = new Replays(4 * 24, 800, () => now)
+  t.equal(replays.add('a', '1', '2'), true)
   now = 500
-  t.equal(replays.add('ab', ''), true, 'parts are kept apart')
-  t.throws(() => replays.add('c'), { code: 'JW_AUTH_BUSY', retryAfterMs: 500 })
-  t.equal(replays.add('a', 'b'), false)
-  now = 1001
-  t.equal(replays.add('c'), true)
-  t.equal(replays.add('ab', ''), false)
+  t.equal(replays.add('a', '12', ''), true, 'parts are kept apart')
+  t.throws(() => replays.add('a', '3'), { code: 'JW_SIGNATURES_LIMITED', statusCode: 429, retryAfterMs: 400 })
+  t.equal(replays.add('a', '1', '2'), false)
+  t.equal(replays.add('b', '3'), true)
+  t.throws(() => replays.add('b', '4'), { code: 'JW_SIGNATURES_LIMITED' }, 'as many as are left')
+  t.equal(replays.used, 0.75)
+  t.equal(replays.add('c', '4'), true)
+  t.throws(() => replays.add('d', '5'), { code: 'JW_REPLAY_WINDOW_FULL', statusCode: 503, retryAfterMs: 400 })
+  now = 800
+  t.equal(replays.add('a', '1', '2'), false, 'as long as the window')
+  now = 901
+  t.equal(replays.used, 0.75)
+  t.equal(replays.add('d', '1', '2'), true)
+  t.equal(replays.add('a', '12', ''), false)
+  now = 10_000
+  t.equal(replays.used, 0)
+})
+
+t.test('many signatures are remembered in the memory that is given', async (t) => {
+  let now = 0
+  const replays = new Replays(24 * 20_000, 1000, () => now)
+  for (let i = 0; i < 10_000; i++) {
+    now = i / 10
+    if (!replays.add('a', String(i))) t.fail(`${i} was not added`)
+  }
+  for (let i = 0; i < 10_000; i++) if (replays.add('a', String(i))) t.fail(`${i} was forgotten`)
+  t.throws(() => replays.add('a', '10000'), { code: 'JW_SIGNATURES_LIMITED' })
 })
 
 t.test('a wrong digest does not use up the signature', async (t) => {

@@ -400,6 +400,63 @@ t.test('each signature is accepted once, if replayWindow says so', async (t) => 
   t.same(await off.outcome(nonce), [200, 'alice'])
 })
 
+t.test('a consumer that floods leaves room in the replay window to others', async (t) => {
+  const { ask, outcome, server } = await gatewayWith(t, {
+    messageSignature: { replayWindow: { maxSize: '192b' }, maxAge: '10s', clockSkew: '1s' },
+    edge: { rateLimit: { max: 1, window: '1h', by: 'consumer' } }
+  })
+  const request = (nonce: string, keyId = 'a 1', key = privateKey) => ({
+    host: 'api.example',
+    ...signed({ parameters: `;nonce="${nonce}"`, keyId, key })
+  })
+  t.same(await outcome(request('1')), [200, 'alice'])
+  for (const nonce of ['2', '3', '4']) t.same(await outcome(request(nonce)), [429, 'rate_consumer'])
+  const limited = await ask('/', { headers: request('5') })
+  t.equal(limited.status, 429)
+  t.equal(JSON.parse(limited.body.toString()).code, 'JW_SIGNATURES_LIMITED')
+  t.match(String(limited.headers['retry-after']), /^1[0-4]$/)
+  t.same(await outcome(request('1')), [401, 'signature_replayed'])
+  t.same(await outcome(request('6', 'b', other.privateKey)), [200, 'bob'])
+  t.match(
+    await server.metrics.metrics(),
+    /^jingwei_edge_replay_window_used_ratio\{concern="message-signature"\} 0\.625$/m
+  )
+  time += 14
+  t.same(await outcome(request('5')), [429, 'rate_consumer'], 'after the window')
+})
+
+t.test('a route in shadow mode takes no place in the replay window of others', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const messageSignature = { replayWindow: { maxSize: '48b' } }
+  const gateway = await startGateway(
+    {
+      services: { any: { instances: [service.url] } },
+      consumers: own,
+      routes: [
+        {
+          name: 'tried',
+          match: { path: '/tried' },
+          service: 'any',
+          edge: { messageSignature: { ...messageSignature, mode: 'shadow' } }
+        },
+        { name: 'all', match: { path: '/' }, service: 'any', edge: { messageSignature } }
+      ]
+    },
+    { before: (server) => void server.decorate(CLOCK, clock) }
+  )
+  t.teardown(gateway.close)
+  const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
+  const statusOf = async (path: string, nonce: string) => {
+    const components = { ...target, '@path': path }
+    const headers = { host: 'api.example', ...signed({ components, parameters: `;nonce="${nonce}"` }) }
+    return (await ask(path, { headers })).status
+  }
+  for (const nonce of ['a', 'b', 'c']) t.equal(await statusOf('/tried', nonce), 200)
+  t.equal(await statusOf('/', 'a'), 200)
+  t.equal(await statusOf('/', 'b'), 429)
+})
+
 t.test('bodies need a digest that is signed, unless contentDigest is false', async (t) => {
   const { outcome } = await gatewayWith(t, { messageSignature: { maxBodySize: '1kb' } })
   const post = { method: 'POST', body: 'abc' }

@@ -7,7 +7,8 @@ import { hasSignedBody } from '../../authentication/body-digest.ts'
 import { headerValues, removeHeader } from '../../authentication/credentials.ts'
 import type { Method } from '../../authentication/methods.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
-import { Replays } from '../../authentication/replays.ts'
+import type { Replays } from '../../authentication/replays.ts'
+import { replayWindows } from '../../authentication/replays.ts'
 import { SignatureInvalid } from '../../authentication/signature-options.ts'
 import { SignedFields } from '../../authentication/signed-fields.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
@@ -54,25 +55,29 @@ export default edgeConcern({
   check: checkHmacAuth,
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
-    return (options, route, shadow, refused) => ({
-      onRequest: authenticateBy(hmacMethod(options, context), route, context, shadow, refused),
-      ...(options.validateRequestBody && {
-        preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
-      })
-    })
+    const claim = replayWindows(context, 'hmac-auth')
+    return (options, route, shadow, refused) => {
+      const { clockSkew, replayWindow } = options
+      const seen = replayWindow ? claim({ replayWindow, windowMs: 2 * clockSkew, isShadow: shadow !== null }) : null
+      return {
+        onRequest: authenticateBy(hmacMethod(options, context, seen), route, context, shadow, refused),
+        ...(options.validateRequestBody && {
+          preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
+        })
+      }
+    }
   }
 })
 
 const isInAuthorization = (request: FastifyRequest) => headerValues(request, 'authorization').some(isHmac)
 
-function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: ConcernContext): Method<readonly string[]> {
-  const { algorithms, clockSkew, validateRequestBody, maxBodySize, replayWindow, realm, hideCredentials } = options
+function hmacMethod(
+  options: HmacAuthOptions,
+  { consumers, clock }: ConcernContext,
+  seen: Replays | null
+): Method<readonly string[]> {
+  const { algorithms, clockSkew, validateRequestBody, maxBodySize, realm, hideCredentials } = options
   const enforced = options.enforceHeaders.map((name) => name.toLowerCase())
-  const seen =
-    replayWindow &&
-    stores.claim('jingwei.hmac-replays', { clockSkew, replayWindow }, () => {
-      return new Replays(replayWindow.maxSize, 2 * clockSkew, clock.now)
-    })
 
   const ownerOf = ({ username }: HmacSignature): (Found & { readonly secret: string }) | null => {
     const owner = consumers.find('hmacAuth', username)
@@ -122,7 +127,7 @@ function hmacMethod(options: HmacAuthOptions, { consumers, clock, stores }: Conc
         const owner = ownerOf(signature)
         // The declared consumers may have changed meanwhile.
         if (owner?.secret !== secret) throw new Refused('hmac_wrong')
-        if (seen && !seen.add(username, mac)) throw new Refused('hmac_replayed')
+        if (seen !== null && !seen.add(owner.consumer.id, username, mac)) throw new Refused('hmac_replayed')
         request.consumer = owner.consumer
       }
       const hasBody = !validateRequestBody || hasSignedBody(request, fields, isSigned, maxBodySize)

@@ -6,7 +6,8 @@ import { hasSignedBody } from '../../authentication/body-digest.ts'
 import { headerValues, removeHeader } from '../../authentication/credentials.ts'
 import type { Method } from '../../authentication/methods.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
-import { Replays } from '../../authentication/replays.ts'
+import type { Replays } from '../../authentication/replays.ts'
+import { replayWindows } from '../../authentication/replays.ts'
 import { SignatureInvalid } from '../../authentication/signature-options.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import type { ConcernContext } from '../../concern.ts'
@@ -50,12 +51,18 @@ export default edgeConcern({
   check: checkMessageSignature,
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
-    return (options, route, shadow, refused) => ({
-      onRequest: authenticateBy(signatureMethod(options, context), route, context, shadow, refused),
-      ...(options.contentDigest && {
-        preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
-      })
-    })
+    const claim = replayWindows(context, 'message-signature')
+    return (options, route, shadow, refused) => {
+      const { maxAge, clockSkew, replayWindow } = options
+      const windowMs = maxAge + 2 * clockSkew
+      const seen = replayWindow ? claim({ replayWindow, windowMs, isShadow: shadow !== null }) : null
+      return {
+        onRequest: authenticateBy(signatureMethod(options, context, seen), route, context, shadow, refused),
+        ...(options.contentDigest && {
+          preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload))
+        })
+      }
+    }
   }
 })
 
@@ -83,19 +90,17 @@ function candidatesOf({ inputs, signatures }: Fields, tag: string | undefined): 
   return found
 }
 
-function signatureMethod(options: MessageSignatureOptions, context: ConcernContext): Method<Fields> {
+function signatureMethod(
+  options: MessageSignatureOptions,
+  { consumers, clock, config }: ConcernContext,
+  seen: Replays | null
+): Method<Fields> {
   const { components, contentDigest, maxBodySize, tag, replayWindow, realm, hideCredentials } = options
-  const { consumers, clock, stores, config } = context
   // Loads the package when the configuration is built, not with the first request.
   structured()
   const peers = new Peers(config)
   const needed = components.map((name) => name.toLowerCase())
   const { maxAge, clockSkew } = options
-  const seen =
-    replayWindow &&
-    stores.claim('jingwei.signature-replays', { maxAge, clockSkew, replayWindow }, () => {
-      return new Replays(replayWindow.maxSize, maxAge + 2 * clockSkew, clock.now)
-    })
 
   const keyOf = (keyId: string) => {
     const owner = consumers.find('messageSignature', keyId)
@@ -145,7 +150,9 @@ function signatureMethod(options: MessageSignatureOptions, context: ConcernConte
       }
       // The text and not the signature: anybody can make another ECDSA signature of the same text from one.
       const once = replayWindow && (replayWindow.by === 'signature' ? text : nonce)
-      if (seen && typeof once === 'string' && !seen.add(stored.keyId, once)) throw new Refused('signature_replayed')
+      if (seen !== null && typeof once === 'string' && !seen.add(current.consumer.id, stored.keyId, once)) {
+        throw new Refused('signature_replayed')
+      }
       message.request.consumer = current.consumer
     }
     return { covered, accept }
