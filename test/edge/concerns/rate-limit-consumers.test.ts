@@ -191,3 +191,48 @@ t.test('mode: shadow, of a limit alone and of one in a list', async (t) => {
   const { shadow: refusals } = log.find((each) => each.route === 'list' && each.shadow !== undefined)!
   t.same(refusals, [{ concern: 'rate-limit', error: 'JW_RATE_LIMITED', reason: 'rate_route' }])
 })
+
+t.test('in shadow mode, a key that was sent twice is recorded', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const twice = { max: 9, window: '1h', by: 'header:x-key', mode: 'shadow' }
+  const late = { max: 9, window: '1h', by: 'consumer', store: 'redis' }
+  const limits: Record<string, object> = {
+    plain: twice,
+    bucket: { ...twice, algorithm: 'token-bucket' },
+    list: [twice],
+    several: [
+      { ...twice, by: ['ip', 'header:x-key'] },
+      { max: 9, window: '1h' }
+    ],
+    concurrent: [{ maxConcurrent: 9, by: 'header:x-key', mode: 'shadow' }],
+    shared: [{ ...twice, store: 'redis' }, late]
+  }
+  const routes = Object.entries(limits).map(([name, rateLimit]) => ({
+    name,
+    match: { path: `/${name}` },
+    service: 'any',
+    edge: { rateLimit, jwt: { secret } }
+  }))
+  for (const protocol of protocols) {
+    const echo = await startEcho()
+    t.teardown(echo.close)
+    const config = { listen: listenFor(t, protocol), redis: { url: redis.url, timeout: '2s' }, routes }
+    const { port, server, log } = await gatewayBefore(t, echo.url, { admin: { port: 0 }, ...config }, { log: true })
+    await eventually(async () => (await server.metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+    const { ask } = anyClient(t, protocol, port)
+    for (const name of Object.keys(limits)) {
+      const headers = { ...as('ann'), 'x-key': 'a', X_Key: 'b' }
+      t.equal((await ask(`/${name}`, { headers })).status, 200, `${name} over ${protocol}`)
+      await eventually(() => log.some((each) => each.route === name && each.shadow !== undefined), 'an access line')
+      const { shadow } = log.find((each) => each.route === name && each.shadow !== undefined)!
+      t.same(shadow, [{ concern: 'rate-limit', error: 'JW_SEVERAL_VALUES' }], name)
+      t.equal(
+        (await ask(`/${name}`, { headers: { ...as('no'), authorization: 'Bearer no', 'x-key': 'a', x_key: 'b' } }))
+          .status,
+        401,
+        'counted last'
+      )
+    }
+  }
+})

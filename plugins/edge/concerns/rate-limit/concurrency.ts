@@ -3,6 +3,7 @@ import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import type { KeyOf, LimitReason } from './keys.ts'
+import { keyFor } from './keys.ts'
 
 const Exceeded = createError('JW_CONCURRENCY_LIMITED', 'Too many requests in flight', 429)
 
@@ -33,7 +34,8 @@ export function enter(
     }
   }
   for (const ceiling of ceilings) {
-    const key = ceiling.keyOf(request)
+    const key = keyFor(ceiling, request, record)
+    if (key === null) continue
     const count = ceiling.inFlight.get(key) ?? 0
     const reason = 'rate_concurrency' satisfies LimitReason
     if (count < ceiling.most()) {

@@ -6,6 +6,8 @@ import type { FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { claimAt, claimsOf } from '../../claims.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
+import { codeOf } from '../../concern-refusals.ts'
 import { clientAddressOf } from '../../protocol/client-address.ts'
 import type { By, LimitOptions } from './options.ts'
 import { sourcesOf } from './options.ts'
@@ -49,6 +51,21 @@ export function keyBy({ by, ipv6Prefix }: Pick<LimitOptions, 'by' | 'ipv6Prefix'
         return `${key}${part.length}:${part}`
       }, '')
     )
+}
+
+/** Returns the key of a request for a limit. If there is none, throws; in shadow mode, records that and returns null. */
+export function keyFor(
+  { keyOf, isShadow }: { readonly keyOf: KeyOf; readonly isShadow: boolean },
+  request: FastifyRequest,
+  record: RecordRefusal | null
+): string | null {
+  try {
+    return keyOf(request)
+  } catch (error) {
+    if (!isShadow) throw error
+    record?.(request, codeOf(error as Error))
+    return null
+  }
 }
 
 /** Returns the reason of a refusal: a request without the header, consumer or claim was counted by its address. */

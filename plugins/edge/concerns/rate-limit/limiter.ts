@@ -10,7 +10,7 @@ import type { Clock } from '../../../clock.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { seconds, setHeaders } from './headers.ts'
 import type { LimitReason } from './keys.ts'
-import { reasonOf } from './keys.ts'
+import { keyFor, reasonOf } from './keys.ts'
 import type { Answer, Ask, RedisLink } from './redis-link.ts'
 import type { Rule } from './rules.ts'
 import type { Hit, QuotaOf } from './take.ts'
@@ -59,7 +59,7 @@ export class Limiter {
   admit(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
     let hits: Hit[]
     try {
-      hits = hitsOf(rules, request)
+      hits = hitsOf(rules, request, this.#record)
     } catch (error) {
       done(error as Error)
       return
@@ -97,7 +97,7 @@ export class Limiter {
   refuseKnown(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
     let hits: Hit[]
     try {
-      hits = hitsOf(rules, request)
+      hits = hitsOf(rules, request, null)
     } catch (error) {
       done(error as Error)
       return
@@ -140,7 +140,8 @@ export class Limiter {
 
   /** Takes the units of limits in Redis, for a request that another concern has refused. */
   charge(rules: readonly Rule[], request: FastifyRequest): void {
-    const hits = hitsOf(rules, request)
+    const hits = hitsOf(rules, request, null)
+    if (hits.length === 0) return
     this.#link!.ask(asksFor(hits), true, (answers) => {
       if (answers !== null) this.#learn(hits, answers)
       else this.#decideAlone(hits)
@@ -249,17 +250,15 @@ const refuses = ({ rule, wait }: Hit): boolean => wait > 0 && !rule.isShadow
 const reasonFor = ({ rule }: Hit, request: FastifyRequest): LimitReason =>
   rule.isSecond ? 'rate_max_per_address' : reasonOf(rule.by, request)
 
-/** Throws if a request has a header twice that is a key. */
-const hitsOf = (rules: readonly Rule[], request: FastifyRequest): Hit[] =>
-  rules.map((rule) => ({
-    rule,
-    key: rule.keyOf(request),
-    remaining: 0,
-    reset: 0,
-    wait: 0,
-    isLeased: false,
-    isRefill: false
-  }))
+/** Throws if a request has a header twice that is a key. Rules in shadow mode are left out then, and recorded. */
+function hitsOf(rules: readonly Rule[], request: FastifyRequest, record: RecordRefusal | null): Hit[] {
+  const hits: Hit[] = []
+  for (const rule of rules) {
+    const key = keyFor(rule, request, record)
+    if (key !== null) hits.push({ rule, key, remaining: 0, reset: 0, wait: 0, isLeased: false, isRefill: false })
+  }
+  return hits
+}
 
 const asksFor = (hits: readonly Hit[]): Ask[] =>
   hits.map((hit) => {
