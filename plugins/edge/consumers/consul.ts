@@ -10,6 +10,7 @@ import { inSlices } from '../../time-slices.ts'
 import { attach, edgeRouteOf } from '../attach.ts'
 import { meterOf } from '../concern.ts'
 import { refusalRecorder } from '../concern-refusals.ts'
+import { isShadow } from '../shadow.ts'
 import type { ConsumerRegistry } from './registry.ts'
 
 /** Longest time for which a start waits for the first response of Consul. */
@@ -19,8 +20,8 @@ const unknown = 'JW_CONSUMERS_UNKNOWN'
 const Unknown = createError(unknown, 'The consumers are not known yet', 503)
 
 /**
- * Refuses requests to routes with credentials of consumers until the consumers are known. Otherwise their keys would be wrong,
- * and rules that deny groups would let all of their tokens pass.
+ * Refuses requests to routes that require credentials of consumers until the consumers are known. Otherwise their keys would be
+ * wrong, and rules that deny groups would let all of their tokens pass.
  */
 export function refuseUntilKnown(
   fastify: FastifyInstance,
@@ -31,7 +32,11 @@ export function refuseUntilKnown(
     const { config } = routeOptions
     const route = edgeRouteOf(config)
     if (route === undefined || config?.preflightFor !== undefined) return
-    if (!keys().some(({ name, credentials }) => credentials !== undefined && Reflect.get(route.edge, name))) return
+    const needsConsumers = ({ name, credentials }: Key): boolean => {
+      const options: unknown = Reflect.get(route.edge, name)
+      return credentials !== undefined && Boolean(options) && !isShadow(options)
+    }
+    if (!keys().some(needsConsumers)) return
     const record = refusalRecorder(meterOf(fastify), 'consumers', route.name)
     attach(routeOptions, 'onRequest', (request, _reply, done) => {
       if (registry.isKnown) return done()

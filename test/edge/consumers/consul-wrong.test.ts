@@ -41,4 +41,6 @@ t.test('a slow Consul delays the start by a bounded time only', async (t) => {
   const gateway = await startGateway(t, { url })
   t.equal(state.asked, 1)
   t.equal(await gateway.statusOf('ann'), 503)
+  const tried = await startGateway(t, { url, more: { edge: { keyAuth: { mode: 'shadow' } } } })
+  t.equal(await tried.statusOf('ann'), 200, 'a method in shadow mode refuses nothing')
 })
