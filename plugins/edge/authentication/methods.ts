@@ -16,54 +16,14 @@ import { consumerOf } from '../consumers/consumer.ts'
 import { clientAddressOf } from '../protocol/client-address.ts'
 import { headerValues, removeHeader } from './credentials.ts'
 import { FailureLimit } from './failures.ts'
+import type { Method, Refusal } from './method.ts'
+import { NoCredentials } from './method.ts'
 import { defaults } from './options.ts'
-
-/** A refusal of credentials, or of a request without them. */
-export interface Refusal {
-  readonly error: Error
-  /** For the access log. */
-  readonly reason: string | null
-  /** Replaces the challenge of the method. */
-  readonly challenge?: string
-  /** Responds in place of the error, such as by a redirect to a login. Rejects with an error for the client. */
-  readonly respond?: ((reply: FastifyReply) => Promise<void>) | undefined
-  /** True if the failure does not count against the address. */
-  readonly isUncounted?: boolean
-  /** True if the client has too many attempts at a time. */
-  readonly isExcess?: boolean
-}
-
-/** Thrown by `verify` of a method that finds out only then that the request has no credentials of its kind. */
-export class NoCredentials extends Error {}
-
-/** A way to authenticate requests: `C` are credentials as they were found. */
-export interface Method<C> {
-  /** Value of `WWW-Authenticate` for a request without credentials. */
-  readonly challenge: string
-  /** True if it verifies tokens, in whatever place: a bearer token that no method has verified is removed, too. */
-  readonly isOfTokens?: boolean
-  /** Header with the credentials. Methods may share it: it is not removed if one of them has verified it. */
-  readonly carrier?: string
-  /** Returns whether the credentials that were verified are in the carrier. Absent: they are. */
-  isInCarrier?(request: FastifyRequest): boolean
-  /** True if a request without these credentials is let in. */
-  readonly isOptional?: boolean
-  /** Returns the credentials of a request; null if it has none of this kind. */
-  find(request: FastifyRequest): C | null
-  /** Verifies credentials and sets the consumer. Throws or rejects if they are not valid. */
-  verify(credentials: C, request: FastifyRequest): void | Promise<void>
-  /** Returns the refusal for an error of `verify`; for null, the one for a request without credentials. */
-  refusal(error: unknown, request: FastifyRequest): Refusal
-  /** Removes the credentials from the request. `isVerified`: they were verified. */
-  remove(request: FastifyRequest, isVerified: boolean): void
-  /** Removes credentials that were not verified from all places but the carrier. Absent: there are no other places. */
-  removeOthers?(request: FastifyRequest): void
-}
+import type { Done, Hook } from './shadow-methods.ts'
+import { asShadow, RouteMethods, withoutEffects } from './shadow-methods.ts'
 
 type AnyMethod = Method<unknown>
 type Outcome = 'accepted' | 'absent' | Refusal
-type Done = (error?: Error) => void
-type Hook = (request: FastifyRequest, reply: FastifyReply, done: Done) => void
 
 const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
 const Limited = createError('JW_AUTH_LIMITED', 'Too many failed attempts to authenticate from this address', 429)
@@ -80,10 +40,16 @@ class Methods {
   readonly #anonymous: string | undefined
   readonly #failures: FailureLimit | null
   readonly #consumers: ConcernContext['consumers']
+  readonly #route: RouteMethods<Methods>
   /** Outcomes of the requests that have passed some of several methods. */
   readonly #outcomes = new WeakMap<FastifyRequest, Map<AnyMethod, Outcome>>()
 
-  constructor(routeOptions: RouteOptions, context: ConcernContext, counts = 'auth-failures') {
+  constructor(
+    routeOptions: RouteOptions,
+    context: ConcernContext,
+    route: RouteMethods<Methods>,
+    counts = 'auth-failures'
+  ) {
     const { stores, clock, consumers, meter } = context
     const { name, edge } = edgeRouteOf(routeOptions.config)!
     const { require, anonymous, failures } = edge.authentication || defaults
@@ -91,6 +57,7 @@ class Methods {
     this.#isAll = require === 'all'
     this.#anonymous = anonymous
     this.#consumers = consumers
+    this.#route = route
     this.#failures = failures
       ? stores.claim(`jingwei.${counts}`, failures, () => new FailureLimit(failures, clock.now))
       : null
@@ -134,7 +101,7 @@ class Methods {
   #take(outcome: Outcome, method: AnyMethod, request: FastifyRequest, reply: FastifyReply, done: Done): void {
     const isAlone = this.list.length === 1
     if (isAlone && outcome === 'accepted') {
-      removeVerified(method, request)
+      this.#route.remove(request, () => removeVerified(method, request))
       done()
       return
     }
@@ -165,13 +132,15 @@ class Methods {
     const isSpared = this.#isAll ? accepted + spared === this.list.length : spared > 0 && refusals.length === 0
     const isAnonymous = accepted === 0 && this.#anonymous !== undefined
     if (accepted === this.list.length || (accepted > 0 && !this.#isAll) || (isSpared && !isAnonymous)) {
-      this.#remove(outcomes, request)
+      this.#route.remove(request, () => this.#remove(outcomes, request))
       done()
       return
     }
     if (refusals.length === 0 && accepted === 0 && this.#anonymous !== undefined) {
-      for (const method of this.list) method.remove(request, false)
-      if (this.list.some(({ isOfTokens }) => isOfTokens)) removeBearer(request)
+      this.#route.remove(request, () => {
+        for (const method of this.list) method.remove(request, false)
+        if (this.list.some(({ isOfTokens }) => isOfTokens)) removeBearer(request)
+      })
       request.consumer ??= this.#consumers.named(this.#anonymous) ?? consumerOf({ id: this.#anonymous })
       done()
       return
@@ -282,7 +251,7 @@ async function settled(
 
 const statusOf = ({ error }: Pick<Refusal, 'error'>): number => (error as { statusCode?: number }).statusCode ?? 500
 
-const byRoute = new WeakMap<RouteOptions, Methods>()
+const byRoute = new WeakMap<RouteOptions, RouteMethods<Methods>>()
 
 /** Adds a method to a route, unless it is in shadow mode: then it decides nothing. Returns the method's `onRequest` hook. */
 export function authenticateBy<C>(
@@ -296,16 +265,14 @@ export function authenticateBy<C>(
   if (authenticates === undefined) throw new Error('the definition of a method of authentication lacks "authenticates"')
   // A login has no credentials yet.
   if (routeOptions.config?.ownPath !== undefined) return (_request, _reply, done) => done()
-  if (shadow !== null) {
-    // The service may still check the credentials, and failures that refuse nobody must not count where they are enforced.
-    const watched: Method<C> = {
-      ...method,
-      refusal: (error, request) => ({ ...method.refusal(error, request), respond: undefined }),
-      remove() {}
-    }
-    return new Methods(routeOptions, context, 'shadow-auth-failures').add(watched, authenticates, shadow)
+  const route = byRoute.get(routeOptions) ?? new RouteMethods<Methods>()
+  byRoute.set(routeOptions, route)
+  route.isShadowLast = shadow !== null
+  if (shadow === null) {
+    route.enforced ??= new Methods(routeOptions, context, route)
+    return route.enforced.add(method, authenticates, refused)
   }
-  const methods = byRoute.get(routeOptions) ?? new Methods(routeOptions, context)
-  byRoute.set(routeOptions, methods)
-  return methods.add(method, authenticates, refused)
+  // Failures that refuse nobody must not count where they are enforced.
+  const tried = new Methods(routeOptions, context, new RouteMethods(), 'shadow-auth-failures')
+  return asShadow(tried.add(withoutEffects(method), authenticates, shadow), route)
 }

@@ -501,6 +501,28 @@ t.test('with other methods, and in shadow mode', async (t) => {
   t.match(shadow.lines()[0], { shadow: [{ concern: 'message-signature', reason: 'signature_key' }] })
 })
 
+t.test(
+  'in shadow mode a signature may cover the credentials of another method, which are removed afterwards',
+  async (t) => {
+    for (const authentication of [{}, { anonymous: 'guest' }]) {
+      const gateway = await gatewayWith(t, {
+        messageSignature: { mode: 'shadow' },
+        edge: { keyAuth: { query: 'k' }, authentication },
+        consumers: [...own, { name: 'key', keyAuth: { hash: `sha256:${hash('sha256', 'k')}` } }]
+      })
+      const components = { ...target, '@path': '/a', '@query': '?b=c&k=k' }
+      const covered = { host: 'api.example', ...signed({ components }) }
+      const found = await gateway.seen(covered, '/a?b=c&k=k')
+      t.match(found, { url: '/a?b=c', headers: { signature: covered.signature } })
+      await eventually(() => gateway.lines().length === 1)
+      t.match(gateway.lines()[0], { consumer: 'key', shadow: undefined })
+      t.equal((await gateway.seen({ ...covered, ...signed({}) }, '/a?b=c&k=k')).url, '/a?b=c', 'after a refusal, too')
+      await eventually(() => gateway.lines().length === 2)
+      t.match(gateway.lines()[1], { consumer: 'key', shadow: [{ reason: 'signature_components' }] })
+    }
+  }
+)
+
 t.test('a WebSocket handshake is signed', async (t) => {
   const service = await startWebSocketService()
   t.teardown(service.close)

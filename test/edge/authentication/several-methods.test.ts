@@ -32,7 +32,7 @@ async function gatewayWith(t: Test, protocol: Protocol, authentication: object, 
     edge: { ...edge, authentication: { forward, ...authentication } },
     routes: [
       { name: 'all', match: { path: '/' }, service: 'any' },
-      { name: 'open', match: { path: '/open' }, service: 'any', edge: { keyAuth: false, jwt: false } }
+      { name: 'open', match: { path: '/open' }, service: 'any', edge: { keyAuth: false, jwt: false, acl: false } }
     ],
     consumers
   }
@@ -160,6 +160,39 @@ t.test('a method in shadow mode decides nothing', async (t) => {
   const ask = await gatewayWith(t, 'HTTP/1.1', { require: 'any' }, { keyAuth: { mode: 'shadow' }, jwt: methods.jwt })
   t.match(await ask(key), { status: 401, challenge: 'Bearer realm="jingwei"' })
   t.match(await ask({ ...badKey, ...bearer() }), { status: 200, consumer: 'bob' })
+})
+
+for (const protocol of protocols) {
+  t.test(`a method in shadow mode names the caller only where no other does, over ${protocol}`, async (t) => {
+    const shadowJwt = { ...methods.jwt, mode: 'shadow' }
+    const acl = { allow: ['silver'] }
+    const beside = await gatewayWith(t, protocol, { anonymous: 'guest' }, { keyAuth: {}, jwt: shadowJwt, acl })
+    t.match(await beside({ ...key, ...bearer() }), { status: 403, consumer: 'alice' })
+    t.match(await beside(bearer()), { status: 403, consumer: 'guest' }, 'as an anonymous caller')
+    const open = await gatewayWith(t, protocol, {}, { keyAuth: {}, jwt: shadowJwt })
+    const { seen, consumer } = await open({ ...key, ...bearer() })
+    t.equal(consumer, 'alice')
+    t.equal(seen!.headers['x-sub'], undefined, 'headers of its caller')
+    t.equal(seen!.headers['x-consumer-id'], 'alice')
+    t.match(seen!.headers, bearer(), 'its credentials stay')
+    const first = await gatewayWith(t, protocol, {}, { keyAuth: { mode: 'shadow' }, jwt: methods.jwt })
+    t.match(await first({ ...key, ...bearer('b-2') }), { status: 200, consumer: 'b-2' })
+    const alone = await gatewayWith(t, protocol, {}, { jwt: shadowJwt, acl })
+    const named = await alone(bearer())
+    t.match(named, { status: 200, consumer: 'bob' })
+    t.equal(named.seen!.headers['x-sub'], 'b-1')
+  })
+}
+
+t.test('in shadow mode, no other credentials are removed from the header of the method', async (t) => {
+  const authorization = 'Basic YTpi'
+  const jwt = { ...methods.jwt, from: { header: false, cookie: 'token' }, optional: true, mode: 'shadow' }
+  for (const place of [{ from: { cookie: 'token' } }, {}]) {
+    const ask = await gatewayWith(t, 'HTTP/1.1', {}, { jwt: { ...jwt, ...place } })
+    const cookie = `token=${token(claims({ sub: 'b-1' }))}`
+    t.match(await ask({ authorization }), { status: 200, seen: { headers: { authorization } } })
+    t.match(await ask({ authorization, cookie }), { status: 200, seen: { headers: { authorization, cookie } } })
+  }
 })
 
 t.test('a mistake in the rules is a fault or a warning', async (t) => {

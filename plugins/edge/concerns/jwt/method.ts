@@ -2,7 +2,7 @@
 import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../../../clock.ts'
-import type { Method, Refusal } from '../../authentication/methods.ts'
+import type { Method, Refusal } from '../../authentication/method.ts'
 import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import type { Callers } from './callers.ts'
 import type { JwtOptions } from './options.ts'

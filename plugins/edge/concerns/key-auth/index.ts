@@ -11,7 +11,7 @@ import {
   removeHeader,
   removeQuery
 } from '../../authentication/credentials.ts'
-import type { Method } from '../../authentication/methods.ts'
+import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import type { ConcernContext } from '../../concern.ts'

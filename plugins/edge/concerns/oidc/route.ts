@@ -3,8 +3,8 @@ import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from
 import { mountPoint } from '../../../../config/path-reading.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import { queryValues, removeHeader } from '../../authentication/credentials.ts'
-import type { Method } from '../../authentication/methods.ts'
+import { headerValues, queryValues, removeHeader } from '../../authentication/credentials.ts'
+import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { addUpstreamHeader, headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
@@ -63,7 +63,7 @@ export class Logins {
     if (serve !== null) return { onRequest: serve }
 
     const replies = new WeakMap<FastifyRequest, FastifyReply>()
-    const accept = accepted(options, this.#context)
+    const accept = accepted(options, this.#context, shadow !== null)
     const method: Method<string> = {
       challenge: `Cookie realm="jingwei"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
       isOfTokens: true,
@@ -175,7 +175,8 @@ async function load(
 /** Returns the function that makes the user of a session the caller of a request. */
 function accepted(
   { issuer, consumer, forward = {}, forwardAccessToken }: OidcOptions,
-  { config, consumers, clock }: ConcernContext
+  { config, consumers, clock }: ConcernContext,
+  isShadow: boolean
 ) {
   const naming = namingIn('oidc', config)
   const headers = Object.entries(forward)
@@ -190,7 +191,8 @@ function accepted(
       const value = headerValue(claimAt(claims, claim))
       if (value !== undefined) addUpstreamHeader(request, header, value)
     }
-    if (!forwardAccessToken) return
+    // In shadow mode, credentials of the client stay as they are.
+    if (!forwardAccessToken || (isShadow && headerValues(request, 'authorization').length > 0)) return
     removeHeader(request, 'authorization')
     if (accessToken !== undefined && clock.date() < expires)
       addUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
