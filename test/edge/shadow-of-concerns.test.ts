@@ -5,7 +5,7 @@ import type { Protocol } from '../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { echo, open, startWebSocketService } from '../helpers/edge/websocket.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { startEcho, startGateway, startService } from '../helpers/gateway.ts'
+import { connect, startEcho, startGateway, startService } from '../helpers/gateway.ts'
 
 async function start(t: Test, protocol: Protocol, edge: object, route: object = {}, url?: string) {
   const service = await startEcho()
@@ -153,4 +153,31 @@ t.test('in shadow mode a WebSocket of another origin opens', async (t) => {
   t.equal((await peer.frame(0)).payload.toString(), 'hello')
   peer.close(1000)
   t.match(await gateway.lineOf(0), { status: 101, shadow: [{ concern: 'cors', error: 'JW_ORIGIN_REFUSED' }] })
+})
+
+t.test('a client that disconnects within a body that a concern has read in part ends its request only', async (t) => {
+  const auth = await startService((_request, response) => response.end())
+  t.teardown(auth.close)
+  let received = 0
+  const service = await startService((request, response) => {
+    request.on('data', (chunk: Buffer) => (received += chunk.length))
+    request.once('end', () => response.end())
+  })
+  t.teardown(service.close)
+  const edges = [
+    { forwardAuth: { url: auth.url, forwardBody: true, maxBodySize: '64kb', mode: 'shadow' } },
+    { graphql: { maxBody: '64kb', mode: 'shadow' } }
+  ]
+  for (const edge of edges) {
+    received = 0
+    const gateway = await start(t, 'HTTP/1.1', edge, {}, service.url)
+    const client = await connect(gateway.port)
+    const head = ['POST / HTTP/1.1', 'Host: x', 'Content-Type: application/json', 'Transfer-Encoding: chunked']
+    client.socket.write(`${head.join('\r\n')}\r\n\r\n11170\r\n${'x'.repeat(70_000)}\r\n`)
+    await eventually(() => received === 70_000)
+    client.socket.destroy()
+    t.match(await gateway.lineOf(0), { status: 499, error: 'JW_CLIENT_GONE' })
+    const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
+    t.equal((await ask('/')).status, 200, 'the gateway runs')
+  }
 })

@@ -1,7 +1,7 @@
 /** Reads a request body before the service gets it, and hands it on. Several concerns may read the same body. */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
-import { followedBy } from './request-body.ts'
+import { bodyFrom } from './request-body.ts'
 
 /** The part of a body that was read. */
 interface Beginning {
@@ -16,7 +16,7 @@ const beginnings = new WeakMap<IncomingMessage, Beginning>()
 export function bodyAfter(raw: IncomingMessage, payload: Readable): Readable {
   const beginning = beginnings.get(raw)
   if (beginning === undefined) return payload
-  return Readable.from(beginning.isWhole ? beginning.chunks : followedBy(beginning.chunks, raw))
+  return beginning.isWhole ? Readable.from(beginning.chunks) : bodyFrom(beginning.chunks, raw)
 }
 
 /**

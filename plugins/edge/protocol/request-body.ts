@@ -1,6 +1,7 @@
 import type { IncomingMessage } from 'node:http'
 import type { Http2ServerRequest } from 'node:http2'
 import type { Readable } from 'node:stream'
+import { Readable as Stream } from 'node:stream'
 import type { TransferringBody } from '../../seam.ts'
 
 /** Returns whether the request has a body. Only the framing decides, not the method or the content type. */
@@ -15,8 +16,14 @@ export function hasUnknownLength(raw: IncomingMessage): boolean {
   return raw.headers['content-length'] === undefined && hasBody(raw)
 }
 
-/** Yields chunks of a body that were read, and then the rest of it. */
-export async function* followedBy(chunks: readonly Buffer[], rest: Readable): AsyncGenerator<Buffer> {
+/**
+ * Returns a stream of chunks of a body that were read, and then the rest of it. If the client disconnects before anything reads
+ * the stream, its error ends nothing: the request has failed anyway.
+ */
+export const bodyFrom = (chunks: readonly Buffer[], rest: Readable): Readable =>
+  Stream.from(followedBy(chunks, rest)).on('error', () => {})
+
+async function* followedBy(chunks: readonly Buffer[], rest: Readable): AsyncGenerator<Buffer> {
   yield* chunks
   yield* rest as AsyncIterable<Buffer>
 }

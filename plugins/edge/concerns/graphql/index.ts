@@ -13,7 +13,7 @@ import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
-import { followedBy, hasBody } from '../../protocol/request-body.ts'
+import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
 import { checkGraphql } from './check.ts'
 import { Documents } from './document.ts'
 import { limits, Total } from './limits.ts'
@@ -152,7 +152,7 @@ class Guard {
       // The client has disconnected, so nothing can be sent.
       if (request.raw.destroyed && error !== null) return
       if (bytes === null) {
-        refuse(error ?? tooLarge(), () => Stream.from(followedBy(chunks, payload)))
+        refuse(error ?? tooLarge(), () => bodyFrom(chunks, payload))
         // The rest is read and dropped, because the next request on the connection follows it.
         if (this.#shadow === null) payload.resume()
         return
