@@ -16,8 +16,7 @@ import type { ConsumerRegistry } from './registry.ts'
 /** Longest time for which a start waits for the first response of Consul. */
 const FIRST_MS = 3000
 
-const unknown = 'JW_CONSUMERS_UNKNOWN'
-const Unknown = createError(unknown, 'The consumers are not known yet', 503)
+const Unknown = createError('JW_CONSUMERS_UNKNOWN', 'The consumers are not known yet', 503)
 
 /**
  * Refuses requests to routes that require credentials of consumers until the consumers are known. Otherwise their keys would be
@@ -40,8 +39,9 @@ export function refuseUntilKnown(
     const record = refusalRecorder(meterOf(fastify), 'consumers', route.name)
     attach(routeOptions, 'onRequest', (request, _reply, done) => {
       if (registry.isKnown) return done()
-      record(request, unknown)
-      done(new Unknown())
+      const refusal = new Unknown()
+      record(request, refusal.code)
+      done(refusal)
     })
   })
 }
