@@ -3,6 +3,7 @@ import type { FastifyRequest } from 'fastify'
 import type { TUnsafe } from 'typebox'
 import { Either } from '../../config/schema/kit.ts'
 import Type from '../../config/schema/type.ts'
+import type { EdgePolicy } from '../../config/schema.ts'
 
 /** Returns the claims of a request's token, `request.user`. @fastify/jwt declares the property, and may not be there. */
 export const claimsOf = (request: FastifyRequest): unknown => Reflect.get(request, 'user')
@@ -69,11 +70,22 @@ export function scopesOf(claims: unknown): ReadonlySet<string> {
 }
 
 /**
+ * Returns the realm of a route's challenges: that of its bearer tokens, else that of its first method with a realm. Clients
+ * keep tokens by realm (RFC 9110, 11.5), so another one would ask them for another token.
+ */
+export function realmOf({ jwt, introspection, ...others }: EdgePolicy): string {
+  const realms = [jwt, introspection, ...Object.values(others)].map((options: unknown) =>
+    typeof options === 'object' && options !== null ? Reflect.get(options, 'realm') : undefined
+  )
+  return realms.find((realm) => typeof realm === 'string') ?? 'jingwei'
+}
+
+/**
  * Returns the `WWW-Authenticate` of a refused request: with a token that is not enough, `insufficient_scope`; without one,
  * no error code (RFC 6750, 3 and 3.1).
  */
-export function bearerChallenge(hasToken: boolean, scopes: readonly string[] = []): string {
+export function bearerChallenge(realm: string, hasToken: boolean, scopes: readonly string[] = []): string {
   const error = hasToken ? ', error="insufficient_scope"' : ''
   const scope = scopes.length === 0 ? '' : `, scope="${scopes.join(' ')}"`
-  return `Bearer realm="jingwei"${error}${scope}`
+  return `Bearer realm="${realm}"${error}${scope}`
 }

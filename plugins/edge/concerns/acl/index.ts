@@ -9,7 +9,8 @@ import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
-import { bearerChallenge, Claims, claimsOf, hasClaim, Scopes, scopesOf } from '../../claims.ts'
+import { edgeRouteOf } from '../../attach.ts'
+import { bearerChallenge, Claims, claimsOf, hasClaim, realmOf, Scopes, scopesOf } from '../../claims.ts'
 import type { Example } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
 import { warnOfUnknown } from '../../consumers/unknown.ts'
@@ -93,14 +94,15 @@ export default edgeConcern({
     return reason === null ? 'allows' : `refuses: ${reason}${advice}`
   },
   async plugin() {
-    return (options) => {
+    return (options, route) => {
       const judge = judgeOf(options)
+      const realm = realmOf(edgeRouteOf(route.config)!.edge)
       return {
         preParsing(request, reply, payload, done) {
           const reason = judge({ consumer: request.consumer, user: claimsOf(request) })
           if (reason === null) return done(null, payload)
           request.refusalReason = reason
-          done(refusal(reason, options, request, reply))
+          done(refusal(reason, options, realm, request, reply))
         }
       }
     }
@@ -139,13 +141,19 @@ function judgeOf(options: Options): (caller: Caller) => Reason | null {
   }
 }
 
-function refusal(reason: Reason, { scopes }: Options, { consumer }: FastifyRequest, reply: FastifyReply): Error {
+function refusal(
+  reason: Reason,
+  { scopes }: Options,
+  realm: string,
+  { consumer }: FastifyRequest,
+  reply: FastifyReply
+): Error {
   if (reason === 'acl_no_token' && consumer === null) {
-    reply.header('www-authenticate', bearerChallenge(false))
+    reply.header('www-authenticate', bearerChallenge(realm, false))
     return new Unauthenticated()
   }
   if (reason !== 'acl_scope' && reason !== 'acl_role' && reason !== 'acl_claim') return new Denied()
-  reply.header('www-authenticate', bearerChallenge(true, reason === 'acl_scope' ? scopes : []))
+  reply.header('www-authenticate', bearerChallenge(realm, true, reason === 'acl_scope' ? scopes : []))
   return new Insufficient()
 }
 

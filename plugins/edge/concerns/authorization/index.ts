@@ -6,7 +6,8 @@ import createError from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { mountPoint, readPath } from '../../../../config/path-reading.ts'
 import { parseAddress } from '../../../address-ranges.ts'
-import { bearerChallenge, claimsOf } from '../../claims.ts'
+import { edgeRouteOf } from '../../attach.ts'
+import { bearerChallenge, claimsOf, realmOf } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
 import { addressReader } from '../../protocol/address-list.ts'
 import { checkAuthorization } from './check.ts'
@@ -64,8 +65,9 @@ export default edgeConcern({
   async plugin(fastify, { config, clock }) {
     const addressOf = addressReader(config)
     const prefix = mountPoint(fastify).length
-    return (options) => {
+    return (options, route) => {
       const rules = new Rules(options, config.listen.paths)
+      const realm = realmOf(edgeRouteOf(route.config)!.edge)
       const decide = (request: FastifyRequest): Decision => {
         const { raw, method, consumer } = request
         return rules.decide({
@@ -89,7 +91,7 @@ export default edgeConcern({
           // A caller without a token is not told to get another one.
           if (scopes !== null && Object(claimsOf(request)) === claimsOf(request)) {
             request.refusalReason = 'rule_scope'
-            reply.header('www-authenticate', bearerChallenge(true, scopes))
+            reply.header('www-authenticate', bearerChallenge(realm, true, scopes))
             return done(new Insufficient())
           }
           request.refusalReason = rule === null ? 'rule_default' : 'rule_denied'

@@ -28,8 +28,6 @@ import { reasonOf, ruleFor, ScopeMissing, TokenInvalid } from './rules.ts'
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 
-const challenge = 'Bearer realm="jingwei"'
-
 /** Largest response of an endpoint, in bytes. */
 const maxResponseSize = 64 * 1024
 
@@ -78,7 +76,8 @@ function tokenMethod(
   count: Counters,
   { config, consumers, clock }: ConcernContext
 ): Method<string> {
-  const { maxTokenSize, scopes } = options
+  const { maxTokenSize, scopes, realm } = options
+  const challenge = `Bearer realm="${realm}"`
   const checkClaims = ruleFor(options, clock.date)
   const forward = Object.entries(options.forward ?? {})
   const naming = namingIn('introspection', config)
@@ -130,7 +129,7 @@ function tokenMethod(
       if (result instanceof Promise) return wait(result, request, introspector.calls === calls)
       accept(request, result)
     },
-    refusal: (error) => refusal(error, scopes),
+    refusal: (error) => refusal(error, challenge, scopes),
     remove(request, isVerified) {
       if (!isVerified) removeHeader(request, 'authorization')
     }
@@ -141,7 +140,7 @@ function tokenMethod(
 const bearer = /^bearer +([-._~+/0-9A-Za-z]+=*) *$/i
 
 /** Returns the refusal for an error. The reason goes to the log. */
-function refusal(error: unknown, scopes: readonly string[] = []): Refusal {
+function refusal(error: unknown, challenge: string, scopes: readonly string[] = []): Refusal {
   // RFC 6750, 3.1: no error code in the challenge if the request had no token.
   if (error === null) return { error: new TokenMissing(), reason: 'introspection_missing' }
   if (error instanceof AuthFailure) {

@@ -13,6 +13,7 @@ import {
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { Realm } from '../../authentication/options.ts'
 import { Scopes } from '../../claims.ts'
 import { subjectOrText } from '../../consumers/issuers.ts'
 
@@ -62,6 +63,7 @@ export const Introspection = Type.Object(
       default: '16mb'
     }),
     maxConcurrent: Count('Most calls in flight, in each process. Requests that need more get 503.', { default: 100 }),
+    realm: Realm,
     maxTokenSize: Size('Longer tokens are refused without a call.', { default: '8kb' })
   },
   { ...strict, description: 'Authenticates by bearer tokens that an OAuth 2.0 server checks (RFC 7662).' }

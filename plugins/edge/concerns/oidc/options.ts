@@ -14,6 +14,7 @@ import {
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { Realm } from '../../authentication/options.ts'
 import { Scopes } from '../../claims.ts'
 import { subjectOrText } from '../../consumers/issuers.ts'
 
@@ -135,6 +136,7 @@ export const Oidc = Type.Object(
       })
     ),
     logout: orOff(Logout, { default: {} }),
+    realm: Realm,
     session: Session,
     refresh: orOff(Refresh, { default: {} }),
     userinfo: Type.Boolean({

@@ -65,7 +65,7 @@ export class Logins {
     const replies = new WeakMap<FastifyRequest, FastifyReply>()
     const accept = accepted(options, this.#context, shadow !== null)
     const method: Method<string> = {
-      challenge: `Cookie realm="jingwei"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
+      challenge: `Cookie realm="${options.realm}"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
       isOfTokens: true,
       find: (request) => cookies.session(request),
       async verify(value, request) {

@@ -9,7 +9,7 @@ import { Off, orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import type { FailureReason } from '../../bridge/auth-server.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
-import { bearerChallenge } from '../../claims.ts'
+import { bearerChallenge, realmOf } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Outcome, Verdict } from './decider.ts'
 import { Decider } from './decider.ts'
@@ -68,7 +68,8 @@ export default edgeConcern({
         help: 'Permissions that requests needed, by route and result: granted, denied, invalid (the token), cached or failed.',
         labelNames: ['route', 'result']
       })
-      const { name } = edgeRouteOf(route.config)!
+      const { name, edge } = edgeRouteOf(route.config)!
+      const refusal = refusalIn(realmOf(edge))
       const counts = Object.fromEntries(outcomes.map((outcome) => [outcome, counter.labels(name, outcome)]))
       const count = (outcome: Outcome) => counts[outcome]!.inc()
       const decide = async (request: FastifyRequest, token: string, all: readonly Permission[]): Promise<Verdict> => {
@@ -103,15 +104,14 @@ function tokenOf({ raw: { headers, rawHeaders } }: FastifyRequest): string | nul
   return /^bearer +([-._~+/0-9A-Za-z]+=*) *$/i.exec(headers.authorization ?? '')?.[1] ?? null
 }
 
-function refusal(
-  reason: 'uma_token' | 'uma_denied' | 'uma_invalid',
-  request: FastifyRequest,
-  reply: FastifyReply
-): Error {
-  request.refusalReason = reason
-  const challenge = bearerChallenge(reason === 'uma_denied')
-  reply.header('www-authenticate', reason === 'uma_invalid' ? `${challenge}, error="invalid_token"` : challenge)
-  return reason === 'uma_token' ? new TokenMissing() : reason === 'uma_denied' ? new Denied() : new TokenInvalid()
+/** Returns the function that refuses requests with challenges of a realm. */
+function refusalIn(realm: string) {
+  return (reason: 'uma_token' | 'uma_denied' | 'uma_invalid', request: FastifyRequest, reply: FastifyReply): Error => {
+    request.refusalReason = reason
+    const challenge = bearerChallenge(realm, reason === 'uma_denied')
+    reply.header('www-authenticate', reason === 'uma_invalid' ? `${challenge}, error="invalid_token"` : challenge)
+    return reason === 'uma_token' ? new TokenMissing() : reason === 'uma_denied' ? new Denied() : new TokenInvalid()
+  }
 }
 
 function unavailable(failure: AuthFailure, request: FastifyRequest): Error {
