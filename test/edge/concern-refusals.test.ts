@@ -1,9 +1,12 @@
 /** The counter of refusals: each bundled concern that refuses is counted by its name, its route and the code of the error. */
 import { createHash } from 'node:crypto'
+import { once } from 'node:events'
+import http from 'node:http'
 import t from 'tap'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { claims, secret, token } from '../helpers/edge/tokens.ts'
-import { startEcho, startGateway } from '../helpers/gateway.ts'
+import { handshake } from '../helpers/edge/websocket.ts'
+import { connect, startEcho, startGateway } from '../helpers/gateway.ts'
 
 const authorization = `Bearer ${token(claims())}`
 const hash = `sha256:${createHash('sha256').update('a key').digest('hex')}`
@@ -111,4 +114,61 @@ t.test('with several methods, a refusal counts for the one that has refused the 
       )
       .toSorted()
   )
+})
+
+for (const mode of ['enforce', 'shadow']) {
+  t.test(
+    `cors with mode: ${mode} counts preflights and handshakes that are refused, and no other requests`,
+    async (t) => {
+      const service = await startEcho()
+      t.teardown(service.close)
+      const gateway = await startGateway({
+        services: { any: { instances: [service.url] } },
+        edge: { cors: { origin: 'https://good.example', mode } },
+        routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+      })
+      t.teardown(gateway.close)
+      const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
+      const preflight = { 'access-control-request-method': 'PUT' }
+      for (const origin of ['https://good.example', 'https://bad.example']) {
+        await ask('/', { headers: { origin } })
+        await ask('/', { method: 'OPTIONS', headers: { origin, ...preflight } })
+        const client = connect(gateway.port, handshake('/', [`Origin: ${origin}`]))
+        await client.until('\r\n\r\n')
+        client.socket.destroy()
+      }
+      const text = await gateway.server.metrics.metrics()
+      const name = mode === 'shadow' ? 'shadow_refusals' : 'refusals'
+      const sum = [...text.matchAll(new RegExp(`^jingwei_edge_${name}_total{concern="cors".*} (\\d+)$`, 'gm'))]
+      t.strictSame(
+        sum.map(([, count]) => Number(count)),
+        [2]
+      )
+    }
+  )
+}
+
+t.test('a body that arrives too slowly is counted as a refusal of its route', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'slow', match: { path: '/' }, service: 'any', edge: { bodyTimeout: '100ms' } }]
+  })
+  t.teardown(gateway.close)
+  const request = http.request({
+    port: gateway.port,
+    host: '127.0.0.1',
+    method: 'POST',
+    headers: { 'content-length': 10 }
+  })
+  request.on('error', () => {}).write('x')
+  const [response] = (await once(request, 'response')) as [http.IncomingMessage]
+  t.equal(response.statusCode, 408)
+  response.resume()
+  t.match(
+    await gateway.server.metrics.metrics(),
+    'jingwei_edge_refusals_total{concern="body-timeout",route="slow",code="JW_BODY_TOO_SLOW"} 1'
+  )
+  request.destroy()
 })

@@ -10,7 +10,9 @@ import { gatewayAndRoute } from '../../../config/concern.ts'
 import { Duration, orOff, SizeOrZero } from '../../../config/schema/kit.ts'
 import type { Config } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
-import { globalConcern } from '../concern.ts'
+import { globalConcern, meterOf } from '../concern.ts'
+import type { RecordRefusal } from '../concern-refusals.ts'
+import { refusalRecorder } from '../concern-refusals.ts'
 import { Allowance } from '../protocol/allowance.ts'
 import { byListener } from '../protocol/peers.ts'
 import { hasBody } from '../protocol/request-body.ts'
@@ -63,6 +65,14 @@ const plugin = fp<Config>(
       if (arriving.isOver) bodies.delete(arriving)
       else arriving.check(elapsedMs)
     })
+    const recorders = new Map<string, RecordRefusal>()
+    fastify.addHook('onRoute', ({ config }) => {
+      const name = edgeRouteOf(config)?.name
+      if (name === undefined || recorders.has(name)) return
+      recorders.set(name, refusalRecorder(meterOf(fastify), 'body-timeout', name))
+    })
+    const record: RecordRefusal = (request, code) =>
+      recorders.get(edgeRouteOf(request.routeOptions.config)?.name ?? '')?.(request, code)
     fastify.addHook('onRequest', (request, reply, done) => {
       const { raw } = request
       if (!hasBody(raw)) return done()
@@ -70,7 +80,7 @@ const plugin = fp<Config>(
       const edge = edgeRouteOf(request.routeOptions.config)?.edge
       const limits = { idleMs: bodyIdle, totalMs: edge?.bodyTimeout ?? body, rate: edge?.bodyRate ?? bodyRate }
       // Deleted when the body ends, not at the next check: until then the whole request would stay in memory.
-      const arriving: ArrivingBody = new ArrivingBody(request, reply, limits, () => bodies.delete(arriving))
+      const arriving: ArrivingBody = new ArrivingBody(request, reply, limits, record, () => bodies.delete(arriving))
       bodies.add(arriving)
       if (raw.httpVersionMajor === 1) reply.raw.once('finish', () => limitRest(raw, bodyIdle))
       done()
@@ -95,6 +105,7 @@ class ArrivingBody {
   readonly #request: FastifyRequest
   readonly #reply: FastifyReply
   readonly #limits: Limits
+  readonly #record: RecordRefusal
   readonly #allowance: Allowance
   /** Counts received bytes. A `data` listener would make the stream flow. */
   readonly #chunks: SmallChunks
@@ -102,10 +113,11 @@ class ArrivingBody {
   #totalMs = 0
   #wasHeldBack = true
 
-  constructor(request: FastifyRequest, reply: FastifyReply, limits: Limits, onEnd: () => void) {
+  constructor(request: FastifyRequest, reply: FastifyReply, limits: Limits, record: RecordRefusal, onEnd: () => void) {
     this.#request = request
     this.#reply = reply
     this.#limits = limits
+    this.#record = record
     this.#allowance = new Allowance(Math.max(limits.idleMs, shortestGraceMs), limits.rate)
     this.#chunks = new SmallChunks(request.raw, onEnd)
   }
@@ -142,6 +154,7 @@ class ArrivingBody {
 
   #refuse(error: FastifyError): void {
     if (this.isOver) return
+    this.#record(this.#request, error.code)
     const { exchange, raw } = this.#request
     if (this.#reply.sent) {
       // The status has been sent.

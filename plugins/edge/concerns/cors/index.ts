@@ -104,14 +104,14 @@ export default edgeConcern({
   async plugin(fastify) {
     const answerPreflight = await hookOf(fastify, true)
     const addHeaders = await hookOf(fastify, false)
-    return (options, route, shadow) => {
+    return (options, route, shadow, refused) => {
       const methods = route.config?.preflightFor ?? [route.method].flat()
       const isAllowed = originTest(options.origin)
       if (shadow !== null) return { onRequest: watchOrigins(isAllowed, shadow) }
       const cors = translate(options, methods, isAllowed)
       // A copy, because several routes may share the object.
       route.config = { ...route.config, cors }
-      return hooksFor(isAllowed, answerPreflight, addHeaders)
+      return hooksFor(isAllowed, answerPreflight, addHeaders, refused)
     }
   }
 })
@@ -153,7 +153,7 @@ async function hookOf(fastify: FastifyInstance, preflight: boolean): Promise<Hoo
 const isOfCors = (name: string) => name === 'vary' || name.startsWith('access-control-')
 
 /** Returns the hooks of a route that has `config.cors`. */
-function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook): RouteHooks {
+function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook, refused: RecordRefusal): RouteHooks {
   const known = new FifoMap<Headers>(cachedOrigins)
   /** Headers for requests without an origin, or with an origin that is not allowed. */
   let otherHeaders: Headers | undefined
@@ -189,11 +189,8 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
   }
 
   const onRequest: Hook = (request, reply, next) => {
-    const { origin, upgrade, 'access-control-request-method': asked } = request.headers
-    if (request.method !== 'OPTIONS' || !origin || !asked) {
-      if (upgrade !== undefined && origin !== undefined && isWebSocket(upgrade)) {
-        if (!isAllowed(origin) && !isSameHost(origin, request.host)) return next(new OriginRefused())
-      }
+    if (!isPreflight(request)) {
+      if (isForeignWebSocket(request, isAllowed)) return next(new OriginRefused())
       return reply.hasHeader('vary') ? addHeaders(request, reply, next) : addCached(request, reply, next)
     }
     // The callback runs only if the origin is not allowed; `Vary: Origin` is set by then.
@@ -202,6 +199,7 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
       if (error) return next(error)
       // The browser sends no request after this, so no other log line would show the refusal.
       request.refusalReason = corsReason
+      refused(request, 'JW_ORIGIN_REFUSED')
       reply.code(204).header('content-length', '0').send()
     })
   }
@@ -218,14 +216,25 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
   return { onRequest, onError }
 }
 
+const isPreflight = ({ method, headers }: FastifyRequest): boolean =>
+  method === 'OPTIONS' && Boolean(headers.origin) && Boolean(headers['access-control-request-method'])
+
+/** Returns whether a request is a WebSocket handshake from another host's page whose origin is not allowed. */
+function isForeignWebSocket({ headers: { origin, upgrade }, host }: FastifyRequest, isAllowed: OriginTest): boolean {
+  if (upgrade === undefined || origin === undefined || !isWebSocket(upgrade)) return false
+  return !isAllowed(origin) && !isSameHost(origin, host)
+}
+
 /**
- * Returns the hook of a route in shadow mode. It only records origins that are not allowed: header fields beside those of the
- * service would make browsers refuse the response.
+ * Returns the hook of a route in shadow mode. It only records the preflights and WebSocket handshakes that would be refused:
+ * header fields beside those of the service would make browsers refuse the response.
  */
 function watchOrigins(isAllowed: OriginTest, record: RecordRefusal): Hook {
   return (request, _reply, next) => {
-    const { origin } = request.headers
-    if (origin !== undefined && !isAllowed(origin) && !isSameHost(origin, request.host)) {
+    const isRefused = isPreflight(request)
+      ? !isAllowed(request.headers.origin!)
+      : isForeignWebSocket(request, isAllowed)
+    if (isRefused) {
       record(request, 'JW_ORIGIN_REFUSED', corsReason)
     }
     next()
