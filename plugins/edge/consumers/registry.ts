@@ -19,15 +19,17 @@ class Snapshot {
   readonly byCredentials = new Map<string, Map<string, Found>>()
   readonly kinds = new Map<string, readonly string[]>()
 
-  static *of(list: readonly ConsumerConfig[], keys: readonly Key[]): Steps<Snapshot> {
+  /** Options of concerns, by concern and text. Equal options are one object, for which concerns make their hooks once. */
+  readonly options = new Map<string, unknown>()
+
+  static *of(list: readonly ConsumerConfig[], keys: readonly Key[], last: Snapshot): Steps<Snapshot> {
     const snapshot = new Snapshot()
     const known = keys.filter(({ credentials }) => credentials !== undefined)
     for (const { name } of known) snapshot.byCredentials.set(name, new Map())
-    // Equal options are one object, for which concerns make their hooks once.
-    const options = new Map<string, unknown>()
+    const { options } = snapshot
     const shared = (name: string, value: unknown) => {
       const id = `${name} ${JSON.stringify(value)}`
-      if (!options.has(id)) options.set(id, value)
+      if (!options.has(id)) options.set(id, last.options.has(id) ? last.options.get(id) : value)
       return [name, options.get(id)] as const
     }
     for (const declared of list) {
@@ -71,7 +73,7 @@ export class ConsumerRegistry {
 
   /** Replaces all consumers at once. */
   *replace(list: readonly ConsumerConfig[], keys: readonly Key[]): Steps<void> {
-    this.#snapshot = yield* Snapshot.of(list, keys)
+    this.#snapshot = yield* Snapshot.of(list, keys, this.#snapshot)
     this.version++
   }
 

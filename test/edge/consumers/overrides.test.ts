@@ -4,9 +4,12 @@ import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { ConfigError } from '../../../config/load.ts'
+import type { ConsumerConfig } from '../../../config/schema.ts'
 import { parseConfig } from '../../../plugins/config.ts'
 import { consumersTiming } from '../../../plugins/edge/consumers/index.ts'
 import { Overrides } from '../../../plugins/edge/consumers/overrides.ts'
+import { ConsumerRegistry } from '../../../plugins/edge/consumers/registry.ts'
+import { inSlices } from '../../../plugins/time-slices.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
@@ -295,4 +298,14 @@ t.test('hooks are made once for each options, and their number is bounded', asyn
     [string, (request: object, reply: object, done: (e?: Error) => void) => void]
   ]
   failing({ consumer: { edge: { any: {} } } }, {}, (error) => t.match(error?.message, 'at most one hook'))
+})
+
+t.test('equal options stay one object over changes of the list, so that their hooks are made once', async (t) => {
+  const registry = new ConsumerRegistry()
+  const ann = () =>
+    ({ name: 'ann', groups: [], tags: [], edge: { bodyLimit: { max: 10 } } }) as unknown as ConsumerConfig
+  await inSlices(registry.replace([ann()], []))
+  const { edge } = registry.named('ann')!
+  await inSlices(registry.replace([ann(), { name: 'bob', groups: [], tags: [] }], []))
+  t.equal(registry.named('ann')!.edge.bodyLimit, edge.bodyLimit)
 })
