@@ -87,6 +87,13 @@ export class Replays {
     return this.#size / this.#most
   }
 
+  /** Returns whether there is an entry, so that the body of a request that is refused need not be read. */
+  has(...parts: readonly (string | Buffer)[]): boolean {
+    this.#removeOld(this.#now())
+    const [low, high] = this.#digestOf(parts)
+    return this.#slices.some(({ digests }) => digests.has(low, high))
+  }
+
   /**
    * Adds an entry of a consumer; returns false if it is there already. Throws if there is no memory for it: removing another
    * entry would let that one be used again.
@@ -94,11 +101,8 @@ export class Replays {
   add(consumer: string, ...parts: readonly (string | Buffer)[]): boolean {
     const now = this.#now()
     this.#removeOld(now)
-    const text = JSON.stringify(parts.map((part) => (typeof part === 'string' ? part : part.toString('base64'))))
-    const digest = hash('sha256', this.#salt + text, 'buffer')
-    const low = digest.readUInt32LE(0) || 1
-    const high = digest.readUInt32LE(4)
-    if (this.#slices.some(({ digests }) => digests.has(low, high))) return false
+    const [low, high] = this.#digestOf(parts)
+    if (this.has(...parts)) return false
     const free = this.#most - this.#size
     const own = this.#byConsumer.get(consumer) ?? 0
     if (own >= free) {
@@ -111,6 +115,12 @@ export class Replays {
     this.#byConsumer.set(consumer, own + 1)
     this.#size++
     return true
+  }
+
+  #digestOf(parts: readonly (string | Buffer)[]): [low: number, high: number] {
+    const text = JSON.stringify(parts.map((part) => (typeof part === 'string' ? part : part.toString('base64'))))
+    const digest = hash('sha256', this.#salt + text, 'buffer')
+    return [digest.readUInt32LE(0) || 1, digest.readUInt32LE(4)]
   }
 
   #sliceAt(now: number): Slice {

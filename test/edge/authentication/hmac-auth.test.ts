@@ -14,7 +14,7 @@ import { claims, token, secret as tokenSecret } from '../../helpers/edge/tokens.
 import { handshake, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
-import { raw, startEcho, startGateway } from '../../helpers/gateway.ts'
+import { connect, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
 import { folder } from '../../helpers/plugins.ts'
 
 consumersTiming.intervalMs = 10
@@ -303,6 +303,20 @@ t.test('many signatures are remembered in the memory that is given', async (t) =
   }
   for (let i = 0; i < 10_000; i++) if (replays.add('a', String(i))) t.fail(`${i} was forgotten`)
   t.throws(() => replays.add('a', '10000'), { code: 'JW_SIGNATURES_LIMITED' })
+})
+
+t.test('a signature that was used is refused before the body is read', async (t) => {
+  const { outcome, port } = await gatewayWith(t, { hmacAuth: { replayWindow: {}, validateRequestBody: true } })
+  const post = { method: 'POST', body: 'abc' }
+  const digest = `SHA-256=${hash('sha256', 'abc', 'base64')}`
+  const headers = signed('HTTP/1.1', { ...post, names: 'date request-line digest', headers: { digest } })
+  t.same(await outcome(headers, '/', post), [200, 'alice'])
+  const lines = Object.entries({ host: 'x', 'content-length': '3', ...headers }).map(
+    ([name, value]) => `${name}: ${value}`
+  )
+  const client = connect(port, `POST / HTTP/1.1\r\n${lines.join('\r\n')}\r\n\r\na`)
+  t.match(await client.until('\r\n\r\n'), /^HTTP\/1.1 401 /)
+  client.socket.destroy()
 })
 
 t.test('a wrong digest does not use up the signature', async (t) => {

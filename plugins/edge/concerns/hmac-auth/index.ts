@@ -122,6 +122,7 @@ function hmacMethod(
         .digest()
       const isRight = mac.length === expected.length && timingSafeEqual(mac, expected)
       if (!isRight || secret === undefined) throw new Refused('hmac_wrong')
+      if (seen?.has(username, mac)) throw new Refused('hmac_replayed')
       const accept = (hasBody: boolean): void => {
         if (!hasBody) throw new Refused('hmac_digest')
         const owner = ownerOf(signature)

@@ -141,6 +141,9 @@ function signatureMethod(
     if (!needed.every((name) => isCovered(message.request, covered, name))) throw new Refused('signature_components')
     if (!isSignedBy(stored, text, signature)) throw new Refused('signature_wrong')
     const nonce = input[1].get('nonce') as string | undefined
+    // The text and not the signature: anybody can make another ECDSA signature of the same text from one.
+    const once = replayWindow && (replayWindow.by === 'signature' ? text : nonce)
+    if (typeof once === 'string' && seen?.has(stored.keyId, once)) throw new Refused('signature_replayed')
     const accept = (hasBody: boolean): void => {
       if (!hasBody) throw new Refused('signature_digest')
       const current = keyOf(stored.keyId)
@@ -148,8 +151,6 @@ function signatureMethod(
       if (current === null || current.stored.key !== stored.key || current.stored.secret !== stored.secret) {
         throw new Refused('signature_key')
       }
-      // The text and not the signature: anybody can make another ECDSA signature of the same text from one.
-      const once = replayWindow && (replayWindow.by === 'signature' ? text : nonce)
       if (seen !== null && typeof once === 'string' && !seen.add(current.consumer.id, stored.keyId, once)) {
         throw new Refused('signature_replayed')
       }
