@@ -352,6 +352,23 @@ t.test('an alert fires if the file of consumers cannot be used', (t) =>
   })
 )
 
+t.test('an alert fires if an OpenID provider does not respond', (t) =>
+  firing(t, [node('jingwei_edge_oidc_provider_up', '1x24 0x120 1x60', ',issuer="https://id"')], {
+    '3m': [],
+    '5m': ['OpenIdProviderDown'],
+    '13m': []
+  })
+)
+
+const logins = (result: string, values: string) =>
+  node('jingwei_edge_oidc_logins_total', values, `,route="a",result="${result}"`)
+
+t.test('an alert fires if most logins fail', async (t) => {
+  const usual = [logins('started', '0+30x400'), logins('completed', '0+10x400')]
+  await firing(t, [...usual, logins('failed', '0+8x400')], { '30m': [] })
+  await firing(t, [...usual, logins('failed', '0x120 0+20x280')], { '20m': [], '32m': ['LoginsFail'] })
+})
+
 const decided = (concern: string, result: string, values: string) =>
   node(`jingwei_edge_${concern}_requests_total`, values, `,route="a",result="${result}"`)
 

@@ -40,7 +40,8 @@ interface Rule {
 /** Alerts whose condition this test causes, apart from its duration. */
 const met = new Set([
   'InstancesUnavailable', 'Panic', 'CircuitOpen', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
-  'CertificateExpires', 'CertificateExpiresSoon', 'CertificateReloadFails', 'KeySetUnavailable', 'AuthServerFails', 'ConcernFails'
+  'CertificateExpires', 'CertificateExpiresSoon', 'CertificateReloadFails', 'KeySetUnavailable', 'AuthServerFails', 'ConcernFails',
+  'OpenIdProviderDown', 'LoginsFail'
 ]) // biome-ignore format: a list
 
 /** Limit of series in a panel's query, so that the legend stays readable. */

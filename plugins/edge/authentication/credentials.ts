@@ -40,6 +40,12 @@ export function removeHeader(request: FastifyRequest, name: string): void {
   }
 }
 
+/** Removes bearer tokens in `Authorization`: a service behind a gateway that verifies tokens may trust them. */
+export function removeBearer(request: FastifyRequest): void {
+  if (headerValues(request, 'authorization').some((value) => /^bearer\b/i.test(value)))
+    removeHeader(request, 'authorization')
+}
+
 function decoded(text: string): string {
   try {
     return decodeURIComponent(text.replaceAll('+', ' '))

@@ -14,7 +14,7 @@ import type { RecordRefusal } from '../concern-refusals.ts'
 import { countedBy, refusalRecorder } from '../concern-refusals.ts'
 import { consumerOf } from '../consumers/consumer.ts'
 import { clientAddressOf } from '../protocol/client-address.ts'
-import { headerValues, removeHeader } from './credentials.ts'
+import { removeBearer, removeHeader } from './credentials.ts'
 import { FailureLimit } from './failures.ts'
 import type { Method, Refusal } from './method.ts'
 import { NoCredentials } from './method.ts'
@@ -205,12 +205,6 @@ function removeVerified(method: AnyMethod, request: FastifyRequest): void {
   method.remove(request, true)
   if (hasOthers) removeHeader(request, method.carrier!)
   else if (method.isOfTokens && method.carrier === undefined) removeBearer(request)
-}
-
-/** Removes bearer tokens in `Authorization`: a service behind a gateway that verifies tokens may trust them. */
-function removeBearer(request: FastifyRequest): void {
-  if (headerValues(request, 'authorization').some((value) => /^bearer\b/i.test(value)))
-    removeHeader(request, 'authorization')
 }
 
 /** Returns the refusal of an address with too many failures. */

@@ -6,6 +6,7 @@ import type { Clock } from '../../../plugins/clock.ts'
 import { CLOCK } from '../../../plugins/clock.ts'
 import { parseConfig } from '../../../plugins/config.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { connect, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
@@ -68,7 +69,7 @@ type Endpoint = (request: IncomingMessage, response: ServerResponse) => void
 async function start(
   t: Test,
   permissions: string[],
-  more: { uma?: object; listen?: object; url?: string; endpoint?: Endpoint; clock?: Clock } = {}
+  more: { uma?: object; edge?: object; listen?: object; url?: string; endpoint?: Endpoint; clock?: Clock } = {}
 ) {
   const calls: URLSearchParams[] = []
   const server = await startService((request, response) => {
@@ -90,7 +91,7 @@ async function start(
       admin: { port: 0 },
       ...(more.listen && { listen: more.listen }),
       services: { any: { instances: [more.url ?? service.url] } },
-      edge: { uma: { url, audience: 'orders-api', permissions, ...more.uma } },
+      edge: { uma: { url, audience: 'orders-api', permissions, ...more.uma }, ...more.edge },
       routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
     },
     {
@@ -343,3 +344,32 @@ t.test('a reference that does not exist is warned of', async (t) => {
   )
   t.same(warnings, ['edge.uma.permissions[1]: {paht} is sent as it is: only {path} and {method} are replaced'])
 })
+
+t.test(
+  'asks with the token that jwt has verified, wherever it was, and although the service does not get it',
+  async (t) => {
+    const seen: unknown[] = []
+    const endpoint: Endpoint = ({ headers }, response) => {
+      seen.push(headers.authorization)
+      json(response, 200, { result: true })
+    }
+    const text = token(claims())
+    const from = { cookie: 'session', query: 'token' }
+    const { port } = await start(t, ['orders#view'], {
+      endpoint,
+      edge: { jwt: { secret, from, hideCredentials: true } }
+    })
+    for (const [path, headers] of [
+      ['/', [`authorization: Bearer ${text}`]],
+      ['/', [`cookie: a=b; session=${text}`]],
+      [`/?token=${text}`, []]
+    ] as [string, string[]][]) {
+      const { status, body } = await get(port, path, headers)
+      t.equal(status, 200)
+      t.notMatch(String(body), /eyJ/, 'the service gets no token')
+      t.equal(seen.pop(), `Bearer ${text}`)
+    }
+    t.equal((await get(port, '/')).status, 401)
+    t.equal(seen.length, 0)
+  }
+)

@@ -38,7 +38,8 @@ const round: [path: string, times: number][] = [
   ['/denied', 1],
   ['/keys?key=wrong', 3],
   ['/tried', 1],
-  ['/asked', 1]
+  ['/asked', 1],
+  ['/login', 1]
 ]
 
 /** Queries that must have a result above 0 once all concerns have acted; rates are over the last minute. */
@@ -57,7 +58,8 @@ export const effects = [
   'rate(jingwei_edge_refusals_total{code="JW_AUTH_LIMITED"}[1m])',
   'rate(jingwei_edge_refusals_total{code="JW_AUTH_UNAVAILABLE"}[1m])',
   'rate(jingwei_edge_shadow_refusals_total[1m])',
-  'rate(jingwei_edge_forward_auth_requests_total{result="failed"}[1m])'
+  'rate(jingwei_edge_forward_auth_requests_total{result="failed"}[1m])',
+  'rate(jingwei_edge_oidc_logins_total{result="failed"}[1m])'
 ]
 
 export interface Everything extends Client {
@@ -113,6 +115,14 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
       route('keys', { keyAuth: { query: 'key' }, authentication: { failures: { max: 1 } } }),
       route('tried', { ipFilter: { allow: ['192.0.2.1'], mode: 'shadow' } }),
       route('asked', { forwardAuth: { url: await refused() } }),
+      route('logged-in', {
+        oidc: {
+          issuer: await refused(),
+          clientId: 'gateway',
+          loginPath: '/login',
+          session: { secrets: ['a secret of a test, which is long enough'] }
+        }
+      }),
       route('tokens', { introspection: { url: await refused(), clientId: 'gateway', clientSecret: 'secret' } })
     ]
   })

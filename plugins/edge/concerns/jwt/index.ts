@@ -10,6 +10,7 @@ import { dropHeaders } from '../../../for-plugins.ts'
 import { TimeSlice } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { tokenKeeper } from '../../authentication/verified-token.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { issuersOf, namingOf } from '../../consumers/issuers.ts'
@@ -177,7 +178,7 @@ export default edgeConcern({
       dropHeaders(routeOptions, claimHeaders(options))
       const keyHolder = keyHolders.get(issuersOf('jwt', { jwt: options })[0] ?? '') ?? name
       const callers = new Callers(options, subjectsOf(options, keyHolder), () => naming, consumers)
-      const method = tokenMethod(options, verify, callers, clock.date)
+      const method = tokenMethod(options, verify, callers, clock.date, tokenKeeper(routeOptions))
       return { onRequest: authenticateBy(method, routeOptions, context, shadow, refused) }
     }
   }

@@ -3,6 +3,7 @@ import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../../../clock.ts'
 import type { Method, Refusal } from '../../authentication/method.ts'
+import type { tokenKeeper } from '../../authentication/verified-token.ts'
 import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import type { Callers } from './callers.ts'
 import type { JwtOptions } from './options.ts'
@@ -16,7 +17,13 @@ const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required
 const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 401)
 
 /** Returns the method of a route. */
-export function tokenMethod(options: JwtOptions, verify: Verify, callers: Callers, date: Clock['date']): Method<Found> {
+export function tokenMethod(
+  options: JwtOptions,
+  verify: Verify,
+  callers: Callers,
+  date: Clock['date'],
+  keep: ReturnType<typeof tokenKeeper>
+): Method<Found> {
   const { clockSkew, maxTokenSize, realm, acrValues, maxAuthAge } = options
   const places = new Places(options)
   const challenge = `Bearer realm="${realm}"`
@@ -25,13 +32,14 @@ export function tokenMethod(options: JwtOptions, verify: Verify, callers: Caller
     (acrValues === undefined ? '' : `, acr_values="${acrValues.join(' ')}"`) +
     (maxAuthAge === undefined ? '' : `, max_age="${Math.floor(maxAuthAge / 1000)}"`)
 
-  function accept(request: FastifyRequest, claims: Claims): void {
+  function accept(request: FastifyRequest, claims: Claims, token: string): void {
     const now = date()
     if (isIssuedInFuture(claims.iat, now + clockSkew)) throw new TokenInvalid('jwt_not_yet_valid')
     const { consumer, headers, boundTo, authUntil } = callers.of(claims)
     if (boundTo !== null && request.clientCertificate?.fingerprint !== boundTo) throw new TokenInvalid('jwt_binding')
     if (now > authUntil) throw new StepUpRequired('jwt_auth_age')
     request.user = claims
+    keep?.(request, token)
     // A token without a subject does not take the consumer of another method away.
     if (consumer !== null) request.consumer = consumer
     for (const [header, value] of headers) addUpstreamHeader(request, header, value)
@@ -70,12 +78,12 @@ export function tokenMethod(options: JwtOptions, verify: Verify, callers: Caller
       if (token.length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
       const verified = verify(token, request)
       // No await: most tokens are cached, and need no asynchronous step.
-      if (!(verified instanceof Promise)) return accept(request, verified)
+      if (!(verified instanceof Promise)) return accept(request, verified, token)
       const { user } = request
       return verified.then((claims) => {
         // @fastify/jwt has set it; a token that does not suffice must not.
         request.user = user
-        accept(request, claims)
+        accept(request, claims, token)
       })
     },
     refusal,

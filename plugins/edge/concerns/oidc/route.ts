@@ -6,6 +6,7 @@ import { edgeRouteOf } from '../../attach.ts'
 import { headerValues, queryValues, removeHeader } from '../../authentication/credentials.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { tokenKeeper } from '../../authentication/verified-token.ts'
 import { addUpstreamHeader, headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
@@ -63,7 +64,7 @@ export class Logins {
     if (serve !== null) return { onRequest: serve }
 
     const replies = new WeakMap<FastifyRequest, FastifyReply>()
-    const accept = accepted(options, this.#context, shadow !== null)
+    const accept = accepted(options, this.#context, shadow !== null, tokenKeeper(routeOptions))
     const method: Method<string> = {
       challenge: `Cookie realm="${options.realm}"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
       isOfTokens: true,
@@ -176,7 +177,8 @@ async function load(
 function accepted(
   { issuer, consumer, forward = {}, forwardAccessToken }: OidcOptions,
   { config, consumers, clock }: ConcernContext,
-  isShadow: boolean
+  isShadow: boolean,
+  keep: ReturnType<typeof tokenKeeper>
 ) {
   const naming = namingIn('oidc', config)
   const headers = Object.entries(forward)
@@ -194,7 +196,8 @@ function accepted(
     // In shadow mode, credentials of the client stay as they are.
     if (!forwardAccessToken || (isShadow && headerValues(request, 'authorization').length > 0)) return
     removeHeader(request, 'authorization')
-    if (accessToken !== undefined && clock.date() < expires)
-      addUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
+    if (accessToken === undefined || clock.date() >= expires) return
+    addUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
+    keep?.(request, accessToken)
   }
 }

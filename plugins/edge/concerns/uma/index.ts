@@ -7,6 +7,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { mountPoint, readPath } from '../../../../config/path-reading.ts'
 import { Off, orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { verifiedToken } from '../../authentication/verified-token.ts'
 import type { FailureReason } from '../../bridge/auth-server.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { bearerChallenge, realmOf } from '../../claims.ts'
@@ -82,7 +83,7 @@ export default edgeConcern({
       }
       return {
         preParsing(request, reply, payload, done) {
-          const token = tokenOf(request)
+          const token = verifiedToken(request) ?? tokenOf(request)
           if (token === null) return done(refusal('uma_token', request, reply))
           const all = permissionsFor(request.method, () => readPath(request.raw.url!.slice(prefix)))
           if (all === null) return done(refusal('uma_denied', request, reply))
