@@ -14,8 +14,11 @@ export type Fact = 'consumer' | 'claims'
 
 /** A method of authentication, as the rules for several methods on one route see it. */
 export interface AuthenticationMethod {
-  /** Failed attempts that are counted by client address: `guesses`, all wrong credentials; null for none. */
-  readonly counts: 'guesses' | null
+  /**
+   * Failed attempts that are counted by client address: `guesses`, all wrong credentials; `forgeries`, those whose verification
+   * costs work and that no honest client sends, counted apart; null for none.
+   */
+  readonly counts: 'guesses' | 'forgeries' | null
   /** Returns the scheme of `Authorization` without which a request has no credentials of this kind; null if there is none. */
   scheme?(options: unknown): string | null
   /** Returns whether, with these options, callers must be declared consumers. Absent: they need not be. */

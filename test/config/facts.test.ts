@@ -73,12 +73,13 @@ t.test('a concern that has what it needs is none', async (t) => {
 
 t.test('a setting that has no effect causes a warning', async (t) => {
   const failures = { max: 5 }
+  const oidc = { issuer: 'https://id.example.com', clientId: 'gateway', session: { secrets: ['s'.repeat(32)] } }
   const uncounted =
-    'has no effect without keyAuth, hmacAuth, messageSignature, basicAuth, introspection, authorizer: other failures are not counted'
+    'has no effect without keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer: other failures are not counted'
   const methods = 'mtlsAuth, keyAuth, hmacAuth, messageSignature, basicAuth, jwt, introspection, authorizer, oidc'
   const at = 'routes[0].edge'
-  t.strictSame(reported({ jwt, authentication: { failures } }), [`${at}.authentication.failures: ${uncounted}`])
-  t.strictSame(reported({ jwt }, { authentication: { failures } }), [`edge.authentication.failures: ${uncounted}`])
+  t.strictSame(reported({ oidc, authentication: { failures } }), [`${at}.authentication.failures: ${uncounted}`])
+  t.strictSame(reported({ oidc }, { authentication: { failures } }), [`edge.authentication.failures: ${uncounted}`])
   t.strictSame(reported({ authentication: { require: 'any' } }), [
     `${at}.authentication.require: has no effect without ${methods}`
   ])

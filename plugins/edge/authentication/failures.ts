@@ -27,11 +27,25 @@ export class FailureLimit {
   readonly #windowMs: number
   readonly #now: () => number
   readonly #counts = new FifoMap<Count>(MOST_ADDRESSES)
+  /** Time until which some address may be refused. */
+  #limitedUntilMs = 0
 
   constructor({ max, window }: FailureOptions, now: () => number) {
     this.#max = max
     this.#windowMs = window
     this.#now = now
+  }
+
+  /** True if no address is refused. */
+  get limitsNone(): boolean {
+    if (this.#limitedUntilMs === 0) return true
+    if (this.#now() < this.#limitedUntilMs) return false
+    this.#limitedUntilMs = 0
+    return true
+  }
+
+  get isEmpty(): boolean {
+    return this.#counts.size === 0
   }
 
   /** Returns the milliseconds for which credentials from an address are refused; 0 if they are not. */
@@ -42,12 +56,12 @@ export class FailureLimit {
 
   /** Counts a failed attempt. */
   add(address: string): void {
-    const count = this.#current(address)
-    if (count !== null) count.failures++
-    else {
-      const endsMs = this.#now() + this.#windowMs
-      this.#counts.set(networkOf(address), { failures: 1, hasSuccess: false, endsMs })
+    let count = this.#current(address)
+    if (count === null) {
+      count = { failures: 0, hasSuccess: false, endsMs: this.#now() + this.#windowMs }
+      this.#counts.set(networkOf(address), count)
     }
+    this.#fail(count)
   }
 
   /**
@@ -56,12 +70,17 @@ export class FailureLimit {
    */
   addExcess(address: string): void {
     const count = this.#current(address)
-    if (count !== null && !count.hasSuccess && count.failures >= MOST_INNOCENT) count.failures++
+    if (count !== null && !count.hasSuccess && count.failures >= MOST_INNOCENT) this.#fail(count)
   }
 
   addSuccess(address: string): void {
     const count = this.#current(address)
     if (count !== null) count.hasSuccess = true
+  }
+
+  #fail(count: Count): void {
+    count.failures++
+    if (count.failures >= this.#max) this.#limitedUntilMs = Math.max(this.#limitedUntilMs, count.endsMs)
   }
 
   #current(address: string): Count | null {

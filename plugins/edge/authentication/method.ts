@@ -33,6 +33,8 @@ export interface Method<C> {
   readonly isOptional?: boolean
   /** Returns the credentials of a request; null if it has none of this kind. */
   find(request: FastifyRequest): C | null
+  /** Returns whether the credentials have been verified before. Then they are accepted from addresses with too many failures. */
+  isKnown?(credentials: C): boolean
   /** Verifies credentials and sets the consumer. Throws or rejects if they are not valid. */
   verify(credentials: C, request: FastifyRequest): void | Promise<void>
   /** Returns the refusal for an error of `verify`; for null, the one for a request without credentials. */

@@ -38,7 +38,7 @@ class Methods {
   readonly #recorders = new Map<AnyMethod | null, RecordRefusal>()
   readonly #isAll: boolean
   readonly #anonymous: string | undefined
-  readonly #failures: FailureLimit | null
+  readonly #failures: Readonly<Record<'guesses' | 'forgeries', FailureLimit | null>>
   readonly #consumers: ConcernContext['consumers']
   readonly #route: RouteMethods<Methods>
   /** Outcomes of the requests that have passed some of several methods. */
@@ -58,16 +58,16 @@ class Methods {
     this.#anonymous = anonymous
     this.#consumers = consumers
     this.#route = route
-    this.#failures = failures
-      ? stores.claim(`jingwei.${counts}`, failures, () => new FailureLimit(failures, clock.now))
-      : null
+    const limitOf = (name: string) =>
+      failures ? stores.claim(`jingwei.${name}`, failures, () => new FailureLimit(failures, clock.now)) : null
+    this.#failures = { guesses: limitOf(counts), forgeries: limitOf(`${counts}-of-forgeries`) }
   }
 
   /** Adds a method; returns its hook. */
   add(method: AnyMethod, { counts }: AuthenticationMethod, record: RecordRefusal): Hook {
     this.list.push(method)
     this.#recorders.set(method, record)
-    const failures = counts === null ? null : this.#failures
+    const failures = counts === null ? null : this.#failures[counts]
     return (request, reply, done) => {
       if (this.list.length > 1 && !this.#isAll && this.#isAccepted(request))
         return this.#next(method, request, reply, done)
@@ -82,10 +82,10 @@ class Methods {
       const credentials = method.find(request)
       if (credentials === null) return 'absent'
       const limited = limitedBy(failures, request)
-      if (limited !== null) return limited
+      if (limited !== null && !method.isKnown?.(credentials)) return limited
       const verified = method.verify(credentials, request)
       if (verified instanceof Promise) return settled(verified, method, request, failures)
-      failures?.addSuccess(clientAddressOf(request))
+      addSuccess(failures, request)
       return 'accepted'
     } catch (error) {
       return error instanceof NoCredentials ? 'absent' : refused(error, method, request, failures)
@@ -209,9 +209,14 @@ function removeVerified(method: AnyMethod, request: FastifyRequest): void {
 
 /** Returns the refusal of an address with too many failures. */
 function limitedBy(failures: FailureLimit | null, request: FastifyRequest): Refusal | null {
-  if (failures === null) return null
+  // The address is not determined while no address is limited.
+  if (failures === null || failures.limitsNone) return null
   const retryAfterMs = failures.waitOf(clientAddressOf(request))
   return retryAfterMs === 0 ? null : { error: Object.assign(new Limited(), { retryAfterMs }), reason: 'auth_failures' }
+}
+
+function addSuccess(failures: FailureLimit | null, request: FastifyRequest): void {
+  if (failures !== null && !failures.isEmpty) failures.addSuccess(clientAddressOf(request))
 }
 
 function refused(thrown: unknown, method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Refusal {
@@ -238,7 +243,7 @@ async function settled(
   }
   // Other attempts may have failed meanwhile: a guess in parallel with them must not learn that it is right.
   const limited = limitedBy(failures, request)
-  if (limited === null) failures?.addSuccess(clientAddressOf(request))
+  if (limited === null) addSuccess(failures, request)
   else request.consumer = consumer
   return limited ?? 'accepted'
 }

@@ -19,7 +19,7 @@ const Failures = Type.Object(
   {
     ...strict,
     description:
-      'Limit of failed attempts by `keyAuth`, `hmacAuth`, `messageSignature`, `basicAuth`, `introspection` and `authorizer` for one client address (IPv6: a /64 network). Above it, these credentials from the address get 429 until the window ends, valid ones, too.'
+      'Limit of failed attempts by `keyAuth`, `hmacAuth`, `messageSignature`, `basicAuth`, `jwt`, `introspection` and `authorizer` for one client address (IPv6: a /64 network). Above it, these credentials from the address get 429 until the window ends, valid ones, too. Of `jwt`, only wrong signatures count, and tokens that were verified before are accepted.'
   }
 )
 

@@ -32,7 +32,7 @@ import { TokenCache } from './token-cache.ts'
 import { tokenCommand } from './token-command.ts'
 import type { Verifications } from './verifier.ts'
 import { verifierId, verifierOptions } from './verifier.ts'
-import type { IssuerVerifier, Verified, Verify } from './verify.ts'
+import type { IssuerVerifier, TokenVerifier, Verified } from './verify.ts'
 import { verifierOf } from './verify.ts'
 
 export default edgeConcern({
@@ -59,7 +59,7 @@ export default edgeConcern({
   },
   provides: ['consumer', 'claims'],
   hasNoGroups: true,
-  authenticates: { counts: null, scheme: (options) => requiredScheme(options as JwtOptions) },
+  authenticates: { counts: 'forgeries', scheme: (options) => requiredScheme(options as JwtOptions) },
   credentials,
   commands: [tokenCommand],
   tries,
@@ -85,7 +85,7 @@ export default edgeConcern({
     decorateUpstreamHeaders(fastify)
 
     const keySets: { url: string; set: KeySet }[] = []
-    const verifiers = new Map<string, Verify>()
+    const verifiers = new Map<string, TokenVerifier>()
     let unwatch: (() => void) | null = null
     const keySetOf = (source: TokenSource, { jwksMaxAge: maxAge, jwksCooldown: cooldown }: JwtOptions) => {
       const metadata = metadataUrl(source)
@@ -114,7 +114,7 @@ export default edgeConcern({
     }
     for (const { name, jwt } of inForce) add(name, jwt)
 
-    const verifierFor = async (jwt: JwtOptions): Promise<Verify> => {
+    const verifierFor = async (jwt: JwtOptions): Promise<TokenVerifier> => {
       const { clockSkew, rememberTokens, issuers } = jwt
       const keys: (string | null)[] = []
       const all: IssuerVerifier[] = []
@@ -143,15 +143,18 @@ export default edgeConcern({
 
     const late: Promise<void>[] = []
     /** Returns a verifier for a plugin's own route, whose `onRoute` hook cannot wait. It is ready before the first request. */
-    const verifierLater = (jwt: JwtOptions): Verify => {
-      let verify: Verify | undefined
-      const loaded = verifierFor(jwt).then((verifier) => {
-        verify = verifier
+    const verifierLater = (jwt: JwtOptions): TokenVerifier => {
+      let verifier: TokenVerifier | undefined
+      const loaded = verifierFor(jwt).then((made) => {
+        verifier = made
       })
       // `onReady` awaits and reports it.
       loaded.catch(() => {})
       late.push(loaded)
-      return (token, request) => verify!(token, request)
+      return {
+        verify: (token, request) => verifier!.verify(token, request),
+        isKnown: (token) => verifier!.isKnown(token)
+      }
     }
     fastify.addHook('onReady', async () => {
       await Promise.all(late)
@@ -166,10 +169,10 @@ export default edgeConcern({
     return (options, routeOptions, shadow, refused) => {
       const { name } = edgeRouteOf(routeOptions.config)!
       const id = verifierId(options)
-      let verify = verifiers.get(id)
-      if (verify === undefined) {
-        verify = verifierLater(options)
-        verifiers.set(id, verify)
+      let verifier = verifiers.get(id)
+      if (verifier === undefined) {
+        verifier = verifierLater(options)
+        verifiers.set(id, verifier)
       }
       if (routeOptions.config?.route === undefined) {
         inForce.push({ name, jwt: options })
@@ -178,7 +181,7 @@ export default edgeConcern({
       dropHeaders(routeOptions, claimHeaders(options))
       const keyHolder = keyHolders.get(issuersOf('jwt', { jwt: options })[0] ?? '') ?? name
       const callers = new Callers(options, subjectsOf(options, keyHolder), () => naming, consumers)
-      const method = tokenMethod(options, verify, callers, clock.date, tokenKeeper(routeOptions))
+      const method = tokenMethod(options, verifier, callers, clock.date, tokenKeeper(routeOptions))
       return { onRequest: authenticateBy(method, routeOptions, context, shadow, refused) }
     }
   }

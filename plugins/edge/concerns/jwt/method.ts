@@ -10,7 +10,7 @@ import type { JwtOptions } from './options.ts'
 import type { Found } from './places.ts'
 import { Places } from './places.ts'
 import { reasonOf, StepUpRequired, TokenInsufficient, TokenInvalid } from './reasons.ts'
-import type { Claims, Verify } from './verify.ts'
+import type { Claims, TokenVerifier } from './verify.ts'
 import { isIssuedInFuture } from './verify.ts'
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
@@ -19,7 +19,7 @@ const TokenExpired = createError('JW_TOKEN_EXPIRED', 'The token has expired', 40
 /** Returns the method of a route. */
 export function tokenMethod(
   options: JwtOptions,
-  verify: Verify,
+  verifier: TokenVerifier,
   callers: Callers,
   date: Clock['date'],
   keep: ReturnType<typeof tokenKeeper>
@@ -59,11 +59,14 @@ export function tokenMethod(
       return { error, reason, challenge: `${about('insufficient_scope', error)}${scope}` }
     }
     if (error instanceof StepUpRequired) {
-      return { error, reason, challenge: about('insufficient_user_authentication', error) + stepUp }
+      const challenge = about('insufficient_user_authentication', error) + stepUp
+      return { error, reason, challenge, isUncounted: true }
     }
     if ((error as { code?: unknown }).code === 'JW_KEYS_UNAVAILABLE') return { error: error as Error, reason: null }
     const refused = reason === 'jwt_expired' ? new TokenExpired() : new TokenInvalid(reason)
-    return { error: refused, reason, challenge: about('invalid_token', refused) }
+    // Honest clients send expired tokens, and tokens for other routes; and only a wrong signature has cost its verification.
+    const isUncounted = reason !== 'jwt_signature'
+    return { error: refused, reason, challenge: about('invalid_token', refused), isUncounted }
   }
 
   return {
@@ -73,10 +76,11 @@ export function tokenMethod(
     isOptional: options.optional,
     isOfTokens: true,
     find: (request) => places.find(request),
+    isKnown: (token) => typeof token === 'string' && token.length <= maxTokenSize && verifier.isKnown(token),
     verify(token, request) {
       if (typeof token !== 'string') throw token
       if (token.length > maxTokenSize) throw new TokenInvalid('jwt_too_large')
-      const verified = verify(token, request)
+      const verified = verifier.verify(token, request)
       // No await: most tokens are cached, and need no asynchronous step.
       if (!(verified instanceof Promise)) return accept(request, verified, token)
       const { user } = request

@@ -8,8 +8,14 @@ import type { TokenCache } from './token-cache.ts'
 import type { Verifications } from './verifier.ts'
 
 export type Claims = Readonly<Record<string, unknown>>
-/** Returns the claims of the token of a request; throws or rejects if the token is not valid. */
-export type Verify = (token: string, request: FastifyRequest) => Claims | Promise<Claims>
+
+/** The verification of the tokens of a route. */
+export interface TokenVerifier {
+  /** Returns the claims of the token of a request; throws or rejects if the token is not valid. */
+  verify(token: string, request: FastifyRequest): Claims | Promise<Claims>
+  /** Returns whether the token is valid, by the cache. */
+  isKnown(token: string): boolean
+}
 
 /** A verified token. */
 export interface Verified {
@@ -37,7 +43,7 @@ export function verifierOf(
   known: TokenCache<Verified>,
   clockSkew: number,
   date: Clock['date']
-): Verify {
+): TokenVerifier {
   function keep(token: string, verified: Verified): void {
     const { exp, iat } = verified.claims
     // A token whose `iat` is in the future is refused by the caller, so it must not be cached.
@@ -45,12 +51,16 @@ export function verifierOf(
     known.set(token, verified, exp === undefined ? Number.POSITIVE_INFINITY : Number(exp) * 1000 + clockSkew)
   }
 
-  return (token, request) => {
+  function cached(token: string): Claims | null {
     const remembered = known.get(token, date())
-    if (remembered !== undefined) {
-      const { keySet } = issuers[remembered.issuer]!
-      if (keySet === null || keySet.holds(remembered.key!)) return remembered.claims
-    }
+    if (remembered === undefined) return null
+    const { keySet } = issuers[remembered.issuer]!
+    return keySet === null || keySet.holds(remembered.key!) ? remembered.claims : null
+  }
+
+  function verify(token: string, request: FastifyRequest): Claims | Promise<Claims> {
+    const remembered = cached(token)
+    if (remembered !== null) return remembered
     const issuer = byIssuer === null ? 0 : byIssuer.get(issuerOf(token))
     if (issuer === undefined) throw new TokenInvalid('jwt_issuer')
     const { verifier, keySet, verifications } = issuers[issuer]!
@@ -67,6 +77,8 @@ export function verifierOf(
       return claims
     })
   }
+
+  return { verify, isKnown: (token) => cached(token) !== null }
 }
 
 /** Returns the claim `iss` of a token that is not verified yet. */
