@@ -10,6 +10,7 @@ import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkSubjects, idOf } from '../../consumers/issuers.ts'
 import { checkOidc, checkParties } from './check.ts'
+import { checkGoodbyes } from './goodbye.ts'
 import type { OidcOptions } from './options.ts'
 import { Oidc, Subject } from './options.ts'
 import type { Logins } from './route.ts'
@@ -45,6 +46,7 @@ export default edgeConcern({
   },
   checkAll(checked) {
     checkParties(checked)
+    checkGoodbyes(checked)
     checkSubjects('oidc', checked)
   },
   credentials: { schema: Subject, ids: (value) => [[idOf(value), '']] },

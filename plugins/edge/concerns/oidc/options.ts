@@ -95,7 +95,7 @@ const Logout = Type.Object(
         pattern: '^(/(?![/\\\\])|https?://)[!-~]*$',
         expected: 'a path or a URL',
         description:
-          'Path or URL to which the browser goes then. With the logout at the provider, this is the `post_logout_redirect_uri`, which must be registered there.'
+          'Path or URL to which the browser goes then. With the logout at the provider, this is the `post_logout_redirect_uri`, which must be registered there. The route of the path needs `edge: { oidc: false }`: else a new login begins.'
       })
     )
   },
