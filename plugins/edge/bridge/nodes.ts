@@ -44,8 +44,18 @@ export const nodesKey: Key = {
 export function countNodes(fastify: FastifyInstance, nodes: Nodes): () => number {
   if (typeof nodes === 'number') return () => nodes
   let last = 0
+  let isReported = false
   return () => {
-    last = fastify.getDecorator<ServiceCalls>('mesh').service(nodes).instances.length || last
+    const { instances, source } = fastify.getDecorator<ServiceCalls>('mesh').service(nodes)
+    last = instances.length || last
+    if (last === 0 && source.confirmedAt !== null && !isReported) {
+      isReported = true
+      const advice = 'register each node of the gateway under this name'
+      fastify.log.warn(
+        { service: nodes },
+        `edge.gatewayNodes: service ${nodes} has no instances, so limits with share: true are not divided; ${advice}`
+      )
+    }
     return last
   }
 }

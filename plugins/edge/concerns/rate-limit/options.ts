@@ -200,6 +200,11 @@ function checkLimit(limit: AnyLimit, at: string, { data, report }: Checked): voi
       report.fault(`${at}/share`, 'has no effect with store: redis, which counts for all nodes', 'key')
     } else if (report.usable('/edge') && data.edge.gatewayNodes === undefined) {
       report.fault(`${at}/share`, 'needs edge.gatewayNodes, the number of nodes or their service')
+    } else if (report.usable('/edge') && typeof data.edge.gatewayNodes === 'number') {
+      const nodes = data.edge.gatewayNodes
+      const [key, most] = isCeiling(limit) ? ['maxConcurrent', limit.maxConcurrent] : ['max', limit.max]
+      const what = `each node allows at least 1, so ${nodes} nodes (edge.gatewayNodes) allow ${nodes} together`
+      if (most < nodes) report.warn(`${at}/${key}`, what)
     }
   }
   if (isCeiling(limit)) return
