@@ -46,6 +46,8 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/routes\/\d+\/compose$/, 'backend|backends', 'write each call, with a name, under "calls"'],
   [/^\/routes\/\d+\/compose$/, 'sequential', 'a call whose templates refer to another call waits for it'],
   [/^\/consumers\/\d+$/, 'username', 'write it under "name"'],
+  [/^((\/(routes|groups)\/[^/]+)?\/edge)?$/, 'mode|shadow|shadowMode|dryRun|reportOnly', 'write mode: shadow within each concern: CONCERN: { mode: shadow }'],
+  [/^(\/(routes|groups)\/[^/]+)?\/edge\/\w+(\/\d+)?$/, 'shadow|shadowMode|dryRun|reportOnly', 'write mode: shadow'],
   [/^\/plugins\/\d+$/, 'config', 'write the second argument of the plugin under "options"']
 ] // biome-ignore format: a table
 

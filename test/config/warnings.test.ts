@@ -157,3 +157,59 @@ consumers: [{ name: bob, keyAuth: [{ hash: "${digest}" }] }]
   t.strictSame(warningsOf(split('keyAuth: {}')), [`5:53: routes[0].split[0].match.consumers[1]: ${name}`])
   t.strictSame(warningsOf(split(`keyAuth: {}, authentication: { require: any }, ${jwt}`)), [], 'tokens name others')
 })
+
+t.test('a page after the logout that needs a login', (t) => {
+  const oidc = (redirect: string, more = '') =>
+    `oidc: { issuer: "https://op", clientId: web, session: { secrets: [0123456789abcdef0123456789abcdef] }, logout: { redirect: ${redirect} }${more} }`
+  const warned = (edge: string, routes = '') =>
+    warningsOf(`services: { a: { instances: [http://h] } }
+edge: { ${edge} }
+routes: [{ name: one, match: { path: / }, service: a }${routes}]
+`).filter((text) => text.includes('logout'))
+  const [warning = '', ...others] = warned(oidc('/goodbye?a=1'))
+  t.match(
+    warning,
+    /edge\.oidc\.logout\.redirect: route one has this path and needs a login, .*; add a route for the path/
+  )
+  t.strictSame(others, [])
+  const open = (path: string) => `, { name: bye, match: { path: ${path} }, service: a, edge: { oidc: false } }`
+  t.strictSame(warned(oidc('/goodbye'), open('/goodbye')), [])
+  t.equal(warned(oidc('/goodbye'), open('/good')).length, 1)
+  t.strictSame(warned(oidc('/goodbye'), open('/:page')), [], 'a pattern may have the path')
+  t.strictSame(warned(oidc('https://www.example.com/')), [])
+  t.strictSame(warned(oidc('/goodbye', ', mode: shadow')), [])
+  t.strictSame(warned(`${oidc('/goodbye')}, authentication: { anonymous: guest }`), [])
+  t.end()
+})
+
+t.test('a shared limit that is smaller than the number of nodes', (t) => {
+  const file = (max: number) => `services: { a: { instances: [http://h] } }
+edge: { gatewayNodes: 3 }
+routes: [{ name: one, match: { path: / }, service: a, edge: { rateLimit: { max: ${max}, window: 1m, share: true } } }]
+`
+  t.strictSame(warningsOf(file(3)), [])
+  const [warning = ''] = warningsOf(file(2))
+  t.match(warning, /rateLimit\.max: each node allows at least 1, so 3 nodes \(edge\.gatewayNodes\) allow 3 together$/)
+  t.end()
+})
+
+t.test('a shadow mode for all concerns is sent to each of them', (t) => {
+  const faultsOf = (text: string): string[] => {
+    try {
+      parseConfig(text, 'gateway.yaml')
+      return []
+    } catch (error) {
+      return (error as { faults: { path: string; message: string }[] }).faults.map(
+        ({ path, message }) => `${path}: ${message}`
+      )
+    }
+  }
+  const each = 'unknown key; write mode: shadow within each concern: CONCERN: { mode: shadow }'
+  t.strictSame(faultsOf('edge: { mode: shadow }'), [`edge.mode: ${each}`])
+  t.strictSame(faultsOf('edge: { shadow: true }'), [`edge.shadow: ${each}`])
+  t.strictSame(faultsOf('mode: shadow'), [`mode: ${each}`])
+  t.strictSame(faultsOf('edge: { keyAuth: { dryRun: true } }'), [
+    'edge.keyAuth.dryRun: unknown key; write mode: shadow'
+  ])
+  t.end()
+})
