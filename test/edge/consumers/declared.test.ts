@@ -118,7 +118,7 @@ t.test('a changed file takes effect without a reload, for tokens that are cached
     ['- name: alice\n  group: [gold]\n', /people\.yaml:2:3: \[0\]\.group: unknown key; did you mean "groups"\?/],
     ['- name: alice\n- name: alice\n', /people\.yaml:2:9: \[1\]\.name: the same name is declared on line 1/],
     ['[{', /people\.yaml:1/],
-    ['', /the file is empty/],
+    ['', /there is no list; write \[\] for no consumers/],
     ['alice', /expected a list of consumers/]
   ] as const) {
     await writeFile(people, text)
