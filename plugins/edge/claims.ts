@@ -3,7 +3,6 @@ import type { FastifyRequest } from 'fastify'
 import type { TUnsafe } from 'typebox'
 import { Either } from '../../config/schema/kit.ts'
 import Type from '../../config/schema/type.ts'
-import type { EdgePolicy } from '../../config/schema.ts'
 
 /** Returns the claims of a request's token, `request.user`. @fastify/jwt declares the property, and may not be there. */
 export const claimsOf = (request: FastifyRequest): unknown => Reflect.get(request, 'user')
@@ -73,8 +72,9 @@ export function scopesOf(claims: unknown): ReadonlySet<string> {
  * Returns the realm of a route's challenges: that of its bearer tokens, else that of its first method with a realm. Clients
  * keep tokens by realm (RFC 9110, 11.5), so another one would ask them for another token.
  */
-export function realmOf({ jwt, introspection, ...others }: EdgePolicy): string {
-  const realms = [jwt, introspection, ...Object.values(others)].map((options: unknown) =>
+export function realmOf(edge: object): string {
+  const tokens = ['jwt', 'introspection'].map((name): unknown => Reflect.get(edge, name))
+  const realms = [...tokens, ...Object.values(edge)].map((options: unknown) =>
     typeof options === 'object' && options !== null ? Reflect.get(options, 'realm') : undefined
   )
   return realms.find((realm) => typeof realm === 'string') ?? 'jingwei'

@@ -6,7 +6,8 @@ const tokens = new WeakMap<FastifyRequest, string>()
 
 /** Returns the function that keeps tokens on a route; null if no concern there needs them. */
 export function tokenKeeper({ config }: Pick<RouteOptions, 'config'>) {
-  return edgeRouteOf(config)?.edge.uma
+  // `uma` alone needs them, and may not be there.
+  return Reflect.get(edgeRouteOf(config)?.edge ?? {}, 'uma')
     ? (request: FastifyRequest, token: string) => void tokens.set(request, token)
     : null
 }

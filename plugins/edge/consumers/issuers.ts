@@ -10,7 +10,7 @@ import { pointer } from '../../../config/faults.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import { Either, strict, Text } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
-import type { Config, EdgePolicy } from '../../../config/schema.ts'
+import type { Config } from '../../../config/schema.ts'
 import type { Consumer } from './consumer.ts'
 import { consumerOf } from './consumer.ts'
 import type { ConsumerRegistry } from './registry.ts'
@@ -34,8 +34,27 @@ type Declared = string | Static<ReturnType<typeof subjectSchema>>
 /** Concerns whose consumers are subjects of issuers. */
 export type Issuing = 'jwt' | 'oidc' | 'introspection'
 
+interface TokenKey {
+  readonly issuer?: string | readonly string[] | undefined
+  readonly secret?: string | undefined
+  readonly publicKey?: string | undefined
+  readonly jwks?: string | undefined
+}
+
+/** The options of these concerns that tell their issuers; each concern has a type of its own for all of its options. */
+interface IssuingOptions {
+  readonly jwt: TokenKey & { readonly issuers?: readonly TokenKey[] | undefined }
+  readonly oidc: { readonly issuer: string }
+  readonly introspection: {
+    readonly issuer?: string | readonly string[] | undefined
+    readonly url?: string | undefined
+    readonly service?: string | undefined
+    readonly path?: string | undefined
+  }
+}
+
 /** The issuers that options accept. Without a configured issuer, this is the key or the endpoint: keep it secret. */
-const issuersFor: { [K in Issuing]: (options: Exclude<EdgePolicy[K], false | undefined>) => readonly string[] } = {
+const issuersFor: { [K in Issuing]: (options: IssuingOptions[K]) => readonly string[] } = {
   jwt: (options) =>
     (options.issuers ?? [options]).flatMap(({ issuer, secret, publicKey, jwks }) =>
       issuer === undefined ? [`key ${secret ?? publicKey ?? jwks}`] : issuer
@@ -47,7 +66,7 @@ const issuersFor: { [K in Issuing]: (options: Exclude<EdgePolicy[K], false | und
 const allIssuing = Object.keys(issuersFor) as Issuing[]
 
 /** The options of these concerns that are in force on a route. */
-export type Policy = Pick<EdgePolicy, Issuing>
+export type Policy = { readonly [K in Issuing]?: IssuingOptions[K] | false | undefined }
 
 /** Returns the issuers that a route accepts by a concern. */
 export function issuersOf(kind: Issuing, policy: Policy): readonly string[] {
@@ -83,7 +102,7 @@ export function namingIn(kind: Issuing, { routes }: Pick<Config, 'routes'>): Nam
   known.set(routes, namings)
   namings[kind] ??= namingOf(
     kind,
-    routes.map(({ edge }) => edge)
+    routes.map(({ edge }: { edge: object }): Policy => edge)
   )
   return namings[kind]
 }
@@ -133,7 +152,8 @@ function policiesOf({ data, report }: Checked): Policy[] {
     const at = pointer('/routes', index, 'edge')
     if (!report.usable(at)) return {}
     const sound = allIssuing.filter((kind) => report.sound(`${at}/${kind}`) && report.sound(`/edge/${kind}`))
-    return Object.fromEntries(sound.map((kind) => [kind, data.routes[index]?.edge?.[kind] ?? data.edge[kind]]))
+    const own: object = data.routes[index]?.edge ?? {}
+    return Object.fromEntries(sound.map((kind) => [kind, Reflect.get(own, kind) ?? Reflect.get(data.edge, kind)]))
   })
 }
 

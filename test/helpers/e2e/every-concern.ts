@@ -91,7 +91,7 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
   const client = await inProcess(t, {
     consul: consul.url,
     consumers: [{ name: 'alice', keyAuth: { hash } }],
-    edge: { metrics: { consumers: 1 } },
+    edge: { metrics: { consumers: 1 }, gatewayNodes: 3 },
     mesh: { retry: false, balance: 'round-robin', identity: { service: 'gateway' } },
     services: {
       breaking: only({ circuitBreaker: { minRequests: 2 } }),
@@ -114,6 +114,7 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
       route('keyed', { jwt: { jwks: `${await refused()}/keys` } }),
       route('keys', { keyAuth: { query: 'key' }, authentication: { failures: { max: 1 } } }),
       route('tried', { ipFilter: { allow: ['192.0.2.1'], mode: 'shadow' } }),
+      route('shared', { rateLimit: { max: 9, window: '1m', share: true } }),
       route('asked', { forwardAuth: { url: await refused() } }),
       route('logged-in', {
         oidc: {
