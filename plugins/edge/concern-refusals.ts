@@ -34,6 +34,9 @@ export function codeOf(error: Error): string {
   return typeof code === 'string' ? code : isFault(error) ? 'JW_INTERNAL' : String(statusCode)
 }
 
+/** Returns whether the client has disconnected within the request body: the error of a hook that reads it is no refusal. */
+export const isCutOff = ({ raw }: FastifyRequest): boolean => raw.aborted
+
 /** Returns the function that counts refusals of a concern on one route. */
 export function refusalRecorder(meter: Meter, concern: string, route: string): RecordRefusal {
   const refusals = meter.counter({
@@ -43,7 +46,8 @@ export function refusalRecorder(meter: Meter, concern: string, route: string): R
   })
   // Made on first use: most of a concern's codes never occur on a route.
   const series = new Map<string, { inc(): void }>()
-  return (_request, code) => {
+  return (request, code) => {
+    if (isCutOff(request)) return
     const label = series.has(code) || series.size < largestCodes ? code : '(other)'
     let counter = series.get(label)
     if (counter === undefined) {

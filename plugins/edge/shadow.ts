@@ -6,7 +6,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Meter } from '../meter.ts'
 import { asError, isThenable } from '../thrown.ts'
 import type { Done, RecordRefusal, RefusingHook } from './concern-refusals.ts'
-import { codeOf, isFault } from './concern-refusals.ts'
+import { codeOf, isCutOff, isFault } from './concern-refusals.ts'
 
 /** A refusal that did not happen, for the access log. */
 export interface ShadowRefusal {
@@ -32,6 +32,7 @@ export function shadowRecorder(meter: Meter, concern: string, route: string): Re
     })
     .labels(concern, route)
   return (request, error, reason) => {
+    if (isCutOff(request)) return
     refusals.inc()
     request.shadowRefusals ??= []
     request.shadowRefusals.push({ concern, error, ...(reason !== undefined && { reason }) })
@@ -47,7 +48,8 @@ export function inShadow(hook: RefusingHook, record: RecordRefusal): RefusingHoo
     const pass = (thrown: unknown): void => {
       const error = asError(thrown)
       const reason = restore()
-      if (isFault(error)) request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
+      if (isFault(error) && !isCutOff(request))
+        request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
       record(request, codeOf(error), reason)
     }
     let isDone = false

@@ -6,6 +6,7 @@ import t from 'tap'
 import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { claims, secret, token } from '../helpers/edge/tokens.ts'
 import { handshake } from '../helpers/edge/websocket.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { connect, startEcho, startGateway } from '../helpers/gateway.ts'
 
 const authorization = `Bearer ${token(claims())}`
@@ -172,3 +173,34 @@ t.test('a body that arrives too slowly is counted as a refusal of its route', as
   )
   request.destroy()
 })
+
+for (const protocol of protocols) {
+  for (const mode of ['enforce', 'shadow']) {
+    t.test(
+      `over ${protocol}, with mode: ${mode}, clients that disconnect within the body are not refused`,
+      async (t) => {
+        const service = await startEcho()
+        t.teardown(service.close)
+        const forwardAuth = { url: `${service.url}/allow`, forwardBody: true, maxBodySize: '1kb', mode }
+        const gateway = await startGateway(
+          {
+            listen: listenFor(t, protocol),
+            services: { any: { instances: [service.url] } },
+            routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge: { forwardAuth } }]
+          },
+          { log: true }
+        )
+        t.teardown(gateway.close)
+        const { begin } = anyClient(t, protocol, gateway.port)
+        const call = begin('/', { method: 'POST', streams: true })
+        call.send('x')
+        await eventually(() => !gateway.server.inFlight.isEmpty, 'the body is being read')
+        await call.leave()
+        await eventually(() => gateway.log.some(({ msg }) => msg === 'request'), 'the request has ended')
+        const text = await gateway.server.metrics.metrics()
+        t.notMatch(text, /^jingwei_edge_(shadow_)?refusals_total\{.* [1-9]/m)
+        t.notOk(gateway.log.find(({ level }) => level === 50 || level === 'error'))
+      }
+    )
+  }
+}
