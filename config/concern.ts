@@ -120,6 +120,10 @@ export interface Credentials {
   check?(value: unknown, at: string, report: Report): void
 }
 
+/** Returns the credentials in a value, which is one or a list, each with a pointer to its place in the value. */
+export const eachCredential = <T>(value: T | readonly T[]): readonly (readonly [credential: T, below: string])[] =>
+  Array.isArray(value) ? value.map((each: T, index) => [each, `/${index}`]) : [[value as T, '']]
+
 /** Parameters of a token for a test. */
 export interface TokenRequest {
   /** Claims that replace those that the concern sets. */

@@ -1,6 +1,7 @@
 /** `edge.hmacAuth` and `consumers[].hmacAuth`: their options and checks. */
 import type { Static } from 'typebox'
 import type { Checked, Credentials } from '../../../../config/concern.ts'
+import { eachCredential } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
 import { Duration, Either, Mode, Names, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
@@ -84,12 +85,11 @@ export const credentials: Credentials = {
   schema: Either({ type: 'array' }, Type.Array(Secret, { minItems: 1 }), Secret, {
     description: 'User name and shared secret of the consumer for signed requests, or several.'
   }),
-  ids(value) {
-    const isList = Array.isArray(value)
-    return [value as StoredSecret | StoredSecret[]]
-      .flat()
-      .map(({ username }, index) => [username, isList ? `/${index}/username` : '/username'])
-  }
+  ids: (value) =>
+    eachCredential(value as StoredSecret | StoredSecret[]).map(([{ username }, below]) => [
+      username,
+      `${below}/username`
+    ])
 }
 
 export function checkHmacAuth(_options: HmacAuthOptions, at: string, { data, report }: Checked): void {

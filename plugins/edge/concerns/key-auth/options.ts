@@ -1,8 +1,8 @@
 /** `edge.keyAuth` and `consumers[].keyAuth`: their options and checks. */
 import type { Static } from 'typebox'
 import type { Checked, Credentials } from '../../../../config/concern.ts'
+import { eachCredential } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
-import { pointer } from '../../../../config/faults.ts'
 import { isConnectionHeader } from '../../../../config/header-names.ts'
 import { Either, HeaderName, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
@@ -72,17 +72,12 @@ const SomeKeys = Type.Array(Key, { minItems: 1 })
 
 export const credentials: Credentials = {
   schema: Either({ type: 'array' }, SomeKeys, Key, { description: 'One API key, or several.' }),
-  ids(value) {
-    const isList = Array.isArray(value)
-    return [value as StoredKey | StoredKey[]]
-      .flat()
-      .map((key, index) => [digestOf(key), isList ? `/${index}/hash` : '/hash'])
-  },
+  ids: (value) =>
+    eachCredential(value as StoredKey | StoredKey[]).map(([key, below]) => [digestOf(key), `${below}/hash`]),
   check(value, at, report) {
-    const isList = Array.isArray(value)
-    for (const [index, { expires }] of [value as StoredKey | StoredKey[]].flat().entries()) {
-      const place = isList ? pointer(at, index) : at
-      if (expires !== undefined && Number.isNaN(Date.parse(expires))) report.fault(`${place}/expires`, 'no such time')
+    for (const [{ expires }, below] of eachCredential(value as StoredKey | StoredKey[])) {
+      if (expires !== undefined && Number.isNaN(Date.parse(expires)))
+        report.fault(`${at}${below}/expires`, 'no such time')
     }
   }
 }

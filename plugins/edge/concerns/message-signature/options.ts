@@ -1,6 +1,7 @@
 /** `edge.messageSignature` and `consumers[].messageSignature`: their options and checks. */
 import type { Static } from 'typebox'
 import type { Checked, Credentials } from '../../../../config/concern.ts'
+import { eachCredential } from '../../../../config/concern.ts'
 import { declaredConsumers } from '../../../../config/consumers.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { Duration, Either, Mode, Names, orOff, strict } from '../../../../config/schema/kit.ts'
@@ -114,17 +115,12 @@ export const credentials: Credentials = {
   schema: Either({ type: 'array' }, Type.Array(Key, { minItems: 1 }), Key, {
     description: 'Key by which the consumer signs requests, or several.'
   }),
-  ids(value) {
-    const isList = Array.isArray(value)
-    return [value as StoredKey | StoredKey[]]
-      .flat()
-      .map(({ keyId }, index) => [keyId, isList ? `/${index}/keyId` : '/keyId'])
-  },
+  ids: (value) =>
+    eachCredential(value as StoredKey | StoredKey[]).map(([{ keyId }, below]) => [keyId, `${below}/keyId`]),
   check(value, at, report) {
-    const isList = Array.isArray(value)
-    for (const [index, stored] of [value as StoredKey | StoredKey[]].flat().entries()) {
+    for (const [stored, below] of eachCredential(value as StoredKey | StoredKey[])) {
       const found = keyFault(stored)
-      if (found !== null) report.fault(isList ? pointer(at, index, ...found.at) : pointer(at, ...found.at), found.fault)
+      if (found !== null) report.fault(pointer(`${at}${below}`, ...found.at), found.fault)
     }
   }
 }
