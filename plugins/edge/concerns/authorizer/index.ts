@@ -125,6 +125,10 @@ async function inTime(
   authorize: GuardedFunction,
   request: FastifyRequest
 ): Promise<unknown> {
+  const gone = goneSignal(request)
+  const failed = () => new NotAccepted(asError(gone.reason), 'authorizer_failed')
+  // An earlier concern may have taken longer than the client has waited: then no event follows.
+  if (gone.aborted) throw failed()
   const { promise, reject } = Promise.withResolvers<never>()
   const controller = new AbortController()
   const end = (error: Error) => {
@@ -132,8 +136,7 @@ async function inTime(
     controller.abort(error)
   }
   const timer = setTimeout(() => end(new NotAccepted(new Unavailable(), 'authorizer_timeout')), timeout)
-  const gone = goneSignal(request)
-  const leave = () => end(new NotAccepted(asError(gone.reason), 'authorizer_failed'))
+  const leave = () => end(failed())
   gone.addEventListener('abort', leave, { once: true })
   try {
     // The race also handles a rejection that comes too late.
