@@ -19,6 +19,8 @@ export function bodyAfter(raw: IncomingMessage, payload: Readable): Readable {
   return beginning.isWhole ? Readable.from(beginning.chunks) : bodyFrom(beginning.chunks, raw)
 }
 
+const disconnected = () => new Error('the client disconnected within the request body')
+
 /**
  * Reads the whole body if it has at most `maxBytes`; resolves with null if it has more. The rest then stays unread, and
  * `bodyAfter` returns all of it. The client's connection stays open; `edge.bodyTimeout` and the listener's timeouts bound
@@ -29,6 +31,8 @@ export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffe
   const { chunks } = beginning
   if (Number(raw.headers['content-length'] ?? 0) > maxBytes || beginning.size > maxBytes) return Promise.resolve(null)
   if (beginning.isWhole) return Promise.resolve(Buffer.concat(chunks, beginning.size))
+  // No event follows if the client left during an earlier hook.
+  if (raw.aborted) return Promise.reject(disconnected())
   beginnings.set(raw, beginning)
   const { promise, resolve, reject } = Promise.withResolvers<Buffer | null>()
   const onData = (chunk: Buffer): void => {
@@ -45,7 +49,7 @@ export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffe
     finish(() => resolve(body))
   }
   const onError = (error: Error): void => finish(() => reject(error))
-  const onClose = (): void => onError(new Error('the client disconnected within the request body'))
+  const onClose = (): void => onError(disconnected())
   const finish = (then: () => void): void => {
     raw.off('data', onData).off('end', onEnd).off('error', onError).off('close', onClose)
     then()
