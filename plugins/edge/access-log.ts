@@ -2,7 +2,7 @@ import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { maskUserinfo } from '../../config/credentials.ts'
 import { directionsOf } from '../../config/direction.ts'
 import Type from '../../config/schema/type.ts'
-import { edgeRouteOf, isUnrouted } from './attach.ts'
+import { edgeRouteOf, isUnrouted, onUnroutedResponse } from './attach.ts'
 import { edgeConcern } from './concern.ts'
 import { clientAddressOf } from './protocol/client-address.ts'
 import type { Refusal } from './protocol/refusals.ts'
@@ -49,7 +49,6 @@ export default edgeConcern({
       const by = answeredBy(request, reply)
       fastify.log.info(
         {
-          [plain]: true,
           requestId: request.id,
           method: request.method,
           path: query === -1 ? url : url.slice(0, query),
@@ -74,7 +73,9 @@ export default edgeConcern({
           shadow: request.shadowRefusals ?? undefined,
           listener: hasSeveralListeners ? request.listener : undefined,
           direction: hasServices ? request.direction : undefined,
-          traceId: traceIdOf(request.headers.traceparent)
+          traceId: traceIdOf(request.headers.traceparent),
+          // Last: V8 adds the members that follow a computed name one by one, which takes 1 µs.
+          [plain]: true
         },
         'request'
       )
@@ -84,11 +85,7 @@ export default edgeConcern({
       // A hook for all requests, not of routes: it must run before such hooks of plugins, which may take time.
       fastify.addHook('onRequest', arrive)
       logRefusals(fastify, hasSeveralListeners)
-      const unrouted = log(null)
-      fastify.addHook('onResponse', (request, reply, done) => {
-        if (isUnrouted(request)) unrouted(request, reply, done)
-        else done()
-      })
+      onUnroutedResponse(fastify, log(null))
     }
     const onRequest = edge.accessLog === false ? arrive : undefined
     return (_on, { config }) => ({ onRequest, onResponse: log(edgeRouteOf(config)!.name) })
@@ -141,7 +138,7 @@ function logRefusals(fastify: FastifyInstance, showsListener: boolean): void {
     const error = code ?? reason
     const listener = showsListener ? name : undefined
     fastify.log.info(
-      { [plain]: true, requestId, route: null, status, ip, listener, serverName, answeredBy, error, reason },
+      { requestId, route: null, status, ip, listener, serverName, answeredBy, error, reason, [plain]: true },
       'request'
     )
   })

@@ -2,7 +2,7 @@
  * Attaches the hooks of an edge concern to the routes that use it, and to no others. The concern's `onRoute` hook reads
  * the route by `edgeRouteOf`, which includes plugins' own routes, and appends its hooks to that route only.
  */
-import type { FastifyContextConfig, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { FastifyContextConfig, FastifyInstance, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
 import type { PathPattern } from '../../config/path-pattern.ts'
 import type { RouteConfig } from '../../config/schema.ts'
 
@@ -69,9 +69,21 @@ export const isHidden = (route: EdgeRoute, request: FastifyRequest): boolean =>
   request.server.hiddenRoutes?.get(route)?.(request) === true
 
 /** Returns whether a request has neither a route nor a not-found handler that concerns apply to. */
-export function isUnrouted({ is404, routeOptions }: FastifyRequest): boolean {
-  const { config } = routeOptions
-  return config.unrouted === true || (is404 && edgeRouteOf(config) === undefined)
+export function isUnrouted(request: FastifyRequest): boolean {
+  const { config } = request.routeOptions
+  return config.unrouted === true || (request.is404 && edgeRouteOf(config) === undefined)
+}
+
+/** Adds an `onResponse` hook for the requests that `isUnrouted` means. It costs routed requests next to nothing. */
+export function onUnroutedResponse(fastify: FastifyInstance, hook: Hook<'onResponse'>): void {
+  fastify.addHook('onRoute', (routeOptions) => {
+    if (routeOptions.config?.unrouted) attach(routeOptions, 'onResponse', hook)
+  })
+  fastify.addHook('onResponse', function (request, reply, done) {
+    // First, because Fastify makes an object for each use of `routeOptions`.
+    if (request.is404 && isUnrouted(request)) hook.call(this, request, reply, done)
+    else done()
+  })
 }
 
 export type Phase =

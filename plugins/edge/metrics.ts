@@ -7,7 +7,7 @@ import { directionsOf } from '../../config/direction.ts'
 import type { Config } from '../../config/schema.ts'
 import stores from '../keep-stores.ts'
 import { listeningOf } from '../listener-of.ts'
-import { attach, edgeRouteOf, isUnrouted } from './attach.ts'
+import { attach, edgeRouteOf, onUnroutedResponse } from './attach.ts'
 import type { Named } from './consumers/metrics.ts'
 import { consumerCounter } from './consumers/metrics.ts'
 import { connectionsOf } from './protocol/listener-status.ts'
@@ -111,11 +111,10 @@ export default fp<Config>(
         observe(route.name, (request) => request.method, directions)
       )
     })
-    const unrouted = observe('(none)', () => '(any)')
-    fastify.addHook('onResponse', (request, reply, done) => {
-      if (isUnrouted(request)) unrouted(request, reply, done)
-      else done()
-    })
+    onUnroutedResponse(
+      fastify,
+      observe('(none)', () => '(any)')
+    )
   },
   { name: 'jingwei-edge-metrics', fastify: '5.x' }
 )

@@ -25,9 +25,9 @@ export function boundConnections(server: Server, listen: () => Config['listen'])
     const { remoteAddress } = socket
     // Without an address, the client has disconnected.
     if (most === false || remoteAddress === undefined || trustedBy(trustProxy)(remoteAddress)) return
-    const client = networkOf(remoteAddress)
-    if (held.acquire(client, most)) socket.once('close', () => held.release(client))
-    else refuseConnection(server, socket, 'client-connections')
+    const holder = held.acquire(networkOf(remoteAddress), most)
+    if (holder === null) refuseConnection(server, socket, 'client-connections')
+    else socket.once('close', () => holder.count--)
   })
 }
 
@@ -84,14 +84,15 @@ export default fp<Config>(
       const isWebSocket = isHandshake(request.raw)
       const kinds = kindsOf(request.raw)
       const { most, held, error, refused } = isWebSocket ? kinds.websockets : kinds.requests
-      const client = networkOf(clientAddressOf(request))
-      if (most !== false && !held.acquire(client, most)) {
+      if (most === false) return done()
+      const holder = held.acquire(networkOf(clientAddressOf(request)), most)
+      if (holder === null) {
         refused.inc()
         return done(new error())
       }
-      let isHeld = most !== false
+      let isHeld = true
       const release = () => {
-        if (isHeld) held.release(client)
+        if (isHeld) holder.count--
         isHeld = false
       }
       reply.raw.once('close', release)
@@ -103,21 +104,38 @@ export default fp<Config>(
   { name: 'jingwei-client-limits', fastify: '5.x' }
 )
 
-/** Counters by client. A client that holds nothing has no entry. */
-class Held {
-  readonly #counts = new Map<string, number>()
+/** Number of things that one client holds. */
+interface Holder {
+  count: number
+}
 
-  /** Counts one more; returns false if the client already holds `most`. */
-  acquire(client: string, most: number): boolean {
-    const count = this.#counts.get(client) ?? 0
-    if (count >= most) return false
-    this.#counts.set(client, count + 1)
-    return true
+/** Clients without anything in flight that are kept, to save the work for their next request. */
+const mostIdle = 10_000
+
+/** Counters by client. */
+class Held {
+  readonly #holders = new Map<string, Holder>()
+  #hand = this.#holders.entries()
+
+  /** Counts one more, which the caller takes back; returns null if the client already holds `most`. */
+  acquire(client: string, most: number): Holder | null {
+    let holder = this.#holders.get(client)
+    if (holder === undefined) {
+      holder = { count: 0 }
+      this.#holders.set(client, holder)
+      this.#forgetIdle()
+    }
+    if (holder.count >= most) return null
+    holder.count++
+    return holder
   }
 
-  release(client: string): void {
-    const count = this.#counts.get(client)! - 1
-    if (count === 0) this.#counts.delete(client)
-    else this.#counts.set(client, count)
+  /** One client in, up to two out: no request pays for many. */
+  #forgetIdle(): void {
+    for (let i = 0; i < 2 && this.#holders.size > mostIdle; i++) {
+      const { done, value } = this.#hand.next()
+      if (done) this.#hand = this.#holders.entries()
+      else if (value[1].count === 0) this.#holders.delete(value[0])
+    }
   }
 }
