@@ -1,4 +1,5 @@
 // slow: starts Redis
+import diagnostics from 'node:diagnostics_channel'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
@@ -13,6 +14,8 @@ import { gatewayBefore, get, startEcho, startService } from '../../helpers/gatew
 import { startRedis } from '../../helpers/redis.ts'
 
 setFlagsFromString('--expose-gc')
+/** Channels of requests that have arrived, over HTTP/1.1 and HTTP/2. */
+const arrivals = ['http.server.request.start', 'http2.server.stream.start']
 const collectGarbage = runInNewContext('gc') as () => void
 
 for (const protocol of protocols) {
@@ -194,6 +197,57 @@ t.test('lease: units of a token bucket stay valid, and no more than a lease for 
   t.equal(await passed(two, 100), 40, 'the rest of the bucket')
   t.equal(await passed(one, 100), 19, 'the rest of its lease')
 })
+
+for (const protocol of protocols) {
+  t.test(`lease over ${protocol}: a burst within the limit waits for the units on their way`, async (t) => {
+    const redis = await startRedis()
+    t.teardown(() => redis.stop())
+    const client = new Redis(redis.url)
+    t.teardown(() => client.disconnect())
+    const service = await startEcho()
+    t.teardown(service.close)
+    const window = { window: '1h', store: 'redis' }
+    const kinds = {
+      'fixed-window': { ...window, max: 60, lease: 20 },
+      'sliding-window': { ...window, max: 60, lease: 20, algorithm: 'sliding-window' },
+      'token-bucket': { ...window, max: 1, burst: 60, lease: 20, algorithm: 'token-bucket' },
+      costs: { ...window, max: 180, lease: 20, cost: 3 },
+      two: [
+        { ...window, max: 60, lease: 20 },
+        { ...window, max: 1000, lease: 7, by: 'route' },
+        { ...window, max: 100, window: '1d', store: 'memory' }
+      ]
+    }
+    for (const [name, rateLimit] of Object.entries(kinds)) {
+      const gateway = await gatewayBefore(t, service.url, {
+        admin: { port: 0 },
+        listen: listenFor(t, protocol),
+        redis: { url: redis.url, timeout: '20s' },
+        edge: { rateLimit }
+      })
+      const { metrics } = gateway.server
+      await eventually(async () => (await metrics.metrics()).includes('jingwei_edge_redis_up 1'), 'Redis')
+      const clients = Array.from({ length: 5 }, () => anyClient(t, protocol, gateway.port))
+      redis.pause()
+      let arrived = 0
+      const count = () => void arrived++
+      for (const channel of arrivals) diagnostics.subscribe(channel, count)
+      const burst = Array.from({ length: 80 }, (_, i) => clients[i % 5]!.ask('/'))
+      await eventually(() => arrived === 80, 'all requests')
+      for (const channel of arrivals) diagnostics.unsubscribe(channel, count)
+      redis.resume()
+      const statuses = (await Promise.all(burst)).map(({ status }) => status)
+      t.equal(statuses.filter((status) => status === 200).length, 60, `${name}: all that the limit allows`)
+      t.equal(statuses.filter((status) => status === 429).length, 20, name)
+      const text = await metrics.metrics()
+      t.notMatch(text, /decisions_total\{route="all",step="share"\} [1-9]/, name)
+      const asked = Number(/decisions_total\{route="all",step="redis"\} (\d+)/.exec(text)?.[1])
+      t.ok(asked <= 8, `${name}: Redis was asked ${asked} times for 80 requests`)
+      await gateway.close()
+      await client.flushall()
+    }
+  })
+}
 
 t.test('a million addresses: memory is bounded, and no counter is reset', async (t) => {
   for (const algorithm of Object.values(algorithms)) {

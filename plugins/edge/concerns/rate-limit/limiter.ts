@@ -76,7 +76,14 @@ export class Limiter {
       finish()
       return
     }
-    const asked = shared.filter((hit) => !takeOfLease(hit, now))
+    this.#takeShared(hits, shared, true, finish)
+  }
+
+  /** Takes the units of limits in Redis: of leases, else by a question. With `mayWait`, waits for leases on their way. */
+  #takeShared(hits: readonly Hit[], shared: readonly Hit[], mayWait: boolean, finish: (failure?: Error) => void): void {
+    const now = this.#now()
+    const asked = shared.filter((hit) => !hit.isLeased && !takeOfLease(hit, now))
+    const again = (mayWait: boolean) => this.#takeShared(hits, shared, mayWait, finish)
     if (asked.length === 0) {
       this.#count('lease')
       finish()
@@ -84,11 +91,15 @@ export class Limiter {
       this.#count('known')
       giveBack(hits, now, this.#quotaOf)
       finish()
-    } else {
+    } else if (!mayWait || !asked.some(({ rule, key }) => rule.leases?.wait(key, again))) {
       this.#link!.ask(asksFor(asked), false, (answers) => {
         const failure = answers === null ? this.#decideAlone(asked) : this.#learn(asked, answers)
         if (failure !== undefined || asked.some(refuses)) giveBack(hits, this.#now(), this.#quotaOf)
-        finish(failure)
+        try {
+          finish(failure)
+        } finally {
+          endQuestions(asked)
+        }
       })
     }
   }
@@ -145,6 +156,7 @@ export class Limiter {
     this.#link!.ask(asksFor(hits), true, (answers) => {
       if (answers !== null) this.#learn(hits, answers)
       else this.#decideAlone(hits)
+      endQuestions(hits)
     })
   }
 
@@ -168,7 +180,6 @@ export class Limiter {
       Object.assign(hit, { remaining, reset, wait })
       const { rule, key } = hit
       const { leases, quota } = rule
-      if (hit.isRefill) leases!.answered(key)
       const leased = taken - rule.cost
       if (leases !== null && leased > 0) {
         hit.remaining += leased
@@ -193,10 +204,7 @@ export class Limiter {
     const limited = hits.filter(({ rule }) => rule.onFailure === 'share')
     const isClosed = hits.some(({ rule }) => rule.onFailure === 'closed' && !rule.isShadow)
     this.#count(isClosed ? 'closed' : limited.length === 0 ? 'open' : 'share')
-    for (const hit of hits) {
-      hit.remaining = hit.rule.quota.burst
-      if (hit.isRefill) hit.rule.leases!.answered(hit.key)
-    }
+    for (const hit of hits) hit.remaining = hit.rule.quota.burst
     if (isClosed) return new Unavailable()
     takeAll(limited, this.#now(), this.#partOf)
     return undefined
@@ -268,6 +276,11 @@ const asksFor = (hits: readonly Hit[]): Ask[] =>
     hit.isRefill = wanted > cost
     return { key: rule.shared + key, algorithm, quota, cost, wanted, isShadow }
   })
+
+/** Ends the questions for leases: requests that wait for them continue. */
+function endQuestions(hits: readonly Hit[]): void {
+  for (const { rule, key, isRefill } of hits) if (isRefill) rule.leases!.answered(key)
+}
 
 /** The quota is a part of the key: a consumer's new quota applies at once. */
 const exhaustedKey = ({ rule: { cost, quota, shared }, key }: Hit): string =>
