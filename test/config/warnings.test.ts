@@ -213,3 +213,23 @@ t.test('a shadow mode for all concerns is sent to each of them', (t) => {
   ])
   t.end()
 })
+
+t.test('keepAuthorization where no token stays in Authorization is warned of', async (t) => {
+  const route = (edge: string) => `
+services: { a: { instances: [http://h] } }
+edge: { jwt: { secret: abcdefghijabcdefghijabcdefghijabcdefghij, ${edge}
+routes: [{ name: one, match: { path: / }, service: a }, { name: two, match: { path: /two }, service: a }]
+`
+  const at = '3:66: edge.jwt.keepAuthorization'
+  t.strictSame(warningsOf(route('keepAuthorization: true } }')), [
+    `${at}: has no effect: only a verified token in Authorization reaches the service; set from: { header: NAME } for a token in another header`
+  ])
+  const fine = 'keepAuthorization: true, from: { header: x-token } }'
+  t.strictSame(warningsOf(route(`${fine} }`)), [])
+  const beside = `${fine}, introspection: { url: 'http://h', clientId: a, clientSecret: b }, authentication: { require: any } }`
+  t.strictSame(warningsOf(route(beside)), [`${at}: has no effect beside introspection, which reads Authorization`])
+  const oidc = `oidc: { issuer: 'https://h', clientId: a, session: { secrets: [abcdefghijabcdefghijabcdefghijabcdefghij] }, forwardAccessToken: true, keepAuthorization: true } }`
+  t.match(warningsOf(route(`from: { header: x-token } }, authentication: { require: any }, ${oidc}`)), [
+    /edge\.oidc\.keepAuthorization: has no effect: forwardAccessToken replaces Authorization$/
+  ])
+})

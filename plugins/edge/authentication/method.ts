@@ -23,8 +23,8 @@ export class NoCredentials extends Error {}
 export interface Method<C> {
   /** Value of `WWW-Authenticate` for a request without credentials. */
   readonly challenge: string
-  /** True if it verifies tokens, in whatever place: a bearer token that no method has verified is removed, too. */
-  readonly isOfTokens?: boolean
+  /** True if a bearer token that no method has verified is removed, too: for methods that verify tokens in other places. */
+  readonly removesBearer?: boolean
   /** Header with the credentials. Methods may share it: it is not removed if one of them has verified it. */
   readonly carrier?: string
   /** Returns whether the credentials that were verified are in the carrier. Absent: they are. */

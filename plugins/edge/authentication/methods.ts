@@ -139,7 +139,7 @@ class Methods {
     if (refusals.length === 0 && accepted === 0 && this.#anonymous !== undefined) {
       this.#route.remove(request, () => {
         for (const method of this.list) method.remove(request, false)
-        if (this.list.some(({ isOfTokens }) => isOfTokens)) removeBearer(request)
+        if (this.list.some(({ removesBearer }) => removesBearer)) removeBearer(request)
       })
       request.consumer ??= this.#consumers.named(this.#anonymous) ?? consumerOf({ id: this.#anonymous })
       done()
@@ -176,7 +176,7 @@ class Methods {
     for (const { carrier } of this.list) {
       if (carrier !== undefined && !kept.includes(carrier)) removeHeader(request, carrier)
     }
-    if (!kept.includes('authorization') && this.list.some(({ isOfTokens }) => isOfTokens)) removeBearer(request)
+    if (!kept.includes('authorization') && this.list.some(({ removesBearer }) => removesBearer)) removeBearer(request)
   }
 
   #challenge(method: AnyMethod, outcome: Outcome | undefined): string[] {
@@ -204,7 +204,7 @@ function removeVerified(method: AnyMethod, request: FastifyRequest): void {
   const hasOthers = method.carrier !== undefined && !isInCarrier(method, request)
   method.remove(request, true)
   if (hasOthers) removeHeader(request, method.carrier!)
-  else if (method.isOfTokens && method.carrier === undefined) removeBearer(request)
+  else if (method.removesBearer && method.carrier === undefined) removeBearer(request)
 }
 
 /** Returns the refusal of an address with too many failures. */

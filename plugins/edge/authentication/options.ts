@@ -11,6 +11,13 @@ export const Realm = Type.String({
   description: '`realm` in `WWW-Authenticate`.'
 })
 
+/** Option of methods that verify tokens in other places than `Authorization`. */
+export const KeepAuthorization = Type.Boolean({
+  default: false,
+  description:
+    'Pass on a bearer token in `Authorization` that this method does not verify, for a service that checks it itself. Default: it is removed, since a service behind a gateway may trust the bearer tokens that it gets.'
+})
+
 const Failures = Type.Object(
   {
     max: Count('Failed attempts in the window.', { default: 100 }),

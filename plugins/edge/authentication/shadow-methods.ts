@@ -26,7 +26,7 @@ export class RouteMethods<E> {
 
 /** Returns a method that removes no credentials, since the service may still check them, and responds to nobody. */
 export function withoutEffects<C>(given: Method<C>): Method<C> {
-  const { carrier: _carrier, removeOthers: _removeOthers, isOfTokens: _isOfTokens, ...method } = given
+  const { carrier: _carrier, removeOthers: _removeOthers, removesBearer: _removesBearer, ...method } = given
   return {
     ...method,
     refusal: (error, request) => ({ ...method.refusal(error, request), respond: undefined }),

@@ -12,6 +12,7 @@ export const jwtOptions = (more: Partial<JwtOptions>): JwtOptions => ({
   boundTokens: 'check',
   consumer: 'sub',
   realm: 'jingwei',
+  keepAuthorization: false,
   mode: 'enforce',
   ...more
 })

@@ -114,6 +114,7 @@ function checkMethods(checked: Checked): void {
   if (isIdle && failures && report.at(top) !== undefined) {
     report.warn(top, uncounted, 'key')
   }
+  const idleKept = new Set<string>()
   data.routes.forEach((route, index) => {
     const at = pointer('/routes', index, 'edge')
     if (report.sound(pointer('/routes', index, 'split'))) {
@@ -140,8 +141,18 @@ function checkMethods(checked: Checked): void {
         report.warn(`${place}/failures`, uncounted, 'key')
       }
     }
-    if (on.length < 2 || (authentication && authentication.require === 'any')) return
+    if (on.length < 2) return
     const schemes = on.map(({ name, authenticates }) => authenticates.scheme?.(Reflect.get(policy, name)) ?? null)
+    for (const { name } of on) {
+      const other = on.find((method, index) => method.name !== name && schemes[index] !== null)
+      const option = `${Reflect.get(own, name) === undefined ? '/edge' : at}/${name}/keepAuthorization`
+      if (other === undefined || !Reflect.get(Reflect.get(policy, name), 'keepAuthorization') || idleKept.has(option)) {
+        continue
+      }
+      idleKept.add(option)
+      report.warn(option, `has no effect beside ${other.name}, which reads Authorization`, 'key')
+    }
+    if (authentication && authentication.require === 'any') return
     // Methods with the same scheme can check the same token.
     if (new Set(schemes.filter((scheme) => scheme !== null)).size > 1) {
       const inHeader = on.filter((_method, index) => schemes[index] !== null)

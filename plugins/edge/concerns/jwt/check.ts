@@ -12,6 +12,7 @@ import { checkSubjects } from '../../consumers/issuers.ts'
 import { canShowCertificates } from '../../protocol/tls/client-rules.ts'
 import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
 import type { JwtOptions, TokenSource } from './options.ts'
+import { readsAuthorization } from './places.ts'
 
 /** Returns whether a `publicKey` is the key itself rather than the name of its file. */
 export const isPem = (text: string) => text.includes('-----BEGIN')
@@ -95,7 +96,13 @@ const claimName = (claim: string) =>
 export function checkJwt(jwt: JwtOptions, at: string, checked: Checked): void {
   const { report } = checked
   checkForward(at, jwt, checked)
-  if (report.sound(`${at}/from`)) checkFrom(`${at}/from`, jwt.from, report)
+  if (report.sound(`${at}/from`)) {
+    checkFrom(`${at}/from`, jwt.from, report)
+    if (jwt.keepAuthorization && readsAuthorization(jwt.from)) {
+      const what = 'has no effect: only a verified token in Authorization reaches the service'
+      report.warn(`${at}/keepAuthorization`, `${what}; set from: { header: NAME } for a token in another header`, 'key')
+    }
+  }
   if (jwt.issuers === undefined) {
     checkSource(jwt, at, true, checked)
     return

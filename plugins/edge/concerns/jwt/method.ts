@@ -24,7 +24,7 @@ export function tokenMethod(
   date: Clock['date'],
   keep: ReturnType<typeof tokenKeeper>
 ): Method<Found> {
-  const { clockSkew, maxTokenSize, realm, acrValues, maxAuthAge } = options
+  const { clockSkew, maxTokenSize, realm, acrValues, maxAuthAge, keepAuthorization } = options
   const places = new Places(options)
   const challenge = `Bearer realm="${realm}"`
   // RFC 9470, 3.
@@ -74,7 +74,7 @@ export function tokenMethod(
     ...(places.carrier !== undefined && { carrier: places.carrier }),
     isInCarrier: (request) => places.isInCarrier(request),
     isOptional: options.optional,
-    isOfTokens: true,
+    removesBearer: !keepAuthorization,
     find: (request) => places.find(request),
     isKnown: (token) => typeof token === 'string' && token.length <= maxTokenSize && verifier.isKnown(token),
     verify(token, request) {

@@ -18,7 +18,7 @@ import {
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { tokenPattern } from '../../../http-syntax.ts'
-import { Realm } from '../../authentication/options.ts'
+import { KeepAuthorization, Realm } from '../../authentication/options.ts'
 import { Claims, Scopes } from '../../claims.ts'
 
 export const algorithms = [
@@ -132,9 +132,10 @@ export const Jwt = Type.Object(
     hideCredentials: Type.Optional(
       Type.Boolean({
         description:
-          'Remove the token from the request to the service. Default: only from other places than `Authorization`. Tokens that were not verified are always removed, also bearer tokens in `Authorization` if `from` has another header.'
+          'Remove the token from the request to the service. Default: only from other places than `Authorization`. Tokens that were not verified are always removed, also bearer tokens in `Authorization` if `from` has another header (`keepAuthorization`).'
       })
     ),
+    keepAuthorization: KeepAuthorization,
     realm: Realm,
     mode: Mode,
     forward: Type.Optional(

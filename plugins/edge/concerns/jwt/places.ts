@@ -17,9 +17,13 @@ export type Found = string | TokenInvalid
 
 const isAuthorization = (header: string) => header.toLowerCase() === 'authorization'
 
+/** Returns whether tokens may be in `Authorization`. */
+export const readsAuthorization = ({ header }: JwtOptions['from']): boolean =>
+  header !== false && isAuthorization(header)
+
 /** Returns the scheme without which a request has no token; null if its token may be in another place, or is optional. */
-export function requiredScheme({ from: { header, query, cookie }, optional }: JwtOptions): string | null {
-  const isElsewhere = header === false || !isAuthorization(header) || query !== undefined || cookie !== undefined
+export function requiredScheme({ from, optional }: JwtOptions): string | null {
+  const isElsewhere = !readsAuthorization(from) || from.query !== undefined || from.cookie !== undefined
   return isElsewhere || optional ? null : 'Bearer'
 }
 
@@ -34,8 +38,9 @@ export class Places {
   /** True if tokens may only be in `Authorization`. */
   readonly #isUsual: boolean
 
-  constructor({ from: { header, query, cookie }, hideCredentials }: Pick<JwtOptions, 'from' | 'hideCredentials'>) {
-    this.carrier = header !== false && isAuthorization(header) ? 'authorization' : undefined
+  constructor({ from, hideCredentials }: Pick<JwtOptions, 'from' | 'hideCredentials'>) {
+    const { header, query, cookie } = from
+    this.carrier = readsAuthorization(from) ? 'authorization' : undefined
     this.#header = header === false || this.carrier !== undefined ? undefined : header
     this.#query = query
     this.#cookie = cookie

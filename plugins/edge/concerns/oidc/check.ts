@@ -55,6 +55,9 @@ export function checkOidc(options: OidcOptions, at: string, checked: Checked): v
   }
   const twice = paths.find((path, index) => paths.indexOf(path) !== index)
   if (twice !== undefined) report.fault(at, `the paths of callback, login and logout must differ: ${twice}`)
+  if (options.keepAuthorization && options.forwardAccessToken) {
+    report.warn(`${at}/keepAuthorization`, 'has no effect: forwardAccessToken replaces Authorization', 'key')
+  }
   if (!session.secure) {
     report.warn(`${at}/session/secure`, 'the cookies are sent over plain HTTP, where anyone on the way can read them')
   }

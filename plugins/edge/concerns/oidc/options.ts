@@ -14,7 +14,7 @@ import {
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
-import { Realm } from '../../authentication/options.ts'
+import { KeepAuthorization, Realm } from '../../authentication/options.ts'
 import { Scopes } from '../../claims.ts'
 import { subjectOrText } from '../../consumers/issuers.ts'
 
@@ -157,6 +157,7 @@ export const Oidc = Type.Object(
       default: false,
       description: 'Send the access token to the service as `Authorization: Bearer`.'
     }),
+    keepAuthorization: KeepAuthorization,
     mode: Mode,
     tls: Type.Optional(
       Type.Object(

@@ -67,7 +67,7 @@ export class Logins {
     const accept = accepted(options, this.#context, shadow !== null, tokenKeeper(routeOptions))
     const method: Method<string> = {
       challenge: `Cookie realm="${options.realm}"${options.loginPath === undefined ? '' : `, login="${options.loginPath}"`}`,
-      isOfTokens: true,
+      removesBearer: !options.keepAuthorization,
       find: (request) => cookies.session(request),
       async verify(value, request) {
         try {
