@@ -1,6 +1,7 @@
 // slow: starts Redis and OpenID providers
+import { createSign, generateKeyPairSync } from 'node:crypto'
 import t from 'tap'
-import { guardedByLogin, seenBy, startProvider } from '../../helpers/edge/openid-provider.ts'
+import { client, guardedByLogin, seenBy, startProvider } from '../../helpers/edge/openid-provider.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { startService } from '../../helpers/gateway.ts'
 import { ask, startRedis } from '../../helpers/redis.ts'
@@ -146,4 +147,51 @@ t.test('a logout at the provider ends the session here (back-channel logout)', a
   t.equal(await at(amy), 401)
   t.equal(await at(same), 200, 'another session of the user at the provider')
   await eventually(() => lines().some(({ reason }) => reason === 'oidc_logout_token'))
+})
+
+t.test('a logout token ends sessions once, on all nodes', async (t) => {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const provider = await startProvider(t)
+  const more = {
+    session,
+    oidc: { logout: { backchannelPath: '/oidc/ended' } },
+    config: { redis: { url: redis.url } }
+  }
+  const [one, two] = [await guardedByLogin(t, provider, more), await guardedByLogin(t, provider, more)]
+  const { privateKey, publicKey } = generateKeyPairSync('rsa', { modulusLength: 2048 })
+  const { keys } = (await (await fetch(`${provider.issuer}/jwks`)).json()) as { keys: object[] }
+  const all = JSON.stringify({ keys: [...keys, { ...publicKey.export({ format: 'jwk' }), kid: 'two', use: 'sig' }] })
+  let isDown = true
+  provider.state.intercept = ({ url }, response) => {
+    if (url !== '/jwks') return false
+    response.writeHead(isDown ? 503 : 200, { 'content-type': 'application/json' }).end(all)
+    return true
+  }
+  const tokenFor = (jti: unknown) => {
+    const now = Math.floor(Date.now() / 1000)
+    const events = { 'http://schemas.openid.net/event/backchannel-logout': {} }
+    const claims = { iss: provider.issuer, aud: client.id, iat: now, exp: now + 60, jti, sub: 'amy', events }
+    const text = [{ alg: 'RS256', kid: 'two' }, claims]
+      .map((part) => Buffer.from(JSON.stringify(part)).toString('base64url'))
+      .join('.')
+    return `${text}.${createSign('sha256').update(text).sign(privateKey, 'base64url')}`
+  }
+  const report = async (node: typeof one, token: string) =>
+    (await node.browser().send('/oidc/ended', { method: 'POST', body: `logout_token=${token}` })).status
+  const token = tokenFor('first')
+  t.equal(await report(one, token), 503, 'without the keys of the provider, it may send the token again')
+  isDown = false
+  const amy = one.browser()
+  const at = async () => (await amy.send('/app', { headers: fetching })).status
+  await eventually(async () => (await amy.visit('/app')).status === 200)
+  await eventually(async () => (await report(one, token)) === 200)
+  t.equal(await at(), 401)
+  t.equal((await amy.visit('/app')).status, 200)
+  t.equal(await report(one, token), 400, 'used before')
+  t.equal(await report(two, token), 400, 'also at another node')
+  t.equal(await at(), 200, 'the new session goes on')
+  t.equal(await report(two, tokenFor(7)), 400)
+  t.equal(await report(two, tokenFor('second')), 200)
+  t.equal(await at(), 401)
 })

@@ -3,7 +3,7 @@ import { createError } from '@fastify/error'
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const oidcReasons = [
-  'oidc_missing', 'oidc_login', 'oidc_session', 'oidc_expired', 'oidc_ended', 'oidc_state', 'oidc_code', 'oidc_denied',
+  'oidc_missing', 'oidc_login', 'oidc_session', 'oidc_expired', 'oidc_ended', 'oidc_id_token', 'oidc_state', 'oidc_code', 'oidc_denied',
   'oidc_response', 'oidc_size', 'oidc_insecure', 'oidc_cross_site', 'oidc_timeout', 'oidc_unreachable', 'oidc_malformed',
   'oidc_client', 'oidc_overloaded', 'oidc_store', 'oidc_logout_token'
 ] as const // biome-ignore format: a list
@@ -30,6 +30,7 @@ const errors: Readonly<Record<Reason, () => Error>> = {
   oidc_session: () => new SessionInvalid(),
   oidc_expired: () => new SessionInvalid(),
   oidc_ended: () => new SessionInvalid(),
+  oidc_id_token: () => new SessionInvalid(),
   oidc_state: () => new LoginInvalid(),
   oidc_code: () => new LoginInvalid(),
   oidc_denied: () => new LoginRefused(),

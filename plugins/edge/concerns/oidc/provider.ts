@@ -3,16 +3,18 @@
  * follows no redirect. Metadata are fetched at first use, and again in the background when they are old.
  */
 import type { FastifyBaseLogger } from 'fastify'
-import type { createRemoteJWKSet, JSONWebKeySet } from 'jose'
+import type { JSONWebKeySet } from 'jose'
 import type { Configuration, CustomFetch } from 'openid-client'
 import type { Agent } from 'undici'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { networkOf } from '../../protocol/client-address.ts'
 import { failureOf, OidcFailure } from './failures.ts'
+import type { LogoutClaims } from './logout-token.ts'
+import { LogoutTokens } from './logout-token.ts'
 import type { OidcOptions } from './options.ts'
+import { TokenResponses } from './token-responses.ts'
 
-const jose = onFirstUse<typeof import('jose')>('jose')
 const undici = onFirstUse<typeof import('undici')>('undici')
 export const openid = onFirstUse<typeof import('openid-client')>('openid-client')
 
@@ -32,10 +34,6 @@ export type ProviderOptions = Pick<
 }
 type Log = Pick<FastifyBaseLogger, 'info' | 'warn'>
 
-/** Member of `events` in a logout token, and the greatest age of one. */
-const logoutEvent = 'http://schemas.openid.net/event/backchannel-logout'
-const logoutAge = '2 min'
-
 /** Seconds after which openid-client fetches a key set again for an unknown key. */
 const unknownKeyAge = 60
 /** Endpoints without which no login succeeds. */
@@ -45,10 +43,20 @@ const endpoints = ['authorization_endpoint', 'token_endpoint', 'jwks_uri'] as co
 export const isEndpoint = (value: unknown): boolean =>
   typeof value === 'string' && URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)
 
-/** Claims of a logout token: the user, or the session at the provider, or both. */
-export interface LogoutClaims {
-  readonly sub?: string
-  readonly sid?: string
+/** A call, with the body of its request for tokens. */
+interface TokenCall {
+  request: string | null
+}
+
+/** Returns the form in which openid-client calls an endpoint. */
+const hrefOf = (url: string | undefined) => (url === undefined ? undefined : new URL(url).href)
+
+const isJson = (text: string): boolean => {
+  try {
+    return typeof JSON.parse(text) === 'object'
+  } catch {
+    return false
+  }
 }
 
 export class Provider {
@@ -67,7 +75,8 @@ export class Provider {
   #failure: { readonly error: OidcFailure; readonly until: number } | null = null
   /** True from a logged failure to the next success. */
   #isFailing = false
-  #keys: { readonly url: string; readonly set: ReturnType<typeof createRemoteJWKSet> } | null = null
+  #logoutTokens: LogoutTokens | null = null
+  readonly #responses: TokenResponses
   #active = 0
   /** Calls in flight by the network of the client. */
   readonly #activeOf = new Map<string, number>()
@@ -76,6 +85,7 @@ export class Provider {
     this.#options = options
     this.#log = log
     this.#now = now
+    this.#responses = new TokenResponses(now)
   }
 
   /** Returns whether the last call succeeded; null before the first one. */
@@ -104,8 +114,8 @@ export class Provider {
     return this.#pending
   }
 
-  /** Returns a client with the metadata that a fetch gives. */
-  async #configured(fetchMetadata: CustomFetch): Promise<Configuration> {
+  /** Returns a client with the metadata that a fetch gives. Its calls use the other one. */
+  async #configured(fetchMetadata: CustomFetch, fetch: CustomFetch = this.#fetch): Promise<Configuration> {
     const { issuer, clientId, clientSecret, clientAuth } = this.#options
     const { discovery, customFetch, allowInsecureRequests, enableNonRepudiationChecks, ...auth } = openid()
     const { ClientSecretBasic, ClientSecretPost, None } = auth
@@ -123,7 +133,7 @@ export class Provider {
       // `#fetch` has the timeout.
       timeout: 3600
     })
-    send = this.#fetch
+    send = fetch
     client.timeout = 0
     return client
   }
@@ -132,14 +142,27 @@ export class Provider {
    * Returns a client for one call, which fetches the key set for a key that is not in it. A client that has fetched it within the
    * last minute would not, and refuse all ID tokens after a change of the key.
    */
-  async #clientForCall(): Promise<Configuration> {
+  async #clientForCall(call: TokenCall): Promise<Configuration> {
     await this.client()
-    const client = await this.#configured(async () => Response.json(JSON.parse(this.#metadata)))
+    const metadata = async () => Response.json(JSON.parse(this.#metadata))
+    const client = await this.#configured(metadata, (url, request) => this.#send(url, request, call))
     if (this.#keySet !== null) {
       const { jwks, fetchedAt } = this.#keySet
       openid().setJwksCache(client, { jwks, uat: fetchedAt - unknownKeyAge })
     }
     return client
+  }
+
+  /** Sends a request of a call. The response to a request for tokens is kept until the call has verified it. */
+  async #send(url: string, request: Parameters<CustomFetch>[1], call: TokenCall): Promise<Response> {
+    if (url !== hrefOf(this.#client?.serverMetadata().token_endpoint)) return this.#fetch(url, request)
+    call.request = String(request.body)
+    const kept = this.#responses.get(call.request)
+    if (kept !== null) return kept
+    const response = await this.#fetch(url, request)
+    const text = response.status === 200 ? await response.clone().text() : ''
+    if (isJson(text)) this.#responses.keep(call.request, text)
+    return response
   }
 
   async #fetchMetadata(): Promise<Configuration> {
@@ -163,33 +186,11 @@ export class Provider {
     }
   }
 
-  /** Returns the claims of a logout token (OpenID Connect Back-Channel Logout 1.0, 2.6). Rejects with an `OidcFailure`. */
+  /** Returns the claims of a logout token. Rejects with an `OidcFailure`. */
   async verifyLogout(token: string): Promise<LogoutClaims> {
     const client = await this.client()
-    const { issuer, jwks_uri: url } = client.serverMetadata()
-    if (url === undefined) throw new OidcFailure('oidc_malformed', 'the metadata have no jwks_uri')
-    const { createRemoteJWKSet, customFetch, jwtVerify } = jose()
-    if (this.#keys?.url !== url) {
-      this.#keys = { url, set: createRemoteJWKSet(new URL(url), { [customFetch]: this.#fetch as typeof fetch }) }
-    }
-    const { clientId } = this.#options
-    const rules = {
-      issuer,
-      audience: clientId,
-      maxTokenAge: logoutAge,
-      clockTolerance: 30,
-      requiredClaims: ['jti', 'exp']
-    }
-    try {
-      const { payload } = await jwtVerify(token, this.#keys.set, rules)
-      const { sub, sid, nonce, events } = payload
-      const isLogout = typeof events === 'object' && events !== null && Object.hasOwn(events, logoutEvent)
-      if (!isLogout || nonce !== undefined) throw new OidcFailure('oidc_logout_token', 'not a logout token')
-      return { ...(typeof sub === 'string' && { sub }), ...(typeof sid === 'string' && { sid }) }
-    } catch (error) {
-      if (error instanceof OidcFailure) throw error
-      throw new OidcFailure('oidc_logout_token', asError(error).message)
-    }
+    this.#logoutTokens ??= new LogoutTokens(this.#options.clientId, this.#fetch)
+    return this.#logoutTokens.verify(token, client.serverMetadata())
   }
 
   /** Calls the provider on behalf of a client's address. Rejects with an `OidcFailure`. */
@@ -206,13 +207,17 @@ export class Provider {
       throw new OidcFailure('oidc_overloaded', `${own} calls are in flight`)
     this.#active++
     this.#activeOf.set(network, own + 1)
+    const call: TokenCall = { request: null }
+    const forget = () => call.request !== null && this.#responses.delete(call.request)
     try {
-      const result = await run(await this.#clientForCall(), openid())
+      const result = await run(await this.#clientForCall(call), openid())
+      forget()
       this.#report(null)
       return result
     } catch (thrown) {
       const failure = failureOf(thrown)
       if (failure.isOutage) this.#report(failure)
+      else forget()
       throw failure
     } finally {
       this.#active--
@@ -257,7 +262,7 @@ export class Provider {
 
   /** Keeps a key set for the next calls. openid-client checks it. */
   #keep(url: string, status: number, content: Buffer | null): void {
-    if (status !== 200 || content === null || url !== this.#client?.serverMetadata().jwks_uri) return
+    if (status !== 200 || content === null || url !== hrefOf(this.#client?.serverMetadata().jwks_uri)) return
     try {
       this.#keySet = { jwks: JSON.parse(content.toString()) as JSONWebKeySet, fetchedAt: Math.floor(Date.now() / 1000) }
     } catch {

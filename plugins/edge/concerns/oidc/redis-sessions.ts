@@ -8,7 +8,9 @@ import type { Redis } from 'ioredis'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { OidcFailure } from './failures.ts'
+import { logoutTokenAge } from './logout-token.ts'
 import type { SessionOptions } from './options.ts'
+import { packed, unpacked } from './packing.ts'
 import type { Seal } from './seal.ts'
 import type { Session, SessionStore } from './session.ts'
 import { newId } from './session.ts'
@@ -17,6 +19,8 @@ const ioredis = onFirstUse<typeof import('ioredis')>('ioredis')
 
 /** Time without a connection attempt's success after which it is given up. */
 const connectMs = 5000
+/** Time for which the id of a logout token is kept: longer than the provider's token is accepted. */
+const usedTokenMs = (logoutTokenAge + 60) * 1000
 const idForm = /^[\w-]{43}$/
 
 /** Deletes a lock if it is still the caller's. */
@@ -73,11 +77,11 @@ export class RedisSessions implements SessionStore {
     const sealed = await this.#run(() => this.#client.getex(this.#keyOf(value), 'PX', this.#options.idleTimeout))
     const opened = sealed === null ? null : ((await this.#seal.open(sealed)) as Session | null)
     // The time of the last request is the key's expiry.
-    return opened === null ? null : { ...opened, seen: Number.POSITIVE_INFINITY }
+    return opened === null ? null : { ...unpacked(opened), seen: Number.POSITIVE_INFINITY }
   }
 
   async save(session: Session, isNew: boolean): Promise<string> {
-    const sealed = await this.#seal.seal(session)
+    const sealed = await this.#seal.seal(packed(session))
     const key = this.#keyOf(session.id)
     const { idleTimeout } = this.#options
     // A logout may have ended it meanwhile.
@@ -105,10 +109,15 @@ export class RedisSessions implements SessionStore {
     }
   }
 
-  async endAll(claim: 'sub' | 'sid', value: string): Promise<void> {
+  async endAll(claim: 'sub' | 'sid', value: string, jti: string): Promise<boolean> {
+    const used = `${this.#prefix}jti:${hash('sha256', jti, 'base64url')}`
+    if ((await this.#run(() => this.#client.exists(used))) > 0) return false
     const list = this.#listOf(claim, value)
     const keys = await this.#run(() => this.#client.zrange(list, 0, '-1'))
     await this.#run(() => this.#client.del(list, ...keys))
+    // Last: the provider sends the token again if Redis fails before.
+    await this.#run(() => this.#client.set(used, '', 'PX', usedTokenMs))
+    return true
   }
 
   #listOf(claim: string, value: string): string {

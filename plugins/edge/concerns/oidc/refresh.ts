@@ -6,8 +6,9 @@ import type { TokenEndpointResponse, TokenEndpointResponseHelpers } from 'openid
 import { ByteLru } from '../../byte-lru.ts'
 import { OidcFailure } from './failures.ts'
 import type { OidcOptions } from './options.ts'
+import { userClaims } from './packing.ts'
 import type { Provider } from './provider.ts'
-import type { Claims, Session, SessionStore } from './session.ts'
+import type { Session, SessionStore } from './session.ts'
 
 /** A session after a refresh; `value` is that of its cookie. */
 export interface Refreshed {
@@ -25,15 +26,6 @@ const recentMs = 60_000
 const pauseMs = 2000
 /** Pause between two looks at a session that another node refreshes. */
 const pollMs = 50
-
-/** Claims that are about one token or one response, not about the user. */
-const ofToken = new Set(['nonce', 'at_hash', 'c_hash', 's_hash', 'iat', 'exp', 'nbf', 'jti'])
-
-/** Returns the claims of the user. */
-export function userClaims(claims: Claims, scope: string | undefined): Claims {
-  const own = Object.entries(claims).filter(([name]) => !ofToken.has(name))
-  return Object.fromEntries([...(scope === undefined ? [] : [['scope', scope]]), ...own])
-}
 
 /** The tokens that a session needs. */
 export interface Kept {
@@ -59,6 +51,13 @@ interface Parts {
   readonly store: SessionStore
   readonly kept: Kept
   readonly now: () => number
+}
+
+/** Returns the failure of a session for one of a refresh. */
+function endedBy(failure: OidcFailure): OidcFailure {
+  const { reason, message } = failure
+  if (reason === 'oidc_code') return new OidcFailure('oidc_ended', message)
+  return reason === 'oidc_response' ? new OidcFailure('oidc_id_token', message) : failure
 }
 
 export class Refresher {
@@ -96,7 +95,8 @@ export class Refresher {
       const failure = error as OidcFailure
       // The access token is still valid: a later request tries again.
       if (failure.isOutage && now() < expires) return null
-      if (options.refresh.onFailure === 'keep') return null
+      if (failure.reason === 'oidc_id_token') await this.#parts.store.end(session)
+      else if (options.refresh.onFailure === 'keep') return null
       throw failure
     }
   }
@@ -136,14 +136,14 @@ export class Refresher {
     const tokens = await provider
       .call(ip, (client, { refreshTokenGrant }) => refreshTokenGrant(client, refreshToken))
       .catch((failure: OidcFailure) => {
-        const error = failure.reason === 'oidc_code' ? new OidcFailure('oidc_ended', failure.message) : failure
+        const error = endedBy(failure)
         this.#paused.set(session.id, { error, until: now() + pauseMs }, session.id.length)
         throw error
       })
     const claims = tokens.claims()
     // OpenID Connect Core, 12.2.
     if (claims !== undefined && claims.sub !== session.claims.sub) {
-      throw new OidcFailure('oidc_ended', 'the refreshed ID token is of another user')
+      throw new OidcFailure('oidc_id_token', 'the refreshed ID token is of another user')
     }
     const fresh = { ...session, ...tokenFields(tokens, kept, now()), seen: now() }
     // Claims of the userinfo endpoint stay.

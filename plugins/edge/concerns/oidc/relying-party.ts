@@ -8,10 +8,11 @@ import type { Cookies } from './cookies.ts'
 import { failureOf, OidcFailure } from './failures.ts'
 import { originOf, respond, returnPath, secureEnough } from './navigation.ts'
 import type { OidcOptions } from './options.ts'
+import { userClaims } from './packing.ts'
 import type { Provider } from './provider.ts'
 import { isEndpoint, openid } from './provider.ts'
 import type { Kept, Refresher, Tokens } from './refresh.ts'
-import { deepFrozen, tokenFields, userClaims } from './refresh.ts'
+import { deepFrozen, tokenFields } from './refresh.ts'
 import type { Seal } from './seal.ts'
 import type { Session, SessionStore } from './session.ts'
 import { newId } from './session.ts'
@@ -177,11 +178,11 @@ export class RelyingParty {
     const body = hasBody(request.raw) ? await readFirst(request.raw, largestToken) : null
     const token = new URLSearchParams(body?.toString() ?? '').get('logout_token')
     if (token === null) throw new OidcFailure('oidc_logout_token', 'no logout_token in the body')
-    const { sub, sid } = await provider.verifyLogout(token)
+    const { jti, sub, sid } = await provider.verifyLogout(token)
     // A session at the provider is one of several of the user.
-    if (sid !== undefined) await store.endAll('sid', sid)
-    else if (sub !== undefined) await store.endAll('sub', sub)
-    else throw new OidcFailure('oidc_logout_token', 'neither sub nor sid')
+    const [claim, value] = sid === undefined ? (['sub', sub] as const) : (['sid', sid] as const)
+    if (value === undefined) throw new OidcFailure('oidc_logout_token', 'neither sub nor sid')
+    if (!(await store.endAll(claim, value, jti))) throw new OidcFailure('oidc_logout_token', 'it was used before')
     respond(request, reply, 200, null, '')
   }
 

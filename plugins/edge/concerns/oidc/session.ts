@@ -3,9 +3,9 @@ import { hash, randomBytes } from 'node:crypto'
 import { ByteLru } from '../../byte-lru.ts'
 import { OidcFailure } from './failures.ts'
 import type { SessionOptions } from './options.ts'
+import type { Claims } from './packing.ts'
+import { packed, unpacked } from './packing.ts'
 import type { Seal } from './seal.ts'
-
-export type Claims = Readonly<Record<string, unknown>>
 
 /** A session. Requests share it: it is frozen. Times are milliseconds since 1970. */
 export interface Session {
@@ -35,8 +35,11 @@ export interface SessionStore {
   save(session: Session, isNew: boolean): Promise<string>
   /** Ends a session. */
   end(session: Session): Promise<void>
-  /** Ends the sessions of a user, or those of a session at the provider. */
-  endAll(claim: 'sub' | 'sid', value: string): Promise<void>
+  /**
+   * Ends the sessions of a user, or those of a session at the provider. Returns false, and ends none, if it has ended some for
+   * the logout token with this `jti` before.
+   */
+  endAll(claim: 'sub' | 'sid', value: string, jti: string): Promise<boolean>
   /** Prolongs a session; returns a new value for the cookie, or null if it stays the same. */
   touch(session: Session, now: number): Promise<string | null>
   /** Lets one node at a time refresh a session; returns null while another one does. */
@@ -78,15 +81,15 @@ export class CookieSessions implements SessionStore {
     if (session === undefined) {
       const opened = (await this.#seal.open(value)) as Session | null
       if (opened === null) return null
-      session = opened
-      this.#opened.set(key, session, 2 * value.length)
+      session = unpacked(opened)
+      this.#opened.set(key, session, 3 * value.length)
     }
     return this.#ended.get(session.id) ? null : session
   }
 
   async save(session: Session, isNew: boolean): Promise<string> {
     if (!isNew && this.#ended.get(session.id)) throw new OidcFailure('oidc_session')
-    const value = await this.#seal.seal(session)
+    const value = await this.#seal.seal(packed(session))
     const { maxSize } = this.#options
     if (value.length > maxSize) {
       throw new OidcFailure('oidc_size', `a session of ${value.length} bytes is more than maxSize: use store: redis`)
@@ -98,7 +101,7 @@ export class CookieSessions implements SessionStore {
     this.#ended.set(id, true, id.length)
   }
 
-  async endAll(): Promise<void> {
+  async endAll(): Promise<boolean> {
     throw new Error('cookies cannot be ended by their users')
   }
 
