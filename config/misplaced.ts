@@ -11,7 +11,7 @@ import { Service } from './schema/service.ts'
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
-      'ldap', 'compress', 'compression', 'gzip', 'redirect', 'cache', 'caching', 'csrf', 'cookies',
+      'ldap', 'redirect', 'cache', 'caching', 'csrf', 'cookies',
       'session', 'headers', 'requestHeaders', 'responseHeaders', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),

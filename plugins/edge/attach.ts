@@ -45,6 +45,7 @@ export const reservedRouteConfig = {
   preflightFor: isOurs,
   ownPath: isOurs,
   placeholder: isOurs,
+  encodeResponse: isOurs,
   unrouted: isOurs,
   url: isOurs,
   method: isOurs

@@ -12,6 +12,7 @@ import authorizer from './concerns/authorizer/index.ts'
 import basicAuth from './concerns/basic-auth/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
+import compression from './concerns/compression/index.ts'
 import cors from './concerns/cors/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import forwardClientCert from './concerns/forward-client-cert.ts'
@@ -87,7 +88,8 @@ export const concerns: readonly EdgeConcern[] = [
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body
-  graphql // last: it reads the body, which bodyLimit bounds
+  graphql, // after bodyLimit: it reads the body
+  compression // last: it encodes what all other concerns have made of the response
 ]
 
 /** Subcommands that concerns add to the command line. */

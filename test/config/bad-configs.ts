@@ -44,7 +44,7 @@ plugins: [{ config: {} }]
 `,
     faults: [
       '3:9: edge.session: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
-      '3:22: edge.compress: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '3:22: edge.compress: unknown key; write compression: {}',
       '3:38: edge.headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
       '3:51: edge.retry: unknown key; it belongs under "mesh"',
       '4:9: mesh.cors: unknown key; it belongs under "edge"',
@@ -59,7 +59,6 @@ plugins: [{ config: {} }]
       '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
       '17:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
       '17:26: routes[0].edge.methods: unknown key; it belongs under "match"',
-      '17:42: routes[0].edge.compression: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '17:59: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',
       '18:13: routes[0].mesh.cors: unknown key; it belongs under "edge"',
       '18:26: routes[0].mesh.balance: unknown key; it can only be set for services',

@@ -10,6 +10,7 @@ import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { TimeSlice } from '../../time-slices.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
 import { attach } from '../attach.ts'
+import { EncodedResponse } from './encoded-response.ts'
 import type { ResponseRules } from './exchange.ts'
 import { relocation } from './location.ts'
 import { RawResponse } from './raw-response.ts'
@@ -55,11 +56,13 @@ export default fp<Config>(
         })
       }
       guardRepliesOf(routeOptions)
+      const isEncoded = routeOptions.config?.encodeResponse !== undefined
       const path = () => pathOf(route, this, routeOptions, proceed)
       if (preflightFor === undefined) paths.set(route.name, path)
       // The edge responds to preflights, also on other routes.
-      if (route.isBridged || preflightFor !== undefined) setHandler(routeOptions, forwardTo(route, matchedPath, path))
-      else routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path))
+      if (route.isBridged || preflightFor !== undefined)
+        setHandler(routeOptions, forwardTo(route, matchedPath, path, isEncoded))
+      else routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path, isEncoded))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {
@@ -70,9 +73,11 @@ export default fp<Config>(
       }
     })
 
-    function forwardTo(route: RouteConfig, pattern: PathPattern, path: () => ResponsePath) {
+    function forwardTo(route: RouteConfig, pattern: PathPattern, path: () => ResponsePath, isEncoded: boolean) {
       const rules = rulesOf(route, pattern, listen.paths)
-      let ExchangeClass: typeof RawResponse | typeof ReplyResponse = RawResponse
+      let ExchangeClass: typeof RawResponse | typeof ReplyResponse | typeof EncodedResponse = isEncoded
+        ? EncodedResponse
+        : RawResponse
       let responseRules: ResponseRules = {
         ownsHeaders: route.declared.ownsHeaders,
         isTransparent: route.isTransparent === true,

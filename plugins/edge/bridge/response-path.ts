@@ -4,11 +4,12 @@
  */
 import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { RouteConfig } from '../../../config/schema.ts'
+import { hasRawForm } from './body-encoder.ts'
 
 export type ResponsePath = 'raw' | 'reply'
 
 /**
- * Returns the path of a route: the configured one, else `reply` if the route has an `onSend` hook other than `own`. Hooks of
+ * Returns the path of a route: the configured one, else `reply` if the route has an `onSend` hook other than `own` and those with a raw form. Hooks of
  * the route's context and its parents count, because Fastify runs them for the route. Call it after all plugins have loaded.
  */
 export function pathOf(
@@ -22,7 +23,7 @@ export function pathOf(
   const { responsePath = 'auto' } = route.edge
   if (responsePath !== 'auto') return responsePath
   const hooks: unknown[] = [...inherited(context), ...[onSend ?? []].flat()]
-  return hooks.some((hook) => hook !== own) ? 'reply' : 'raw'
+  return hooks.some((hook) => hook !== own && !hasRawForm(hook)) ? 'reply' : 'raw'
 }
 
 /**

@@ -1,0 +1,127 @@
+/** Decides which responses are compressed, and changes their headers. */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyRequest } from 'fastify'
+import type { Encoding } from './accept-encoding.ts'
+import { Negotiator } from './accept-encoding.ts'
+import type { Options } from './options.ts'
+import { typeTest } from './options.ts'
+
+/** A response before it is compressed. `header` gets a name in lower case. */
+export interface Subject {
+  readonly status: number
+  header(name: string): string | readonly string[] | number | undefined
+}
+
+/** `isEligible`: clients may get the response with or without an encoding, so it needs `Vary`. */
+export interface Verdict {
+  readonly isEligible: boolean
+  readonly encoding: Encoding | null
+}
+
+export const untouched: Verdict = { isEligible: false, encoding: null }
+const asItIs: Verdict = { isEligible: true, encoding: null }
+
+/** Statuses without a body, and those of a part of one. */
+const without: ReadonlySet<number> = new Set([204, 205, 206, 304])
+
+/** Headers by which clients check the bytes. A signature may also cover others that would change. */
+const checks = ['content-digest', 'repr-digest', 'digest', 'content-md5', 'signature-input'] as const
+
+/** Announced trailers with a digest. */
+const digestTrailer = /(?:^|[\s,])(?:content-digest|repr-digest|digest|content-md5|signature-input)(?:$|[\s,])/i
+
+/** Returns whether a `Cache-Control` has a directive. */
+const hasDirective = (value: unknown, directive: RegExp) => value !== undefined && directive.test(String(value))
+const noTransform = /(?:^|[\s,])no-transform(?:$|[\s,;])/i
+const isShared = /(?:^|[\s,])(?:public|s-maxage\s*=)/i
+const isPersonal = /(?:^|[\s,])(?:private|no-store)(?:$|[\s,=])/i
+
+/**
+ * Returns whether a request has credentials. The fields are looked up as the client has sent them, since concerns remove
+ * credentials that they have verified. `anonymous`: the consumer of requests without any.
+ */
+function isAuthenticated(request: FastifyRequest, anonymous: unknown): boolean {
+  const { consumer, clientCertificate, user } = request as FastifyRequest & { user?: unknown }
+  if (consumer !== null && consumer.id !== anonymous) return true
+  if ((clientCertificate ?? user ?? null) !== null) return true
+  const { rawHeaders } = request.raw
+  for (let at = 0; at < rawHeaders.length; at += 2) {
+    const name = rawHeaders[at]!
+    if (name.length === 6 && name.toLowerCase() === 'cookie') return true
+    if (name.length === 13 && name.toLowerCase() === 'authorization') return true
+  }
+  return false
+}
+
+/** Returns whether clients may check the bytes of the response, which would be others. */
+function isChecked(subject: Subject): boolean {
+  for (const name of checks) if (subject.header(name) !== undefined) return true
+  const trailer = subject.header('trailer')
+  return trailer !== undefined && digestTrailer.test(String(trailer))
+}
+
+export class Rules {
+  readonly #isCompressible: (type: string) => boolean
+  readonly #negotiator: Negotiator
+  readonly #minSize: number
+  readonly #authenticated: boolean
+  readonly #anonymous: string | undefined
+
+  /** `anonymous`: id of the consumer of requests without credentials. */
+  constructor({ types, encodings, minSize, authenticated }: Options, anonymous: string | undefined) {
+    this.#isCompressible = typeTest(types)
+    this.#negotiator = new Negotiator(encodings)
+    this.#minSize = minSize
+    this.#authenticated = authenticated
+    this.#anonymous = anonymous
+  }
+
+  judge(request: FastifyRequest, subject: Subject): Verdict {
+    const { status } = subject
+    if (status < 200 || without.has(status) || request.upgrade !== null) return untouched
+    const type = subject.header('content-type')
+    if (typeof type !== 'string' || !this.#isCompressible(type.split(';', 1)[0]!.trim().toLowerCase())) return untouched
+    const coding = subject.header('content-encoding')
+    if (coding !== undefined && String(coding).toLowerCase() !== 'identity') return untouched
+    if (subject.header('content-range') !== undefined || isChecked(subject)) return untouched
+    const caching = subject.header('cache-control')
+    if (hasDirective(caching, noTransform)) return untouched
+    const { headers } = request.raw
+    const { encoding, needsEncoding } = this.#negotiator.choose(headers['accept-encoding'] as string | undefined)
+    const length = subject.header('content-length')
+    const isSmall = length !== undefined && Number(length) < (needsEncoding ? 1 : this.#minSize)
+    if (isSmall) return untouched
+    if (encoding === null || hasDirective(headers['cache-control'], noTransform)) return asItIs
+    const isPublic = hasDirective(caching, isShared) && !hasDirective(caching, isPersonal)
+    if (!this.#authenticated && !isPublic && isAuthenticated(request, this.#anonymous)) return asItIs
+    return { isEligible: true, encoding }
+  }
+}
+
+/** Returns a `Vary` that names `Accept-Encoding`. */
+export function varyOf(before: string | readonly string[] | undefined): string | string[] {
+  if (before === undefined) return 'Accept-Encoding'
+  const lines = [before].flat()
+  const hasIt = lines.some((line) => /(?:^|[\s,])(?:accept-encoding|\*)(?:$|[\s,])/i.test(line))
+  if (hasIt) return typeof before === 'string' ? before : lines
+  return typeof before === 'string' ? `${before}, Accept-Encoding` : [...lines, 'Accept-Encoding']
+}
+
+/** Returns an ETag as a weak one: the encoded bytes are others than those of the service (RFC 9110, 8.8.3.3). */
+export const weak = (tag: string): string => (tag.startsWith('"') ? `W/${tag}` : tag)
+
+/**
+ * Returns the ETag of a 304: weak if the client has the weak one of a response that was compressed. A cache updates a stored
+ * response only by its own tag.
+ */
+export function tagOfUnchanged(request: FastifyRequest, tag: unknown): string | null {
+  const known = request.raw.headers['if-none-match']
+  return typeof tag === 'string' && tag.startsWith('"') && known?.includes(`W/${tag}`) === true ? weak(tag) : null
+}
+
+/** Returns the headers of a service's response for its encoded body. */
+export function encodedHeaders(given: IncomingHttpHeaders, encoding: Encoding): IncomingHttpHeaders {
+  const { 'content-length': _length, 'accept-ranges': _ranges, etag, ...rest } = given
+  const tag = typeof etag === 'string' ? { etag: weak(etag) } : {}
+  return { ...rest, ...tag, 'content-encoding': encoding, vary: varyOf(given.vary) as string }
+}
