@@ -255,13 +255,16 @@ function namedIn(source: string, words: readonly string[], others: readonly stri
   })
 }
 
+/** Returns whether a file is part of an example, or writes a configuration: then it names keys, as a user's file does. */
+const writesKeys = (file: string) => within('config/examples')(file) || within('config/import')(file)
+
 t.test('configuration, operations and routes name no source of instances', async (t) => {
   // Words with another meaning, too.
   const words = discoverySources.map(({ name }) => name).filter((name) => name !== 'instances' && name !== 'file')
   t.ok(words.length > 1)
   const places = ['config', 'routes', 'plugins/operations'].map(within)
   const named = [...sources].flatMap(([file, source]) =>
-    places.some((isIn) => isIn(file)) && !within('config/examples')(file)
+    places.some((isIn) => isIn(file)) && !writesKeys(file)
       ? namedIn(source, words, []).map((word) => `${file}: ${word}`)
       : []
   )
@@ -272,7 +275,7 @@ t.test('configuration, operations and routes name no concern, and neither half n
   const places: [name: string, isIn: (file: string) => boolean, words: string[], others: string[]][] = [
     [
       'config',
-      (file) => within('config')(file) && !within('config/examples')(file),
+      (file) => within('config')(file) && !writesKeys(file),
       [...ofEdge, ...ofMesh],
       // A fault of a file, the default of a variable, other keys of the file, the hash of its bytes.
       // The same timeout of calls without the mesh.

@@ -19,6 +19,7 @@ import { count } from './banner.ts'
 import type { TakesOptions } from './command-line.ts'
 import { parseCommandLine, UsageError } from './command-line.ts'
 import type { ExplainQuery } from './explain.ts'
+import { importFrom } from './import.ts'
 import { init } from './init.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
@@ -92,6 +93,8 @@ async function command(argv: readonly string[], gateways: Gateways): Promise<num
     case 'init':
       if (argument === '') throw new Error('init: the name of the folder is empty')
       return print(await init(fileNamed(argument ?? '.'), join(home, 'config/starter'), version))
+    case 'import':
+      return print(await importFrom(argument, rest[0] && fileNamed(rest[0])))
     case 'schema':
       return print(
         `${JSON.stringify(editorSchema(await gateways.schemaOf(file === undefined ? null : named(file))), null, 2)}\n`
@@ -141,9 +144,7 @@ function load(file: string, { loadConfig }: Gateways): Promise<Config> {
   return loadConfig(file, process.env, warn)
 }
 
-function warn(warning: Fault): void {
-  process.stderr.write(`warning: ${line(warning)}\n`)
-}
+const warn = (warning: Fault): boolean => process.stderr.write(`warning: ${line(warning)}\n`)
 
 /** Writes the output of a command. */
 async function print(text: string): Promise<0> {
@@ -164,10 +165,8 @@ function write(stream: NodeJS.WriteStream, text: string): Promise<void> {
   })
 }
 
-const flushMs = 1000
-
 /** Ends the process after a command, even if plugins have left timers and sockets open. */
-export async function exit(code: number): Promise<never> {
+export async function exit(code: number, flushMs = 1000): Promise<never> {
   await logFlushed(flushMs)
   process.exit(code)
 }

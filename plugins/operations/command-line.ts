@@ -56,7 +56,8 @@ const own: Readonly<Record<string, number>> = {
   routes: 2,
   explain: 4,
   schema: 2,
-  init: 2
+  init: 2,
+  import: 3
 }
 
 /** Maximum for the commands of concerns. */
@@ -91,7 +92,8 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Tak
 
 /** Throws for a configuration of `--config` that would be ignored. */
 function refuseSecondFile(command: string, positionals: readonly string[], config: string): void {
-  if (command === 'init') throw new UsageError('init takes no option "--config": it writes a configuration', false)
+  if (command === 'init' || command === 'import')
+    throw new UsageError(`${command} takes no option "--config": it writes a configuration`, false)
   // With fewer arguments, `explain` says what it takes.
   const file = positionals[command === 'explain' ? 3 : 1] && positionals[1]
   if (file === undefined) return

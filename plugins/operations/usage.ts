@@ -14,6 +14,7 @@ const usage = `jingwei: an API gateway in which the edge and the mesh never mix
                                   show how a request would be handled: route, concerns, service, instances
                                   -H 'x-beta: 1'  --ip ADDRESS  --consumer NAME  --claims JSON  --listener NAME
   node app.ts schema [FILE]       print the JSON Schema for editors; with FILE, including the concerns of its plugins
+  node app.ts import GATEWAY FILE print the configuration for a file of kong, traefik, apisix or krakend
   node app.ts init [FOLDER]       write a starter repository: configuration, plugin, tests, Dockerfile, CI
 %COMMANDS%
   --config FILE   the configuration; else JINGWEI_CONFIG, else gateway.yaml in this folder, else an example

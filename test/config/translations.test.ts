@@ -10,6 +10,7 @@ import bcrypt from 'bcryptjs'
 import type { Test } from 'tap'
 import t from 'tap'
 import { start } from '../../app.ts'
+import { imported, importedGateways } from '../../config/import/index.ts'
 import { parseConfig } from '../../plugins/config.ts'
 import { keys, secret } from '../helpers/edge/tokens.ts'
 import { eventually } from '../helpers/eventually.ts'
@@ -66,9 +67,9 @@ const env = {
 
 /** Replaces the names of services, keys and passwords. */
 async function written(yaml: string): Promise<string> {
-  for (const [, name] of yaml.matchAll(/http:\/\/([a-z]+)(?::8080)?(?=[/"}])/g)) await echo(name!)
+  for (const [, name] of yaml.matchAll(/http:\/\/([a-z]+)(?::8080)?(?=[/"},\]])/g)) await echo(name!)
   return yaml
-    .replace(/http:\/\/([a-z]+)(?::8080)?(?=[/"}])/g, (_, name: string) => urls.get(name)!)
+    .replace(/http:\/\/([a-z]+)(?::8080)?(?=[/"},\]])/g, (_, name: string) => urls.get(name)!)
     .replace(/sha256\((.*?)\)/g, (_, key: string) => `sha256:${createHash('sha256').update(key).digest('hex')}`)
     .replace(/bcrypt\((.*?)\)/g, (_, password: string) => bcrypt.hashSync(password, 4))
 }
@@ -116,7 +117,14 @@ const examples = Object.entries(documented).map(([name, asks]) => {
   return { name: `the example for ${name}`, yaml: yaml!, asks }
 })
 
-for (const { name, yaml, asks } of [...translations, ...examples]) {
+/** The other gateway's side of the examples, as `jingwei import` converts it. */
+const imports = importedGateways.map((gateway) => {
+  const [name, asks] = Object.entries(documented).find(([each]) => each.toLowerCase() === gateway)!
+  const [, source] = new RegExp(`^## ${name}\n.*?^\`\`\`yml\n(.*?)^\`\`\``, 'ms').exec(page)!
+  return { name: `the example for ${name}, imported`, yaml: imported(gateway, source!).yaml, asks }
+})
+
+for (const { name, yaml, asks } of [...translations, ...examples, ...imports]) {
   t.test(name, async (t) => {
     const portOf = await started(t, yaml)
     for (const ask of asks) {

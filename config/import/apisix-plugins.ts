@@ -1,0 +1,273 @@
+/** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
+import type { Draft } from './draft.ts'
+import type { Foreign } from './foreign.ts'
+import { oneOrAll, rewriteOf } from './patterns.ts'
+import type { Settings } from './yaml-text.ts'
+
+export interface ApisixContext {
+  readonly draft: Draft
+  /** Keys of the consumers' tokens, for the routes with jwt-auth. */
+  readonly issuers: Settings[]
+}
+
+interface Place {
+  readonly edge: Settings
+  /** The route; null for all routes. */
+  readonly route: Settings | null
+  /** Name of a limit that several routes share; null for that of a route. */
+  readonly name: string | null
+}
+
+type Convert = (config: Foreign, place: Place, context: ApisixContext) => void
+
+const methods: readonly string[] = ['key-auth', 'basic-auth', 'jwt-auth', 'hmac-auth']
+
+/** Converts one plugin. */
+function convertPlugin(name: string, config: Foreign, context: ApisixContext, place: Place): void {
+  const convert = converters[name]
+  if (convert !== undefined) convert(config, place, context)
+  else {
+    config.skip(...config.keys)
+    context.draft.note(place.route, `plugin ${name}: not converted`)
+  }
+}
+
+/** Converts plugins, but for those that `except` names. */
+export function applyPlugins(
+  plugins: Foreign | undefined,
+  context: ApisixContext,
+  place: Place,
+  except: readonly string[] = []
+): void {
+  for (const name of plugins?.keys ?? []) {
+    if (except.includes(name)) continue
+    const config = plugins!.map(name)
+    if (config === undefined) continue
+    const meta = config.map('_meta')
+    if (meta?.flag('disable') === true || config.flag('disable') === true) {
+      config.skip(...config.keys)
+      continue
+    }
+    meta?.skip(...meta.keys)
+    convertPlugin(name, config, context, place)
+    if (methods.includes(name)) {
+      const before = (place.edge.authentication ?? {}) as Settings
+      place.edge.authentication = { ...before, forward: { id: 'x-consumer-username' } }
+    }
+  }
+}
+
+/** Sources of the keys of limits. */
+const sources: Readonly<Record<string, string>> = {
+  remote_addr: 'ip',
+  consumer_name: 'consumer',
+  http_x_api_key: 'header:x-api-key'
+}
+
+function sourceOf(config: Foreign, draft: Draft, route: Settings | null): Settings {
+  const key = config.text('key') ?? 'remote_addr'
+  config.skip('key_type')
+  const header = /^http_(\w+)$/.exec(key)?.[1]
+  const by = sources[key] ?? (header === undefined ? undefined : `header:${header.replaceAll('_', '-')}`)
+  if (by === undefined) draft.note(route, `limit by ${key}: not converted; it counts by address`)
+  return by === undefined || by === 'ip' ? {} : { by }
+}
+
+const refusal = (config: Foreign): void =>
+  config.skip('rejected_code', 'rejected_msg', 'allow_degradation', 'show_limit_quota_header', 'nodelay')
+
+const addLimit = (edge: Settings, limit: Settings): void => {
+  const before = edge.rateLimit
+  edge.rateLimit = before === undefined ? limit : [before, limit].flat()
+}
+
+const converters: Readonly<Record<string, Convert>> = {
+  'key-auth': (config, { edge }) => {
+    edge.keyAuth = {
+      header: config.text('header') ?? 'apikey',
+      query: config.text('query') ?? 'apikey',
+      ...(config.flag('hide_credentials') !== true && { hideCredentials: false })
+    }
+  },
+  'basic-auth': (config, { edge }) => {
+    edge.basicAuth = config.flag('hide_credentials') === true ? {} : { hideCredentials: false }
+  },
+  'jwt-auth': (config, { edge, route }, { draft, issuers }) => {
+    if (issuers.length === 0)
+      return draft.note(route, 'jwt-auth: no consumer has a secret; write edge.jwt with the key of the issuer')
+    edge.jwt = {
+      issuers,
+      consumer: 'key',
+      from: { query: config.text('query') ?? 'jwt', cookie: config.text('cookie') ?? 'jwt' },
+      ...(config.flag('hide_credentials') === true && { hideCredentials: true })
+    }
+    config.skip('header')
+    draft.note(
+      route,
+      'jwt-auth: the gateway selects the key by the claim iss, APISIX by the claim key: tokens need both'
+    )
+  },
+  'consumer-restriction': (config, { edge, route }, { draft }) => {
+    const allow = config.texts('whitelist')
+    const deny = config.texts('blacklist')
+    const type = config.text('type') ?? 'consumer_name'
+    config.skip('rejected_code', 'rejected_msg')
+    if (type === 'consumer_name')
+      edge.acl = { ...(allow.length > 0 && { allowConsumers: allow }), ...(deny.length > 0 && { denyConsumers: deny }) }
+    else if (type === 'consumer_group_id')
+      edge.acl = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
+    else draft.note(route, `consumer-restriction by ${type}: not converted`)
+  },
+  'ip-restriction': (config, { edge }) => {
+    const allow = config.texts('whitelist')
+    const deny = config.texts('blacklist')
+    edge.ipFilter = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
+    config.skip('message', 'response_code')
+  },
+  'limit-count': (config, { edge, route, name }, { draft }) => {
+    const policy = config.text('policy') ?? 'local'
+    const group = config.text('group')
+    const host = config.text('redis_host')
+    if (policy !== 'local') draft.redis ??= `redis://${host ?? 'redis'}:${config.text('redis_port') ?? '6379'}`
+    config.skip(
+      'redis_password',
+      'redis_username',
+      'redis_database',
+      'redis_timeout',
+      'redis_ssl',
+      'redis_cluster_nodes',
+      'redis_cluster_name'
+    )
+    refusal(config)
+    const shared = group ?? name
+    addLimit(edge, {
+      max: config.number('count'),
+      window: `${config.number('time_window') ?? 1}s`,
+      ...sourceOf(config, draft, route),
+      ...(shared !== null && { name: shared.toLowerCase().replace(/[^a-z0-9]+/g, '-') }),
+      ...(policy !== 'local' && { store: 'redis' })
+    })
+  },
+  'limit-req': (config, { edge, route }, { draft }) => {
+    const rate = config.number('rate') ?? 1
+    const burst = config.number('burst') ?? 0
+    const isSlow = rate < 1
+    refusal(config)
+    config.skip('policy')
+    addLimit(edge, {
+      algorithm: 'token-bucket',
+      max: isSlow ? Math.max(1, Math.round(rate * 60)) : Math.round(rate),
+      window: isSlow ? '1m' : '1s',
+      burst: Math.max(1, Math.round(burst)),
+      ...sourceOf(config, draft, route)
+    })
+  },
+  'limit-conn': (config, { edge, route }, { draft }) => {
+    refusal(config)
+    config.skip('default_conn_delay', 'only_use_default_delay', 'policy')
+    addLimit(edge, {
+      maxConcurrent: (config.number('conn') ?? 1) + (config.number('burst') ?? 0),
+      ...sourceOf(config, draft, route)
+    })
+  },
+  'proxy-rewrite': (config, { route }, { draft }) => {
+    const uri = config.text('uri')
+    const [regex, to] = config.texts('regex_uri')
+    if (route === null) return draft.note(null, 'proxy-rewrite for all routes: not converted')
+    if (regex !== undefined) route.path = rewriteOf(regex, to ?? '')
+    else if (uri !== undefined) route.path = { rewrite: { path: uri.replace(/\$(\w+)/g, ':$1') } }
+    const host = config.text('host')
+    if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)
+    config.skip('use_real_request_uri_unsafe')
+    if (config.has('headers') || config.has('method'))
+      draft.note(route, `${config.where}: headers and method: not converted`)
+    config.skip('headers', 'method')
+  },
+  'forward-auth': (config, { edge }) => {
+    const lower = (key: string, name: string) => {
+      const list = config.texts(key).map((each) => each.toLowerCase())
+      return list.length > 0 && { [name]: list }
+    }
+    const ms = config.number('timeout')
+    edge.forwardAuth = {
+      url: config.text('uri'),
+      ...lower('request_headers', 'requestHeaders'),
+      ...lower('upstream_headers', 'responseHeaders'),
+      ...lower('client_headers', 'refusalHeaders'),
+      ...(ms !== undefined && { timeout: `${ms}ms` }),
+      ...(config.flag('allow_degradation') === true && { onFailure: 'allow' })
+    }
+    config.skip('ssl_verify', 'keepalive', 'keepalive_timeout', 'keepalive_pool', 'request_method', 'status_on_error')
+  },
+  opa: (config, { edge }) => {
+    const policy = (config.text('policy') ?? '').replaceAll('.', '/')
+    edge.forwardAuth = { url: `${config.text('host')}/v1/data/${policy}`, format: 'opa' }
+    config.skip(
+      'ssl_verify',
+      'timeout',
+      'keepalive',
+      'keepalive_timeout',
+      'keepalive_pool',
+      'with_route',
+      'with_service',
+      'with_consumer'
+    )
+  },
+  cors: (config, { edge }) => {
+    const split = (key: string) =>
+      (config.text(key) ?? '')
+        .split(',')
+        .map((each) => each.trim())
+        .filter((each) => each !== '')
+    const origins = [
+      ...split('allow_origins'),
+      ...config.texts('allow_origins_by_regex').map((each) => `/^${each.replace(/^\^|\$$/g, '')}$/`)
+    ]
+    const credentials = config.flag('allow_credential') === true
+    const isAny = origins.length === 0 || origins.includes('*') || origins.includes('**')
+    const list = (key: string, name: string) => {
+      const values = split(key).filter((each) => each !== '*' && each !== '**')
+      return values.length > 0 && { [name]: values }
+    }
+    const maxAge = config.number('max_age')
+    edge.cors = {
+      origin: isAny ? (credentials ? '/^https?:\\/\\/.+$/' : '*') : oneOrAll(origins),
+      ...list('allow_methods', 'methods'),
+      ...list('allow_headers', 'allowedHeaders'),
+      ...list('expose_headers', 'exposedHeaders'),
+      ...(credentials && { credentials }),
+      ...(maxAge !== undefined && maxAge > 0 && { maxAge: `${maxAge}s` })
+    }
+    config.skip('timing_allow_origins', 'timing_allow_origins_by_regex')
+  },
+  'client-control': (config, { edge }) => {
+    const size = config.number('max_body_size')
+    if (size !== undefined) edge.bodyLimit = `${size}b`
+  },
+  'request-id': (config, _place, { draft }) => {
+    draft.edge.requestId = { header: (config.text('header_name') ?? 'X-Request-Id').toLowerCase() }
+    config.skip(...config.keys)
+  },
+  'api-breaker': (config, { route }, { draft }) => {
+    const failures = config.map('unhealthy')?.number('failures') ?? 3
+    const most = config.number('max_breaker_sec')
+    config.skip(...config.keys)
+    draft.note(
+      route,
+      `api-breaker: write mesh.outlierDetection of the service, such as { consecutive5xx: ${failures}${most === undefined ? '' : `, maxEjection: ${most}s`} }`
+    )
+  },
+  'proxy-mirror': (config, { route }, { draft }) => {
+    const host = config.text('host')
+    config.skip(...config.keys)
+    draft.note(route, `proxy-mirror: write a service for ${host} and mesh.mirror`)
+  },
+  prometheus: (config) => config.skip(...config.keys),
+  'file-logger': (config) => config.skip(...config.keys),
+  'real-ip': (config, { route }, { draft }) => {
+    const trusted = config.texts('trusted_addresses')
+    config.skip(...config.keys)
+    if (trusted.length > 0) draft.listen.trustProxy = trusted
+    else draft.note(route, 'real-ip: write listen.trustProxy with the addresses of your proxies')
+  }
+}

@@ -1,0 +1,204 @@
+/** Import of APISIX's standalone configuration (`apisix.yaml`), or of the objects of its Admin API in the same form. */
+import { importConsumers } from './apisix-consumers.ts'
+import type { ApisixContext } from './apisix-plugins.ts'
+import { applyPlugins } from './apisix-plugins.ts'
+import type { Imported } from './draft.ts'
+import { Draft, duration } from './draft.ts'
+import type { Foreign } from './foreign.ts'
+import { anyOf, oneOrAll, prefixOf } from './patterns.ts'
+import type { Settings } from './yaml-text.ts'
+
+const byId = (list: readonly Foreign[]): ReadonlyMap<string, Foreign> =>
+  new Map(list.map((each) => [each.text('id') ?? each.text('name') ?? '', each]))
+
+export function importApisix(root: Foreign): Imported {
+  const draft = new Draft()
+  draft.mesh.timeout = '1m'
+  const upstreams = byId(root.maps('upstreams'))
+  const services = byId(root.maps('services'))
+  const shared = byId(root.maps('plugin_configs'))
+  const context: ApisixContext = { draft, issuers: [] }
+  importConsumers(root, context)
+  for (const rule of root.maps('global_rules')) {
+    rule.skip('id')
+    applyPlugins(rule.map('plugins'), context, { edge: draft.edge, route: null, name: 'all' })
+  }
+  const known = new Map<string, string>()
+  for (const route of root.maps('routes')) {
+    if (route.text('status') === '0') {
+      route.skip(...route.keys)
+      continue
+    }
+    const given = route.text('name') ?? route.text('id')
+    const service = services.get(route.text('service_id') ?? '')
+    const name = draft.name('route', given ?? String([...route.texts('uri'), ...route.texts('uris')][0] ?? 'route'))
+    const settings: Settings = { name }
+    settings.match = matchOf(route, (text) => draft.note(settings, text))
+    const edge: Settings = {}
+    const upstreamId = route.text('upstream_id') ?? service?.text('upstream_id')
+    const inline = route.map('upstream') ?? (upstreamId === undefined ? service?.map('upstream') : undefined)
+    const upstream = inline ?? upstreams.get(upstreamId ?? '')
+    const key = inline === undefined ? `upstream ${upstreamId}` : inline.where
+    if (upstream !== undefined) {
+      const wanted = service?.text('name') ?? upstream.text('name') ?? upstreamId ?? name
+      if (!known.has(key)) {
+        const own = draft.name('service', wanted)
+        known.set(key, own)
+        draft.services[own] = serviceOf(upstream, draft)
+      }
+      settings.service = known.get(key)
+      if (upstream.text('pass_host') === 'node') edge.host = 'upstream'
+      if (upstream.text('pass_host') === 'rewrite') draft.note(settings, `${key}: pass_host rewrite: write edge.host`)
+      upstream.skip('upstream_host')
+    } else draft.note(settings, `route ${name} has no upstream in this file`)
+    const timeout = route.map('timeout')
+    const read = timeout?.number('read')
+    const connect = timeout?.number('connect')
+    timeout?.skip('send')
+    if (timeout !== undefined) {
+      settings.mesh = {
+        ...(read !== undefined && { timeout: duration(read * 1000) }),
+        ...(connect !== undefined && { connectTimeout: duration(connect * 1000) })
+      }
+    }
+    const priority = route.number('priority')
+    if (priority !== undefined && priority !== 0) settings.priority = priority
+    route.skip('id', 'desc', 'labels', 'status', 'create_time', 'update_time', 'enable_websocket')
+    service?.skip('id', 'desc', 'labels', 'enable_websocket', 'create_time', 'update_time')
+    for (const place of [service, shared.get(route.text('plugin_config_id') ?? ''), route]) {
+      place?.skip('id', 'desc')
+      const isOfRoute = place === route
+      applyPlugins(place?.map('plugins'), context, {
+        edge,
+        route: settings,
+        name: isOfRoute ? null : (known.get(key) ?? name)
+      })
+    }
+    if (Object.keys(edge).length > 0) settings.edge = edge
+    if (settings.service !== undefined) draft.routes.push(settings)
+  }
+  for (const place of root.unread()) draft.note(null, `${place}: not converted`)
+  return draft.finish('APISIX')
+}
+
+/** Returns a path of APISIX: `/api/*` matches what begins with `/api/`, others match as a whole. */
+const pathOf = (uri: string): unknown => {
+  if (uri === '/*') return '/'
+  if (uri.endsWith('/*')) return prefixOf(uri.slice(0, -1))
+  return uri.includes(':') || uri.includes('*') ? uri : { exact: uri }
+}
+
+function matchOf(route: Foreign, report: (text: string) => void): Settings {
+  const hosts = [...route.texts('host'), ...route.texts('hosts')]
+  const methods = route.texts('methods')
+  const addresses = [...route.texts('remote_addr'), ...route.texts('remote_addrs')]
+  const match: Settings = {
+    path: oneOrAll([...route.texts('uri'), ...route.texts('uris')].map(pathOf)),
+    ...(hosts.length > 0 && { hosts }),
+    ...(methods.length > 0 && { methods }),
+    ...(addresses.length > 0 && { addresses })
+  }
+  const vars = route.value('vars')
+  for (const each of Array.isArray(vars) ? (vars as unknown[]) : []) {
+    const [variable, operator, value] = Array.isArray(each) ? (each as unknown[]).map(String) : []
+    const [, kind = '', name = ''] = /^(http|arg|cookie)_(.+)$/.exec(variable ?? '') ?? []
+    const key = { http: 'headers', arg: 'query', cookie: 'cookies' }[kind]
+    const given = Array.isArray(each) ? (each as unknown[])[2] : undefined
+    const wanted =
+      operator === '==' ? value
+      : operator === '~~' ? { regex: `^${value?.replace(/^\^|\$$/g, '')}$` }
+      : operator?.toLowerCase() === 'in' && Array.isArray(given) ? anyOf(given.map(String))
+      : undefined // biome-ignore format: one line for each operator
+    if (key === undefined || wanted === undefined) report(`vars ${JSON.stringify(each)}: not converted`)
+    else
+      match[key] = { ...((match[key] ?? {}) as Settings), [kind === 'http' ? name.replaceAll('_', '-') : name]: wanted }
+  }
+  return match
+}
+
+const policies: Readonly<Record<string, string>> = {
+  roundrobin: 'round-robin',
+  least_conn: 'least-request',
+  ewma: 'peak-ewma',
+  chash: 'ring-hash'
+}
+
+function serviceOf(upstream: Foreign, draft: Draft): Settings {
+  const settings: Settings = {}
+  const mesh: Settings = {}
+  const scheme = upstream.text('scheme') ?? 'http'
+  const type = upstream.text('type') ?? 'roundrobin'
+  upstream.skip('id', 'name', 'desc', 'labels', 'create_time', 'update_time', 'pass_host')
+  const discovery = upstream.text('discovery_type')
+  const discovered = upstream.text('service_name')
+  if (discovery === 'consul' || discovery === 'consul_kv') settings.consul = { service: discovered }
+  else if (discovery === 'eureka') settings.eureka = { app: discovered }
+  else if (discovery === 'dns') {
+    const [host, port] = (discovered ?? '').split(':')
+    settings.dns = { host, ...(port !== undefined && { port: Number(port) }) }
+  } else if (discovery !== undefined) draft.note(settings, `discovery_type ${discovery}: not converted`)
+  else settings.instances = instancesOf(upstream, scheme)
+  if (scheme !== 'http' && scheme !== 'https')
+    draft.note(settings, `${upstream.where}: scheme ${scheme}: not converted`)
+  const policy = policies[type]
+  const hashOn = upstream.text('hash_on') ?? 'vars'
+  const key = upstream.text('key') ?? 'remote_addr'
+  if (policy === 'ring-hash') {
+    const on = hashOn === 'header' ? `header:${key}` : hashOn === 'cookie' ? `cookie:${key}` : 'ip'
+    mesh.balance = { policy, hashOn: on }
+    if (hashOn === 'vars' && key !== 'remote_addr')
+      draft.note(settings, `${upstream.where}: hash of ${key}: taken from the address`)
+  } else if (policy !== undefined && policy !== 'round-robin') mesh.balance = policy
+  else if (policy === undefined) draft.note(settings, `type ${type}: not converted`)
+  const retries = upstream.number('retries')
+  if (retries !== undefined) mesh.retry = retries === 0 ? false : { attempts: retries }
+  const timeout = upstream.map('timeout')
+  const read = timeout?.number('read')
+  const connect = timeout?.number('connect')
+  timeout?.skip('send')
+  if (read !== undefined) mesh.timeout = duration(read * 1000)
+  if (connect !== undefined) mesh.connectTimeout = duration(connect * 1000)
+  const active = upstream.map('checks')?.map('active')
+  if (active !== undefined) {
+    const interval = active.map('healthy')?.number('interval')
+    mesh.healthCheck = {
+      path: active.text('http_path') ?? '/',
+      ...(interval !== undefined && { interval: `${interval}s` })
+    }
+    active.skip(
+      'type',
+      'timeout',
+      'concurrency',
+      'host',
+      'port',
+      'unhealthy',
+      'https_verify_certificate',
+      'req_headers'
+    )
+  }
+  if (Object.keys(mesh).length > 0) settings.mesh = mesh
+  return settings
+}
+
+/** Returns the nodes: a mapping of addresses to weights, or a list. */
+function instancesOf(upstream: Foreign, scheme: string): unknown[] {
+  const base = scheme === 'https' ? 'https' : 'http'
+  const nodes = upstream.value('nodes')
+  const list = Array.isArray(nodes)
+    ? upstream.maps('nodes').map((node) => {
+        node.skip('priority', 'metadata')
+        const port = node.text('port')
+        return {
+          address: `${node.text('host')}${port === undefined ? '' : `:${port}`}`,
+          weight: node.number('weight') ?? 1
+        }
+      })
+    : Object.entries((nodes ?? {}) as Readonly<Record<string, unknown>>).map(([address, weight]) => ({
+        address,
+        weight: Number(weight)
+      }))
+  const isEven = list.every(({ weight }) => weight === list[0]!.weight)
+  return list
+    .filter(({ weight }) => weight > 0)
+    .map(({ address, weight }) => (isEven ? `${base}://${address}` : { url: `${base}://${address}`, weight }))
+}

@@ -1,0 +1,94 @@
+/** The configuration that an import writes, while it is made. */
+import { ImportFault } from './foreign.ts'
+import type { Settings } from './yaml-text.ts'
+import { yamlText } from './yaml-text.ts'
+
+export interface Imported {
+  /** The configuration. */
+  readonly yaml: string
+  /** Lines for people: numbers of what was converted, and all that is left to do. */
+  readonly summary: string
+}
+
+/** Longest name of a service, route or consumer's group. */
+const longestName = 63
+
+export class Draft {
+  readonly listen: Settings = {}
+  readonly edge: Settings = {}
+  readonly mesh: Settings = {}
+  readonly services: Settings = {}
+  readonly routes: Settings[] = []
+  readonly consumers: Settings[] = []
+  /** True if a limit is counted in Redis, whose address the other file may not have. */
+  redis: string | null = null
+  readonly #comments = new Map<unknown, string[]>()
+  readonly #notes: string[] = []
+  readonly #names = new Map<string, Set<string>>()
+
+  /** Adds a note to the summary, and as a comment before the settings that it is about. */
+  note(about: Settings | null, text: string): void {
+    this.#notes.push(text)
+    if (about !== null) this.comment(about, text)
+  }
+
+  comment(about: Settings, text: string): void {
+    const line = text.replace(/\s+/g, ' ').slice(0, 300)
+    this.#comments.set(about, [...(this.#comments.get(about) ?? []), line])
+  }
+
+  /** Returns a name that is valid and not in use: of `a-z`, `0-9` and dashes. */
+  name(kind: 'service' | 'route', wanted: string): string {
+    const used = this.#names.get(kind) ?? new Set<string>()
+    this.#names.set(kind, used)
+    const base =
+      wanted
+        .toLowerCase()
+        .replace(/[^a-z0-9]+/g, '-')
+        .replace(/^-+|-+$/g, '')
+        .slice(0, longestName - 5)
+        .replace(/-+$/, '') || kind
+    let name = base
+    for (let i = 2; used.has(name); i++) name = `${base}-${i}`
+    used.add(name)
+    return name
+  }
+
+  finish(gateway: string): Imported {
+    const { listen, redis, edge, mesh, services, routes, consumers } = this
+    if (routes.length === 0) throw new ImportFault(`no routes of ${gateway} were found in this file`)
+    const all: Settings = {
+      ...(Object.keys(listen).length > 0 && { listen }),
+      ...(redis !== null && { redis: { url: redis } }),
+      ...(Object.keys(edge).length > 0 && { edge }),
+      ...(Object.keys(mesh).length > 0 && { mesh }),
+      services,
+      routes,
+      ...(consumers.length > 0 && { consumers })
+    }
+    const counts = [
+      count(routes.length, 'route'),
+      count(Object.keys(services).length, 'service'),
+      ...(consumers.length > 0 ? [count(consumers.length, 'consumer')] : [])
+    ]
+    const notes = [...new Set(this.#notes)]
+    const head = `# From ${gateway}. Each line "# …: not converted" needs a decision; then run: jingwei check FILE`
+    return {
+      yaml: `${head}\n${yamlText(all, this.#comments)}`,
+      summary: [
+        `${gateway}: wrote ${counts.join(', ')}`,
+        ...(notes.length === 0 ? ['nothing is left to do by hand'] : [`${notes.length} left to do by hand:`]),
+        ...notes.map((note) => `- ${note}`),
+        'Prefixes end at a segment boundary here: /users matches /users/7, and not /users2; for both, write /users*'
+      ].join('\n')
+    }
+  }
+}
+
+const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`
+
+/** Returns milliseconds as a duration. */
+export function duration(ms: number): string {
+  if (ms % 60_000 === 0) return `${ms / 60_000}m`
+  return ms % 1000 === 0 ? `${ms / 1000}s` : `${ms}ms`
+}

@@ -1,0 +1,123 @@
+/** Reader of other gateways' files, whose content is untyped. */
+
+/** A part of the file that is not what its gateway would accept. */
+export class ImportFault extends Error {}
+
+type Fields = Readonly<Record<string, unknown>>
+
+const isMapping = (value: unknown): value is Fields =>
+  typeof value === 'object' && value !== null && !Array.isArray(value)
+
+/** A mapping of the file. It remembers which keys were read, so that the others can be reported. */
+export class Foreign {
+  /** Place in the file: `services[0].routes[1]`. */
+  readonly where: string
+  readonly #fields: Fields
+  readonly #read = new Set<string>()
+  readonly #inner: Foreign[] = []
+
+  /** Throws {ImportFault} for another value than a mapping. */
+  constructor(value: unknown, where: string) {
+    if (!isMapping(value)) throw new ImportFault(`${where || 'the file'}: expected a mapping, found ${kindOf(value)}`)
+    this.#fields = value
+    this.where = where
+  }
+
+  get keys(): string[] {
+    return Object.keys(this.#fields)
+  }
+
+  has(key: string): boolean {
+    return Object.hasOwn(this.#fields, key)
+  }
+
+  /** Returns a value as it is; undefined also for null. */
+  value(key: string): unknown {
+    this.#read.add(key)
+    return Object.hasOwn(this.#fields, key) ? (this.#fields[key] ?? undefined) : undefined
+  }
+
+  /** Returns a text, or a number or boolean as a text. */
+  text(key: string): string | undefined {
+    const value = this.value(key)
+    if (value === undefined) return undefined
+    if (typeof value === 'object') throw this.#fault(key, 'a text', value)
+    return String(value)
+  }
+
+  number(key: string): number | undefined {
+    const text = this.text(key)
+    if (text === undefined) return undefined
+    const number = Number(text)
+    if (text.trim() === '' || !Number.isFinite(number)) throw this.#fault(key, 'a number', text)
+    return number
+  }
+
+  flag(key: string): boolean | undefined {
+    const text = this.text(key)
+    return text === undefined ? undefined : text === 'true'
+  }
+
+  /** Returns a list of texts; a single text counts as a list of one. */
+  texts(key: string): string[] {
+    const value = this.value(key)
+    if (value === undefined) return []
+    return (Array.isArray(value) ? (value as unknown[]) : [value]).map((each) => {
+      if (typeof each === 'object') throw this.#fault(key, 'a list of texts', each)
+      return String(each)
+    })
+  }
+
+  map(key: string): Foreign | undefined {
+    const value = this.value(key)
+    return value === undefined ? undefined : this.#add(value, this.#place(key))
+  }
+
+  maps(key: string): Foreign[] {
+    const value = this.value(key)
+    if (value === undefined) return []
+    if (!Array.isArray(value)) throw this.#fault(key, 'a list', value)
+    return (value as unknown[]).map((each, index) => this.#add(each, `${this.#place(key)}[${index}]`))
+  }
+
+  /** Returns the members of a mapping of mappings; null stands for an empty one, as in `cors:`. */
+  named(key: string): [name: string, fields: Foreign][] {
+    const outer = this.map(key)
+    if (outer === undefined) return []
+    return outer.keys.map((name) => [name, outer.map(name) ?? outer.#add({}, outer.#place(name))])
+  }
+
+  /** Marks keys as read that need no counterpart. */
+  skip(...keys: string[]): void {
+    for (const key of keys) this.#read.add(key)
+  }
+
+  /** Returns the places of all values that were not read. */
+  unread(): string[] {
+    const own = this.keys.filter((key) => !this.#read.has(key) && !isEmpty(this.#fields[key]))
+    return [...own.map((key) => this.#place(key)), ...this.#inner.flatMap((inner) => inner.unread())]
+  }
+
+  #add(value: unknown, where: string): Foreign {
+    const inner = new Foreign(value, where)
+    this.#inner.push(inner)
+    return inner
+  }
+
+  #place(key: string): string {
+    return this.where === '' ? key : `${this.where}.${key}`
+  }
+
+  #fault(key: string, expected: string, found: unknown): ImportFault {
+    return new ImportFault(`${this.#place(key)}: expected ${expected}, found ${kindOf(found)}`)
+  }
+}
+
+const isEmpty = (value: unknown): boolean =>
+  value === null || value === undefined || (typeof value === 'object' && Object.keys(value).length === 0)
+
+function kindOf(value: unknown): string {
+  if (value === null || value === undefined) return 'nothing'
+  if (Array.isArray(value)) return 'a list'
+  return typeof value === 'object' ? 'a mapping' : `"${String(value).slice(0, 60)}"`
+}

@@ -1,0 +1,55 @@
+/** Import of other gateways' configurations: the command `jingwei import`. */
+import { load } from 'js-yaml'
+import { mask, unmask } from '../env.ts'
+import { importApisix } from './apisix.ts'
+import type { Imported } from './draft.ts'
+import { Foreign, ImportFault } from './foreign.ts'
+import { importKong } from './kong.ts'
+import { importKrakend } from './krakend.ts'
+import { importTraefik } from './traefik.ts'
+
+export { ImportFault }
+
+const importers = {
+  kong: importKong,
+  traefik: importTraefik,
+  apisix: importApisix,
+  krakend: importKrakend
+} satisfies Record<string, (root: Foreign) => Imported>
+
+export const importedGateways = Object.keys(importers)
+
+/** Largest file, in characters. */
+const mostCharacters = 16 * 1024 * 1024
+
+// biome-ignore-start lint/suspicious/noTemplateCurlyInString: variables of the configuration
+/** Variables of decK and of APISIX, as those of this configuration. */
+const ownVariables = (text: string): string =>
+  text
+    .replace(/\$\{\{\s*env\s+\\?["']?(\w+)\\?["']?\s*\}\}/g, '${$1}')
+    .replace(/\$\{\{\s*(\w+)\s*\}\}/g, '${$1}')
+    .replace(/\$\{\{\s*(\w+)\s*:=([^{}]*)\}\}/g, '${$1:-$2}')
+    .replace(/\{vault:\/\/env\/([\w-]+)\}/g, (_, name: string) => `\${${name.toUpperCase().replaceAll('-', '_')}}`)
+// biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the configuration
+
+function unmasked(value: unknown): unknown {
+  if (typeof value === 'string') return unmask(value)
+  if (Array.isArray(value)) return (value as unknown[]).map(unmasked)
+  if (typeof value !== 'object' || value === null) return value
+  return Object.fromEntries(Object.entries(value).map(([key, each]) => [unmask(key), unmasked(each)]))
+}
+
+/** Returns the configuration for the text of another gateway's file, in YAML or JSON. Throws {ImportFault}. */
+export function imported(gateway: string, text: string): Imported {
+  if (!Object.hasOwn(importers, gateway)) {
+    throw new ImportFault(`import: expected one of ${importedGateways.join(', ')}, found "${gateway}"`)
+  }
+  if (text.length > mostCharacters) throw new ImportFault('the file is larger than 16 MB')
+  let document: unknown
+  try {
+    document = unmasked(load(mask(ownVariables(text))))
+  } catch (error) {
+    throw new ImportFault((error as Error).message, { cause: error })
+  }
+  return importers[gateway as keyof typeof importers](new Foreign(document, ''))
+}

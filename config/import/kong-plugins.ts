@@ -1,0 +1,237 @@
+/** Plugins of Kong, as concerns of the edge. */
+import type { Draft } from './draft.ts'
+import { Foreign } from './foreign.ts'
+import { oneOrAll } from './patterns.ts'
+import type { Settings } from './yaml-text.ts'
+
+export interface KongContext {
+  readonly draft: Draft
+  /** Keys of the consumers' tokens, for the routes with the plugin jwt. */
+  readonly issuers: Settings[]
+}
+
+/** Place of a plugin: a route, all routes, or a consumer. */
+interface Place {
+  /** Settings of `edge` there. */
+  readonly target: Settings
+  /** Settings that a note is about. */
+  readonly about: Settings | null
+  /** Name of the limits that several routes share. */
+  readonly name: string
+  /** True if a consumer is known whatever the plugins. */
+  readonly hasMethod: boolean
+}
+
+interface Scope extends Place {
+  readonly context: KongContext
+  readonly authenticates: boolean
+  /** True if the plugin is that of a service or of all routes, so that they share its limit. */
+  readonly isShared: boolean
+}
+
+type Convert = (config: Foreign, scope: Scope) => void
+
+const methods = ['key-auth', 'basic-auth', 'hmac-auth', 'jwt', 'mtls-auth', 'openid-connect', 'oauth2-introspection']
+
+/** Converts the plugins of a place; of several with one name, the last. `shared` are those of its service. */
+export function applyPlugins(
+  plugins: readonly Foreign[],
+  context: KongContext,
+  place: Place,
+  shared: readonly Foreign[] = []
+): void {
+  const byName = new Map<string, Foreign>()
+  for (const plugin of plugins) {
+    plugin.skip('id', 'tags', 'protocols', 'instance_name', 'service', 'route', 'consumer')
+    const name = plugin.text('name') ?? ''
+    if (plugin.flag('enabled') === false) plugin.skip('config')
+    else byName.set(name, plugin)
+  }
+  const used = methods.filter((name) => byName.has(name))
+  const { target } = place
+  for (const [name, plugin] of byName) {
+    const config = plugin.map('config') ?? new Foreign({}, `${plugin.where}.config`)
+    const convert = converters[name]
+    const isShared = place.about === null || shared.includes(plugin)
+    const scope = { ...place, context, authenticates: used.length > 0 || place.hasMethod, isShared }
+    if (convert !== undefined) convert(config, scope)
+    else {
+      config.skip(...config.keys)
+      context.draft.note(place.about, `plugin ${name}: not converted`)
+    }
+    const anonymous = methods.includes(name) ? config.text('anonymous') : undefined
+    if (anonymous !== undefined) target.authentication = { require: 'any', anonymous }
+  }
+  if (used.length === 0) return
+  const authentication = (target.authentication ?? {}) as Settings
+  if (used.length > 1) authentication.require ??= 'all'
+  target.authentication = { ...authentication, forward: { id: 'x-consumer-username' } }
+}
+
+const seconds: readonly (readonly [key: string, window: string])[] = [
+  ['second', '1s'],
+  ['minute', '1m'],
+  ['hour', '1h'],
+  ['day', '1d'],
+  ['month', '30d'],
+  ['year', '365d']
+]
+
+const rateLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
+  const by = config.text('limit_by') ?? 'consumer'
+  const header = config.text('header_name')
+  const kinds: Readonly<Record<string, string>> = {
+    ip: 'ip',
+    consumer: authenticates ? 'consumer' : 'ip',
+    credential: authenticates ? 'consumer' : 'ip',
+    header: `header:${header}`,
+    service: 'route',
+    path: 'route'
+  }
+  const redis = config.map('redis')
+  const isRedis = config.text('policy') === 'redis'
+  const host = redis?.text('host') ?? config.text('redis_host')
+  const port = redis?.text('port') ?? config.text('redis_port') ?? '6379'
+  redis?.skip(...redis.keys)
+  if (isRedis) draft.redis ??= `redis://${host ?? 'redis'}:${port}`
+  const isOpen = config.flag('fault_tolerant') ?? true
+  const limits = seconds.flatMap(([key, window]) => {
+    const max = config.number(key)
+    return max === undefined ? [] : [{ max, window }]
+  })
+  const more: Settings = {
+    ...(kinds[by] !== 'ip' && { by: kinds[by] ?? by }),
+    ...(isShared && { name: `${name}-limit` }),
+    ...(isRedis && { store: 'redis', onFailure: isOpen ? 'share' : 'closed' }),
+    ...(config.flag('hide_client_headers') === true && { headers: 'none' })
+  }
+  // All limits of a place share a name only if they are one.
+  const all = limits.map((limit, index) => ({
+    ...limit,
+    ...more,
+    ...(isShared && limits.length > 1 && { name: `${String(more.name)}-${index + 1}` })
+  }))
+  config.skip(
+    'sync_rate',
+    'error_code',
+    'error_message',
+    'path',
+    'redis_timeout',
+    'redis_database',
+    'redis_password',
+    'redis_ssl'
+  )
+  if (limits.some(({ window }) => window === '365d')) draft.note(about, 'a limit per year: 365 days')
+  if (all.length > 0) target.rateLimit = oneOrAll(all)
+}
+
+const cors: Convert = (config, { target }) => {
+  const origins = config.texts('origins')
+  const credentials = config.flag('credentials') === true
+  const any = origins.length === 0 || origins.includes('*')
+  const exact = origins.map((origin) =>
+    /^[\w.:/*-]+$/.test(origin) ? origin : `/^${origin.replace(/^\^|\$$/g, '').replaceAll('/', '\\/')}$/`
+  )
+  const list = (key: string, name: string) => {
+    const values = config.texts(key)
+    return values.length > 0 && { [name]: values }
+  }
+  const maxAge = config.number('max_age')
+  target.cors = {
+    origin: any ? (credentials ? '/^https?:\\/\\/.+$/' : '*') : oneOrAll(exact),
+    ...list('methods', 'methods'),
+    ...list('headers', 'allowedHeaders'),
+    ...list('exposed_headers', 'exposedHeaders'),
+    ...(credentials && { credentials }),
+    ...(maxAge !== undefined && { maxAge: `${maxAge}s` })
+  }
+  config.skip('preflight_continue')
+}
+
+const jwt: Convert = (config, { target, about, context: { draft, issuers } }) => {
+  if (issuers.length === 0) {
+    draft.note(about, 'plugin jwt: no consumer has a secret; write edge.jwt with the key of the issuer')
+    return
+  }
+  const [query] = config.has('uri_param_names') ? config.texts('uri_param_names') : ['jwt']
+  const [cookie] = config.texts('cookie_names')
+  const [header] = config.texts('header_names')
+  const requiresExp = config.texts('claims_to_verify').includes('exp')
+  target.jwt = {
+    issuers,
+    consumer: config.text('key_claim_name') ?? 'iss',
+    ...(!requiresExp && { requireExp: false }),
+    from: {
+      ...(header !== undefined && header.toLowerCase() !== 'authorization' && { header }),
+      ...(query !== undefined && { query }),
+      ...(cookie !== undefined && { cookie })
+    }
+  }
+  config.skip('secret_is_base64', 'run_on_preflight', 'maximum_expiration', 'realm')
+}
+
+const units: Readonly<Record<string, string>> = { megabytes: 'mb', kilobytes: 'kb', bytes: 'b' }
+
+const converters: Readonly<Record<string, Convert>> = {
+  'key-auth': (config, { target }) => {
+    const [name = 'apikey'] = config.texts('key_names')
+    const inQuery = config.flag('key_in_query') ?? true
+    const inHeader = config.flag('key_in_header') ?? true
+    target.keyAuth = {
+      header: inHeader ? name : false,
+      ...(inQuery && { query: name }),
+      ...(config.flag('hide_credentials') !== true && { hideCredentials: false })
+    }
+    config.skip('key_in_body', 'run_on_preflight', 'realm')
+  },
+  'basic-auth': (config, { target }) => {
+    target.basicAuth = config.flag('hide_credentials') === true ? {} : { hideCredentials: false }
+    config.skip('realm')
+  },
+  'hmac-auth': (config, { target }) => {
+    const algorithms = config.texts('algorithms')
+    const enforced = config.texts('enforce_headers')
+    const skew = config.number('clock_skew')
+    target.hmacAuth = {
+      ...(algorithms.length > 0 && { algorithms }),
+      ...(enforced.length > 0 && { enforceHeaders: enforced }),
+      ...(skew !== undefined && { clockSkew: `${skew}s` }),
+      ...(config.flag('validate_request_body') === true && { validateRequestBody: true }),
+      ...(config.flag('hide_credentials') !== true && { hideCredentials: false })
+    }
+    config.skip('realm')
+  },
+  jwt,
+  acl: (config, { target }) => {
+    const allow = [...config.texts('allow'), ...config.texts('whitelist')]
+    const deny = [...config.texts('deny'), ...config.texts('blacklist')]
+    target.acl = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
+    config.skip('hide_groups_header', 'include_consumer_groups', 'always_use_authenticated_groups')
+  },
+  'ip-restriction': (config, { target }) => {
+    const allow = [...config.texts('allow'), ...config.texts('whitelist')]
+    const deny = [...config.texts('deny'), ...config.texts('blacklist')]
+    const status = config.number('status')
+    target.ipFilter = {
+      ...(allow.length > 0 && { allow }),
+      ...(deny.length > 0 && { deny }),
+      ...(status !== undefined && status !== 403 && { status })
+    }
+    config.skip('message')
+  },
+  'rate-limiting': rateLimit,
+  cors,
+  'request-size-limiting': (config, { target }) => {
+    const size = config.number('allowed_payload_size') ?? 128
+    target.bodyLimit = `${size}${units[config.text('size_unit') ?? 'megabytes'] ?? 'mb'}`
+    config.skip('require_content_length')
+  },
+  'correlation-id': (config, { about, context: { draft } }) => {
+    const header = config.text('header_name') ?? 'Kong-Request-ID'
+    config.skip('generator', 'echo_downstream')
+    draft.edge.requestId = { header: header.toLowerCase() }
+    if (about !== null) draft.note(about, 'correlation-id: edge.requestId is for all routes')
+  },
+  prometheus: (config) => config.skip(...config.keys),
+  'file-log': (config) => config.skip(...config.keys)
+}

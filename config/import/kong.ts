@@ -1,0 +1,279 @@
+/** Import of Kong's declarative configuration (`kong.yml`, also as decK writes it). */
+import { isVariable, keyHash, passwordHash } from './credentials.ts'
+import type { Imported } from './draft.ts'
+import { Draft, duration } from './draft.ts'
+import type { Foreign } from './foreign.ts'
+import { ImportFault } from './foreign.ts'
+import type { KongContext } from './kong-plugins.ts'
+import { applyPlugins } from './kong-plugins.ts'
+import { anyOf, oneOrAll, patternOf, prefixOf } from './patterns.ts'
+import type { Settings } from './yaml-text.ts'
+
+/** Timeouts of Kong where a service sets none, in milliseconds. */
+const usualTimeoutMs = 60_000
+
+/** Returns the name or id to which a reference points: `service: orders` or `service: { name: orders }`. */
+function reference(fields: Foreign, key: string): string | undefined {
+  const value = fields.value(key)
+  if (typeof value !== 'object' || value === null) return fields.text(key)
+  const target = fields.map(key)!
+  return target.text('name') ?? target.text('username') ?? target.text('id')
+}
+
+export function importKong(root: Foreign): Imported {
+  const draft = new Draft()
+  root.skip('_format_version', '_transform', '_info', '_plugin_configs', '_comment')
+  draft.edge.host = 'upstream'
+  draft.mesh.timeout = duration(usualTimeoutMs)
+  const scoped = pluginsByScope(root.maps('plugins'))
+  const upstreams = new Map(root.maps('upstreams').map((each) => [each.text('name'), each]))
+  const looseRoutes = root.maps('routes')
+  const context: KongContext = { draft, issuers: [] }
+  importConsumers(root, context, scoped)
+  applyPlugins(scoped.global, context, { target: draft.edge, about: null, name: 'all', hasMethod: false })
+  for (const service of root.maps('services')) {
+    const name = service.text('name') ?? service.text('id') ?? service.text('host') ?? 'service'
+    const own = draft.name('service', name)
+    draft.services[own] = serviceOf(service, upstreams, draft)
+    const ofService = [...service.maps('plugins'), ...scoped.of('service', name)]
+    const routes = [...service.maps('routes'), ...looseRoutes.filter((route) => reference(route, 'service') === name)]
+    const shared = routes.length > 1 ? ofService : []
+    for (const route of routes) importRoute(route, own, { ofService, shared }, scoped, context)
+    if (routes.length === 0) draft.note(null, `service ${name} has no routes`)
+  }
+  for (const place of root.unread()) draft.note(null, `${place}: not converted`)
+  return draft.finish('Kong')
+}
+
+/** The plugins that are listed outside of what they apply to. */
+interface Scoped {
+  readonly global: readonly Foreign[]
+  of(kind: 'service' | 'route' | 'consumer', name: string): readonly Foreign[]
+}
+
+function pluginsByScope(plugins: readonly Foreign[]): Scoped {
+  const kinds = ['service', 'route', 'consumer'] as const
+  const scopes = plugins.map((plugin) => ({
+    plugin,
+    of: kinds.flatMap((kind) => {
+      const name = reference(plugin, kind)
+      return name === undefined ? [] : [`${kind} ${name}`]
+    })
+  }))
+  return {
+    global: scopes.filter(({ of }) => of.length === 0).map(({ plugin }) => plugin),
+    of: (kind, name) => scopes.filter(({ of }) => of.includes(`${kind} ${name}`)).map(({ plugin }) => plugin)
+  }
+}
+
+function serviceOf(service: Foreign, upstreams: ReadonlyMap<unknown, Foreign>, draft: Draft): Settings {
+  const url = service.text('url')
+  // Not by URL, since its parts may be variables.
+  const parts = url === undefined ? null : /^(\w+):\/\/(\[[^\]]+\]|\$\{[^}]+\}|[^/:]+)(?::([^/]+))?(\/.*)?$/.exec(url)
+  if (url !== undefined && parts === null) {
+    throw new ImportFault(`${service.where}.url: expected a URL, found "${url}"`)
+  }
+  const protocol = parts?.[1] ?? service.text('protocol') ?? 'http'
+  const host = parts?.[2] ?? service.text('host') ?? ''
+  const port = parts?.[3] ?? service.text('port') ?? (protocol === 'https' ? '443' : '80')
+  const path = (parts?.[4] ?? service.text('path') ?? '').replace(/\/+$/, '')
+  const upstream = upstreams.get(host)
+  const settings: Settings = {}
+  const mesh: Settings = {}
+  if (upstream === undefined) settings.instances = [`${protocol}://${host}:${port}${path}`]
+  else {
+    settings.instances = upstream.maps('targets').map((target) => {
+      const [name, ofTarget = port] = splitPort(target.text('target') ?? '')
+      const weight = target.number('weight') ?? 100
+      target.skip('tags')
+      const address = `${protocol}://${name}:${ofTarget}`
+      return weight === 100 ? address : { url: address, weight }
+    })
+    if (path !== '') settings.basePath = path
+    Object.assign(mesh, balanceOf(upstream, draft, settings))
+    upstream.skip('name', 'tags', 'slots')
+  }
+  if (protocol !== 'http' && protocol !== 'https')
+    draft.note(settings, `${service.where}: protocol ${protocol}: not converted`)
+  const connect = service.number('connect_timeout')
+  const read = service.number('read_timeout')
+  if (connect !== undefined && connect !== usualTimeoutMs) mesh.connectTimeout = duration(connect)
+  if (read !== undefined && read !== usualTimeoutMs) {
+    mesh.timeout = duration(read)
+    if (read > usualTimeoutMs) mesh.idleTimeout = duration(read)
+  }
+  const retries = service.number('retries')
+  if (retries !== undefined && retries !== 5) mesh.retry = retries === 0 ? false : { attempts: retries }
+  service.skip('write_timeout', 'tags', 'id', 'enabled', 'name', 'host', 'protocol', 'port', 'path')
+  if (Object.keys(mesh).length > 0) settings.mesh = mesh
+  return settings
+}
+
+function splitPort(target: string): string[] {
+  const colon = target.lastIndexOf(':')
+  return colon === -1 || target.endsWith(']') ? [target] : [target.slice(0, colon), target.slice(colon + 1)]
+}
+
+const policies: Readonly<Record<string, string>> = {
+  'round-robin': 'round-robin',
+  'least-connections': 'least-request',
+  latency: 'peak-ewma',
+  'consistent-hashing': 'ring-hash'
+}
+
+function balanceOf(upstream: Foreign, draft: Draft, settings: Settings): Settings {
+  const mesh: Settings = {}
+  const algorithm = upstream.text('algorithm')
+  const policy = algorithm === undefined ? undefined : policies[algorithm]
+  if (algorithm !== undefined && policy === undefined) draft.note(settings, `algorithm ${algorithm}: not converted`)
+  const header = upstream.text('hash_on_header')
+  const cookie = upstream.text('hash_on_cookie')
+  const on = upstream.text('hash_on')
+  const hashOn =
+    on === 'header' ? `header:${header}` : on === 'cookie' ? `cookie:${cookie}` : on === 'none' ? undefined : on
+  if (policy !== undefined) mesh.balance = policy === 'ring-hash' ? { policy, hashOn: hashOn ?? 'ip' } : policy
+  const active = upstream.map('healthchecks')?.map('active')
+  const interval = active?.map('healthy')?.number('interval')
+  const path = active?.text('http_path')
+  active?.skip('type', 'timeout', 'concurrency', 'https_verify_certificate', 'unhealthy')
+  if (active !== undefined && interval !== undefined && interval > 0) {
+    mesh.healthCheck = { path: path ?? '/', interval: `${interval}s` }
+  }
+  return mesh
+}
+
+function importRoute(
+  route: Foreign,
+  service: string,
+  { ofService, shared }: { readonly ofService: readonly Foreign[]; readonly shared: readonly Foreign[] },
+  scoped: Scoped,
+  context: KongContext
+): void {
+  const { draft } = context
+  const given = route.text('name') ?? route.text('id')
+  const edge: Settings = {}
+  const settings: Settings = { name: draft.name('route', given ?? service), match: {}, service }
+  const match = settings.match as Settings
+  const paths = route.texts('paths')
+  const patterns = paths.map((path) =>
+    path.startsWith('~') ? patternOf(path.slice(1), (text) => draft.note(settings, text)) : prefixOf(path)
+  )
+  const all = patterns.length === 0 ? ['/'] : patterns
+  match.path = oneOrAll(all)
+  const methods = route.texts('methods')
+  if (methods.length > 0) match.methods = methods
+  const hosts = route.texts('hosts')
+  if (hosts.length > 0) match.hosts = hosts
+  const headers = route.map('headers')
+  if (headers !== undefined) match.headers = headersOf(headers)
+  const isStripped = route.flag('strip_path') ?? true
+  if (isStripped && all.some((path) => path !== '/')) {
+    if (all.every((path) => !String(path).includes(':'))) settings.path = { strip: true }
+    else draft.note(settings, `${route.where}.strip_path: write path.strip or path.rewrite for the pattern`)
+  }
+  if (route.flag('preserve_host') === true) edge.host = 'preserve'
+  const protocols = route.texts('protocols')
+  if (protocols.length === 1 && protocols[0] === 'https')
+    draft.note(settings, 'https only: write listen.tls and listen.redirect')
+  else if (protocols.some((each) => !each.startsWith('http'))) {
+    draft.note(settings, `${route.where}.protocols: ${protocols.join(', ')}: not converted`)
+  }
+  const priority = route.number('regex_priority')
+  if (priority !== undefined && priority !== 0) settings.priority = priority
+  route.skip(
+    'tags',
+    'https_redirect_status_code',
+    'request_buffering',
+    'response_buffering',
+    'path_handling',
+    'id',
+    'service'
+  )
+  const plugins = [...ofService, ...route.maps('plugins'), ...(given === undefined ? [] : scoped.of('route', given))]
+  applyPlugins(plugins, context, { target: edge, about: settings, name: service, hasMethod: false }, shared)
+  if (Object.keys(edge).length > 0) settings.edge = edge
+  draft.routes.push(settings)
+}
+
+function headersOf(headers: Foreign): Settings {
+  return Object.fromEntries(
+    headers.keys.map((name) => {
+      const values = headers.texts(name)
+      const [first = ''] = values
+      if (first.startsWith('~*')) return [name, { regex: `^(?:${first.slice(2)})$` }]
+      return [name, anyOf(values)]
+    })
+  )
+}
+
+/** Returns the credentials of a consumer: its own list, and those of the list at the top level. */
+const credentialsOf = (root: Foreign, consumer: Foreign, username: string, key: string): Foreign[] => [
+  ...consumer.maps(key),
+  ...root.maps(key).filter((each) => reference(each, 'consumer') === username)
+]
+
+function importConsumers(root: Foreign, context: KongContext, scoped: Scoped): void {
+  const { draft } = context
+  for (const consumer of root.maps('consumers')) {
+    const name = consumer.text('username') ?? consumer.text('custom_id') ?? consumer.text('id') ?? 'consumer'
+    const of = (key: string) => credentialsOf(root, consumer, name, key)
+    const settings: Settings = { name }
+    const groups = [
+      ...of('acls').map((acl) => acl.text('group')!),
+      ...consumer.maps('groups').map((group) => group.text('name')!)
+    ]
+    if (groups.length > 0) settings.groups = groups
+    const tags = consumer.texts('tags')
+    if (tags.length > 0) settings.tags = tags
+    const keys = of('keyauth_credentials').map((credential) => keyOf(credential, settings, draft))
+    if (keys.length > 0) settings.keyAuth = oneOrAll(keys)
+    for (const credential of of('basicauth_credentials')) {
+      const password = credential.text('password') ?? ''
+      const username = credential.text('username') ?? name
+      credential.skip('tags', 'id')
+      if (isVariable(password) || /^[\da-f]{40}$/.test(password)) {
+        draft.note(
+          settings,
+          `password of ${username} is not known here: write basicAuth with the output of jingwei hash-password`
+        )
+      } else settings.basicAuth = { username, hash: passwordHash(password) }
+    }
+    for (const credential of of('hmacauth_credentials')) {
+      settings.hmacAuth = { username: credential.text('username') ?? name, secret: credential.text('secret') ?? '' }
+      credential.skip('tags', 'id')
+    }
+    for (const secret of of('jwt_secrets')) settings.jwt = tokensOf(secret, name, context)
+    const edge: Settings = {}
+    applyPlugins([...consumer.maps('plugins'), ...scoped.of('consumer', name)], context, {
+      target: edge,
+      about: settings,
+      name,
+      hasMethod: true
+    })
+    if (Object.keys(edge).length > 0) settings.edge = edge
+    consumer.skip('id', 'custom_id')
+    draft.consumers.push(settings)
+  }
+}
+
+function keyOf(credential: Foreign, settings: Settings, draft: Draft): Settings {
+  const key = credential.text('key') ?? ''
+  credential.skip('tags', 'id', 'ttl')
+  if (!isVariable(key)) return { hash: keyHash(key) }
+  draft.note(settings, `${credential.where}.key is a variable: write the hash of the key, by: jingwei hash-key`)
+  return { hash: key }
+}
+
+function tokensOf(secret: Foreign, name: string, { issuers }: KongContext): Settings {
+  const issuer = secret.text('key') ?? name
+  const algorithm = secret.text('algorithm') ?? 'HS256'
+  const publicKey = secret.text('rsa_public_key')
+  const shared = secret.text('secret')
+  secret.skip('tags', 'id')
+  issuers.push({
+    issuer,
+    ...(publicKey === undefined ? { secret: shared ?? '' } : { publicKey }),
+    algorithms: [algorithm]
+  })
+  return { sub: issuer, issuer }
+}

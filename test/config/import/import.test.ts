@@ -1,0 +1,242 @@
+/** Import of other gateways' files: what is converted, what is reported, and faults of the files. */
+import t from 'tap'
+import { imported } from '../../../config/import/index.ts'
+import { parseConfig } from '../../../plugins/config.ts'
+
+/** Returns the configuration of an import, which has to be valid, with the text and the summary. */
+function configOf(gateway: string, text: string, env: NodeJS.ProcessEnv = {}) {
+  const { yaml, summary } = imported(gateway, text)
+  return { config: parseConfig(`listen: { port: 0 }\n${yaml}`, '/gateway.yaml', env), yaml, summary }
+}
+
+t.test(
+  'Kong: services with upstreams, routes at the top level, plugins by reference, limits that routes share',
+  async (t) => {
+    const { config, summary, yaml } = configOf(
+      'kong',
+      `
+_format_version: "3.0"
+services:
+  - { name: Order_Service, host: pool, path: /v1, connect_timeout: 5000, read_timeout: 120000, retries: 0 }
+upstreams:
+  - name: pool
+    algorithm: consistent-hashing
+    hash_on: header
+    hash_on_header: x-user
+    targets: [{ target: "10.0.0.1:8080", weight: 100 }, { target: "10.0.0.2:8080", weight: 50 }]
+    healthchecks: { active: { http_path: /health, healthy: { interval: 5 } } }
+routes:
+  - { name: list, service: Order_Service, paths: [/orders/], hosts: [api.example.com], headers: { x-v: ["1", "2"] } }
+  - { name: one, service: { name: Order_Service }, paths: ['~/orders/(?<id>\\d+)$'], strip_path: false, preserve_host: true }
+plugins:
+  - { name: rate-limiting, service: Order_Service, config: { minute: 5, policy: redis, redis: { host: cache }, fault_tolerant: false } }
+  - { name: jwt, route: one }
+  - { name: cors, config: { origins: ["*"], credentials: true } }
+  - { name: aws-lambda, route: list, config: { function_name: f } }
+  - { name: acl, enabled: false, config: { allow: [x] } }
+consumers:
+  - { username: alice, custom_id: "7", keyauth_credentials: [{ key: plain-key }], tags: [a] }
+jwt_secrets: [{ consumer: alice, key: alice-iss, secret: a-secret-that-is-long-enough-for-hs256 }]
+certificates: [{ cert: PEM }]
+`
+    )
+    t.match(config.services['order-service'], {
+      basePath: '/v1',
+      mesh: { balance: { policy: 'ring-hash', hashOn: 'header:x-user' } }
+    })
+    t.match(config.services['order-service']!.mesh, { connectTimeout: 5000, timeout: 120_000, retry: false })
+    t.match(config.services['order-service']!.instances, ['http://10.0.0.1:8080', { weight: 50 }])
+    const [list, one] = config.routes
+    t.match(list!.match, { path: '/orders', hosts: ['api.example.com'], headers: { 'x-v': { regex: '^(?:1|2)$' } } })
+    t.equal(list!.path?.strip, true)
+    t.match(one!.match.path, '/orders/:id(^[0-9]+$)')
+    t.equal(one!.edge.host, 'preserve')
+    t.match(list!.edge.rateLimit, { max: 5, store: 'redis', name: 'order-service-limit', onFailure: 'closed' })
+    t.match(one!.edge.rateLimit, { by: 'consumer', name: 'order-service-limit' })
+    t.equal(config.redis?.url, 'redis://cache:6379')
+    t.match(one!.edge.jwt, { issuers: [{ issuer: 'alice-iss' }], consumer: 'iss', requireExp: false })
+    t.match(config.consumers, { list: [{ name: 'alice', tags: ['a'], jwt: { sub: 'alice-iss' } }] })
+    t.notMatch(yaml, 'plain-key', 'a hash only')
+    t.match(yaml, '# plugin aws-lambda: not converted\n  - name: list')
+    t.match(summary, '2 left to do by hand')
+    t.match(summary, '- certificates: not converted')
+    t.notMatch(summary, 'acl')
+  }
+)
+
+t.test('Kong: variables of decK and of vaults, passwords that are hashes', async (t) => {
+  const { config, summary } = configOf(
+    'kong',
+    `
+services: [{ name: a, url: "http://\${{ env \\"DECK_HOST\\" }}:80", routes: [{ paths: [/], strip_path: false, plugins: [{ name: basic-auth }, { name: key-auth }] }] }]
+consumers:
+  - { username: bob, basicauth_credentials: [{ password: 0123456789abcdef0123456789abcdef01234567 }] }
+  - { username: eve, keyauth_credentials: [{ key: "{vault://env/eve-key}" }], basicauth_credentials: [{ username: e, password: open }] }
+`,
+    { DECK_HOST: 'orders', EVE_KEY: `sha256:${'0'.repeat(64)}` }
+  )
+  t.match(config.services.a!.instances, ['http://orders:80'])
+  t.match(config.routes[0]!.edge.authentication, { require: 'all' }, 'all methods of a route')
+  t.match(summary, 'password of bob is not known here')
+  t.match(summary, 'is a variable: write the hash of the key')
+})
+
+t.test('Traefik: rules with alternatives, stripped prefixes, services of several kinds', async (t) => {
+  const { config, summary } = configOf(
+    'traefik',
+    `
+http:
+  routers:
+    one: { rule: "(Host(\`a.example\`) || Host(\`b.example\`)) && (PathPrefix(\`/api\`) || Path(\`/x\`))", service: app, middlewares: [all@file] }
+    two: { rule: "Method(\`GET\`) && Query(\`v\`, \`2\`) && HeaderRegexp(\`X-A\`, \`b+\`) && ClientIP(\`10.0.0.0/8\`)", service: both, priority: 7 }
+    three: { rule: "PathPrefix(\`/m\`) && !Host(\`c.example\`)", service: mirrored, tls: {} }
+    board: { rule: "Host(\`t.example\`)", service: api@internal }
+  middlewares:
+    all: { chain: { middlewares: [strip, regex] } }
+    strip: { stripPrefix: { prefixes: [/api] } }
+    regex: { headers: { accessControlAllowOriginList: ["https://x.example"], accessControlMaxAge: 100, sslRedirect: true } }
+  services:
+    app: { loadBalancer: { servers: [{ url: "http://app:8080/" }], passHostHeader: false } }
+    both: { weighted: { services: [{ name: app, weight: 3 }, { name: next, weight: 1 }] } }
+    next: { loadBalancer: { servers: [{ url: "http://next:8080" }] } }
+    mirrored: { mirroring: { service: app, mirrors: [{ name: next, percent: 10 }] } }
+`
+  )
+  const [stripped, exact, two, three] = config.routes
+  t.match(stripped, { match: { hosts: ['a.example', 'b.example'], path: '/api' }, path: { strip: '/api' } })
+  t.match(exact, { match: { hosts: ['a.example', 'b.example'], path: { exact: '/x' } } })
+  t.equal(exact!.path, undefined, 'nothing to strip')
+  t.match(stripped!.edge, { host: 'upstream', cors: { maxAge: 100_000 } })
+  t.match(two, {
+    priority: 7,
+    match: { methods: ['GET'], query: { v: '2' }, headers: { 'x-a': { regex: '^b+$' } } }
+  })
+  t.match(two!.mesh.split, [
+    { service: 'app', weight: 3 },
+    { service: 'next', weight: 1 }
+  ])
+  t.match(three!.mesh.mirror, { service: 'next' })
+  for (const text of [
+    '!Host(c.example): not converted',
+    'api@internal',
+    'sslRedirect: not converted',
+    'tls of routers'
+  ]) {
+    t.match(summary, text)
+  }
+})
+
+t.test('APISIX: nodes, conditions, shared plugins, consumers', async (t) => {
+  const { config, summary } = configOf(
+    'apisix',
+    `
+routes:
+  - id: 1
+    uris: [/api/*, /ping]
+    host: api.example.com
+    methods: [GET]
+    vars: [["http_x_beta", "==", "1"], ["arg_v", "IN", ["1", "2"]], ["cookie_c", "~~", "a+"], ["http_y", ">", "1"]]
+    plugin_config_id: 5
+    service_id: 9
+    plugins: { limit-count: { count: 5, time_window: 60, key: http_x_key, group: Shared }, proxy-rewrite: { regex_uri: ["/api/(.*)/x", "/v/$1"] } }
+  - { uri: /*, status: 0, upstream: { nodes: { "x:80": 1 } } }
+plugin_configs: [{ id: 5, plugins: { ip-restriction: { whitelist: [10.0.0.0/8] }, key-auth: { _meta: { disable: true } } } }]
+services: [{ id: 9, upstream_id: 3, plugins: { cors: { allow_origins: "**", allow_credential: true } } }]
+upstreams: [{ id: 3, type: chash, key: remote_addr, nodes: [{ host: a, port: 80, weight: 2 }, { host: b, port: 80, weight: 1 }, { host: c, port: 80, weight: 0 }], timeout: { connect: 6, read: 6, send: 6 }, pass_host: node }]
+consumers: [{ username: bob, plugins: { key-auth: { key: \${{BOB:=k}} }, limit-count: { count: 1, time_window: 1 } } }]
+#END
+`,
+    {}
+  )
+  const [route] = config.routes
+  t.match(route!.match, {
+    path: ['/api', { exact: '/ping' }],
+    hosts: ['api.example.com'],
+    headers: { 'x-beta': '1' },
+    query: { v: { regex: '^(?:1|2)$' } }
+  })
+  t.match(route!.edge, {
+    host: 'upstream',
+    rateLimit: { max: 5, by: 'header:x-key', name: 'shared' },
+    ipFilter: { allow: ['10.0.0.0/8'] }
+  })
+  t.equal(route!.edge.keyAuth, undefined, 'a disabled plugin')
+  t.match(route!.path?.rewrite, { regex: '^/api/(.*)/x(.*)$', to: '/v/$1$2' })
+  t.match(config.services[route!.service!]!.instances, [{ weight: 2 }, { weight: 1 }])
+  t.equal(config.routes.length, 1, 'a route that is off is left out')
+  t.match(summary, 'vars ["http_y",">","1"]: not converted')
+  t.match(summary, 'key of bob is a variable')
+})
+
+t.test('KrakenD: endpoints with one backend and with several', async (t) => {
+  const { config, summary } = configOf(
+    'krakend',
+    JSON.stringify({
+      version: 3,
+      host: ['http://a:8080'],
+      extra_config: { 'security/cors': { allow_origins: ['https://x.example'] }, 'telemetry/opencensus': {} },
+      endpoints: [
+        {
+          endpoint: '/u/{id}',
+          timeout: '5s',
+          input_headers: ['Authorization'],
+          extra_config: {
+            'auth/validator': {
+              alg: 'RS256',
+              jwk_url: 'https://id.example/jwks',
+              roles: ['admin'],
+              roles_key: 'r',
+              propagate_claims: [['sub', 'X-User']]
+            }
+          },
+          backend: [
+            { url_pattern: '/user/{id}', extra_config: { 'qos/ratelimit/proxy': { max_rate: 50, capacity: 60 } } }
+          ]
+        },
+        {
+          endpoint: '/p/{id}',
+          backend: [
+            { url_pattern: '/a/{id}', allow: ['n'] },
+            { host: ['http://b:1'], url_pattern: '/b?u={id}', group: 'b', mapping: { x: 'y' } }
+          ]
+        }
+      ]
+    })
+  )
+  const [user, page] = config.routes
+  t.match(user, { match: { path: '/u/:id', methods: ['GET'] }, path: { rewrite: { path: '/user/:id' } } })
+  t.match(user!.edge, { jwt: { forward: { sub: 'x-user' } }, acl: { roles: ['admin'], rolesClaim: 'r' } })
+  t.match(user!.mesh, { timeout: 5000 })
+  t.match(config.services.a!.mesh, { limit: { rate: 50, burst: 60 } })
+  t.ok(page!.compose, 'composed')
+  t.match(summary, 'telemetry/opencensus: not converted')
+})
+
+t.test('faults of the files are reported with their place', async (t) => {
+  const cases: [gateway: string, text: string, message: RegExp][] = [
+    ['tyk', '{}', /expected one of kong, traefik, apisix, krakend, found "tyk"/],
+    ['kong', 'services: [', /unexpected|expected|end of/i],
+    ['kong', '', /input is empty/],
+    ['kong', 'services: { a: 1 }', /services: expected a list, found a mapping/],
+    [
+      'kong',
+      'services: [{ name: a, url: "http://a", routes: [{ paths: { a: 1 } }] }]',
+      /services\[0\]\.routes\[0\]\.paths/
+    ],
+    ['kong', 'services: [{ name: a, url: "http://a" }]', /no routes of Kong were found/],
+    ['kong', 'services: [{ name: a, url: nonsense }]', /services\[0\]\.url: expected a URL, found "nonsense"/],
+    [
+      'kong',
+      'services: [{ name: a, url: "http://a", read_timeout: soon }]',
+      /read_timeout: expected a number, found "soon"/
+    ],
+    ['traefik', 'entryPoints: {}', /no "http" in this file/],
+    [
+      'traefik',
+      'http: { routers: { a: { rule: "Host(a", service: b } } }',
+      /rule Host\(a: cannot be read from "Host\(a" on/
+    ],
+    ['traefik', 'http: { routers: { a: { rule: "Host(`a`) &&", service: b } } }', /a matcher is missing/]
+  ]
+  for (const [gateway, text, message] of cases) t.throws(() => imported(gateway, text), message, text)
+})
