@@ -7,8 +7,8 @@ import type { Meter } from '../meter.ts'
 import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
 import type { Phase } from './attach.ts'
 
-/** Records a refusal that is no error, such as a redirect to a login page. */
-export type RecordRefusal = (request: FastifyRequest, code: string, reason?: string) => void
+/** Records a refusal that is no error, such as a redirect to a login page. `late`: the reply, if it may have been sent already. */
+export type RecordRefusal = (request: FastifyRequest, code: string, reason?: string, late?: FastifyReply) => void
 
 export type Done = (error?: unknown, ...more: unknown[]) => void
 /** A hook of one of the phases in which a concern may refuse. */

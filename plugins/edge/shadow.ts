@@ -7,6 +7,7 @@ import type { Meter } from '../meter.ts'
 import { asError, isThenable } from '../thrown.ts'
 import type { Done, RecordRefusal, RefusingHook } from './concern-refusals.ts'
 import { codeOf, isCutOff, isFault } from './concern-refusals.ts'
+import { goneSignal, isFinished } from './protocol/client-gone.ts'
 
 /** A refusal that did not happen, for the access log. */
 export interface ShadowRefusal {
@@ -31,12 +32,36 @@ export function shadowRecorder(meter: Meter, concern: string, route: string): Re
       labelNames: ['concern', 'route']
     })
     .labels(concern, route)
-  return (request, error, reason) => {
+  return (request, error, reason, late) => {
     if (isCutOff(request)) return
     refusals.inc()
+    const refusal: ShadowRefusal = { concern, error, ...(reason !== undefined && { reason }) }
+    if (late !== undefined && isFinished(late.raw)) {
+      request.log.info(
+        { requestId: request.id, shadow: [refusal] },
+        'a concern in shadow mode decided after the response'
+      )
+      return
+    }
     request.shadowRefusals ??= []
-    request.shadowRefusals.push({ concern, error, ...(reason !== undefined && { reason }) })
+    request.shadowRefusals.push(refusal)
   }
+}
+
+/** Records an error of a concern in shadow mode. `late`: the reply, if the request has not waited for the concern. */
+export function recordError(
+  record: RecordRefusal,
+  request: FastifyRequest,
+  thrown: unknown,
+  reason?: string,
+  late?: FastifyReply
+): void {
+  // The client has disconnected, which ends the work of the concern.
+  if (late !== undefined && goneSignal(request).aborted) return
+  const error = asError(thrown)
+  if (isFault(error) && !isCutOff(request))
+    request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
+  record(request, codeOf(error), reason, late)
 }
 
 /** Returns a hook that records the errors of `hook` instead of failing the request with them. */
@@ -46,11 +71,7 @@ export function inShadow(hook: RefusingHook, record: RecordRefusal): RefusingHoo
     const done = rest.pop() as Done
     const restore = stateOf(request, reply)
     const pass = (thrown: unknown): void => {
-      const error = asError(thrown)
-      const reason = restore()
-      if (isFault(error) && !isCutOff(request))
-        request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
-      record(request, codeOf(error), reason)
+      recordError(record, request, thrown, restore())
     }
     let isDone = false
     const next: Done = (error, ...more) => {

@@ -29,6 +29,8 @@ export interface Method<C> {
   readonly carrier?: string
   /** Returns whether the credentials that were verified are in the carrier. Absent: they are. */
   isInCarrier?(request: FastifyRequest): boolean
+  /** True if `verify` may wait for another server. Then it must neither read the body nor change the reply. */
+  readonly mayTakeLong?: true
   /** True if a request without these credentials is let in. */
   readonly isOptional?: boolean
   /** Returns the credentials of a request; null if it has none of this kind. */

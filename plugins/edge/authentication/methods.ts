@@ -273,5 +273,6 @@ export function authenticateBy<C>(
   }
   // Failures that refuse nobody must not count where they are enforced.
   const tried = new Methods(routeOptions, context, new RouteMethods(), 'shadow-auth-failures')
-  return asShadow(tried.add(withoutEffects(method), authenticates, shadow), route)
+  const hook = tried.add(withoutEffects(method), authenticates, shadow)
+  return asShadow(hook, route, shadow, method.mayTakeLong === true)
 }

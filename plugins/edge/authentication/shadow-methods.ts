@@ -1,5 +1,10 @@
 /** Methods of authentication in shadow mode, and what they leave as it is. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import { endCalls } from '../bridge/request-mesh.ts'
+import type { RecordRefusal } from '../concern-refusals.ts'
+import { clientAddressOf } from '../protocol/client-address.ts'
+import { goneSignal } from '../protocol/client-gone.ts'
+import { recordError } from '../shadow.ts'
 import type { Method } from './method.ts'
 
 export type Done = (error?: Error) => void
@@ -34,14 +39,42 @@ export function withoutEffects<C>(given: Method<C>): Method<C> {
   }
 }
 
+/** Decisions of one route that no request waits for, at a time. */
+const mostBeside = 1000
+/** Shortest time between two warnings that there are more. */
+const warnEveryMs = 10_000
+
 /**
  * Returns the hook of a method in shadow mode on its route. It names the caller only where nothing else does; otherwise rules
- * for consumers would decide on a caller that the route has not authenticated.
+ * for consumers would decide on a caller that the route has not authenticated. Where it names nobody, and `mayTakeLong`, the
+ * request does not wait for it.
  */
-export function asShadow(hook: Hook, route: RouteMethods<unknown>): Hook {
+export function asShadow(hook: Hook, route: RouteMethods<unknown>, record: RecordRefusal, mayTakeLong: boolean): Hook {
+  let beside = 0
+  let warnedAt = Number.NEGATIVE_INFINITY
+  const judgeBeside: Hook = (request, reply, done) => {
+    const now = performance.now()
+    if (beside < mostBeside) {
+      beside++
+      const seen = viewOf(request)
+      hook(seen, withoutFields(reply), (error) => {
+        beside--
+        endCalls(seen)
+        if (error !== undefined) recordError(record, request, error, seen.refusalReason ?? undefined, reply)
+      })
+    } else if (now - warnedAt > warnEveryMs) {
+      warnedAt = now
+      request.log.warn(
+        `${mostBeside} decisions of a method in shadow mode are in flight: further requests pass without one`
+      )
+    }
+    route.removeLate(request)
+    done()
+  }
   return (request, reply, done) => {
     const restore = callerOf(request)
     const hasOther = route.enforced !== null || request.consumer !== null
+    if (hasOther && mayTakeLong) return judgeBeside(request, reply, done)
     let isFinished = false
     const finish = (): void => {
       if (isFinished) return
@@ -60,6 +93,21 @@ export function asShadow(hook: Hook, route: RouteMethods<unknown>): Hook {
     }
   }
 }
+
+/** Returns a view of a request: what a method sets on it stays there, and it keeps the header fields as they are now. */
+function viewOf(request: FastifyRequest): FastifyRequest {
+  clientAddressOf(request)
+  goneSignal(request)
+  const { upstreamHeaders, headers } = request
+  return Object.create(request, {
+    upstreamHeaders: { value: upstreamHeaders && [...upstreamHeaders], writable: true },
+    headers: { value: { ...headers } },
+    refusalReason: { value: null, writable: true }
+  })
+}
+
+/** Returns a view of a reply on which header fields have no effect. */
+const withoutFields = (reply: FastifyReply): FastifyReply => Object.create(reply, { header: { value: () => reply } })
 
 /** Stores the caller of a request, its claims and the headers that are set for the service. The returned function restores them. */
 function callerOf(request: FastifyRequest): () => void {

@@ -11,15 +11,19 @@ import { SEALED } from '../async-context.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
 import type { UpstreamRequests } from './upstream-request.ts'
 
+const known = new WeakMap<FastifyRequest, RequestMesh>()
+
+/** Ends the calls of `request.mesh` whose responses are open. */
+export const endCalls = (request: FastifyRequest): void => known.get(request)?.endOpen()
+
 export default fp(
   async (fastify) => {
     const requests = fastify.getDecorator<UpstreamRequests>('upstreamRequests')
     const behalf = { onBehalfOf: (request: FastifyRequest) => requests.onBehalfOf(request), goneSignal }
     const bounded = fastify.getDecorator<Dispatcher>('mesh').compose(bound)
-    const known = new WeakMap<FastifyRequest, RequestMesh>()
     if (!fastify.hasDecorator(SEALED)) {
       fastify.addHook('onResponse', (request, _reply, done) => {
-        known.get(request)?.endOpen()
+        endCalls(request)
         done()
       })
     }

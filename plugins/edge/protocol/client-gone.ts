@@ -97,6 +97,7 @@ class ClosedEarly extends Error {
   }
 }
 
-function isFinished(raw: ServerResponse): boolean {
+/** Returns whether a response has been sent: over HTTP/2, handed over for sending. */
+export function isFinished(raw: ServerResponse): boolean {
   return raw.writableFinished || ('stream' in raw && raw.writableEnded)
 }

@@ -76,6 +76,7 @@ function functionMethod(
     new TypeError(`the authorizer ${options.module} returned a wrong value: ${message}`)
   return {
     challenge,
+    mayTakeLong: true,
     // The function alone knows which credentials it reads.
     find: () => true,
     async verify(_found, request) {

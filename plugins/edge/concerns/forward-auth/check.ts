@@ -3,6 +3,7 @@ import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { isConnectionHeader } from '../../../../config/header-names.ts'
 import { checkAuthServer, checkServiceHeaders } from '../../bridge/check-auth-server.ts'
+import { isShadow } from '../../shadow.ts'
 import type { ForwardAuthOptions } from './options.ts'
 
 export function checkForwardAuth(options: ForwardAuthOptions, at: string, checked: Checked): void {
@@ -25,6 +26,10 @@ export function checkForwardAuth(options: ForwardAuthOptions, at: string, checke
     }
   }
   if (!report.sound(at)) return
+  for (const key of isShadow(options) ? (['responseHeaders', 'clientHeaders', 'consumer'] as const) : []) {
+    if ((options[key] ?? '').length === 0) continue
+    report.warn(`${at}/${key}`, 'not set with mode: shadow, in which no request waits for the decision', 'key')
+  }
   if (!options.forwardBody && report.at(`${at}/maxBodySize`) !== undefined) {
     report.warn(`${at}/maxBodySize`, 'has no effect without forwardBody: true', 'key')
   }

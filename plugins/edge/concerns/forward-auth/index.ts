@@ -21,24 +21,40 @@ import type { GivenConsumer } from '../../consumers/consumer.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import { bodyAfter, readFirst } from '../../protocol/first-body.ts'
 import { hasBody } from '../../protocol/request-body.ts'
+import { isShadow, recordError } from '../../shadow.ts'
 import { checkForwardAuth } from './check.ts'
 import type { Kept } from './decider.ts'
 import { Decider, measuresOf } from './decider.ts'
 import type { Allowed, Refused } from './decision.ts'
 import { reasonOf, refusedReason } from './decision.ts'
+import type { ForwardAuthOptions } from './options.ts'
 import { ForwardAuth } from './options.ts'
 import { outgoingFor } from './outgoing.ts'
 
 const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 const Refusal = createError('JW_AUTH_REFUSED', 'The request is not allowed', 403)
+
+/** A call without a decision. */
+class Undecided extends Unavailable {
+  readonly reason: string
+
+  constructor({ reason, cause }: AuthFailure) {
+    super()
+    this.reason = reasonOf[reason]
+    this.cause = cause
+  }
+}
+
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
+
+type Done = (error?: Error) => void
 
 export default edgeConcern({
   name: 'forwardAuth',
   options: orOff(ForwardAuth),
   provides: ['consumer'],
   hasNoGroups: true,
-  provided: ({ consumer }) => (consumer === undefined ? [] : ['consumer']),
+  provided: (options: ForwardAuthOptions) => (options.consumer === undefined || isShadow(options) ? [] : ['consumer']),
   aliases: { authRequest: 'write edge.forwardAuth', extAuthz: 'write edge.forwardAuth', opa: 'write edge.forwardAuth' },
   innerAliases: {
     address: 'write url',
@@ -85,32 +101,49 @@ export default edgeConcern({
       const outgoing = outgoingFor(options, config.edge.requestId.header, requests, isDropped)
       const decider = new Decider(options, server, known ?? null, measuresOf(meter, name), now)
 
-      const decide = async (request: FastifyRequest): Promise<Allowed | Refused | null> => {
-        let body: Buffer | null = null
-        if (options.forwardBody && hasBody(request.raw)) {
-          body = await readFirst(request.raw, maxBodySize)
-          if (body === null) throw new TooLarge(maxBodySize)
-        }
+      const bodyOf = async (request: FastifyRequest): Promise<Buffer | null> => {
+        if (!options.forwardBody || !hasBody(request.raw)) return null
+        const body = await readFirst(request.raw, maxBodySize)
+        if (body === null) throw new TooLarge(maxBodySize)
+        return body
+      }
+      const decide = async (request: FastifyRequest, body: Buffer | null): Promise<Allowed | Refused | null> => {
         try {
           return await decider.decide(request, outgoing(request, body))
         } catch (error) {
           if (!(error instanceof AuthFailure)) throw error
           if (options.onFailure === 'allow') return null
-          request.refusalReason = reasonOf[error.reason]
-          throw Object.assign(new Unavailable(), { cause: error.cause })
+          throw new Undecided(error)
         }
       }
+      const enforce = (request: FastifyRequest, reply: FastifyReply, done: Done) => (body: Buffer | null) =>
+        decide(request, body).then(
+          (decision) => {
+            if (decision?.isAllowed === false) return refuse(request, reply, decision, refused, done)
+            if (decision !== null) accept(request, reply, decision, consumers)
+            done()
+          },
+          (error) => {
+            if (error instanceof Undecided) request.refusalReason = error.reason
+            done(error)
+          }
+        )
+      /** Lets the request go on without the decision, which is recorded when it arrives. */
+      const observe =
+        (record: RecordRefusal, request: FastifyRequest, reply: FastifyReply, done: Done) => (body: Buffer | null) => {
+          decide(request, body).then(
+            (decision) => {
+              if (decision?.isAllowed === false) record(request, 'JW_AUTH_REFUSED', refusedReason, reply)
+            },
+            (error) => recordError(record, request, error, error instanceof Undecided ? error.reason : undefined, reply)
+          )
+          done()
+        }
 
       return {
         onRequest: (request, reply, done) => {
-          decide(request).then((decision) => {
-            if (decision?.isAllowed === true) accept(request, reply, decision, consumers)
-            else if (decision !== null) {
-              if (shadow === null) return refuse(request, reply, decision, refused, done)
-              shadow(request, 'JW_AUTH_REFUSED', refusedReason)
-            }
-            done()
-          }, done)
+          const judge = shadow === null ? enforce(request, reply, done) : observe(shadow, request, reply, done)
+          bodyOf(request).then(judge, done)
         },
         ...(options.forwardBody && {
           preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload as Readable))

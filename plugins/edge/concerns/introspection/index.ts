@@ -111,6 +111,7 @@ function tokenMethod(
 
   return {
     challenge,
+    mayTakeLong: true,
     carrier: 'authorization',
     find(request) {
       const { authorization } = request.headers

@@ -74,6 +74,7 @@ export function tokenMethod(
     ...(places.carrier !== undefined && { carrier: places.carrier }),
     isInCarrier: (request) => places.isInCarrier(request),
     isOptional: options.optional,
+    mayTakeLong: true,
     removesBearer: !keepAuthorization,
     find: (request) => places.find(request),
     isKnown: (token) => typeof token === 'string' && token.length <= maxTokenSize && verifier.isKnown(token),

@@ -12,6 +12,7 @@ import type { FailureReason } from '../../bridge/auth-server.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { bearerChallenge, realmOf } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
+import { recordError } from '../../shadow.ts'
 import type { Outcome, Verdict } from './decider.ts'
 import { Decider } from './decider.ts'
 import { checkUma, Uma } from './options.ts'
@@ -54,7 +55,11 @@ export default edgeConcern({
   },
   async plugin(fastify, { config, stores, meter, log, clock }) {
     const prefix = mountPoint(fastify).length
-    return ({ url, service, path = '/', timeout, maxConcurrent, audience, permissions, maxAge, cacheSize }, route) => {
+    return (
+      { url, service, path = '/', timeout, maxConcurrent, audience, permissions, maxAge, cacheSize },
+      route,
+      shadow
+    ) => {
       const target = { url, service, path, timeout, maxConcurrent, maxResponseSize }
       const decisions = { audience, maxAge, cacheSize }
       const decider = stores.claim(
@@ -87,10 +92,31 @@ export default edgeConcern({
           if (token === null) return done(refusal('uma_token', request, reply))
           const all = permissionsFor(request.method, () => readPath(request.raw.url!.slice(prefix)))
           if (all === null) return done(refusal('uma_denied', request, reply))
-          decide(request, token, all).then(
+          const decision = decide(request, token, all)
+          if (shadow !== null) {
+            // The request does not wait for the decision.
+            decision.then(
+              (verdict) => {
+                if (verdict === 'granted') return
+                const reason = `uma_${verdict}` as const
+                recordError(shadow, request, errorFor(reason), reason, reply)
+              },
+              (error) => {
+                const [failure, reason] = error instanceof AuthFailure ? unavailable(error) : [error]
+                recordError(shadow, request, failure, reason, reply)
+              }
+            )
+            return done(null, payload)
+          }
+          decision.then(
             (verdict) =>
               verdict === 'granted' ? done(null, payload) : done(refusal(`uma_${verdict}`, request, reply)),
-            (error) => done(error instanceof AuthFailure ? unavailable(error, request) : error)
+            (error) => {
+              if (!(error instanceof AuthFailure)) return done(error)
+              const [failure, reason] = unavailable(error)
+              request.refusalReason = reason
+              done(failure)
+            }
           )
         }
       }
@@ -105,17 +131,21 @@ function tokenOf({ raw: { headers, rawHeaders } }: FastifyRequest): string | nul
   return /^bearer +([-._~+/0-9A-Za-z]+=*) *$/i.exec(headers.authorization ?? '')?.[1] ?? null
 }
 
+type Reason = 'uma_token' | 'uma_denied' | 'uma_invalid'
+
 /** Returns the function that refuses requests with challenges of a realm. */
 function refusalIn(realm: string) {
-  return (reason: 'uma_token' | 'uma_denied' | 'uma_invalid', request: FastifyRequest, reply: FastifyReply): Error => {
+  return (reason: Reason, request: FastifyRequest, reply: FastifyReply): Error => {
     request.refusalReason = reason
     const challenge = bearerChallenge(realm, reason === 'uma_denied')
     reply.header('www-authenticate', reason === 'uma_invalid' ? `${challenge}, error="invalid_token"` : challenge)
-    return reason === 'uma_token' ? new TokenMissing() : reason === 'uma_denied' ? new Denied() : new TokenInvalid()
+    return errorFor(reason)
   }
 }
 
-function unavailable(failure: AuthFailure, request: FastifyRequest): Error {
-  request.refusalReason = failures[failure.reason]
-  return Object.assign(new Unavailable(), { cause: failure.cause })
-}
+const errorFor = (reason: Reason): Error =>
+  reason === 'uma_token' ? new TokenMissing() : reason === 'uma_denied' ? new Denied() : new TokenInvalid()
+
+/** Returns the error and the reason for a call without a verdict. */
+const unavailable = ({ reason, cause }: AuthFailure) =>
+  [Object.assign(new Unavailable(), { cause }), failures[reason]] as const
