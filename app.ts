@@ -22,6 +22,8 @@ import replyGuard from './plugins/edge/bridge/reply-guard.ts'
 import requestMesh from './plugins/edge/bridge/request-mesh.ts'
 import requestState from './plugins/edge/bridge/request-state.ts'
 import unparsedBodies from './plugins/edge/bridge/unparsed-bodies.ts'
+import { directlyFrom } from './plugins/edge/direct/explain.ts'
+import direct from './plugins/edge/direct/index.ts'
 import errors from './plugins/edge/errors.ts'
 import { refuseMissedRoutes } from './plugins/edge/missed-routes.ts'
 import { gatewayOptions, serverOptions as optionsOf, socketOptions } from './plugins/edge/protocol/listener.ts'
@@ -99,6 +101,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
     await fastify.register(proxyClient, config)
     await fastify.register(userPlugins, config)
   }
+  await fastify.register(direct, config)
   await fastify.register(bridge, config)
   // The function's name appears in errors of plugins and in spans.
   await fastify.register(async function proxy(proxied) {
@@ -110,7 +113,7 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   if (admin !== null) {
     await admin.register(healthRoutes, { gateway: fastify })
     await admin.register(metricsRoutes, { gateway: fastify })
-    const about = { gateway: fastify, config, targetPath }
+    const about = { gateway: fastify, config, targetPath, directlyFrom }
     // Created with the first request to explain, since it registers all routes once more.
     let probing: Probing | undefined
     const explainer = (query: ExplainQuery) => {
@@ -256,7 +259,7 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
       .start({ attend: false })
       .ready({ timeout: registryMs })
       .catch(() => {})
-    return explainText(await explain({ ...probing, gateway, config, targetPath }, query))
+    return explainText(await explain({ ...probing, gateway, config, targetPath, directlyFrom }, query))
   } finally {
     await gateway.close()
   }

@@ -1,11 +1,13 @@
 /** Checks routes: their match, their service, their path, and conflicts between routes. */
 import type { Steps } from '../plugins/time-slices.ts'
 import { checkConditions } from './check-conditions.ts'
+import { checkDirect } from './check-direct.ts'
 import { checkHttpProxy } from './check-http-proxy.ts'
 import { checkPaths } from './check-paths.ts'
 import { checkReadings } from './check-readings.ts'
 import { checkCompose, checkComposedRoute } from './compose/check.ts'
 import type { Checked } from './concern.ts'
+import { directKindOf } from './direct-routes.ts'
 import { pointer } from './faults.ts'
 import { areSound } from './listeners.ts'
 import { didYouMean } from './nearest.ts'
@@ -58,6 +60,11 @@ function checkGroup(at: string, { group }: Route, { data, report }: Checked): vo
 function checkTarget(at: string, route: Route, checked: Checked): void {
   const { report } = checked
   const { service, split, compose } = route
+  const kind = directKindOf(route)
+  if (kind !== null) {
+    checkDirect(at, route, kind, checked)
+    return
+  }
   if (compose !== undefined) {
     checkComposedRoute(at, route, checked)
     return
@@ -65,7 +72,7 @@ function checkTarget(at: string, route: Route, checked: Checked): void {
   if (service !== undefined && split !== undefined) {
     report.fault(`${at}/split`, 'a route has either a service or a split, not both', 'key')
   } else if (service === undefined && split === undefined && !report.unknownKeyIn(at)) {
-    report.fault(at, 'missing key "service", "split" or "compose"')
+    report.fault(at, 'missing key "service", "split", "compose", "response" or "redirect"')
   }
   checkKnown(`${at}/service`, service, checked)
   if (split === undefined || !report.usable(`${at}/split`)) return

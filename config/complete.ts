@@ -8,6 +8,7 @@ import type { Key, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import { completed } from './consumers.ts'
 import { declaredBy, instructingHeaders, otherServices, perRequestHeaders } from './declared.ts'
+import { directKindOf } from './direct-routes.ts'
 import type { Position, Report } from './faults.ts'
 import { forwardKeys } from './forward.ts'
 import { Protections } from './protection.ts'
@@ -37,18 +38,21 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     const { via: givenVia, split, stickOn, ...rest } = given
     const ownMesh = ownForward ?? completeSection(rest.mesh ?? {}, keys.mesh, absolute)
     const mesh: RoutePolicy = { ...ownMesh, ...(split && { split }), ...(stickOn && { stickOn }) }
-    const isComposed = rest.compose !== undefined
-    const targets = rest.compose
-      ? composedTargets(rest.compose, mesh, (settings) => completeSection(settings, keys.mesh, absolute))
-      : [{ service: rest.service ?? split?.[0]?.service ?? '', mesh, call: null }]
-    const isForwarded = forward !== undefined && !isComposed && givenVia !== 'bridge'
+    const isOwn = rest.compose !== undefined || directKindOf(rest) !== null
+    const targets = directKindOf(rest)
+      ? []
+      : rest.compose
+        ? composedTargets(rest.compose, mesh, (settings) => completeSection(settings, keys.mesh, absolute))
+        : [{ service: rest.service ?? split?.[0]?.service ?? '', mesh, call: null }]
+    const isForwarded = forward !== undefined && !isOwn && givenVia !== 'bridge'
     const isProxied = isForwarded || givenVia === 'http-proxy'
-    const isBridged = !isProxied && !isComposed
+    const isBridged = !isProxied && !isOwn
     const off = isForwarded || isBridged ? {} : bridgeOnly
     const edgePolicy = { ...inherited, ...completeSection(rest.edge ?? {}, keys.edge, absolute), ...off }
     const position = positionOf(`/routes/${index}/httpProxy`, report)
     routes.push({
       ...rest,
+      ...(rest.response?.file !== undefined && { response: files(rest.response, ['file'], absolute) }),
       ...(isProxied && { via: 'http-proxy' as const }),
       ...(httpProxy && { httpProxy: { ...files(httpProxy, ['module'], absolute), position } }),
       service: targets[0]?.service ?? '',

@@ -16,10 +16,15 @@ const ofEdge: Readonly<Record<string, string>> = {
     'write path.rewrite at the route',
   'trafficSplit|canary': 'write split at the route',
   prometheus: 'it is always on, at the admin port',
-  'redirectScheme|httpsRedirect|redirections': 'write listen.redirect: https',
+  'redirectScheme|httpsRedirect|redirections|httpToHttps':
+    'write listen.redirect: https for a listener, redirect: { scheme: https } at a route',
+  redirect: 'write redirect: { to: /new } at the route, instead of "service"',
+  'redirectRegex|redirectTo': 'write redirect: {} and path.rewrite.regex at the route, instead of "service"',
+  'requestTermination|mocking|mock|directResponse|staticResponse|fixedResponse|return':
+    'write response: { status: 200, body: … } at the route, instead of "service"',
   'acme|certificatesResolvers': folders,
   'realIp|forwardedHeaders': trusted,
-  'requestTransformer|responseTransformer|responseRewrite|requestTermination|proxyCache|httpCache|localResponseCache|opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli|errors|secureHeaders|addRequestHeader|addResponseHeader':
+  'requestTransformer|responseTransformer|responseRewrite|proxyCache|httpCache|localResponseCache|opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli|errors|secureHeaders|addRequestHeader|addResponseHeader':
     plugin
 }
 
@@ -88,6 +93,10 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       vars: 'write match.headers, match.query or match.cookies',
       remoteAddrs: 'write match.addresses',
       'protocols|httpsRedirectStatusCode': 'write listen.redirect: https',
+      'return|directResponse|staticResponse|fixedResponse|respond|mock|requestTermination':
+        'write response: { status: 200, body: … }, instead of "service"',
+      'redirectTo|redirectRegex|redirectScheme|httpToHttps':
+        'write redirect: { to: /new } or redirect: { scheme: https }, instead of "service"',
       'inputHeaders|inputQueryStrings|headersToPass|querystringParams':
         'remove it: all headers and the whole query are passed on',
       pluginConfigId: 'write group: NAME, and its settings under "groups"',

@@ -11,7 +11,7 @@ import { Service } from './schema/service.ts'
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
-      'ldap', 'redirect', 'cache', 'caching', 'csrf', 'cookies',
+      'ldap', 'cache', 'caching', 'csrf', 'cookies',
       'session', 'headers', 'requestHeaders', 'responseHeaders', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),
@@ -45,6 +45,17 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/routes\/\d+\/compose\/calls\/[^/]+$/, 'urlPattern|url', 'write the path of the call under "path"'],
   [/^\/routes\/\d+\/compose$/, 'backend|backends', 'write each call, with a name, under "calls"'],
   [/^\/routes\/\d+\/compose$/, 'sequential', 'a call whose templates refer to another call waits for it'],
+  [/^\/routes\/\d+\/redirect$/, 'statusCode|responseCode|retCode|code|permanent', 'write status: 301, 302, 303, 307 or 308'],
+  [/^\/routes\/\d+\/redirect$/, 'uri|url|location|target|replacement|pathRedirect', 'write the path or URL under "to"'],
+  [/^\/routes\/\d+\/redirect$/, 'host|hostRedirect|hostname', 'write to: "https://HOST"'],
+  [/^\/routes\/\d+\/redirect$/, 'https|httpsRedirect|httpToHttps|schemeRedirect', 'write scheme: https'],
+  [/^\/routes\/\d+\/redirect$/, 'portRedirect', 'write port, with scheme'],
+  [/^\/routes\/\d+\/redirect$/, 'stripQuery|dropQuery|appendQueryString|keepQuery', 'write query: keep or query: drop'],
+  [/^\/routes\/\d+\/redirect$/, 'regex|regexUri|regexRewrite|prefixRewrite|path|prefix', 'write it under "path" of the route: path: { rewrite: { regex: ^…$, to: … } }'],
+  [/^\/routes\/\d+\/response$/, 'statusCode|responseStatus|code', 'write status'],
+  [/^\/routes\/\d+\/response$/, 'content|text|message|responseExample|inlineString', 'write body'],
+  [/^\/routes\/\d+\/response$/, 'type|mimeType|mediaType', 'write contentType'],
+  [/^\/routes\/\d+\/response$/, 'filename|path', 'write file'],
   [/^\/consumers\/\d+$/, 'username', 'write it under "name"'],
   [/^((\/(routes|groups)\/[^/]+)?\/edge)?$/, 'mode|shadow|shadowMode|dryRun|reportOnly', 'write mode: shadow within each concern: CONCERN: { mode: shadow }'],
   [/^(\/(routes|groups)\/[^/]+)?\/edge\/\w+(\/\d+)?$/, 'shadow|shadowMode|dryRun|reportOnly', 'write mode: shadow'],

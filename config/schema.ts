@@ -8,6 +8,7 @@
  */
 import type { Static } from 'typebox'
 import type { Position } from './faults.ts'
+import type { DirectOptions } from './schema/direct.ts'
 import type { ForwardPolicy } from './schema/forward.ts'
 import type { Listen as Listener } from './schema/gateway.ts'
 import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
@@ -116,13 +117,13 @@ export interface Declared {
 }
 
 /** A route with its complete edge policy, and its mesh overrides as written. */
-export interface RouteConfig extends ViaHttpProxy {
+export interface RouteConfig extends ViaHttpProxy, DirectOptions {
   readonly name: string
   readonly match: RouteMatch
   /** The group whose settings it shares. */
   readonly group?: string
   readonly priority: number
-  /** The service that it calls; with a split or several calls, the first of the services. */
+  /** The service that it calls; with a split or several calls, the first of the services. Empty if the gateway responds itself. */
   readonly service: string
   /** The services that it calls; a split is the policy of one target. */
   readonly targets: readonly RouteTarget[]
@@ -141,7 +142,7 @@ export interface RouteConfig extends ViaHttpProxy {
   readonly isTransparent?: boolean
   /** True in the sidecar of a gateway, for calls that the gateway hands over: the caller is in a header. */
   readonly isHandedOver?: boolean
-  /** True if the bridge forwards its requests; false with `via: http-proxy`, and where the response is made of calls. */
+  /** True if the bridge forwards its requests; false with `via: http-proxy`, and where the gateway makes the response. */
   readonly isBridged: boolean
   /** The policy of its target; calls that a response is made of have their own. */
   readonly mesh: RoutePolicy

@@ -1,6 +1,7 @@
 import type { ValidateFunction } from 'ajv'
 import { Ajv } from 'ajv'
 import type { FastifyInstance, FastifyPluginAsync } from 'fastify'
+import { directText } from '../config/direct-routes.ts'
 import { directionsOf } from '../config/direction.ts'
 import { routeSettings } from '../config/route-config.ts'
 import type { Config, RouteMatch, SplitShare } from '../config/schema.ts'
@@ -82,18 +83,19 @@ const admin: FastifyPluginAsync<Options> = async (server, { gateway, config, abo
     const routes = config.routes.map((route) => {
       const { name, match, group, priority, service, via, mesh } = route
       const calls = callsOf(route)
+      const direct = directText(route)
       return {
         name,
         match: maskedMatch(match),
         ...(group !== undefined && { group }),
         ...(priority !== 0 && { priority }),
         directions: directionsOf(config.listeners, match.listeners),
-        service,
+        ...(direct === null ? { service } : { direct }),
         ...(via && { via }),
         ...(calls && { calls }),
         ...(mesh.split && { split: mesh.split.map(maskedShare) }),
         edge: gateway.edgeOrder.namesOn(route),
-        mesh: calls === null ? gateway.mesh.describe(service, mesh, name) : [],
+        mesh: calls === null && direct === null ? gateway.mesh.describe(service, mesh, name) : [],
         responsePath: gateway.responsePath(name),
         plugins: gateway.pluginRecord.hooksOf(name),
         config: routeSettings(route, config.plugins)

@@ -1,5 +1,6 @@
 /** Schema of `routes`: matching, service, path and options of a route. */
 import { METHODS } from '../../plugins/node-http.ts'
+import { directKeys } from './direct.ts'
 import { viaHttpProxy } from './http-proxy.ts'
 import { Either, HashOn, Name, Names, strict } from './kit.ts'
 import Type from './type.ts'
@@ -188,6 +189,7 @@ export const Route = Type.Object(
         strict
       )
     ),
+    ...directKeys,
     ...viaHttpProxy,
     plugins: Type.Optional(
       Type.Array(Type.String(), {

@@ -106,3 +106,10 @@ export function attach<P extends Phase>(routeOptions: Pick<RouteOptions, P>, pha
   const hooks = before === undefined ? [] : Array.isArray(before) ? before : [before]
   Object.assign(routeOptions, { [phase]: [...hooks, hook] })
 }
+
+/** Sets the handler of a route. Handlers of plugins that wrap the placeholder then wrap this one. */
+export function setHandler(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
+  const placeholder = routeOptions.config?.placeholder
+  if (placeholder === undefined || routeOptions.handler === placeholder.handler) routeOptions.handler = handler
+  else placeholder.call(handler)
+}

@@ -11,7 +11,6 @@ import { conditionTexts } from '../../config/match-conditions.ts'
 import { pathsOf } from '../../config/path-pattern.ts'
 import { routeSettings, settingsText } from '../../config/route-config.ts'
 import type { Config } from '../../config/schema.ts'
-import { callsOf } from '../../config/targets.ts'
 import { home } from '../home.ts'
 import { METHODS } from '../node-http.ts'
 import { version } from './about.ts'
@@ -231,7 +230,7 @@ async function routeTable(config: Config, { build }: Gateways): Promise<string> 
       match.filter(Boolean).join(' '),
       gateway.edgeOrder.namesOn(route).join(' → ') || '–',
       targetText(route),
-      callsOf(route) === null ? gateway.mesh.describe(route.service, route.mesh, route.name).join(' → ') : '–',
+      route.targets[0]?.call === null ? gateway.mesh.describe(route.service, route.mesh, route.name).join(' → ') : '–',
       gateway.responsePath(route.name) ?? '–',
       ...(hasPlugins ? [hooksText(gateway.pluginRecord.hooksOf(route.name))] : []),
       ...(hasSettings ? [settingsText(routeSettings(route, config.plugins))] : [])

@@ -59,6 +59,12 @@ interface Explainer extends Probing {
     pattern: PathPattern,
     paths: Config['listen']['paths']
   ) => ((target: string) => string) | null
+  /** Returns what the gateway itself responds to a request; null for routes with services. */
+  readonly directlyFrom: (
+    route: RouteConfig,
+    pattern: PathPattern,
+    asked: { readonly path: string; readonly host: string; readonly listen: Config['listen'] }
+  ) => string | null
 }
 
 export type Explained = Awaited<ReturnType<typeof explain>>
@@ -72,7 +78,10 @@ function undeclaredText({ key, isKnown, size }: FastifyInstance['consumers']): s
   return size === 0 ? null : `is not declared; ${taken}`
 }
 
-export async function explain({ probe, patterns, gateway, config, targetPath }: Explainer, query: ExplainQuery) {
+export async function explain(
+  { probe, patterns, gateway, config, targetPath, directlyFrom }: Explainer,
+  query: ExplainQuery
+) {
   const { method, path, headers, ip = '127.0.0.1', consumer, claims = null } = query
   const { listeners } = config
   const { listener = config.listen.name } = query
@@ -128,7 +137,9 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
     return { request, route: null, refused: { status: statusCode, code, message }, own: null }
   }
   let target = path
+  let direct: string | null = null
   try {
+    direct = directlyFrom(route, pattern, { path, host: headers.host ?? '', listen })
     target = targetPath(route, pattern, paths)?.(path) ?? path
   } catch (error) {
     const { statusCode = 500, code = null, message } = error as Error & { statusCode?: number; code?: string }
@@ -149,6 +160,8 @@ export async function explain({ probe, patterns, gateway, config, targetPath }: 
     rewritePrefix: route.httpProxy?.rewritePrefix ?? null,
     responsePath: gateway.responsePath(route.name),
     target,
+    /** Response of the gateway itself; null for a route with services. */
+    direct,
     calls: callsOf(route),
     mesh: route.targets.flatMap((target) => gateway.mesh.explain(target.service, target.mesh, about))
   }
@@ -218,7 +231,9 @@ export function explainText(explained: Explained): string {
     const order = after.length === 0 ? '' : `, after ${after.join(' and ')}`
     lines.push(`  call      ${call}: ${method} ${service} ${path}${order}${required ? '' : ', optional'}`)
   }
-  if (calls === null)
+  const { direct } = explained
+  if (direct !== null) lines.push(`  responds  ${direct}`)
+  else if (calls === null)
     lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)
   lines.push(`  response  ${explained.responsePath}`)
   for (const { service, subset, share, chain, basePath, hashed, status } of explained.mesh) {

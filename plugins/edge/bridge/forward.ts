@@ -2,14 +2,14 @@
  * The bridge: the handler of configured routes. It dispatches the client's request to the mesh (`fastify.mesh`, the seam),
  * and passes the service's response to the client.
  */
-import type { FastifyReply, FastifyRequest, RouteHandlerMethod, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Dispatcher } from 'undici'
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { TimeSlice } from '../../time-slices.ts'
 import { captureContext, emitInContext, SEALED } from '../async-context.ts'
-import { attach } from '../attach.ts'
+import { attach, setHandler } from '../attach.ts'
 import { EncodedResponse } from './encoded-response.ts'
 import type { ResponseRules } from './exchange.ts'
 import { relocation } from './location.ts'
@@ -62,7 +62,8 @@ export default fp<Config>(
       // The edge responds to preflights, also on other routes.
       if (route.isBridged || preflightFor !== undefined)
         setHandler(routeOptions, forwardTo(route, matchedPath, path, isEncoded))
-      else routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path, isEncoded))
+      else if (route.via !== undefined)
+        routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path, isEncoded))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {
@@ -106,10 +107,3 @@ export default fp<Config>(
     dependencies: ['jingwei-errors', 'jingwei-request-state', 'jingwei-reply-guard']
   }
 )
-
-/** Sets the handler of a route. Handlers of plugins that wrap the placeholder then wrap this one. */
-function setHandler(routeOptions: RouteOptions, handler: RouteHandlerMethod): void {
-  const placeholder = routeOptions.config?.placeholder
-  if (placeholder === undefined || routeOptions.handler === placeholder.handler) routeOptions.handler = handler
-  else placeholder.call(handler)
-}

@@ -1,4 +1,3 @@
-import type { IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -9,6 +8,7 @@ import { NotFound } from '../errors.ts'
 import { markLastResponse } from './last-response.ts'
 import { byListener, Peers } from './peers.ts'
 import { hasBody } from './request-body.ts'
+import { isSecure } from './secure.ts'
 
 const UnknownHost = createError('JW_UNKNOWN_HOST', 'This gateway does not serve the host', 421)
 
@@ -67,14 +67,6 @@ function redirect(request: FastifyRequest, reply: FastifyReply, status: 301 | 30
     .code(isSafe ? status : 308)
     .header('location', location)
     .send()
-}
-
-/** Returns whether the client used TLS, possibly to a trusted proxy. For handshakes, some proxies send `wss`. */
-function isSecure(raw: IncomingMessage, peers: Peers): boolean {
-  if ((raw.socket as { encrypted?: boolean }).encrypted === true) return true
-  const schemes = raw.headers['x-forwarded-proto']
-  if (schemes === undefined || !peers.trustedHeadersOf(raw)?.names.has('x-forwarded-proto')) return false
-  return /(?:^|,)\s*(?:https|wss)\s*$/i.test(String(schemes))
 }
 
 /** Returns whether the request's route is below the challenge path. A route for all paths does not count. */
