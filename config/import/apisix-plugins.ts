@@ -28,7 +28,7 @@ function convertPlugin(name: string, config: Foreign, context: ApisixContext, pl
   if (convert !== undefined) convert(config, place, context)
   else {
     config.skip(...config.keys)
-    context.draft.note(place.route, `plugin ${name}: not converted`)
+    context.draft.unknown(place.route, name, `plugin ${name}: not converted`)
   }
 }
 
@@ -94,7 +94,7 @@ const converters: Readonly<Record<string, Convert>> = {
   },
   'jwt-auth': (config, { edge, route }, { draft, issuers }) => {
     if (issuers.length === 0)
-      return draft.note(route, 'jwt-auth: no consumer has a secret; write edge.jwt with the key of the issuer')
+      return draft.undecided(route, 'jwt-auth: no consumer has a secret; write edge.jwt with the key of the issuer')
     edge.jwt = {
       issuers,
       consumer: 'key',
@@ -116,7 +116,7 @@ const converters: Readonly<Record<string, Convert>> = {
       edge.acl = { ...(allow.length > 0 && { allowConsumers: allow }), ...(deny.length > 0 && { denyConsumers: deny }) }
     else if (type === 'consumer_group_id')
       edge.acl = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
-    else draft.note(route, `consumer-restriction by ${type}: not converted`)
+    else draft.undecided(route, `consumer-restriction by ${type}: not converted`)
   },
   'ip-restriction': (config, { edge }) => {
     const allow = config.texts('whitelist')

@@ -33,7 +33,7 @@ export function importApisix(root: Foreign): Imported {
     const service = services.get(route.text('service_id') ?? '')
     const name = draft.name('route', given ?? String([...route.texts('uri'), ...route.texts('uris')][0] ?? 'route'))
     const settings: Settings = { name }
-    settings.match = matchOf(route, (text) => draft.note(settings, text))
+    settings.match = matchOf(route, (text) => draft.undecided(settings, text))
     const edge: Settings = {}
     const upstreamId = route.text('upstream_id') ?? service?.text('upstream_id')
     const inline = route.map('upstream') ?? (upstreamId === undefined ? service?.map('upstream') : undefined)

@@ -13,6 +13,10 @@ export interface Imported {
 /** Longest name of a service, route or consumer's group. */
 const longestName = 63
 
+/** Names of plugins that refuse requests. */
+const protective =
+  /auth|acl|restrict|jwt|oauth|oidc|openid|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|valid|plugin/i
+
 export class Draft {
   readonly listen: Settings = {}
   readonly edge: Settings = {}
@@ -30,6 +34,22 @@ export class Draft {
   note(about: Settings | null, text: string): void {
     this.#notes.push(text)
     if (about !== null) this.comment(about, text)
+  }
+
+  /**
+   * Notes what would leave the gateway more open than the other one. It becomes a key `todo`, which is a fault: so the
+   * configuration does not start until somebody has decided.
+   */
+  undecided(about: Settings | null, text: string): void {
+    const target = about ?? this.edge
+    target.todo = [...((target.todo as string[] | undefined) ?? []), text]
+    this.#notes.push(text)
+  }
+
+  /** Notes a plugin that is not converted; one that protects is undecided. */
+  unknown(about: Settings | null, kind: string, text: string): void {
+    if (protective.test(kind)) this.undecided(about, text)
+    else this.note(about, text)
   }
 
   comment(about: Settings, text: string): void {
@@ -72,7 +92,7 @@ export class Draft {
       ...(consumers.length > 0 ? [count(consumers.length, 'consumer')] : [])
     ]
     const notes = [...new Set(this.#notes)]
-    const head = `# From ${gateway}. Each line "# …: not converted" needs a decision; then run: jingwei check FILE`
+    const head = `# From ${gateway}. Decide on each comment, and on each "todo", which is a fault until you do: jingwei check FILE`
     return {
       yaml: `${head}\n${yamlText(all, this.#comments)}`,
       summary: [

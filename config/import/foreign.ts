@@ -55,7 +55,8 @@ export class Foreign {
 
   flag(key: string): boolean | undefined {
     const text = this.text(key)
-    return text === undefined ? undefined : text === 'true'
+    // YAML 1.1 has more spellings.
+    return text === undefined ? undefined : /^(?:true|yes|on)$/i.test(text)
   }
 
   /** Returns a list of texts; a single text counts as a list of one. */

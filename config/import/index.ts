@@ -1,5 +1,5 @@
 /** Import of other gateways' configurations: the command `jingwei import`. */
-import { load } from 'js-yaml'
+import { CORE_SCHEMA, load, mergeTag } from 'js-yaml'
 import { mask, unmask } from '../env.ts'
 import { importApisix } from './apisix.ts'
 import type { Imported } from './draft.ts'
@@ -47,9 +47,12 @@ export function imported(gateway: string, text: string): Imported {
   if (text.length > mostCharacters) throw new ImportFault('the file is larger than 16 MB')
   let document: unknown
   try {
-    document = unmasked(load(mask(ownVariables(text))))
+    document = unmasked(load(mask(ownVariables(text)), { schema: CORE_SCHEMA.withTags(mergeTag) }))
   } catch (error) {
     throw new ImportFault((error as Error).message, { cause: error })
   }
-  return importers[gateway as keyof typeof importers](new Foreign(document, ''))
+  const root = new Foreign(document, '')
+  // Keys for anchors.
+  root.skip(...root.keys.filter((key) => key.startsWith('x-')))
+  return importers[gateway as keyof typeof importers](root)
 }

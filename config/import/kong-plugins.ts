@@ -57,7 +57,7 @@ export function applyPlugins(
     if (convert !== undefined) convert(config, scope)
     else {
       config.skip(...config.keys)
-      context.draft.note(place.about, `plugin ${name}: not converted`)
+      context.draft.unknown(place.about, name, `plugin ${name}: not converted`)
     }
     const anonymous = methods.includes(name) ? config.text('anonymous') : undefined
     if (anonymous !== undefined) target.authentication = { require: 'any', anonymous }
@@ -150,7 +150,7 @@ const cors: Convert = (config, { target }) => {
 
 const jwt: Convert = (config, { target, about, context: { draft, issuers } }) => {
   if (issuers.length === 0) {
-    draft.note(about, 'plugin jwt: no consumer has a secret; write edge.jwt with the key of the issuer')
+    draft.undecided(about, 'plugin jwt: no consumer has a secret; write edge.jwt with the key of the issuer')
     return
   }
   const [query] = config.has('uri_param_names') ? config.texts('uri_param_names') : ['jwt']
@@ -173,8 +173,10 @@ const jwt: Convert = (config, { target, about, context: { draft, issuers } }) =>
 const units: Readonly<Record<string, string>> = { megabytes: 'mb', kilobytes: 'kb', bytes: 'b' }
 
 const converters: Readonly<Record<string, Convert>> = {
-  'key-auth': (config, { target }) => {
-    const [name = 'apikey'] = config.texts('key_names')
+  'key-auth': (config, { target, about, context: { draft } }) => {
+    const [name = 'apikey', ...others] = config.texts('key_names')
+    if (others.length > 0)
+      draft.note(about, `key-auth: keys in ${others.join(', ')}: not converted; there is one header`)
     const inQuery = config.flag('key_in_query') ?? true
     const inHeader = config.flag('key_in_header') ?? true
     target.keyAuth = {

@@ -80,9 +80,11 @@ function serviceOf(service: Foreign, upstreams: ReadonlyMap<unknown, Foreign>, d
   const upstream = upstreams.get(host)
   const settings: Settings = {}
   const mesh: Settings = {}
-  if (upstream === undefined) settings.instances = [`${protocol}://${host}:${port}${path}`]
+  const targets = upstream?.maps('targets') ?? []
+  // Without targets in the file, they are added elsewhere; the name is then that of the host, as a rule.
+  if (targets.length === 0) settings.instances = [`${protocol}://${host}:${port}${path}`]
   else {
-    settings.instances = upstream.maps('targets').map((target) => {
+    settings.instances = targets.map((target) => {
       const [name, ofTarget = port] = splitPort(target.text('target') ?? '')
       const weight = target.number('weight') ?? 100
       target.skip('tags')
@@ -90,6 +92,8 @@ function serviceOf(service: Foreign, upstreams: ReadonlyMap<unknown, Foreign>, d
       return weight === 100 ? address : { url: address, weight }
     })
     if (path !== '') settings.basePath = path
+  }
+  if (upstream !== undefined) {
     Object.assign(mesh, balanceOf(upstream, draft, settings))
     upstream.skip('name', 'tags', 'slots')
   }
@@ -156,7 +160,7 @@ function importRoute(
   const match = settings.match as Settings
   const paths = route.texts('paths')
   const patterns = paths.map((path) =>
-    path.startsWith('~') ? patternOf(path.slice(1), (text) => draft.note(settings, text)) : prefixOf(path)
+    path.startsWith('~') ? patternOf(path.slice(1), (text) => draft.undecided(settings, text)) : prefixOf(path)
   )
   const all = patterns.length === 0 ? ['/'] : patterns
   match.path = oneOrAll(all)

@@ -136,7 +136,7 @@ function applyExtra(extra: Foreign, draft: Draft, edge: Settings, route: Setting
     if (convert !== undefined) convert(config, edge, draft, route)
     else {
       config.skip(...config.keys)
-      draft.note(route, `${name}: not converted`)
+      draft.unknown(route, name, `${name}: not converted`)
     }
   }
 }

@@ -19,7 +19,7 @@ export function applyMiddlewares(names: readonly string[], all: Middlewares, pla
   for (const name of names) {
     const middleware = all.get(name)
     if (middleware === undefined) {
-      place.draft.note(place.route, `middleware ${name} is not in this file`)
+      place.draft.undecided(place.route, `middleware ${name} is not in this file`)
       continue
     }
     const chain = depth < 10 ? middleware.map('chain') : undefined
@@ -39,7 +39,7 @@ export function applyMiddlewares(names: readonly string[], all: Middlewares, pla
         if (options !== undefined) convert(options, place, name)
       } else {
         middleware.skip(kind)
-        place.draft.note(place.route, `middleware ${name} (${kind}): not converted`)
+        place.draft.unknown(place.route, kind, `middleware ${name} (${kind}): not converted`)
       }
     }
   }

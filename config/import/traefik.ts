@@ -122,7 +122,7 @@ function importRouter(name: string, router: Foreign, services: Services, middlew
   }
   for (const { match, unknown } of matchesOf(rule)) {
     const route: Settings = { name: draft.name('route', name), match }
-    for (const text of unknown) draft.note(route, `router ${name}: ${text}: not converted`)
+    for (const text of unknown) draft.undecided(route, `router ${name}: ${text}: not converted`)
     if (priority !== undefined) route.priority = priority
     services.apply(wanted, route)
     const edge: Settings = {}

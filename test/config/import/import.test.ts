@@ -5,7 +5,8 @@ import { parseConfig } from '../../../plugins/config.ts'
 
 /** Returns the configuration of an import, which has to be valid, with the text and the summary. */
 function configOf(gateway: string, text: string, env: NodeJS.ProcessEnv = {}) {
-  const { yaml, summary } = imported(gateway, text)
+  const { yaml: draft, summary } = imported(gateway, text)
+  const yaml = draft.replaceAll(/^ +todo: \[.*\]\n/gm, '')
   return { config: parseConfig(`listen: { port: 0 }\n${yaml}`, '/gateway.yaml', env), yaml, summary }
 }
 
@@ -210,6 +211,27 @@ t.test('KrakenD: endpoints with one backend and with several', async (t) => {
   t.match(config.services.a!.mesh, { limit: { rate: 50, burst: 60 } })
   t.ok(page!.compose, 'composed')
   t.match(summary, 'telemetry/opencensus: not converted')
+})
+
+t.test('what would leave the gateway more open is a fault until somebody decides', async (t) => {
+  const kong = 'services: [{ name: a, url: "http://a", plugins: [{ name: oauth2 }], routes: [{ paths: [/a] }] }]'
+  const traefik =
+    'http: { routers: { a: { rule: "PathPrefix(`/a`) && !ClientIP(`10.0.0.0/8`)", service: a, middlewares: [auth@docker] } } }'
+  const cases: [gateway: string, text: string, found: RegExp][] = [
+    ['kong', kong, /routes\[0\]\.todo: unknown key/],
+    ['kong', `${kong}\nplugins: [{ name: ldap-auth }]`, /edge\.todo: unknown key/],
+    ['traefik', traefik, /routes\[0\]\.todo: unknown key/]
+  ]
+  for (const [gateway, text, found] of cases) {
+    t.throws(() => parseConfig(imported(gateway, text).yaml, '/gateway.yaml'), found, text)
+  }
+  t.match(
+    imported('traefik', traefik).yaml,
+    'todo: ["router a: !ClientIP(10.0.0.0/8): not converted", "middleware auth is not in this file"]'
+  )
+  const merged =
+    'x-a: &a { key-auth: {} }\nroutes: [{ id: r, uri: /a, upstream: { nodes: { "a:80": 1 } }, plugins: { <<: *a } }]'
+  t.match(imported('apisix', merged).yaml, 'keyAuth:', 'keys of a YAML merge')
 })
 
 t.test('faults of the files are reported with their place', async (t) => {
