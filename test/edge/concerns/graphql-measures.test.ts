@@ -7,7 +7,7 @@ import t from 'tap'
 import { defaultsOf } from '../../../config/schema/kit.ts'
 import { Documents } from '../../../plugins/edge/concerns/graphql/document.ts'
 import { Graphql } from '../../../plugins/edge/concerns/graphql/options.ts'
-import { parseStrict } from '../../../plugins/edge/concerns/graphql/strict-json.ts'
+import { parseStrictJson } from '../../../plugins/edge/strict-json.ts'
 import { Random } from '../../fuzz/random.ts'
 
 const options = { ...defaultsOf(Graphql), fields: { b: { cost: 3, listSize: 4 }, c: { cost: 0, listSize: 1 } } }
@@ -118,7 +118,7 @@ for (const seed of ['1', `${randomInt(2 ** 31)}`]) {
       const text = value(4)
       let isRefused = false
       try {
-        parseStrict(text, 'it')
+        parseStrictJson(text)
       } catch {
         isRefused = true
       }

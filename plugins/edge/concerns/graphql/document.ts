@@ -6,9 +6,9 @@
 import type * as GraphQL from 'graphql'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { ByteLru } from '../../byte-lru.ts'
+import type { JsonObject } from '../../strict-json.ts'
 import type { GraphqlOptions } from './options.ts'
 import { Refusal } from './refusals.ts'
-import type { JsonObject } from './strict-json.ts'
 
 /** The part of the package that reads documents: the whole package would take more memory. */
 const graphql = onFirstUse<Pick<typeof GraphQL, 'Lexer' | 'Source' | 'TokenKind' | 'parse'>>('graphql/language')

@@ -3,9 +3,7 @@
  * depth, aliases, root fields, estimated cost. The service gets the client's bytes, or with a persisted query the whole
  * query. Refusals, also those of other concerns of the route, have the shape of GraphQL errors.
  */
-import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
-import { Readable as Stream } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
@@ -13,7 +11,9 @@ import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
+import { readBody } from '../../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
+import { setLength, takeWhole, wholeBody } from '../../protocol/whole-body.ts'
 import { checkGraphql } from './check.ts'
 import { Documents } from './document.ts'
 import { limits, Total } from './limits.ts'
@@ -24,7 +24,6 @@ import type { GraphqlOptions } from './options.ts'
 import { Graphql, GraphqlOfConsumer } from './options.ts'
 import type { PersistedSources } from './persisted.ts'
 import { bodyWith, resolve, searchWith } from './persisted.ts'
-import { readBody } from './read-body.ts'
 import type { Reason } from './refusals.ts'
 import { PersistedQueryMiss, Refusal } from './refusals.ts'
 import { asGraphqlError, respondToMiss } from './responses.ts'
@@ -76,20 +75,12 @@ export default edgeConcern({
       return {
         preParsing,
         // In memory as a whole, so that each attempt of a retry can send it.
-        ...(config?.route?.isBridged && { preValidation: (request, _reply, done) => done(void takeWhole(request)) }),
+        ...(config?.route?.isBridged && { preValidation: takeWhole }),
         preSerialization: asGraphqlError
       }
     }
   }
 })
-
-/** By request: the whole body, which is also the content of its stream. */
-const wholeBodies = new WeakMap<IncomingMessage, Buffer>()
-
-function takeWhole(request: FastifyRequest): void {
-  const body = wholeBodies.get(request.raw)
-  if (body !== undefined) request.body = body
-}
 
 /** Checks the requests of one route. */
 class Guard {
@@ -162,13 +153,11 @@ class Guard {
         const { texts, isReplaced } = this.#admit(fromBody(text, maxBatch), false)
         const body = isReplaced ? bodyWith(text, texts) : bytes
         setLength(raw, body.length, isReplaced)
-        wholeBodies.set(raw, body)
-        done(null, Stream.from([body]))
+        done(null, wholeBody(raw, body))
       } catch (cause) {
         refuse(cause, () => {
           setLength(raw, bytes.length, false)
-          wholeBodies.set(raw, bytes)
-          return Stream.from([bytes])
+          return wholeBody(raw, bytes)
         })
       }
     })
@@ -218,26 +207,4 @@ class Guard {
 const allow: { readonly [R in Reason]?: string } = {
   graphql_method: 'GET, HEAD, POST',
   graphql_mutation_by_get: 'POST'
-}
-
-/** Fields that describe the bytes of a body: wrong for another one. */
-const ofBytes = new Set(['content-digest', 'repr-digest', 'digest', 'content-md5'])
-
-/** Sets the Content-Length of a request, in place of a chunked body. */
-function setLength(raw: IncomingMessage, length: number, isReplaced: boolean): void {
-  const { rawHeaders, headers } = raw
-  const value = String(length)
-  let isSet = false
-  for (let i = rawHeaders.length - 2; i >= 0; i -= 2) {
-    const name = rawHeaders[i]!.toLowerCase()
-    if (name === 'content-length') {
-      rawHeaders[i + 1] = value
-      isSet = true
-    } else if (isReplaced && ofBytes.has(name)) {
-      rawHeaders.splice(i, 2)
-      delete headers[name]
-    }
-  }
-  if (!isSet) rawHeaders.push('content-length', value)
-  headers['content-length'] = value
 }

@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto'
 import { readdirSync, readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import { isObject } from './strict-json.ts'
+import { isObject } from '../../strict-json.ts'
 
 export const sha256 = (text: string): string => createHash('sha256').update(text).digest('hex')
 

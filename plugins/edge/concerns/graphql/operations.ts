@@ -1,8 +1,9 @@
 /** Reads the operations of a GraphQL request: of the query string of a GET, or of the JSON body of a POST. */
 import { isUtf8 } from 'node:buffer'
+import type { JsonObject } from '../../strict-json.ts'
+import { isObject, maxNesting, NotStrictJson, parseStrictJson } from '../../strict-json.ts'
+import type { Reason } from './refusals.ts'
 import { Refusal } from './refusals.ts'
-import type { JsonObject } from './strict-json.ts'
-import { isObject, parseStrict } from './strict-json.ts'
 
 /** One operation as a client sends it. */
 export interface Operation {
@@ -32,6 +33,23 @@ function checkNames(names: Iterable<string>): void {
     if (meant !== undefined && meant !== name) {
       throw new Refusal('graphql_parameters', `A parameter must be spelt "${meant}"`)
     }
+  }
+}
+
+const faults: { readonly [F in NotStrictJson['fault']]: readonly [Reason, string] } = {
+  malformed: ['graphql_body', 'is not JSON'],
+  duplicate: ['graphql_duplicate_key', 'has two keys of the same name in one object'],
+  nesting: ['graphql_nesting', `is nested deeper than ${maxNesting} levels`]
+}
+
+/** Parses JSON; throws a refusal that names `what`. */
+function parseStrict(text: string, what: string): unknown {
+  try {
+    return parseStrictJson(text).value
+  } catch (error) {
+    if (!(error instanceof NotStrictJson)) throw error
+    const [reason, message] = faults[error.fault]
+    throw new Refusal(reason, `${what} ${message}`)
   }
 }
 

@@ -1,11 +1,11 @@
 /** Persisted queries: those of a manifest, and those that clients register. */
 import type { ByteLru } from '../../byte-lru.ts'
+import { isObject, parseForCopy } from '../../strict-json.ts'
 import type { Manifest } from './manifest.ts'
 import { sha256 } from './manifest.ts'
 import type { Operation } from './operations.ts'
 import { idNames } from './operations.ts'
 import { PersistedQueryMiss, Refusal } from './refusals.ts'
-import { isObject, parseForCopy } from './strict-json.ts'
 
 /** The query of an operation. */
 export interface Resolved {

@@ -1,8 +1,8 @@
 /** Error responses in the shape of GraphQL. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { JsonObject } from '../../strict-json.ts'
+import { isObject } from '../../strict-json.ts'
 import { persistedQueryErrors } from './refusals.ts'
-import type { JsonObject } from './strict-json.ts'
-import { isObject } from './strict-json.ts'
 
 /** Returns the media type that a client understands; GraphQL over HTTP has its own, which older clients do not name. */
 function mediaType({ headers: { accept = '' } }: FastifyRequest): string {

@@ -1,47 +1,60 @@
 /**
  * JSON that all parsers read alike. Two keys of the same name are refused: parsers differ in which one counts, so a service
- * could run another query than the one that was checked.
+ * could read another value than the one that was checked.
  */
-import { Refusal } from './refusals.ts'
 
 export type JsonObject = Readonly<Record<string, unknown>>
 
 /** Deepest nesting of a request. JSON.stringify and parsers of services are recursive. */
-const maxNesting = 100
+export const maxNesting = 100
 
 export const isObject = (value: unknown): value is JsonObject =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
-/** Parses JSON; throws a refusal that names `what`. */
-export function parseStrict(text: string, what: string): unknown {
+/** A text that is not JSON, or that parsers could read in different ways. */
+export class NotStrictJson extends Error {
+  readonly fault: 'malformed' | 'duplicate' | 'nesting'
+
+  constructor(fault: NotStrictJson['fault']) {
+    super(fault)
+    this.fault = fault
+  }
+}
+
+/** Parses JSON. `values` is the number of its values. Throws `NotStrictJson`. */
+export function parseStrictJson(
+  text: string,
+  maxDepth = maxNesting
+): { readonly value: unknown; readonly values: number } {
   let value: unknown
   try {
     value = JSON.parse(text)
   } catch {
-    throw new Refusal('graphql_body', `${what} is not JSON`)
+    throw new NotStrictJson('malformed')
   }
-  if (countMembers(value, what) !== countColons(text)) {
-    throw new Refusal('graphql_duplicate_key', `${what} has two keys of the same name in one object`)
-  }
-  return value
+  const { members, values } = count(value, maxDepth)
+  if (members !== countColons(text)) throw new NotStrictJson('duplicate')
+  return { value, values }
 }
 
-/** Returns the number of members of all objects. */
-function countMembers(value: unknown, what: string): number {
-  let count = 0
+/** Returns the number of members of all objects, and that of all values. */
+function count(value: unknown, maxDepth: number): { members: number; values: number } {
+  let members = 0
+  let values = 0
   let level: unknown[] = [value]
   for (let depth = 0; level.length > 0; depth++) {
-    if (depth > maxNesting) throw new Refusal('graphql_nesting', `${what} is nested deeper than ${maxNesting} levels`)
+    if (depth > maxDepth) throw new NotStrictJson('nesting')
+    values += level.length
     const next: unknown[] = []
     for (const each of level) {
       if (typeof each !== 'object' || each === null) continue
       const inner: unknown[] = Array.isArray(each) ? each : Object.values(each)
-      if (!Array.isArray(each)) count += inner.length
+      if (!Array.isArray(each)) members += inner.length
       for (const one of inner) next.push(one)
     }
     level = next
   }
-  return count
+  return { members, values }
 }
 
 /** Returns the number of colons outside strings: that of the members in valid JSON, repeated ones included. */
