@@ -1,7 +1,14 @@
 /** Parses the regular expressions of linear-regexp.ts into automata. */
 
 /** Maximum number of states, which bounds the cost per character. */
-const mostStates = 500
+const fewStates = 500
+
+/** Options for patterns whose cost is counted where they are used. */
+export interface Dialect {
+  readonly mostStates: number
+  /** True if `.` matches no line terminator, and characters may be written as `\n` or `\u00e9`. */
+  readonly isEcma: boolean
+}
 
 type Test = (code: number) => boolean
 /**
@@ -32,6 +39,9 @@ const isDigit: Test = (code) => code >= 48 && code <= 57
 const isWord: Test = (code) => isDigit(code) || (code >= 65 && code <= 90) || (code >= 97 && code <= 122) || code === 95
 const isSpace: Test = (code) => code === 32 || (code >= 9 && code <= 13)
 const classes: Readonly<Record<string, Test>> = { d: isDigit, w: isWord, s: isSpace }
+/** Line terminators of ECMAScript. */
+const isLineEnd: Test = (code) => code === 10 || code === 13 || code === 0x2028 || code === 0x2029
+const controls: Readonly<Record<string, number>> = { t: 9, n: 10, v: 11, f: 12, r: 13 }
 
 export class Parser {
   readonly #pattern: string
@@ -39,9 +49,11 @@ export class Parser {
   #states = 0
   /** Numbers of groups, by their positions: the copies of a repeated group have one number. */
   readonly #groups = new Map<number, number>()
+  readonly #dialect: Dialect
 
-  constructor(pattern: string) {
+  constructor(pattern: string, dialect: Dialect = { mostStates: fewStates, isEcma: false }) {
     this.#pattern = pattern
+    this.#dialect = dialect
   }
 
   parse(): Automaton {
@@ -58,7 +70,7 @@ export class Parser {
   }
 
   #state(test: Test | null = null, next: State[] = [], save = -1): State {
-    if (this.#states === mostStates) throw new SyntaxError('it is too large')
+    if (this.#states === this.#dialect.mostStates) throw new SyntaxError('it is too large')
     return { test, next, index: this.#states++, save }
   }
 
@@ -164,7 +176,7 @@ export class Parser {
     const character = this.#pattern[this.#at++]!
     if (character === '(') return this.#group()
     if (character === '[') return this.#one(this.#class())
-    if (character === '.') return this.#one(() => true)
+    if (character === '.') return this.#one(this.#dialect.isEcma ? (code) => !isLineEnd(code) : () => true)
     if (character === '\\') return this.#one(this.#escape())
     if ('^*+?{}])'.includes(character)) throw new SyntaxError(`"${character}" must be escaped by "\\"`)
     const code = character.charCodeAt(0)
@@ -196,9 +208,22 @@ export class Parser {
     if (character === undefined) throw new SyntaxError('a "\\" at the end')
     const known = classes[character.toLowerCase()]
     if (known !== undefined) return character === character.toLowerCase() ? known : (code) => !known(code)
+    const escaped = this.#dialect.isEcma ? this.#character(character) : null
+    if (escaped !== null) return (code) => code === escaped
     if (/[A-Za-z0-9]/.test(character)) throw new SyntaxError(`"\\${character}" is not supported`)
     const code = character.charCodeAt(0)
     return (other) => other === code
+  }
+
+  /** Returns the character of an escape such as `\n`, `\x41` or `\u0041`; null for another escape. */
+  #character(letter: string): number | null {
+    const control = controls[letter]
+    if (control !== undefined) return control
+    const form = letter === 'x' ? /^[\da-fA-F]{2}/ : letter === 'u' ? /^[\da-fA-F]{4}/ : null
+    const [digits] = form?.exec(this.#pattern.slice(this.#at)) ?? []
+    if (digits === undefined) return null
+    this.#at += digits.length
+    return Number.parseInt(digits, 16)
   }
 
   #class(): Test {

@@ -6,12 +6,56 @@
  * and their negations, groups, `|`, and the quantifiers `? * + {n} {n,m}`. Back-references, look-around and `\b` are not.
  */
 
-import type { State } from './linear-automaton.ts'
+import type { Automaton, State } from './linear-automaton.ts'
 import { Parser } from './linear-automaton.ts'
 
 /** Compiles a pattern; throws a SyntaxError that names what is not supported. */
-export function linearRegExp(pattern: string): (text: string) => boolean {
-  const { start, end, count } = new Parser(pattern).parse()
+export const linearRegExp = (pattern: string): ((text: string) => boolean) =>
+  matcher(new Parser(pattern).parse(), null, false)
+
+const mostStatesOfSearch = 10_000
+
+/**
+ * Returns a function that searches for a pattern in a text, as ECMAScript does: anchors may stand at the ends of the pattern and
+ * of its alternatives. `spend` is called with the work for each character, and may throw.
+ */
+export function linearSearch(pattern: string, spend: (work: number) => void): (text: string) => boolean {
+  const whole = alternativesOf(pattern).map((text) => {
+    const before = text.startsWith('^') ? '' : '[\\S\\s]*'
+    const isEnd = /(?:^|[^\\])(?:\\\\)*\$$/.test(text)
+    return `${before}${text.slice(before === '' ? 1 : 0, isEnd ? -1 : undefined)}${isEnd ? '' : '[\\S\\s]*'}`
+  })
+  const dialect = { mostStates: mostStatesOfSearch, isEcma: true }
+  // Without characters above U+FFFF in the pattern, a pair of surrogates is one character for it.
+  return matcher(new Parser(`^(?:${whole.join('|')})$`, dialect).parse(), spend, !/[\ud800-\udfff]/.test(pattern))
+}
+
+/** Returns the alternatives of a pattern at its uppermost level. */
+function alternativesOf(pattern: string): string[] {
+  const found: string[] = []
+  let from = 0
+  let depth = 0
+  let isInClass = false
+  for (let at = 0; at < pattern.length; at++) {
+    const character = pattern[at]
+    if (character === '\\') at++
+    else if (isInClass) isInClass = character !== ']'
+    else if (character === '[') isInClass = true
+    else if (character === '(') depth++
+    else if (character === ')') depth--
+    else if (character === '|' && depth === 0) {
+      found.push(pattern.slice(from, at))
+      from = at + 1
+    }
+  }
+  return [...found, pattern.slice(from)]
+}
+
+function matcher(
+  { start, end, count }: Automaton,
+  spend: ((work: number) => void) | null,
+  joinsPairs: boolean
+): (text: string) => boolean {
   const seen = new Uint32Array(count)
   let round = 0
   let current: State[] = []
@@ -39,7 +83,12 @@ export function linearRegExp(pattern: string): (text: string) => boolean {
     follow(start, current)
     for (let i = 0; i < text.length; i++) {
       if (current.length === 0) return false
-      const code = text.charCodeAt(i)
+      let code = text.charCodeAt(i)
+      if (joinsPairs && code >= 0xd800 && code < 0xdc00) {
+        code = text.codePointAt(i)!
+        if (code > 0xffff) i++
+      }
+      spend?.(current.length)
       following.length = 0
       round++
       for (const { test, next } of current) if (test!(code)) follow(next[0]!, following)

@@ -29,6 +29,7 @@ import oidc from './concerns/oidc/index.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import uma from './concerns/uma/index.ts'
+import validation from './concerns/validation/index.ts'
 import { metricsKeys } from './consumers/metrics.ts'
 import errors from './errors.ts'
 import metrics from './metrics.ts'
@@ -88,7 +89,8 @@ export const concerns: readonly EdgeConcern[] = [
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body
-  graphql, // after bodyLimit: it reads the body
+  validation, // after bodyLimit: it reads the body
+  graphql, // as validation
   compression // last: it encodes what all other concerns have made of the response
 ]
 

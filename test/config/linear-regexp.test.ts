@@ -1,6 +1,6 @@
 // Regular expressions of the configuration: they match like JavaScript's, in linear time.
 import t from 'tap'
-import { linearGroups, linearRegExp } from '../../config/linear-regexp.ts'
+import { linearGroups, linearRegExp, linearSearch } from '../../config/linear-regexp.ts'
 
 t.test('linearRegExp matches the same texts as RegExp', async (t) => {
   const atoms = [
@@ -94,4 +94,37 @@ t.test('linearGroups finds the groups that JavaScript finds, in linear time', as
     }
   }
   t.strictSame(linearGroups('^(.*)(.*)(.*)x$').match('a'.repeat(10_000)), null)
+})
+
+t.test('linearSearch finds what JavaScript finds', async (t) => {
+  const texts = [
+    '', 'a', 'ab', 'xaby', 'a\nb', '12', 'é', '😀', 'a.b', 'a|b', 'x$', '$', '^a', 'abc123', '\\', 'a-b', '2020-01-01', '\u2028'
+  ] // biome-ignore format: a list
+  const patterns = [
+    'a', '^a', 'b$', '^a|b$', '^(a|b)+$', '.', '^.$', '^[^a]$', '\\d{2}', '^\\d+$', 'a.b', '^a\\nb$', '\\u00e9', '\\xe9', '\\$$', '[$|]',
+    '^\\^a$', '(?:a|b)c', '^[a-z]{1,255}$', '\\\\$', '^\\d{4}-\\d{2}-\\d{2}$', '', '^$', '^[\\s\\S]*$', '[|]$|^x'
+  ] // biome-ignore format: a list
+  for (const pattern of patterns) {
+    const [search, expression] = [linearSearch(pattern, () => {}), new RegExp(pattern, 'u')]
+    t.strictSame(
+      texts.filter(search),
+      texts.filter((text) => expression.test(text)),
+      pattern
+    )
+  }
+  for (const pattern of ['^(?=a)b', '(a)\\1', '\\bx', '\\p{L}', 'a(^b)', 'a$b', '(a']) {
+    t.throws(() => linearSearch(pattern, () => {}), SyntaxError, pattern)
+  }
+})
+
+t.test('linearSearch counts its work', async (t) => {
+  let work = 0
+  const search = linearSearch('(a?){50}b', (states) => {
+    work += states
+  })
+  search('a'.repeat(100))
+  const once = work
+  search('a'.repeat(100))
+  t.equal(work, 2 * once)
+  t.ok(once > 2000, String(once))
 })

@@ -185,6 +185,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^edge\.forwardAuth\.(url|service|path)/, ({ edge }) => Object.assign(edge, { forwardAuth: { service: 'one' } })],
   [/^edge\.forwardAuth\.url/, ({ edge }) => Object.assign(edge, { forwardAuth: {} })],
   [/^edge\.forwardAuth\.cache/, ({ edge }) => Object.assign(edge, { forwardAuth: { url: 'http://127.0.0.1:1', cache: { ttl: '1s', key: ['ip'] } } })],
+  [/^edge\.validation\./, ({ edge }) => Object.assign(edge, { validation: { body: { content: { '*/*': true } } } })],
   [/^edge\.graphql\.persistedQueries\./, ({ edge }) => Object.assign(edge, { graphql: { persistedQueries: { manifest: 'queries.json' } } })],
   [/^edge\.authorization\.rules\.0\.time\.zone/, ({ edge }) => Object.assign(edge, { authorization: { rules: [{ action: 'allow', time: { from: '08:00', to: '09:00' } }] } })],
   [/^edge\.rateLimit/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s' } })],

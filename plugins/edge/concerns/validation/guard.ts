@@ -1,0 +1,149 @@
+/** Checks the requests of one route. */
+import type { IncomingMessage } from 'node:http'
+import type { Readable } from 'node:stream'
+import { Readable as Stream } from 'node:stream'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { RecordRefusal } from '../../concern-refusals.ts'
+import { readBody } from '../../protocol/read-body.ts'
+import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
+import { setLength, wholeBody } from '../../protocol/whole-body.ts'
+import { mediaTypeOf } from './media-types.ts'
+import type { Operation } from './operation.ts'
+import { checkBody, checkPlaces, contentRule } from './operation.ts'
+import type { ValidationOptions } from './options.ts'
+import { keepRefusal, Refusal } from './refusals.ts'
+import type { In, Texts } from './values.ts'
+import { cookieTexts, headerTexts, queryTexts, searchOf } from './values.ts'
+
+type Done = (error?: Error | null, payload?: Readable) => void
+
+/** Returns whether a request is a CORS preflight without a body, which describes another request. */
+const isPreflight = ({ raw, method }: FastifyRequest): boolean =>
+  method === 'OPTIONS' && raw.headers['access-control-request-method'] !== undefined && !hasBody(raw)
+
+export class Guard {
+  /** Returns the rules for a request; null if it is passed on without a check. Throws a refusal. */
+  readonly #operationFor: (request: FastifyRequest) => { operation: Operation; path: Texts | null } | null
+  readonly #pathTexts: (request: FastifyRequest) => Texts
+  readonly #options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>
+  readonly #count: (reason: string) => void
+  readonly #shadow: RecordRefusal | null
+
+  constructor(
+    operationFor: (request: FastifyRequest) => { operation: Operation; path: Texts | null } | null,
+    pathTexts: (request: FastifyRequest) => Texts,
+    options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>,
+    count: (reason: string) => void,
+    shadow: RecordRefusal | null
+  ) {
+    this.#operationFor = operationFor
+    this.#pathTexts = pathTexts
+    this.#options = options
+    this.#count = count
+    this.#shadow = shadow
+  }
+
+  check(request: FastifyRequest, reply: FastifyReply, payload: Readable, done: Done): void {
+    if (isPreflight(request)) {
+      done(null, payload)
+      return
+    }
+    try {
+      const found = this.#operationFor(request)
+      if (found === null) {
+        done(null, payload)
+        return
+      }
+      const { operation, path } = found
+      const texts = (where: In): Texts => {
+        if (where === 'query') return queryTexts(searchOf(request.raw.url!))
+        if (where === 'header') return headerTexts(request)
+        return where === 'cookie' ? cookieTexts(request) : (path ?? this.#pathTexts(request))
+      }
+      checkPlaces(operation, texts, this.#options)
+      if (operation.body === null) done(null, payload)
+      else this.#checkBody(operation, request, reply, payload, done)
+    } catch (error) {
+      this.#refuse(error, request, reply, done, () => payload)
+    }
+  }
+
+  #checkBody(operation: Operation, request: FastifyRequest, reply: FastifyReply, payload: Readable, done: Done): void {
+    const { raw, method } = request
+    const body = operation.body!
+    if (!hasBody(raw)) {
+      if (body.isRequired(method)) throw new Refusal('validation_body_missing', 'The request must have a body')
+      done(null, payload)
+      return
+    }
+    const fields = typeFields(raw)
+    const type = mediaTypeOf(fields.length === 1 ? fields[0] : undefined)
+    const rule = contentRule(body, type)
+    if (rule === null) {
+      done(null, payload)
+      return
+    }
+    const coding = raw.headers['content-encoding'] ?? 'identity'
+    if (coding.toLowerCase() !== 'identity') {
+      throw new Refusal('validation_coding', 'The body must have no content coding', [], {
+        'accept-encoding': 'identity'
+      })
+    }
+    const { maxBody } = this.#options
+    const tooLarge = () => new Refusal('validation_body_size', `The body is larger than ${maxBody} bytes`)
+    if (Number(raw.headers['content-length'] ?? 0) > maxBody) throw tooLarge()
+    readBody(payload, maxBody, (error, bytes, chunks) => {
+      // The client has disconnected, so nothing can be sent.
+      if (raw.destroyed && error !== null) return
+      if (bytes === null) {
+        this.#refuse(error ?? tooLarge(), request, reply, done, () => bodyFrom(chunks, payload))
+        // The rest is read and dropped, because the next request on the connection follows it.
+        if (this.#shadow === null) payload.resume()
+        return
+      }
+      try {
+        // An empty chunked body.
+        if (bytes.length > 0) checkBody(bytes, type!.essence, rule, operation, this.#options)
+        else if (body.isRequired(method)) throw new Refusal('validation_body_missing', 'The request must have a body')
+      } catch (cause) {
+        this.#refuse(cause, request, reply, done, () => handOn(raw, bytes))
+        return
+      }
+      done(null, handOn(raw, bytes))
+    })
+  }
+
+  #refuse(error: unknown, request: FastifyRequest, reply: FastifyReply, done: Done, body: () => Readable): void {
+    if (reply.sent) return
+    const refusal = error instanceof Refusal ? error : null
+    if (refusal !== null) this.#count(refusal.reason)
+    if (this.#shadow !== null) {
+      // Without an error: the hook has read the body, and hands it on.
+      if (refusal === null) request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
+      this.#shadow(request, refusal?.code ?? 'JW_INTERNAL', refusal?.reason)
+      done(null, body())
+    } else if (refusal === null) done(error as Error)
+    else {
+      request.refusalReason = refusal.reason
+      keepRefusal(request, refusal)
+      reply.headers(refusal.fields)
+      done(refusal.error)
+    }
+  }
+}
+
+/** Returns the values of Content-Type. Node has only the first one in `headers`. */
+function typeFields({ rawHeaders }: IncomingMessage): string[] {
+  const found: string[] = []
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]!.toLowerCase() === 'content-type') found.push(rawHeaders[i + 1]!)
+  }
+  return found
+}
+
+/** Returns the bytes that were read as the payload. A body with trailers stays a stream, since they follow it. */
+function handOn(raw: IncomingMessage, bytes: Buffer): Readable {
+  if (raw.rawTrailers.length > 0) return Stream.from(bytes.length === 0 ? [] : [bytes])
+  setLength(raw, bytes.length, false)
+  return wholeBody(raw, bytes)
+}

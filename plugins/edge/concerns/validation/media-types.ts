@@ -1,0 +1,49 @@
+/** Media types of bodies. */
+
+export interface MediaType {
+  /** `application/json`, in lower case. */
+  readonly essence: string
+  /** False for a charset other than UTF-8. */
+  readonly isUtf8: boolean
+}
+
+/** Parses a Content-Type; null if it is absent or malformed. */
+export function mediaTypeOf(field: string | undefined): MediaType | null {
+  const [essence = '', ...parameters] = (field ?? '').split(';')
+  const name = essence.trim().toLowerCase()
+  if (!/^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(name) || parameters.length > 16) return null
+  const charsets = parameters.filter((each) => /^\s*charset\s*=/i.test(each))
+  return { essence: name, isUtf8: charsets.every((each) => /=\s*"?(?:utf-?8|us-ascii)"?\s*$/i.test(each)) }
+}
+
+/** Format in which bodies of a type are read. */
+export type Format = 'json' | 'form' | 'text'
+
+export function formatOf(type: string): Format | null {
+  if (/^(?:application|text)\/json$|\+json$/.test(type)) return 'json'
+  if (type === 'application/x-www-form-urlencoded') return 'form'
+  return type.startsWith('text/') ? 'text' : null
+}
+
+/** Returns how specific a media range is, if a type is within it; 0 if not. */
+function fit(range: string, type: string): number {
+  const [plain = ''] = range.toLowerCase().split(';')
+  const name = plain.trim()
+  if (name === type) return 4
+  if (name === '*/*') return 1
+  const [group = '', subtype = ''] = name.split('/')
+  if (!type.startsWith(`${group}/`)) return 0
+  if (subtype === '*') return 2
+  return subtype.startsWith('*+') && type.endsWith(subtype.slice(1)) ? 3 : 0
+}
+
+/** Returns the rule of the most specific range that a type is within; undefined if there is none. */
+export function ruleFor<T>(rules: readonly (readonly [range: string, rule: T])[], type: string): T | undefined {
+  let best = 0
+  let found: T | undefined
+  for (const [range, rule] of rules) {
+    const fits = fit(range, type)
+    if (fits > best) [best, found] = [fits, rule]
+  }
+  return found
+}

@@ -1,0 +1,42 @@
+/** `edge.validation`: its options. */
+import type { Static } from 'typebox'
+import { Count, Size, strict } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
+
+const JsonSchema = (description: string) =>
+  Type.Optional(Type.Unsafe<Readonly<Record<string, unknown>>>({ type: 'object', description }))
+
+const Body = Type.Object(
+  {
+    required: Type.Boolean({ default: true, description: 'Refuse POST, PUT and PATCH without a body.' }),
+    content: Type.Unsafe<Readonly<Record<string, unknown>>>({
+      type: 'object',
+      minProperties: 1,
+      description:
+        'JSON Schemas by media type: `application/json`, `application/*+json`, `text/*`. true: any body of this type. Other types get 415.'
+    })
+  },
+  { ...strict, description: 'The request body.' }
+)
+
+export const Validation = Type.Object(
+  {
+    query: JsonSchema('JSON Schema of an object with the query parameters. Its types decide how texts are read.'),
+    path: JsonSchema('JSON Schema of an object with the parameters of `match.path`.'),
+    headers: JsonSchema('JSON Schema of an object with the request headers, by names in lower case.'),
+    cookies: JsonSchema('JSON Schema of an object with the cookies.'),
+    body: Type.Optional(Body),
+    maxBody: Size('Largest request body that is checked; a larger one gets 413.', { default: '1mb' }),
+    maxDepth: Count('Most levels of nested values in a JSON body.', { default: 32, maximum: 100 }),
+    maxErrors: Count('Most errors that a response lists.', { default: 10, maximum: 100 })
+  },
+  { ...strict, description: 'Checks requests by JSON Schemas.' }
+)
+
+export type ValidationOptions = Static<typeof Validation>
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    validation?: ValidationOptions | false
+  }
+}
