@@ -192,8 +192,8 @@ function passwordQueue() {
     return new Promise<boolean>((resolve) => running.push(resolve))
   }
   const passwords = new Passwords(verify)
-  const ask = (password: string, client: string) =>
-    Promise.resolve(passwords.isPasswordOf({ username: 'u', hash: 'h', password }, client)).catch(
+  const ask = (password: string, client: string, hash = 'h') =>
+    Promise.resolve(passwords.isPasswordOf({ username: 'u', hash, password }, client)).catch(
       ({ code, isExcess }) => `${code}${isExcess ? ' excess' : ''}`
     )
   return { passwords, running, started, ask }
@@ -218,10 +218,43 @@ t.test('few passwords are hashed at a time, few wait, and equal ones are hashed 
   passwords.close()
   running[2]!(true)
   running[3]!(true)
-  t.same([await waiting[0], await others[0]], [true, true])
-  const rest = await Promise.all([...waiting.slice(1), ...others.slice(1)])
+  t.same([await others[0], await others[1]], [true, true], 'first those of clients for whom none was hashed')
+  const rest = await Promise.all([...waiting, ...others.slice(2)])
   t.ok(rest.every((outcome) => outcome === 'JW_AUTH_BUSY'))
 })
+
+t.test(
+  'many addresses with wrong passwords do not delay others, and bcrypt delays no other kind of hash',
+  async (t) => {
+    const { passwords, running, started, ask } = passwordQueue()
+    const bcrypt = '$2b$14$'
+    const guess = (password: string, client: string) => ask(password, client, bcrypt)
+    const attackers = Array.from({ length: 70 }, (_, index) => `a${index}`)
+    void guess('first', attackers[0]!)
+    // One round, after which each of them has used the thread.
+    const round = attackers.slice(1, 60).map((client) => guess(`${client} 0`, client))
+    for (let index = 0; index < 60; index++) {
+      await eventually(() => running.length === index + 1, `password ${index}`)
+      if (index < 59) running[index]!(false)
+    }
+    t.equal(started.length, 60)
+    const second = attackers.slice(0, 60).map((client) => guess(`${client} 1`, client))
+    const third = attackers.slice(0, 4).map((client) => guess(`${client} 2`, client))
+    const user = guess('user', 'z')
+    t.equal(await third[0], 'JW_AUTH_BUSY excess', 'the queue is full: an address with most passwords is refused')
+    const other = ask('other', 'z', 'h')
+    t.equal(started.at(-1), 'other', 'a hash of another kind does not wait')
+    running.at(-1)!(true)
+    t.equal(await other, true)
+    running[59]!(false)
+    await eventually(() => started.at(-1) === 'user', 'the user comes next')
+    running.at(-1)!(true)
+    t.equal(await user, true)
+    await passwords.close()
+    for (const end of running) end(false)
+    await Promise.all([...round, ...second, ...third])
+  }
+)
 
 t.test('clients take turns, and one with many passwords keeps no other client out', async (t) => {
   const { passwords, running, started, ask } = passwordQueue()
@@ -231,12 +264,16 @@ t.test('clients take turns, and one with many passwords keeps no other client ou
   )
   const late = ask('late', 'z')
   t.equal(await many[0]!.at(-1), 'JW_AUTH_BUSY excess', 'the newest of a client with most of them is refused')
-  for (let index = 0; index < 9; index++) {
+  for (let index = 0; index < 7; index++) {
     running[index]!(false)
     await eventually(() => running.length === index + 3)
   }
-  t.same(started.slice(2), [...Array.from({ length: 8 }, (_, client) => `a${client} 0`), 'late'])
-  running[10]!(true)
+  t.same(
+    started.slice(2),
+    [...Array.from({ length: 6 }, (_, client) => `a${client + 2} 0`), 'late'],
+    'first those for whom none was hashed'
+  )
+  running[8]!(true)
   t.equal(await late, true)
   passwords.close()
   for (const end of running) end(false)

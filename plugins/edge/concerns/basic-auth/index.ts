@@ -12,7 +12,8 @@ import { clientAddressOf, networkOf } from '../../protocol/client-address.ts'
 import { hashPasswordCommand } from './hash-password.ts'
 import type { BasicAuthOptions, Login } from './options.ts'
 import { BasicAuth, checkBasicAuth, credentials } from './options.ts'
-import { Busy, Passwords } from './passwords.ts'
+import { Busy } from './password-queue.ts'
+import { Passwords } from './passwords.ts'
 
 const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
 const Invalid = createError('JW_CREDENTIALS_INVALID', 'The user name or the password is wrong', 401)
