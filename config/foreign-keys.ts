@@ -24,7 +24,7 @@ const ofEdge: Readonly<Record<string, string>> = {
     'write response: { status: 200, body: … } at the route, instead of "service"',
   'acme|certificatesResolvers': folders,
   'realIp|forwardedHeaders': trusted,
-  'requestTransformer|responseTransformer|responseRewrite|proxyCache|httpCache|localResponseCache|opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli|errors|secureHeaders|addRequestHeader|addResponseHeader':
+  'proxyCache|httpCache|localResponseCache|opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli|errors|secureHeaders':
     plugin
 }
 
@@ -98,7 +98,7 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       'redirectTo|redirectRegex|redirectScheme|httpToHttps':
         'write redirect: { to: /new } or redirect: { scheme: https }, instead of "service"',
       'inputHeaders|inputQueryStrings|headersToPass|querystringParams':
-        'remove it: all headers and the whole query are passed on',
+        'all headers and the whole query are passed on; for a list of those that are, write edge: { headers: { request: { only: … } } }',
       pluginConfigId: 'write group: NAME, and its settings under "groups"',
       'snis|tls': certificates
     }

@@ -12,7 +12,7 @@ const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
       'ldap', 'cache', 'caching', 'csrf', 'cookies',
-      'session', 'headers', 'requestHeaders', 'responseHeaders', 'errorPages', 'maintenance', 'middlewares', 'static'
+      'session', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),
   ...Object.fromEntries(
@@ -32,7 +32,7 @@ const byName: Readonly<Record<string, string>> = {
 
 /** Keys with special advice in one section. */
 const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])[] = [
-  [/^\/routes\/\d+(\/edge)?$|^\/edge$/, 'headers', 'to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)'],
+  [/^\/routes\/\d+$/, 'headers', 'to match by headers, write match.headers; to change them, write them under "edge"'],
   [/^\/services\/[^/]+$/, 'urls|url|upstreams|upstream|targets|target|servers|endpoints|nodes|address|addresses|hosts', 'write the addresses of a service under "instances"'],
   [/^\/(listen|listeners\/[^/]+|admin)$/, 'address|addr|bind', 'write host and port'],
   [/^$/, 'servers|upstreams|backends|clusters', 'write each under "services", and its addresses under "instances"'],

@@ -317,8 +317,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       ['bodyTimeout', 'requestId', 'rateLimit', 'metrics']
     ]
   ]
-  // Words of JavaScript: `Function.call`, `AggregateError.errors`. A header of HTTP.
-  const ofLanguage = ['call', 'errors', 'authorization']
+  // Words of JavaScript: `Function.call`, `AggregateError.errors`. Words of HTTP.
+  const ofLanguage = ['call', 'errors', 'authorization', 'headers']
   for (const [name, isIn, words, ofPlace] of places) {
     const others = [...ofLanguage, ...ofPlace]
     const found = [...sources]

@@ -1,10 +1,11 @@
-/**
- * Templates of composed routes: text with references in braces, `/users/{params.id}`. A reference names a value of the
- * request or of an earlier call's response. There are no expressions: a template is data, and evaluating it runs no code.
- */
+/** Templates of composed routes: a reference names a value of the request or of an earlier call's response. */
 import { token } from '../../plugins/http-syntax.ts'
 import { didYouMean } from '../nearest.ts'
+import type { Reference as AnyReference, Template as AnyTemplate } from '../template.ts'
+import { parseTemplate as parse } from '../template.ts'
 import { membersOf } from './pointer.ts'
+
+export { referencesOf, soleReference } from '../template.ts'
 
 /** The value that a reference stands for. */
 export type Source =
@@ -15,49 +16,15 @@ export type Source =
   | { readonly of: 'call'; readonly call: string; readonly take: 'header'; readonly name: string }
   | { readonly of: 'call'; readonly call: string; readonly take: 'body'; readonly members: readonly string[] }
 
-export interface Reference {
-  readonly source: Source
-  /** Text that replaces a missing value: `{query.page|1}`. Null without one. */
-  readonly substitute: string | null
-  /** The reference as it is written, without braces; for messages. */
-  readonly text: string
-}
-
-/** Texts and references in their order. */
-export type Template = readonly (string | Reference)[]
-
-/** Pieces of a template: doubled braces, references, a single brace, text. */
-const piece = /\{\{|\}\}|\{[^{}]*\}|[{}]|[^{}]+/g
+export type Reference = AnyReference<Source>
+export type Template = AnyTemplate<Source>
 
 /** Parses a template. Throws an error whose message is the fault. */
-export function parseTemplate(text: string): Template {
-  const parts: (string | Reference)[] = []
-  let literal = ''
-  for (const [found] of text.matchAll(piece)) {
-    if (found === '{' || found === '}') {
-      throw new Error(`"${found}" has no counterpart in "${text}"; write "${found}${found}" for the character itself`)
-    }
-    if (!found.startsWith('{') || found === '{{') {
-      literal += found === '{{' || found === '}}' ? found[0] : found
-      continue
-    }
-    if (literal !== '') parts.push(literal)
-    literal = ''
-    parts.push(parseReference(found.slice(1, -1)))
-  }
-  if (literal !== '') parts.push(literal)
-  return parts
-}
+export const parseTemplate = (text: string): Template => parse(text, parseSource)
 
 const sources = ['params.', 'query.', 'headers.', 'consumer.id', 'claims', 'body', 'calls.']
 const examples =
   '{params.id}, {query.page}, {headers.accept-language}, {consumer.id}, {claims/sub}, {body/id}, {calls.user/id}'
-
-function parseReference(text: string): Reference {
-  const bar = text.indexOf('|')
-  const path = bar === -1 ? text : text.slice(0, bar)
-  return { source: parseSource(path, text), substitute: bar === -1 ? null : text.slice(bar + 1), text }
-}
 
 function parseSource(path: string, text: string): Source {
   if (path === 'consumer.id') return { of: 'consumer' }
@@ -86,13 +53,4 @@ function parseSource(path: string, text: string): Source {
 function headerName(text: string): string {
   if (!token.test(text)) throw new Error(`"${text}" is not the name of a header`)
   return text.toLowerCase()
-}
-
-/** Returns the references of a template. */
-export const referencesOf = (template: Template): Reference[] => template.filter((part) => typeof part !== 'string')
-
-/** Returns the reference if the template consists of it alone, so that its value keeps its type. */
-export function soleReference(template: Template): Reference | null {
-  const [first] = template
-  return template.length === 1 && typeof first === 'object' ? first : null
 }

@@ -17,6 +17,7 @@ import cors from './concerns/cors/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import forwardClientCert from './concerns/forward-client-cert.ts'
 import graphql from './concerns/graphql/index.ts'
+import headers from './concerns/headers/index.ts'
 import hmacAuth from './concerns/hmac-auth/index.ts'
 import introspection from './concerns/introspection/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
@@ -86,6 +87,7 @@ export const concerns: readonly EdgeConcern[] = [
   acl, // after authentication: it needs the consumer
   authorization, // as acl
   uma, // after the rules that take no call
+  headers, // after authentication: templates see the caller; after the rules, which see the headers of the client
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body

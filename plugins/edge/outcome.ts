@@ -28,7 +28,7 @@ declare module 'fastify' {
     /** Refusals of concerns in shadow mode; null if there is none. */
     shadowRefusals: ShadowRefusal[] | null
     /** Reads the header section of a service's response, and returns the one to pass on; must not change the given one. */
-    onServiceResponse: ((headers: IncomingHttpHeaders) => IncomingHttpHeaders) | null
+    onServiceResponse: ((headers: IncomingHttpHeaders, status: number) => IncomingHttpHeaders) | null
     /** True if a concern of the gateway responds itself, with something other than an error. */
     isOwnResponse: boolean
   }

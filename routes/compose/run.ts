@@ -112,7 +112,7 @@ class Running {
     const { statusCode: status } = response
     record.status = status
     // Concerns read the response of each call, as those of other routes.
-    const fields = this.#request.onServiceResponse?.(response.headers) ?? response.headers
+    const fields = this.#request.onServiceResponse?.(response.headers, status) ?? response.headers
     if (status < 200 || status > 299) {
       // Read, so that the connection can be used again.
       response.body.dump().catch(() => {})

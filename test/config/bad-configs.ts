@@ -21,6 +21,74 @@ export const badConfigs: readonly BadConfig[] = [
     faults: ['1:1: the file is empty; write {} for a configuration without settings']
   },
   {
+    name: 'rules for headers',
+    yaml: `
+edge:
+  requestId: { header: x-correlation-id }
+  cors: { origin: "*" }
+  headers:
+    request:
+      remove: [host, X-Forwarded-For, x_correlation_id, sec-websocket-key]
+      rename: { x-a: content-length, constructor: x-b }
+      set: { "a b": c, x-c: "{header.a}", x-d: "{request.methd}", x-e: "{claims.a.b|}", x-f: "{", x-g: "{response.status}", X-C: c }
+      add: { x-h: "{consumer.id|a}", te: trailers }
+      append: { cookie: a=b, x-jingwei-call: a }
+    response:
+      set: { x-a: "a\\nb", x-b: "{query.a|健康}", content-encoding: gzip, access-control-max-age: "1", x-d: "{params.a}" }
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, match: { path: "/:id" }, service: a }
+  - name: b
+    match: { path: "/b/:id" }
+    service: a
+    edge: { headers: { request: { set: { x-a: "{params.di}", x-b: "{claims/sub} {consumer.id}", x-c: "{claims/sub|a}" } } } }
+`,
+    faults: [
+      '7:16: edge.headers.request.remove[0]: write edge.host: NAME for the Host of the service',
+      '7:22: edge.headers.request.remove[1]: "X-Forwarded-For" is set by the gateway itself; for that of a proxy before it, write listen.trustProxy',
+      '7:39: edge.headers.request.remove[2]: "x_correlation_id" is set by the gateway for each request',
+      '7:57: edge.headers.request.remove[3]: "sec-websocket-key" belongs to the handshake of a WebSocket',
+      '8:17: edge.headers.request.rename.x-a: "content-length" belongs to the connection, and the gateway sets it itself',
+      '8:38: edge.headers.request.rename.constructor: "constructor" is not a header name',
+      '9:14: edge.headers.request.set["a b"]: "a b" is not a header name',
+      '9:29: edge.headers.request.set.x-c: unknown reference "{header.a}"; did you mean "headers."?',
+      '9:48: edge.headers.request.set.x-d: unknown reference "{request.methd}"; did you mean "request.method"?',
+      '9:72: edge.headers.request.set.x-e: unknown reference "{claims.a.b|}"; write {claims/a/b}',
+      '9:94: edge.headers.request.set.x-f: "{" has no counterpart in "{"; write "{{" for the character itself',
+      '9:104: edge.headers.request.set.x-g: there is no response yet for "{response.status}"; it can be used in rules for the response',
+      '9:125: edge.headers.request.set.X-C: "set" has "x-c" already',
+      '10:14: edge.headers.request.add.x-h: clients could send values of "x-h" themselves; write it under "set", which replaces these',
+      '10:38: edge.headers.request.add.te: "te" belongs to the connection, and the gateway sets it itself',
+      '11:17: edge.headers.request.append.cookie: a request has one Cookie field; write edge.cookies',
+      '11:30: edge.headers.request.append.x-jingwei-call: "x-jingwei-call" is a header of the gateway itself',
+      '13:19: edge.headers.response.set.x-a: a header cannot carry line breaks and control characters',
+      '13:32: edge.headers.response.set.x-b: a header cannot carry characters beyond Latin-1',
+      '13:48: edge.headers.response.set.content-encoding: "content-encoding" describes the bytes of the body, which these rules do not change',
+      '20:47: routes[1].edge.headers.request.set.x-a: match.path has no parameter "di"; did you mean "id"?'
+    ]
+  },
+  {
+    name: 'rules for headers that need a caller, and headers of CORS',
+    yaml: `
+edge: { headers: { response: { set: { x-a: "1", x-d: "{params.id}" } } } }
+services: { a: { instances: [http://h] } }
+routes:
+  - name: a
+    match: { path: /a }
+    service: a
+    edge: { headers: { request: { set: { x-b: "{claims/sub} {consumer.id|a}" } }, response: { append: { x-c: "{consumer.id}" } } } }
+  - { name: b, match: { path: /b }, service: a }
+  - name: c
+    match: { path: /c }
+    service: a
+    edge: { cors: { origin: "*" }, headers: { response: { remove: [vary], set: { Access-Control-Max-Age: "1" } } } }
+`,
+    faults: [
+      '8:33: routes[0].edge.headers.request: claims: nothing on this route verifies a token with claims; add jwt, introspection, oidc or a plugin that declares provides: [consumer]',
+      '13:82: routes[2].edge.headers.response.set.Access-Control-Max-Age: "Access-Control-Max-Age" is set by edge.cors; change it there'
+    ]
+  },
+  {
     name: 'keys of other gateways, and keys in the wrong section',
     yaml: `
 listen: {}
@@ -45,7 +113,7 @@ plugins: [{ config: {} }]
     faults: [
       '3:9: edge.session: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
       '3:22: edge.compress: unknown key; write compression: {}',
-      '3:38: edge.headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
+      '3:47: edge.headers: changes nothing: write "request" or "response"',
       '3:51: edge.retry: unknown key; it belongs under "mesh"',
       '4:9: mesh.cors: unknown key; it belongs under "edge"',
       '5:1: rateLimit: unknown key; it belongs under "edge"',
@@ -56,7 +124,7 @@ plugins: [{ config: {} }]
       '13:5: routes[0].jwt: unknown key; it belongs under "edge"',
       '14:5: routes[0].timeout: unknown key; it belongs under "mesh"',
       '15:5: routes[0].caching: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
-      '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write a plugin (plugins/README.md)',
+      '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write them under "edge"',
       '17:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
       '17:26: routes[0].edge.methods: unknown key; it belongs under "match"',
       '17:59: routes[0].edge.requestId: unknown key; requestId can only be set under the top-level edge',

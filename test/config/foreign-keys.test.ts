@@ -128,7 +128,7 @@ const advice: Readonly<Record<string, string>> = {
   'edge.request-size-limiting': 'write edge.bodyLimit',
   'edge.api-breaker': 'write circuitBreaker under "mesh"',
   'edge.proxy-rewrite': 'write path.rewrite at the route',
-  'edge.request-transformer': 'a plugin can do it',
+  'edge.request-transformer': 'write headers: { request: … }',
   'edge.rateLimit.limit_by': 'write by',
   'edge.jwt.jwk_url': 'write jwks',
   'edge.keyAuth.anonymous': 'write authentication: { anonymous: NAME }',

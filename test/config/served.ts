@@ -181,6 +181,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^edge\.introspection\.(service|path)/, ({ edge }) => Object.assign(edge, { introspection: { service: 'one', clientId: 'a', clientSecret: 'b' } })],
   [/^edge\.oidc/, ({ edge }) => Object.assign(edge, { oidc: { issuer: 'http://127.0.0.1:1', clientId: 'a', session: { secrets: ['a secret that is long enough, for tests'] } } })],
   [/^edge\.oidc\.logout\.backchannelPath/, (config) => Object.assign(config, { redis: { url: 'redis://127.0.0.1:1' }, edge: { oidc: { issuer: 'http://127.0.0.1:1', clientId: 'a', session: { store: 'redis', secrets: ['a secret that is long enough, for tests'] } } } })],
+  [/^edge\.headers/, ({ edge }) => Object.assign(edge, { headers: { request: { remove: ['x-a'] }, response: { remove: ['x-a'] } } })],
   [/^edge\.forwardAuth/, ({ edge }) => Object.assign(edge, { forwardAuth: { url: 'http://127.0.0.1:1' } })],
   [/^edge\.forwardAuth\.(url|service|path)/, ({ edge }) => Object.assign(edge, { forwardAuth: { service: 'one' } })],
   [/^edge\.forwardAuth\.url/, ({ edge }) => Object.assign(edge, { forwardAuth: {} })],

@@ -46,7 +46,7 @@ declare module 'fastify' {
   }
 }
 
-/** `onSend` hooks of concerns that set `encodeResponse` as well, so that they need no reply path. */
+/** `onSend` hooks of concerns that set `encodeResponse` or `request.onServiceResponse` as well, so that they need no reply path. */
 const withRawForm = new WeakSet<object>()
 
 export function markRawForm<T extends object>(hook: T): T {

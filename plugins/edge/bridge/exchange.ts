@@ -143,7 +143,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
       this.stopTimer()
       this.hasResponded = true
       const { onServiceResponse } = this.request
-      this.begin(status, onServiceResponse === null ? headers : onServiceResponse(headers), text)
+      this.begin(status, onServiceResponse === null ? headers : onServiceResponse(headers, status), text)
     }
   }
 

@@ -140,7 +140,7 @@ export class UpstreamRequests {
       copyHeaders(headers, raw.rawHeaders, drop, alsoDrop, isDropped)
       // HTTP/2 may have several cookie fields; HTTP/1.1 has one (RFC 9113, 8.2.3).
       const { cookie } = raw.headers
-      if (cookie !== undefined && !isDropped?.('cookie')) headers.push('cookie', cookie)
+      if (cookie !== undefined && !isDropped?.('cookie') && !alsoDrop?.has('cookie')) headers.push('cookie', cookie)
     }
     if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
       const isOmitted = (name: string) => !isPassedOn(name, this.#droppedInTrailers(rules), alsoDrop, isDropped)

@@ -128,8 +128,8 @@ export class Limiter {
   #chargeResponse(hits: readonly Hit[], request: FastifyRequest): void {
     const { onServiceResponse } = request
     const paid = hits.map(({ rule }) => rule.cost)
-    request.onServiceResponse = (given) => {
-      const headers = { ...(onServiceResponse?.(given) ?? given) }
+    request.onServiceResponse = (given, status) => {
+      const headers = { ...(onServiceResponse?.(given, status) ?? given) }
       const asks: Ask[] = []
       for (const [i, { rule, key }] of hits.entries()) {
         const { costHeader, quota, algorithm, shared } = rule

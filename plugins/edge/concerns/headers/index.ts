@@ -1,0 +1,196 @@
+/**
+ * Changes headers: those that the service gets, and those that the client gets. Runs after authentication and its rules, so that
+ * templates see the caller, and after all `onRequest` hooks, in which plugins may set the consumer.
+ *
+ * Responses of services stay on their path: the rules change the header section when it arrives. An `onSend` hook does the same
+ * for errors and other responses of the gateway, and for those of plugins.
+ */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { dropHeaders } from '../../../for-plugins.ts'
+import { edgeRouteOf, isHidden } from '../../attach.ts'
+import { markRawForm } from '../../bridge/body-encoder.ts'
+import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders, headerFilter } from '../../bridge/upstream-headers.ts'
+import { edgeConcern } from '../../concern.ts'
+import type { RouteHooks } from '../../route-hooks.ts'
+import { isIdentity, isOfClient, needsFact, sourcesIn } from '../../templates/source.ts'
+import { checkHeaders, checkRoutes } from './check.ts'
+import type { HeaderRules, HeadersOptions } from './options.ts'
+import { entriesOf, HeadersOrOff, valued } from './options.ts'
+import { requestRules } from './request.ts'
+import type { Before } from './response.ts'
+import { responseRules, restore } from './response.ts'
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    headers?: HeadersOptions | false
+  }
+}
+
+/** Returns whether rules have a template that needs a fact. They may be malformed: facts are checked beside the schema. */
+const using = (fact: 'consumer' | 'claims') => (rules: unknown) =>
+  valued.some((operation) =>
+    Object.values(Object(Reflect.get(Object(rules), operation)))
+      .flat()
+      .some((text) => typeof text === 'string' && needsFact(text, fact))
+  )
+
+const needs = (['request', 'response'] as const).flatMap((option) =>
+  (['claims', 'consumer'] as const).map((fact) => ({ fact, option, value: using(fact) }))
+)
+
+/** A request whose response the rules have changed. */
+const CHANGED = Symbol('changed')
+type Changed = { [CHANGED]: Before | null }
+
+type Done = (error: Error | null, payload?: unknown) => void
+
+export default edgeConcern({
+  name: 'headers',
+  options: HeadersOrOff,
+  noShadow: 'it refuses no request',
+  protects: false,
+  needs,
+  aliases: {
+    'requestHeaders|requestTransformer|addRequestHeader|setRequestHeader|removeRequestHeader|proxySetHeader':
+      'write headers: { request: … }',
+    'responseHeaders|responseTransformer|responseRewrite|addResponseHeader|setResponseHeader|removeResponseHeader|addHeader':
+      'write headers: { response: … }',
+    headerModifier: 'write headers: { request: …, response: … }'
+  },
+  innerAliases: {
+    'replace|requestHeadersToSet|responseHeadersToSet': 'write "set"',
+    'requestHeadersToAdd|responseHeadersToAdd': 'write "append"',
+    'delete|requestHeadersToRemove|responseHeadersToRemove': 'write "remove"',
+    'customRequestHeaders|inputHeaders': 'write headers: { request: { set: … } }',
+    customResponseHeaders: 'write headers: { response: { set: … } }',
+    'allow|allowed|whitelist': 'write "only"'
+  },
+  check: checkHeaders,
+  checkAll: checkRoutes,
+  explain: ({ request, response }) =>
+    [explained('to the service', request), explained('to the client', response)].filter(Boolean).join('; '),
+  async plugin(fastify) {
+    decorateUpstreamHeaders(fastify)
+    fastify.decorateRequest(CHANGED, null)
+    const risky: (() => void)[] = []
+    // Deferred until the headers that all routes drop are known.
+    fastify.addHook('onReady', async () => {
+      for (const check of risky.splice(0)) check()
+    })
+    return ({ request, response }, route) => {
+      const filter = filterOf(fastify, route)
+      if (request !== undefined) {
+        const trusted = identityHeaders(request)
+        dropHeaders(route, trusted)
+        const chosen = ofClients(request)
+        if (chosen.length > 0) risky.push(() => refuseForgery(route, chosen, filter()))
+      }
+      return hooksOf(route, request, response, filter)
+    }
+  }
+})
+
+/** Returns the headers that say who the caller is: clients' copies must not reach the service by any route. */
+const identityHeaders = ({ set }: HeaderRules): string[] =>
+  entriesOf(set).flatMap(([name, texts]) => (texts.flatMap(sourcesIn).some(isIdentity) ? [name] : []))
+
+/** Returns the headers whose value a client may choose. A renamed header is no longer removed from requests on other routes. */
+const ofClients = (rules: HeaderRules): string[] => [
+  ...Object.entries(rules.rename ?? {}).flat(),
+  ...valued.flatMap((operation) =>
+    entriesOf(rules[operation]).flatMap(([name, texts]) => {
+      const sources = texts.flatMap(sourcesIn)
+      return sources.some(isOfClient) && !sources.some(isIdentity) ? [name] : []
+    })
+  )
+]
+
+/** Throws if a client could send, by these rules, a header that a service trusts. */
+function refuseForgery({ config }: RouteOptions, names: readonly string[], isDropped: HeaderFilter | null): void {
+  const forged = names.find((name) => isDropped?.(name.toLowerCase()))
+  if (forged === undefined) return
+  const what = `services trust "${forged}", which a concern or a plugin sets, and by these rules clients could send it`
+  throw new Error(`route ${edgeRouteOf(config)?.name}: edge.headers.request: ${what}; choose another name`)
+}
+
+/** Returns the function that returns the filter of headers that services trust. It is complete once all routes are added. */
+function filterOf(fastify: FastifyInstance, { config }: RouteOptions): () => HeaderFilter | null {
+  let filter: HeaderFilter | null | undefined
+  return () => {
+    if (filter === undefined) {
+      const route = config?.route
+      filter =
+        route !== undefined && fastify.hasDecorator('upstreamRequests')
+          ? fastify.upstreamRequests.trust.filterFor(route)
+          : headerFilter(config?.dropHeaders)
+    }
+    return filter
+  }
+}
+
+function hooksOf(
+  { config }: RouteOptions,
+  request: HeaderRules | undefined,
+  response: HeaderRules | undefined,
+  filter: () => HeaderFilter | null
+): RouteHooks {
+  const route = edgeRouteOf(config)!
+  const isBridged = config?.route?.isBridged === true
+  // A composed route gets several responses; its own one passes the `onSend` hook.
+  const isComposed = config?.route?.compose !== undefined
+  const toService = request === undefined ? null : requestRules(request, isBridged)
+  const toClient = response === undefined ? null : responseRules(response)
+
+  const preParsing = (given: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
+    toService?.(given, filter())
+    if (toClient !== null && !isComposed) {
+      const { onServiceResponse } = given
+      given.onServiceResponse = (headers, status) => {
+        const before: Before = new Map()
+        ;(given as unknown as Changed)[CHANGED] = before
+        return toClient(
+          given,
+          reply,
+          onServiceResponse?.(headers, status) ?? headers,
+          status,
+          before
+        ) as IncomingHttpHeaders
+      }
+    }
+    done(null, payload)
+  }
+
+  const onSend = markRawForm((given: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
+    if (given.exchange?.hasResponded !== true && !isHidden(route, given)) {
+      const changed = given as unknown as Changed
+      // An error replaces a response that the rules have changed.
+      if (changed[CHANGED] !== null) restore(reply, changed[CHANGED])
+      changed[CHANGED] = new Map()
+      toClient!(given, reply, null, reply.statusCode, changed[CHANGED])
+    }
+    done(null, payload)
+  })
+  return { preParsing, ...(toClient !== null && { onSend }) } as RouteHooks
+}
+
+/** Returns what rules do, for `explain`. */
+function explained(where: string, rules: HeaderRules | undefined): string | null {
+  if (rules === undefined) return null
+  const { only, remove, rename, ...others } = rules
+  const parts = [
+    only && `passes only ${only.join(', ')}`,
+    remove && `removes ${remove.join(', ')}`,
+    rename &&
+      `renames ${Object.entries(rename)
+        .map((names) => names.join(' to '))
+        .join(', ')}`,
+    ...valued.map(
+      (operation) => others[operation] && `${verbs[operation]} ${Object.keys(others[operation]).join(', ')}`
+    )
+  ]
+  return `${where}: ${parts.filter(Boolean).join(', ')}`
+}
+
+const verbs = { set: 'sets', add: 'adds if absent', append: 'appends to' } as const

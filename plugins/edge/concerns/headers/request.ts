@@ -1,0 +1,105 @@
+/** Rules for the headers that reach the service. */
+import type { FastifyRequest } from 'fastify'
+import { canonicalName, passedOnHeaders } from '../../../../config/header-names.ts'
+import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
+import { addUpstreamHeader, headerFilter } from '../../bridge/upstream-headers.ts'
+import { nominated } from '../../protocol/headers.ts'
+import { inHeader } from '../../templates/headers.ts'
+import type { Scope, Text } from '../../templates/values.ts'
+import { compileText } from '../../templates/values.ts'
+import type { HeaderRules } from './options.ts'
+import { entriesOf } from './options.ts'
+
+/** Headers that `only` keeps: they describe the body, or belong to a handshake. */
+const kept: ReadonlySet<string> = new Set(['content-type', 'content-encoding', 'content-length', 'content-range'])
+const ofHandshake = 'sec-websocket-'
+
+/** Headers that the bridge copies from trusted proxies, apart from the client's other fields. */
+const ofProxies: ReadonlySet<string> = new Set(passedOnHeaders)
+
+export type CompiledValues = readonly (readonly [name: string, texts: readonly Text[]])[]
+
+/** Compiles the values of an operation. */
+export const compiled = (values: HeaderRules['set']): CompiledValues =>
+  entriesOf(values).map(([name, texts]) => [name.toLowerCase(), texts.map((text) => compileText(text, inHeader))])
+
+/** Returns the values that are not missing. */
+export function evaluated(values: CompiledValues, scope: Scope): (readonly [name: string, values: string[]])[] {
+  return values.map(([name, texts]) => [name, texts.flatMap((text) => text(scope) ?? [])])
+}
+
+/**
+ * Returns the function that changes the headers of one request. The client's fields are not changed: it adds to those that do
+ * not reach the service, and to those that the gateway sends. `isBridged`: the bridge forwards the client's fields; otherwise
+ * they are removed from the request that the plugin sees.
+ */
+export function requestRules(rules: HeaderRules, isBridged: boolean) {
+  const only = rules.only === undefined ? null : new Set(rules.only.map((name) => name.toLowerCase()))
+  const renames = Object.entries(rules.rename ?? {}).map(
+    ([from, to]) => [canonicalName(from), to.toLowerCase()] as const
+  )
+  const [set, add, append] = [compiled(rules.set), compiled(rules.add), compiled(rules.append)]
+  const always = headerFilter([...(rules.remove ?? []), ...renames.map(([from]) => from), ...set.map(([name]) => name)])
+  const isKept = (name: string) => only!.has(name) || kept.has(name) || name.startsWith(ofHandshake)
+
+  return (request: FastifyRequest, isDropped: HeaderFilter | null): void => {
+    const scope: Scope = { request, isDropped, response: null }
+    const { rawHeaders, headers } = request.raw
+    // First of all: values may be those of headers that are removed.
+    const own = [...evaluated(set, scope)]
+    const [added, appended] = [evaluated(add, scope), evaluated(append, scope)]
+    const renamed = renames.flatMap(([from, to]) => {
+      const values = valuesFor(request, from, isDropped)
+      return values.length === 0 ? [] : [[to, values] as const]
+    })
+    const replaced = headerFilter(renamed.map(([name]) => name))
+    const isRemoved = (name: string) => always?.(name) === true || replaced?.(name) === true
+    const removed = request.removedHeaders ?? new Set()
+    for (let i = 0; i < rawHeaders.length; i += 2) {
+      const name = rawHeaders[i]!.toLowerCase()
+      if (!isRemoved(name) && (only === null || name.startsWith(':') || isKept(name))) continue
+      removed.add(name)
+      if (!isBridged || ofProxies.has(name)) Reflect.deleteProperty(headers, name)
+    }
+    if (removed.size > 0) request.removedHeaders = removed
+    if (request.upstreamHeaders !== null && (always ?? replaced) !== null) {
+      request.upstreamHeaders = request.upstreamHeaders.filter(
+        (_, index, all) => !isRemoved(all[index - (index % 2)]!.toLowerCase())
+      )
+    }
+    for (const [name, values] of renamed) for (const value of values) addUpstreamHeader(request, name, value)
+    for (const [name, values] of own) for (const value of values) addUpstreamHeader(request, name, value)
+    for (const [name, values] of added) {
+      if (values.length === 0 || isPresent(request, name, isDropped)) continue
+      for (const value of values) addUpstreamHeader(request, name, value)
+    }
+    for (const [name, values] of appended) for (const value of values) addUpstreamHeader(request, name, value)
+  }
+}
+
+/** Returns the values of a header for the service, in all spellings. */
+function valuesFor(
+  { raw, removedHeaders, upstreamHeaders }: FastifyRequest,
+  wanted: string,
+  isDropped: HeaderFilter | null
+) {
+  const values: string[] = []
+  const collect = (fields: readonly string[], isOfClient: boolean) => {
+    for (let i = 0; i < fields.length; i += 2) {
+      const name = fields[i]!
+      if (name.length !== wanted.length || canonicalName(name) !== wanted) continue
+      if (!isOfClient || !(removedHeaders?.has(name.toLowerCase()) || isDropped?.(name))) values.push(fields[i + 1]!)
+    }
+  }
+  collect(raw.rawHeaders, true)
+  collect(upstreamHeaders ?? [], false)
+  return values
+}
+
+/** Returns whether a header reaches the service, so far. */
+function isPresent(request: FastifyRequest, name: string, isDropped: HeaderFilter | null): boolean {
+  const { raw, removedHeaders, upstreamHeaders } = request
+  if (upstreamHeaders?.some((each, index) => index % 2 === 0 && each.toLowerCase() === name)) return true
+  if (raw.headers[name] === undefined || removedHeaders?.has(name) || isDropped?.(name)) return false
+  return nominated(raw.headers.connection)?.has(name) !== true
+}

@@ -1,0 +1,84 @@
+/** Rules for the headers of responses: those of the service, and those that the gateway and plugins have set on the reply. */
+import type { IncomingHttpHeaders } from 'node:http'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Scope } from '../../templates/values.ts'
+import type { HeaderRules } from './options.ts'
+import { compiled, evaluated } from './request.ts'
+
+/** Headers of a service that `only` keeps: they describe the body. */
+const kept: ReadonlySet<string> = new Set([
+  'content-type', 'content-encoding', 'content-length', 'content-range', 'trailer', 'transfer-encoding', 'connection'
+]) // biome-ignore format: a list
+
+type Values = string | number | string[] | undefined
+
+/** Values on the reply before the rules changed them. */
+export type Before = Map<string, Values>
+
+const listOf = (...values: Values[]): string[] =>
+  values.flatMap((value) => (value === undefined ? [] : [value].flat().map(String)))
+
+/**
+ * Returns the function that changes the headers of one response. `given` are those of the service, which it copies; null for a
+ * response of the gateway. New values are set on the reply, which wins over the service. It records in `before` what it changes
+ * on the reply.
+ */
+export function responseRules(rules: HeaderRules) {
+  const only = rules.only === undefined ? null : new Set(rules.only.map((name) => name.toLowerCase()))
+  const removed = (rules.remove ?? []).map((name) => name.toLowerCase())
+  const renames = Object.entries(rules.rename ?? {}).map((names) => names.map((name) => name.toLowerCase()))
+  const [set, add, append] = [compiled(rules.set), compiled(rules.add), compiled(rules.append)]
+
+  return (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    given: IncomingHttpHeaders | null,
+    status: number,
+    before: Before
+  ): IncomingHttpHeaders | null => {
+    const fields = given === null ? {} : { ...given }
+    const valueNow = (name: string): Values =>
+      name === 'set-cookie' || name === 'vary'
+        ? nonEmpty(listOf(fields[name], reply.getHeader(name)))
+        : (reply.getHeader(name) ?? fields[name])
+    const write = (name: string, value: Values): void => {
+      if (!before.has(name)) before.set(name, reply.getHeader(name))
+      Reflect.deleteProperty(fields, name)
+      reply.removeHeader(name)
+      if (value !== undefined) reply.header(name, value)
+    }
+    const scope: Scope = { request, isDropped: null, response: { status, header: valueNow } }
+    const replaced = evaluated(set, scope)
+    const [added, appended] = [evaluated(add, scope), evaluated(append, scope)]
+    if (only !== null)
+      for (const name in fields) if (!only.has(name) && !kept.has(name)) Reflect.deleteProperty(fields, name)
+    for (const name of removed) write(name, undefined)
+    for (const [from, to] of renames as [string, string][]) {
+      const value = valueNow(from)
+      if (value === undefined) continue
+      write(from, undefined)
+      write(to, value)
+    }
+    for (const [name, values] of replaced) write(name, single(values))
+    for (const [name, values] of added) if (valueNow(name) === undefined) write(name, single(values))
+    for (const [name, values] of appended) {
+      if (values.length > 0) write(name, single([...listOf(valueNow(name)), ...values]))
+    }
+    return given === null ? null : fields
+  }
+}
+
+const nonEmpty = (values: string[]): string[] | undefined => (values.length === 0 ? undefined : values)
+
+/** Returns one value as a text, and several as a list, for which a header is repeated. */
+const single = (values: readonly string[]): string | string[] | undefined =>
+  values.length < 2 ? values[0] : [...values]
+
+/** Restores the headers of the reply, because another response replaces the one that was changed. */
+export function restore(reply: FastifyReply, before: Before): void {
+  for (const [name, value] of before) {
+    reply.removeHeader(name)
+    if (value !== undefined) reply.header(name, value)
+  }
+  before.clear()
+}

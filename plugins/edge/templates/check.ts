@@ -1,0 +1,49 @@
+/** Checks of templates in the configuration. */
+import type { Checked } from '../../../config/concern.ts'
+import { didYouMean } from '../../../config/nearest.ts'
+import { paramNames, pathPatterns } from '../../../config/path-pattern.ts'
+import type { WrittenRoute } from '../../../config/schema.ts'
+import { referencesOf } from '../../../config/template.ts'
+import type { Template } from './source.ts'
+import { parseTemplate, sourcesIn } from './source.ts'
+
+/**
+ * Reports the fault of a template. `isResponse`: it may refer to the response. `literalFault` returns the fault of a text that
+ * stands in the value as it is; null if it has none.
+ */
+export function checkTemplate(
+  at: string,
+  text: string,
+  isResponse: boolean,
+  literalFault: (text: string) => string | null,
+  { report }: Checked
+): void {
+  if (!report.usable(at)) return
+  let template: Template
+  try {
+    template = parseTemplate(text)
+  } catch (error) {
+    return void report.fault(at, (error as Error).message)
+  }
+  const references = referencesOf(template)
+  const literals = [
+    ...template.filter((part) => typeof part === 'string'),
+    ...references.map((each) => each.substitute ?? '')
+  ]
+  const fault = literals.map(literalFault).find((each) => each !== null)
+  if (fault !== undefined) report.fault(at, fault)
+  const early = references.find(({ source }) => source.of === 'response')
+  if (early !== undefined && !isResponse) {
+    report.fault(at, `there is no response yet for "{${early.text}}"; it can be used in rules for the response`)
+  }
+}
+
+/** Reports references to parameters that no path of the route has. */
+export function checkParams(at: string, text: string, route: WrittenRoute, { report }: Checked): void {
+  if (!report.sound(at)) return
+  const known = pathPatterns(route.match.path).flatMap(paramNames)
+  for (const source of sourcesIn(text)) {
+    if (source.of !== 'params' || known.includes(source.name)) continue
+    report.fault(at, `match.path has no parameter "${source.name}"${didYouMean(source.name, known)}`)
+  }
+}
