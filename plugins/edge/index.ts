@@ -14,6 +14,7 @@ import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import compression from './concerns/compression/index.ts'
 import cors from './concerns/cors/index.ts'
+import csrf from './concerns/csrf.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import forwardClientCert from './concerns/forward-client-cert.ts'
 import graphql from './concerns/graphql/index.ts'
@@ -71,6 +72,7 @@ export const concerns: readonly EdgeConcern[] = [
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
+  csrf, // as cors: before authentication, which forged requests would pass
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
   mtlsAuth, // the methods of authentication, in the order in which they are tried; a certificate needs no header
   keyAuth, // after certificates, which cannot be guessed

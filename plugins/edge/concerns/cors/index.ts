@@ -29,9 +29,9 @@ import { edgeConcern } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { NotFound } from '../../errors.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
+import type { OriginTest } from '../../protocol/origins.ts'
+import { originFault, originTest } from '../../protocol/origins.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
-import type { OriginTest } from './origins.ts'
-import { originFault, originTest } from './origins.ts'
 
 const OriginRefused = createError('JW_ORIGIN_REFUSED', 'Pages of this origin may not open WebSockets here', 403)
 

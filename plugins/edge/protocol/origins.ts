@@ -1,11 +1,11 @@
 /**
- * The origins of `edge.cors.origin`: exact ones, wildcards (`https://*.example.com`, `http://localhost:*`) and regular
+ * Lists of origins, as in `edge.cors.origin`: exact ones, wildcards (`https://*.example.com`, `http://localhost:*`) and regular
  * expressions (`/^https:\/\/pr-\d+\.example\.com$/`).
  *
  * Browsers send an origin in one spelling (RFC 6454, 6.2): lower case, no path, no default port. A value in another
  * spelling would never match, so it is a fault.
  */
-import { linearRegExp } from '../../../../config/linear-regexp.ts'
+import { linearRegExp } from '../../../config/linear-regexp.ts'
 
 /** Longest `Origin` that is compared: host names have at most 253 characters. */
 const longestOrigin = 300
