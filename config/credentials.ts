@@ -23,6 +23,17 @@ export function maskUserinfo(url: string): string {
   return begin === -1 || end < begin ? url : `${url.slice(0, begin)}//***${url.slice(end)}`
 }
 
+/**
+ * Returns one URL with `***` in place of user and password, and of its query: a key may have any name there, such as `code` of
+ * Azure, or none.
+ */
+export function maskUrl(url: string): string {
+  if (!URL.canParse(url)) return maskUserinfo(url).replace(/\?.*$/s, '?***')
+  const { protocol, username, password, host, pathname, search } = new URL(url)
+  const userinfo = username === '' && password === '' ? '' : '***@'
+  return `${protocol}//${userinfo}${host}${pathname}${search === '' ? '' : '?***'}`
+}
+
 /** Returns whether the value of a key of the configuration is secret, given the key or a pointer to it. */
 export const isSecretKey = (name: string): boolean => key.test(name)
 

@@ -1,5 +1,5 @@
 /** Texts of faults: values that a schema allows, and the value that was found. */
-import { isSecretKey, maskUserinfo } from './credentials.ts'
+import { isSecretKey, maskUrl, maskUserinfo } from './credentials.ts'
 import type { Unit } from './units.ts'
 import { units } from './units.ts'
 
@@ -65,6 +65,6 @@ export function found(data: unknown, shape: Shape, at: string, from?: string): s
 
 /** Masks credentials in a URL and shortens long texts. */
 function redact(value: string): string {
-  const text = maskUserinfo(value)
+  const text = value.includes('://') && value.includes('?') ? maskUrl(value) : maskUserinfo(value)
   return text.length > 60 ? `${text.slice(0, 60)}…` : text
 }

@@ -1062,6 +1062,31 @@ edge:
     faults: ['5:5: edge.jwt.jwks: set exactly one of publicKey and jwks']
   },
   {
+    name: 'URLs of metadata, and credentials, where they do not belong',
+    yaml: `
+services: { a: { instances: [http://h] } }
+edge:
+  oidc:
+    issuer: https://me:hunter2@id.example.com
+    clientId: a
+    session: { secrets: [a secret that is long enough for it] }
+routes:
+  - { name: one, match: { path: /one }, service: a, edge: { jwt: { jwks: https://id.example.com/.well-known/openid-configuration } } }
+  - { name: two, match: { path: /two }, service: a, edge: { jwt: { jwks: https://id.example.com/.well-known/oauth-authorization-server/a } } }
+  - { name: tre, match: { path: /tre }, service: a, edge: { jwt: { issuer: "https://me:hunter2@id.example.com", discovery: true } } }
+  - { name: fou, match: { path: /fou }, service: a, edge: { jwt: { jwks: "ftp://id.example.com/keys?code=hunter2" } } }
+  - { name: fiv, match: { path: /fiv }, service: a, edge: { introspection: { url: "http://h", clientId: a, clientSecret: b, clientAuth: client_secret_post } } }
+`,
+    faults: [
+      '5:13: edge.oidc.issuer: an issuer has no user and password; remove them',
+      '9:74: routes[0].edge.jwt.jwks: these are the metadata of an issuer and no key set: write issuer: ISSUER and discovery: true, or this URL under discovery, in place of jwks',
+      '10:74: routes[1].edge.jwt.jwks: these are the metadata of an issuer and no key set: write issuer: ISSUER and discovery: true, or this URL under discovery, in place of jwks',
+      '11:76: routes[2].edge.jwt.issuer: an issuer has no user and password: these belong to the URL of the metadata; write it under discovery, in place of true',
+      '12:74: routes[3].edge.jwt.jwks: expected a URL that starts with http:// or https://, found "ftp://id.example.com/keys?***"',
+      '13:137: routes[4].edge.introspection.clientAuth: expected basic (client_secret_basic) or post (client_secret_post), found "client_secret_post"'
+    ]
+  },
+  {
     name: 'HS256 with a published key set',
     yaml: `
 edge:

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { isSecretField, isSecretKey, maskCredentials, maskUserinfo } from '../../config/credentials.ts'
+import { isSecretField, isSecretKey, maskCredentials, maskUrl, maskUserinfo } from '../../config/credentials.ts'
 
 t.test('maskCredentials masks credentials in URLs', async (t) => {
   const cases = [
@@ -24,6 +24,19 @@ t.test('maskUserinfo masks user and password, even of a malformed URL', async (t
     ['me@h//x', 'me@h//x']
   ] as const) {
     t.equal(maskUserinfo(url), masked)
+  }
+})
+
+t.test('maskUrl masks the whole query, too', async (t) => {
+  for (const [url, masked] of [
+    ['https://me:hunter2@h:8443/keys?code=hunter2', 'https://***@h:8443/keys?***'],
+    ['https://h/keys?hunter2', 'https://h/keys?***'],
+    ['https://h/keys?mail=a@hunter2', 'https://h/keys?***'],
+    ['https://h/keys', 'https://h/keys'],
+    ['http:// me:hun?ter2@h/keys?hunter2', 'http://***@h/keys?***'],
+    ['http:// h/keys?hunter2', 'http:// h/keys?***']
+  ] as const) {
+    t.equal(maskUrl(url), masked)
   }
 })
 

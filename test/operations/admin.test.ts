@@ -121,24 +121,46 @@ t.test('values of headers and cookies that routes match are not shown', async (t
 
 t.test('credentials in URLs are shown neither on the admin port nor in the log', async (t) => {
   const secret = 'user:hunter2@127.0.0.1:9'
-  const key = 'token=hunter2'
+  // A key may have any name, or none.
+  const key = 'token=hunter2&code=hunter2&hunter2'
   const { gateway, get } = await adminOf(t, {
     admin: { port: 0 },
     discovery: { consul: { url: `http://${secret}` } },
     redis: { url: `redis://${secret}` },
     services: { a: {} },
-    routes: [{ name: 'all', match: { path: '/' }, service: 'a' }],
+    routes: [
+      { name: 'all', match: { path: '/' }, service: 'a' },
+      {
+        name: 'discovered',
+        match: { path: '/discovered' },
+        service: 'a',
+        edge: { jwt: { issuer: 'http://id', discovery: `http://${secret}/metadata?${key}` } }
+      }
+    ],
     edge: {
       jwt: { jwks: `http://${secret}/keys?${key}` },
       rateLimit: { max: 1, window: '1s', store: 'redis' }
     }
   })
   const token = `${Buffer.from('{"alg":"RS256","kid":"1"}').toString('base64url')}.e30.AA`
-  await fetch(gateway.url, { headers: { authorization: `Bearer ${token}` } })
+  for (const path of ['/', '/discovered']) {
+    await fetch(new URL(path, gateway.url), { headers: { authorization: `Bearer ${token}` } })
+  }
   while (!gateway.log.some(({ msg }) => /Consul/.test(String(msg)))) await new Promise((done) => setTimeout(done, 20))
-  while (!gateway.log.some(({ msg }) => /key set/.test(String(msg)))) await new Promise((done) => setTimeout(done, 20))
+  for (const path of ['keys', 'metadata']) {
+    const url = `http://***@127.0.0.1:9/${path}?***`
+    while (!gateway.log.some((line) => line.url === url)) await new Promise((done) => setTimeout(done, 20))
+    t.match((await get({}, '/metrics')).text, `jingwei_edge_key_set_up{url="${url}"} 0`)
+  }
   t.notMatch(JSON.stringify(gateway.log), /hunter2/)
-  for (const path of ['/admin/routes', '/admin/services', '/admin/services/a', '/health/ready', '/metrics']) {
+  for (const path of [
+    '/admin/routes',
+    '/admin/services',
+    '/admin/services/a',
+    '/admin/explain?path=/discovered',
+    '/health/ready',
+    '/metrics'
+  ]) {
     t.notMatch((await get({}, path)).text, /hunter2/, path)
   }
   t.match(await get({}, '/admin/services/none'), { status: 404 })

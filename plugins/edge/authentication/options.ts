@@ -11,6 +11,14 @@ export const Realm = Type.String({
   description: '`realm` in `WWW-Authenticate`.'
 })
 
+/** Way in which the gateway authenticates at a server for tokens. */
+export const ClientAuth = (description: string) =>
+  Names(['basic', 'post'], {
+    default: 'basic',
+    expected: 'basic (client_secret_basic) or post (client_secret_post)',
+    description
+  })
+
 /** Option of methods that verify tokens in other places than `Authorization`. */
 export const KeepAuthorization = Type.Boolean({
   default: false,

@@ -273,6 +273,20 @@ t.test('an endpoint that gives no valid response lets nobody in, for a bounded t
   }
 })
 
+t.test('an endpoint that refuses the gateway is logged with advice', async (t) => {
+  for (const [clientAuth, other] of [
+    ['basic', 'post'],
+    ['post', 'basic']
+  ] as const) {
+    const { url } = await endpoint(t, (_token, response) => void response.writeHead(401).end())
+    const { bearing, log } = await guarded(t, { url, clientAuth })
+    t.equal((await bearing('amy')).status, 503)
+    const advice = `set clientAuth: ${other} if the endpoint takes client_secret_${other}`
+    t.ok(log.some(({ msg }) => String(msg).includes(`status 401: the endpoint refuses the gateway; check`)))
+    t.ok(log.some(({ msg }) => String(msg).endsWith(advice)))
+  }
+})
+
 t.test('an endpoint that recovers is asked again, and its outage is logged once', async (t) => {
   const { url, state } = await endpoint(t, (_token, response) => void response.writeHead(500).end())
   const { bearing, log } = await guarded(t, { url })

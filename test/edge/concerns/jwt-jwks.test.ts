@@ -13,7 +13,7 @@ import { code, edgeAppWith } from '../../helpers/edge/edge-app.ts'
 import { jwtOptions } from '../../helpers/edge/jwt-options.ts'
 import { claims, keys, pem, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
-import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
+import { gatewayBefore, get, startEcho, startGateway } from '../../helpers/gateway.ts'
 
 const edgeApp = edgeAppWith(jwt)
 
@@ -324,7 +324,7 @@ t.test('credentials in the URL are used, and not logged', async (t) => {
     credentials.push(request.headers.authorization)
     response.writeHead(500).end()
   })
-  const url = new URL(`${idp.url}?api_key=query-secret`)
+  const url = new URL(`${idp.url}?api_key=query-secret&code=query-secret`)
   url.username = 'gate'
   url.password = 'p@ss word'
   const lines: string[] = []
@@ -343,6 +343,50 @@ t.test('credentials in the URL are used, and not logged', async (t) => {
     t.match(line, '/jwks.json')
     t.notMatch(line, /gate|p@ss|p%40ss|query-secret/)
   }
+})
+
+t.test('metadata in place of a key set, and a key set in place of metadata, are logged with advice', async (t) => {
+  const errors: string[] = []
+  const log = ({ err }: { err?: Error }) => void errors.push(String(err?.message))
+  const options = { maxAge: 1, cooldown: 1, retryMs: 1e9 }
+  const idp = await provider(t, (_, response) => {
+    response.end('{"issuer":"https://id","jwks_uri":"https://id/keys"}')
+  })
+  const metadata = createKeySet({ ...options, url: idp.url }, { info: log, warn: log } as never)
+  t.teardown(() => metadata.close())
+  await metadata.refresh()
+  const other = await provider(t, set(jwk(keys.rsa, { kid: 'a' })))
+  const found = createKeySet({ ...options, url: other.url, issuer: 'https://id' }, { info: log, warn: log } as never)
+  t.teardown(() => found.close())
+  await found.refresh()
+  t.strictSame(errors, [
+    'these are the metadata of an issuer and no key set: write issuer: ISSUER and discovery: true, or this URL under discovery, in place of jwks',
+    'this is a key set and no metadata: write jwks: URL in place of discovery'
+  ])
+})
+
+t.test('the metrics of key sets whose URLs differ in the query only are those of the worst one', async (t) => {
+  const good = set(jwk(keys.rsa, { kid: 'a' }))
+  const idp = await provider(t, (request, response) => {
+    if (request.url?.endsWith('one')) good(request, response)
+    else response.writeHead(500).end()
+  })
+  const service = await startEcho()
+  t.teardown(service.close)
+  const route = (name: string) => ({
+    name,
+    match: { path: `/${name}` },
+    service: 'any',
+    edge: { jwt: { jwks: `${idp.url}?app=${name}` } }
+  })
+  const gateway = await startGateway({
+    services: { any: { instances: [service.url] } },
+    routes: [route('one'), route('two')]
+  })
+  t.teardown(gateway.close)
+  const series = async () => (await gateway.server.metrics.metrics()).match(/^jingwei_edge_key_set_(up|age).*$/gm) ?? []
+  await eventually(async () => (await series()).length === 2)
+  await eventually(async () => (await series())[0] === `jingwei_edge_key_set_up{url="${idp.url}?***"} 0`)
 })
 
 t.test('closing does not wait for a silent provider', async (t) => {

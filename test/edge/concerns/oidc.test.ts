@@ -554,3 +554,26 @@ t.test('a refused client is logged as one, since waiting does not help', async (
   })
   t.notOk(JSON.stringify(log).includes('"wrong"'))
 })
+
+t.test('a provider that takes the secret in another way is logged with advice', async (t) => {
+  const provider = await startProvider(t)
+  provider.state.intercept = ({ url }, response) => {
+    if (url !== '/.well-known/openid-configuration') return false
+    const at = (path: string) => `${provider.issuer}/${path}`
+    const metadata = {
+      issuer: provider.issuer,
+      authorization_endpoint: at('auth'),
+      token_endpoint: at('token'),
+      jwks_uri: at('jwks'),
+      token_endpoint_auth_methods_supported: ['private_key_jwt', 'client_secret_basic']
+    }
+    response.writeHead(200, { 'content-type': 'application/json' }).end(JSON.stringify(metadata))
+    return true
+  }
+  const { browser, log } = await guardedByLogin(t, provider, { oidc: { clientAuth: 'post', clientSecret: 'wrong' } })
+  const user = browser()
+  const { callback } = await untilCallback(user)
+  t.equal((await user.send(callback, { headers: pageLoad })).status, 503)
+  const line = log.find(({ reason, err }) => reason === 'oidc_client' && err !== undefined)
+  t.match(line, { msg: /logins get 503; it takes the secret by client_secret_basic: set clientAuth: basic$/ })
+})

@@ -100,7 +100,7 @@ export class Introspector {
       endsWithClient: false
     }
     return this.#server.call(request, call, (response) => {
-      const result = resultOf(response)
+      const result = resultOf(response, this.#options)
       this.#keep(digest, result, response.body!.length, begun)
       return result
     })
@@ -120,7 +120,12 @@ export class Introspector {
 }
 
 /** Returns the claims of a response, frozen, since requests share them. Throws an `AuthFailure` if it is none. */
-function resultOf({ status, body }: AuthResponse): Result {
+function resultOf({ status, body }: AuthResponse, { clientAuth }: EndpointOptions): Result {
+  if (status === 400 || status === 401 || status === 403) {
+    const other = clientAuth === 'basic' ? 'post' : 'basic'
+    const advice = `check clientId and clientSecret, or set clientAuth: ${other} if the endpoint takes client_secret_${other}`
+    throw new AuthFailure('status', `status ${status}: the endpoint refuses the gateway; ${advice}`)
+  }
   if (status !== 200) throw new AuthFailure('status', `status ${status}`)
   if (body === null) throw new AuthFailure('malformed', 'the response is too large or incomplete')
   let claims: unknown

@@ -6,14 +6,13 @@ import {
   DurationOrZero,
   HeaderName,
   Name,
-  Names,
   oneOrMany,
   Size,
   strict,
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
-import { Realm } from '../../authentication/options.ts'
+import { ClientAuth, Realm } from '../../authentication/options.ts'
 import { Scopes } from '../../claims.ts'
 import { subjectOrText } from '../../consumers/issuers.ts'
 
@@ -33,10 +32,7 @@ export const Introspection = Type.Object(
     ),
     clientId: Type.String({ minLength: 1, description: 'Name by which the gateway authenticates at the endpoint.' }),
     clientSecret: Type.String({ minLength: 1, description: 'Its secret.' }),
-    clientAuth: Names(['basic', 'post'], {
-      default: 'basic',
-      description: 'The credentials are sent in `Authorization` (`basic`), or in the body (`post`).'
-    }),
+    clientAuth: ClientAuth('The credentials are sent in `Authorization` (`basic`), or in the body (`post`).'),
     issuer: Type.Optional({ ...oneOrMany, description: 'Accepted `iss`, or a list of them.' }),
     audience: Type.Optional({ ...oneOrMany, description: 'Accepted `aud`, or a list of them.' }),
     scopes: Type.Optional(Scopes('Scopes that a token must have, all of them. Without them: 403.')),

@@ -11,6 +11,7 @@ import { publishedSecret } from '../../../../config/published-secret.ts'
 import { checkSubjects } from '../../consumers/issuers.ts'
 import { canShowCertificates } from '../../protocol/tls/client-rules.ts'
 import { algorithmsOf, asymmetric, inWords, supportedKeys, symmetric } from './algorithms.ts'
+import { isMetadataUrl, metadataAsKeySet } from './discovery.ts'
 import type { JwtOptions, TokenSource } from './options.ts'
 import { readsAuthorization } from './places.ts'
 
@@ -127,7 +128,10 @@ const ofSource = ['secret', 'publicKey', 'jwks', 'discovery', 'issuer', 'audienc
 /** Checks the key of an issuer, and the algorithms that it is for. `isOnly`: the options have no `issuers`. */
 function checkSource(source: TokenSource, at: string, isOnly: boolean, checked: Checked): void {
   const { report } = checked
-  if (source.jwks !== undefined) checkUserinfo(`${at}/jwks`, source.jwks, report)
+  if (source.jwks !== undefined) {
+    checkUserinfo(`${at}/jwks`, source.jwks, report)
+    if (report.sound(`${at}/jwks`) && isMetadataUrl(source.jwks)) report.fault(`${at}/jwks`, metadataAsKeySet)
+  }
   const kinds = (['secret', 'publicKey', 'jwks', 'discovery'] as const).filter((kind) => source[kind] !== undefined)
   const [kind, second] = kinds
   if (second !== undefined) {
@@ -175,6 +179,9 @@ function checkDiscovery({ discovery, issuer }: TokenSource, at: string, report: 
     report.fault(`${at}/discovery`, `metadata are those of one issuer: ${advice}`)
   } else if (discovery === true && !(URL.canParse(issuer) && /^https?:\/\/[^?#]*$/i.test(issuer))) {
     report.fault(`${at}/discovery`, 'the issuer is no URL; write the URL of the metadata here')
+  } else if (discovery === true && new URL(issuer).username + new URL(issuer).password !== '') {
+    const what = 'an issuer has no user and password: these belong to the URL of the metadata'
+    report.fault(`${at}/issuer`, `${what}; write it under discovery, in place of true`)
   }
 }
 

@@ -11,11 +11,11 @@ import { createPublicKey } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Agent } from 'undici'
-import { maskCredentials } from '../../../../config/credentials.ts'
+import { maskUrl } from '../../../../config/credentials.ts'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { algorithmsOf } from './algorithms.ts'
-import { keySetUrl } from './discovery.ts'
+import { isMetadata, keySetUrl, metadataAsKeySet } from './discovery.ts'
 import type { SignedText } from './jws-signature.ts'
 import { isSignedBy } from './jws-signature.ts'
 import { TokenInvalid } from './reasons.ts'
@@ -71,7 +71,7 @@ const maxTried = 10
 
 export function createKeySet(options: KeySetOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>): KeySet {
   const { url, issuer, maxAge, cooldown, timeoutMs = 5000, retryMs = 1000, now = () => performance.now() } = options
-  const shown = maskCredentials(url)
+  const shown = maskUrl(url)
   const agent = new (undici().Agent)({ connections: 1, connect: { timeout: timeoutMs } })
   const closing = new AbortController()
   let keys: readonly Key[] | null = null
@@ -204,7 +204,7 @@ async function download(url: string, dispatcher: Agent, signal: AbortSignal): Pr
 
 function parseKeys(document: unknown): { keys: readonly Key[]; leftOut: number } {
   const list = (document as { keys?: unknown } | null)?.keys
-  if (!Array.isArray(list)) throw new Error('not a key set')
+  if (!Array.isArray(list)) throw new Error(isMetadata(document) ? metadataAsKeySet : 'not a key set')
   const keys: Key[] = []
   let read = 0
   for (const jwk of list) {

@@ -22,6 +22,8 @@ export function checkOidc(options: OidcOptions, at: string, checked: Checked): v
   if (report.usable(`${at}/tls`)) checkPem(`${at}/tls`, 'ca', tls?.ca, checked)
   if (!report.sound(at)) return
   if (/[?#]/.test(issuer)) report.fault(`${at}/issuer`, 'an issuer has no query and no fragment')
+  else if (new URL(issuer).username + new URL(issuer).password !== '')
+    report.fault(`${at}/issuer`, 'an issuer has no user and password; remove them')
   if (tls?.ca !== undefined && issuer.startsWith('http:'))
     report.warn(`${at}/tls/ca`, 'no effect: the issuer is not https')
   if (session.store === 'redis' && data.redis === undefined) {

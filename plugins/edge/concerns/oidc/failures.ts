@@ -1,5 +1,6 @@
 /** Failures of logins and sessions: their errors, and the reasons for the access log. */
 import { createError } from '@fastify/error'
+import type { OidcOptions } from './options.ts'
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const oidcReasons = [
@@ -78,6 +79,19 @@ interface ProviderError {
 
 /** Errors by which a provider says that it is unavailable (RFC 6749, 4.1.2.1). */
 const temporary = new Set(['server_error', 'temporarily_unavailable'])
+
+/** Returns advice on a client that the provider refuses, for the log. */
+export function clientAdvice(
+  { clientSecret, clientAuth }: Pick<OidcOptions, 'clientSecret' | 'clientAuth'>,
+  metadata: { readonly token_endpoint_auth_methods_supported?: readonly string[] } | undefined
+): string {
+  const supported = metadata?.token_endpoint_auth_methods_supported
+  const supports = (way: string) => supported?.includes(`client_secret_${way}`) === true
+  const other = clientAuth === 'basic' ? 'post' : 'basic'
+  return clientSecret !== undefined && !supports(clientAuth) && supports(other)
+    ? `it takes the secret by client_secret_${other}: set clientAuth: ${other}`
+    : 'check clientId, clientSecret and clientAuth'
+}
 
 /** Text of the provider for the log, bounded and without control characters. */
 const shown = (text: unknown): string =>

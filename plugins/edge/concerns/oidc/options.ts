@@ -14,7 +14,7 @@ import {
   Url
 } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
-import { KeepAuthorization, Realm } from '../../authentication/options.ts'
+import { ClientAuth, KeepAuthorization, Realm } from '../../authentication/options.ts'
 import { Scopes } from '../../claims.ts'
 import { subjectOrText } from '../../consumers/issuers.ts'
 
@@ -112,10 +112,7 @@ export const Oidc = Type.Object(
     clientSecret: Type.Optional(
       Type.String({ minLength: 1, description: 'Its secret. Without one: a public client.' })
     ),
-    clientAuth: Names(['basic', 'post'], {
-      default: 'basic',
-      description: 'The secret is sent in `Authorization` (`basic`), or in the body (`post`).'
-    }),
+    clientAuth: ClientAuth('The secret is sent in `Authorization` (`basic`), or in the body (`post`).'),
     scopes: { ...Scopes('Requested scopes; `openid` is always one of them.'), default: ['openid'] },
     authorizationParams: Type.Optional(
       Type.Record(Type.String(), Text, {

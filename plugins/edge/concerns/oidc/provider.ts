@@ -9,7 +9,7 @@ import type { Agent } from 'undici'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { networkOf } from '../../protocol/client-address.ts'
-import { failureOf, OidcFailure } from './failures.ts'
+import { clientAdvice, failureOf, OidcFailure } from './failures.ts'
 import type { LogoutClaims } from './logout-token.ts'
 import { LogoutTokens } from './logout-token.ts'
 import type { OidcOptions } from './options.ts'
@@ -277,7 +277,7 @@ export class Provider {
     if (failure !== null && !this.#isFailing && !this.#closing.signal.aborted) {
       const message =
         failure.reason === 'oidc_client'
-          ? `the OpenID provider refuses client ${clientId}: ${failure.message}; logins get 503; check clientId, clientSecret and clientAuth`
+          ? `the OpenID provider refuses client ${clientId}: ${failure.message}; logins get 503; ${clientAdvice(this.#options, this.#client?.serverMetadata())}`
           : `the OpenID provider failed: ${failure.message}; logins get 503 until it responds`
       this.#log.warn({ issuer, clientId, reason: failure.reason, err: failure }, message)
     }
