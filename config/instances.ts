@@ -19,7 +19,6 @@ export const instancesKey = {
     const [first, ...others] = places.filter(({ place, url }) => url !== undefined && report.sound(place))
     if (first === undefined) return
     const path = pathOf(first.url)
-    if (path?.includes('//')) report.fault(first.place, 'the path of an instance has no empty segments')
     for (const { place, url } of others) {
       if (pathOf(url) === path) continue
       const paths = [path, pathOf(url)].map((each) => each ?? 'no path').join(' and ')
@@ -31,6 +30,12 @@ export const instancesKey = {
     return urls.map((url) => `at ${new URL(url).host}`)
   }
 } satisfies SourceKey
+
+/** Returns the path of a URL as it is written: a URL resolves dot segments and backslashes, and escapes characters. */
+const writtenPath = (url: string): string => /^[a-z]+:[/\\]*[^/\\?#]*([^?#]*)/i.exec(url)?.[1] ?? ''
+
+/** Rule for the path of an instance and for `basePath`. */
+const plainPath = 'no empty segments, no dot segments and no characters that URLs escape'
 
 /** Returns the path of an instance's URL, without a slash at its end; undefined if it has none. */
 function pathOf(url: string): string | undefined {
@@ -55,7 +60,7 @@ export function checkBasePath(at: string, { basePath, instances = [] }: ServiceO
   const isPlain = normal === basePath && !basePath.includes('//')
   if (!isPlain) {
     const advice = normal === undefined || normal.includes('//') ? '' : `; write ${normal}`
-    report.fault(at, `a base path has no empty segments, no dot segments and no characters that URLs escape${advice}`)
+    report.fault(at, `a base path has ${plainPath}${advice}`)
   } else if (pathOfAll(instances) !== undefined) {
     report.fault(at, 'the instances have a path, too: remove one of the two', 'key')
   }
@@ -70,13 +75,19 @@ export function checkOrigin(
 ): void {
   if (text === undefined || !report.usable(at)) return
   const url = new URL(text)
+  const path = writtenPath(text) || '/'
   const extra = [
     ...(url.username !== '' || url.password !== '' ? ['credentials'] : []),
-    ...(url.pathname !== '/' && !mayHavePath ? ['a path'] : []),
+    ...(path !== '/' && !mayHavePath ? ['a path'] : []),
     ...(url.search !== '' || text.includes('?') ? ['a query'] : []),
     ...(text.includes('#') ? ['a fragment'] : [])
   ]
-  if (extra.length === 0) return
+  if (extra.length === 0) {
+    if (path === url.pathname && !path.includes('//')) return
+    const advice = url.pathname.includes('//') ? '' : `; write ${url.origin}${url.pathname}`
+    report.fault(at, `the path of ${what} has ${plainPath}${advice}`)
+    return
+  }
   const advice = extra.includes('a path') ? '; to add a path prefix, set basePath of the service' : ''
   report.fault(at, `${what} is scheme, host and port; this one has ${extra.join(' and ')}${advice}`)
 }

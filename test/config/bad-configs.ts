@@ -377,7 +377,7 @@ routes: []
       '4:35: services.a.instances[1]: all instances of a service have the same path, but these have /v1 and /v2',
       '4:57: services.a.instances[2].url: all instances of a service have the same path, but these have /v1 and no path',
       '5:36: services.b.basePath: the instances have a path, too: remove one of the two',
-      '6:20: services.c.instances[0]: the path of an instance has no empty segments',
+      '6:20: services.c.instances[0]: the path of an instance has no empty segments, no dot segments and no characters that URLs escape',
       '7:18: services.d.basePath: a base path has no empty segments, no dot segments and no characters that URLs escape; write /b',
       '8:18: services.e.basePath: expected a path that starts with "/" and does not end with "/", found "v1"',
       '9:18: services.f.basePath: expected a path that starts with "/" and does not end with "/", found "/v1/"',
@@ -385,6 +385,30 @@ routes: []
       '11:18: services.h.basePath: a base path has no empty segments, no dot segments and no characters that URLs escape; write /caf%C3%A9',
       '12:18: services.i.basePath: a base path has no empty segments, no dot segments and no characters that URLs escape',
       '14:17: services.k.sidecar: the address of a sidecar is scheme, host and port; this one has a path; to add a path prefix, set basePath of the service'
+    ]
+  },
+  {
+    name: 'addresses of instances whose path a URL would change',
+    yaml: `
+services:
+  a: { instances: ["http://h/base/../x"] }
+  b: { instances: ["http://h/v1", { url: "http://i/%2E%2e/v1" }] }
+  c: { instances: ["http://h/v1//"] }
+  d: { instances: ['http://h\\\\base/x'] }
+  e: { instances: ["http://h/café"] }
+  f: { instances: ["http://h/v1/."] }
+  g: { instances: ["http://h/a%2eb/v1.2/...", "http://i/a%2eb/v1.2/.../"] }
+  h: { sidecar: "http://127.0.0.1:9191/..", mesh: { mode: sidecar } }
+routes: []
+`,
+    faults: [
+      '3:20: services.a.instances[0]: the path of an instance has no empty segments, no dot segments and no characters that URLs escape; write http://h/x',
+      '4:42: services.b.instances[1].url: the path of an instance has no empty segments, no dot segments and no characters that URLs escape; write http://i/v1',
+      '5:20: services.c.instances[0]: the path of an instance has no empty segments, no dot segments and no characters that URLs escape',
+      '6:20: services.d.instances[0]: the path of an instance has no empty segments, no dot segments and no characters that URLs escape',
+      '7:20: services.e.instances[0]: the path of an instance has no empty segments, no dot segments and no characters that URLs escape; write http://h/caf%C3%A9',
+      '8:20: services.f.instances[0]: the path of an instance has no empty segments, no dot segments and no characters that URLs escape; write http://h/v1/',
+      '10:17: services.h.sidecar: the address of a sidecar is scheme, host and port; this one has a path; to add a path prefix, set basePath of the service'
     ]
   },
   {

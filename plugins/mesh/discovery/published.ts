@@ -77,7 +77,7 @@ function checked({
   zone,
   datacenter
 }: ReturnType<typeof fields>): Described | string {
-  if (!isText(url) || !/^https?:\/\/[^/?#@\s]+\/?$/i.test(url) || !URL.canParse(url)) {
+  if (!isText(url) || !/^https?:\/\/[^/\\?#@\s]+\/?$/i.test(url) || !URL.canParse(url)) {
     return 'expected an url with http:// or https://, host and port, and nothing else'
   }
   if (new URL(url).port === '0') return 'the port of its url is 0'

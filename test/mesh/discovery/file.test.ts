@@ -125,6 +125,7 @@ t.test('a file with a fault keeps the last instances; the message has line and c
       'a:\n  - http://b.test\n  - http://c.test/path\n',
       /^FILE:3:5: a\[1\]: an instance is scheme, host and port; this one has a path/
     ],
+    ['a: [http://b.test/v1/..]', /^FILE:1:5: a\[0\]: an instance is scheme, host and port; this one has a path/],
     ['a:\n  - { url: http://b.test, wieght: 3 }', /^FILE:2:\d+: a\[0\]\.wieght: unknown key; did you mean "weight"\?/],
     [
       'a:\n  - { url: http://b.test, weight: -1 }',

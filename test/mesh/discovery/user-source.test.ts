@@ -190,6 +190,8 @@ t.test('rubbish is refused by name, and the last known instances stay in use', a
     [['http://a:0'], /the port of its url is 0/],
     [['http://u:p@a'], /expected an url/],
     [['http://a/path'], /expected an url/],
+    [['http://a/..'], /expected an url/],
+    [['http://a\\path'], /expected an url/],
     [[`http://${'a'.repeat(100_000)}`], /expected an url/],
     [[{ url, weight: -1 }], /weight/],
     [[{ url, weight: '1' }], /weight/],
