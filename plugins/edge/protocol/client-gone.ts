@@ -1,9 +1,9 @@
-import type { ServerResponse } from 'node:http'
+import type { IncomingMessage, ServerResponse } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import { inContext } from '../async-context.ts'
 import { handshakeOf } from './handshake.ts'
-import { InFlight } from './in-flight.ts'
+import { InFlight, reset } from './in-flight.ts'
 
 /** Reason for ending an exchange before its response is complete, without fault of the service. */
 class Gone extends Error {
@@ -59,7 +59,9 @@ export default fp(
       // HTTP/2 reports a response as finished even if its stream was reset; the request emits 'aborted', and earlier.
       if (raw.httpVersionMajor > 1)
         raw.once('aborted', () => inContext(request, () => end(request, reply, isAborting())))
-      done()
+      // No concern sees it: such clients would have one key together, that of clients at a Unix socket.
+      if (isPeerGone(raw)) reset(raw)
+      else done()
     })
   },
   { name: 'jingwei-client-gone', fastify: '5.x' }
@@ -95,6 +97,14 @@ class ClosedEarly extends Error {
   constructor(reason: Gone) {
     super(reason.message, { cause: reason })
   }
+}
+
+/**
+ * Returns whether a client has reset its connection before its address was read: a TCP connection has a local address
+ * nevertheless, and one at a Unix socket has neither.
+ */
+function isPeerGone({ socket }: IncomingMessage): boolean {
+  return socket.remoteAddress === undefined && (socket.destroyed || socket.localAddress !== undefined)
 }
 
 /** Returns whether a response has been sent: over HTTP/2, handed over for sending. */

@@ -1,3 +1,4 @@
+import type { IncomingMessage } from 'node:http'
 import type { ServerHttp2Stream } from 'node:http2'
 import { constants } from 'node:http2'
 import type { FastifyRequest } from 'fastify'
@@ -9,6 +10,12 @@ declare module 'fastify' {
     /** Counter besides the list that counts the request, such as that of a limit; null if there is none. */
     inFlightCount: InFlightCount | null
   }
+}
+
+/** Resets a request: over HTTP/1.1 its connection, over HTTP/2 its stream. */
+export function reset(raw: IncomingMessage): void {
+  if ('stream' in raw) (raw.stream as ServerHttp2Stream).close(constants.NGHTTP2_CANCEL)
+  else raw.socket.destroy()
 }
 
 /** Number of requests in flight that a limit counts, of all generations. */
@@ -56,8 +63,7 @@ export class InFlight {
   cut(): void {
     for (let request = this.#newest; request !== null; ) {
       const { raw, olderInFlight } = request
-      if ('stream' in raw) (raw.stream as ServerHttp2Stream).close(constants.NGHTTP2_CANCEL)
-      else raw.socket.destroy()
+      reset(raw)
       request = olderInFlight
     }
   }
