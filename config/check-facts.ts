@@ -3,7 +3,7 @@ import type { Steps } from '../plugins/time-slices.ts'
 import type { Checked, Fact, Key } from './concern.ts'
 import { pointer } from './faults.ts'
 import { pluginName } from './schema/plugin.ts'
-import type { Written, WrittenRoute } from './schema.ts'
+import type { Config, RouteConfig, Written, WrittenRoute } from './schema.ts'
 
 /** A concern that relies on a fact which is not provided. */
 interface Lack {
@@ -97,18 +97,36 @@ export function lackingProviders(
   return isProvided(providers, fact, { ...data.edge, ...route.edge }) ? null : adviceOf(providers)
 }
 
-function isProvidedByPlugin(fact: Fact, data: Written, route: WrittenRoute): boolean {
+/** Sections of a configuration, as written or loaded, that name who else identifies callers. */
+type Sections = Pick<Written, 'listeners'> & {
+  readonly plugins: readonly Omit<Written['plugins'][number], 'routeConfig'>[]
+}
+type Reached = Pick<WrittenRoute, 'match'> & { readonly plugins?: readonly string[] }
+
+/** Returns whether something on a configured route identifies the consumer: a concern of its policy, a plugin or the mesh. */
+export const identifiesConsumers = (keys: readonly Key[], policy: object, data: Sections, route: Reached): boolean =>
+  identifiesByConcern(keys, policy) || isProvidedByPlugin('consumer', data, route)
+
+/** Returns whether a concern of a policy identifies the consumer. */
+export const identifiesByConcern = (keys: readonly Key[], policy: object): boolean =>
+  isProvided(providersOf(keys, 'consumer'), 'consumer', policy)
+
+function isProvidedByPlugin(fact: Fact, data: Sections, route: Reached): boolean {
   const isCaller = fact === 'consumer' && hasCallers(data, route)
   return isCaller || data.plugins.some((plugin) => plugin.provides?.includes('consumer') && runsOn(plugin, route))
 }
 
 /** Returns whether services reach a route through the mesh: the calling service is the consumer. */
-function hasCallers({ listeners }: Written, { match }: WrittenRoute): boolean {
+function hasCallers({ listeners }: Sections, { match }: Reached): boolean {
   return listeners.some(({ name, connect }) => connect !== undefined && match.listeners?.includes(name) !== false)
 }
 
 /** Returns whether a plugin's hooks run on a route. */
-function runsOn(plugin: Written['plugins'][number], { plugins }: WrittenRoute): boolean {
+function runsOn(plugin: Sections['plugins'][number], { plugins }: Reached): boolean {
   if (plugin.prefix !== undefined) return false
   return plugin.scope === 'all' || plugins?.includes(pluginName(plugin)) === true
 }
+
+/** Returns whether a concern that needs the bridge has no effect on a route. */
+export const lacksBridge = ({ forward }: Pick<Config, 'forward'>, route: Pick<RouteConfig, 'isBridged'> | undefined) =>
+  route?.isBridged === false && forward === undefined

@@ -40,8 +40,11 @@ export interface Key {
   readonly options: TSchema
   /** Levels at which the key can be set. The most specific one wins and replaces the whole value of the others. */
   readonly levels: readonly Level[]
-  /** Present if consumers may override the concern by `consumers[].edge`. `options`: the schema there; default: that of the key. */
-  readonly forConsumers?: { readonly options?: TSchema }
+  /**
+   * Present if consumers may override the concern by `consumers[].edge`. `options`: the schema there; default: that of the key.
+   * `needsRoute`: the override has no effect on routes on which the concern is off.
+   */
+  readonly forConsumers?: { readonly options?: TSchema; readonly needsRoute?: true }
   /** Value at the gateway's level if the file sets none, as written in a file: `15s`. Without a default the key is off. */
   readonly default?: unknown
   /** False for a key that refuses no requests, so that a route without it is equally protected. */

@@ -55,7 +55,7 @@ function consumer(keys: readonly Key[]): TSchema {
           Type.Object(Object.fromEntries(edge), {
             ...strict,
             description:
-              'Options that the consumer has in place of those of the route, where the route enables the concern.'
+              'Options that the consumer has in place of those of the route, also where the route does not have the concern.'
           })
         )
       })

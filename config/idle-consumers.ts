@@ -25,7 +25,9 @@ export function idleSettings(checked: Checked): WarnOfIdle {
       return options && (provided?.(options) ?? provides).includes('consumer')
     })
   const credentials = new Set(keys.edge.filter((key) => key.credentials && !identifies(key)).map(({ name }) => name))
-  const concerns = new Set(keysAt(keys.edge, 'consumer').filter((key) => !isOn(key)).map(({ name }) => name)) // biome-ignore format: one line each
+  const isBridged =
+    data.forward !== undefined || data.routes.some(({ via, compose }) => via !== 'http-proxy' && compose === undefined)
+  const idle = new Map(keysAt(keys.edge, 'consumer').filter((key) => key.forConsumers && !isOn(key)).map((key) => [key.name, key])) // biome-ignore format: one line each
   let lacking = lackOnAll(checked)
   return (consumer, at, own) => {
     for (const name of Object.keys(consumer)) {
@@ -33,9 +35,16 @@ export function idleSettings(checked: Checked): WarnOfIdle {
       const what = `has no effect: no route identifies consumers by ${name}, so requests need no such credentials`
       own.warn(`${at}/${name}`, `${what}; set edge.${name} as well`, 'key')
     }
-    for (const name of Object.keys(consumer.edge ?? {})) {
-      if (!concerns.delete(name)) continue
-      own.warn(`${at}/edge/${name}`, `has no effect: no route enables ${name}; set edge.${name} as well`, 'key')
+    for (const [name, options] of Object.entries(consumer.edge ?? {})) {
+      const key = idle.get(name)
+      if (key === undefined) continue
+      const isOff = options === false || key.forConsumers?.needsRoute === true
+      if (!isOff && (key.needsBridge === undefined || isBridged)) continue
+      idle.delete(name)
+      const what = isOff
+        ? `no route enables ${name}; set edge.${name} as well`
+        : `no route can have it: ${key.needsBridge}`
+      own.warn(`${at}/edge/${name}`, `has no effect: ${what}`, 'key')
     }
     if (consumer.edge === undefined || lacking === null) return
     own.warn(`${at}/edge`, `has no effect: nothing on any route identifies the consumer; add ${lacking}`, 'key')

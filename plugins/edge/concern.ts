@@ -18,11 +18,11 @@ import type { RecordRefusal } from './concern-refusals.ts'
 import { countingErrors, mayRefuse, refusalRecorder } from './concern-refusals.ts'
 import type { Consumer } from './consumers/consumer.ts'
 import type { ForConsumers } from './consumers/overrides.ts'
-import { explainFor, mayOverride, Overrides } from './consumers/overrides.ts'
+import { explainFor, Overrides } from './consumers/overrides.ts'
 import type { ConsumerRegistry } from './consumers/registry.ts'
 import { noConsumers } from './consumers/registry.ts'
 import type { PhaseHook, RouteHooks } from './route-hooks.ts'
-import { attachAll, checkHooks, hooksOfPhases } from './route-hooks.ts'
+import { checkHooks, hooksOfPhases } from './route-hooks.ts'
 import { inShadow, isShadow, shadowRecorder } from './shadow.ts'
 
 type Plugin = FastifyPluginAsync<Config> | FastifyPluginCallback<Config>
@@ -140,9 +140,11 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   readonly options: S
   /** Reason why the concern has no shadow mode, such as that it refuses no request. */
   readonly noShadow?: string
+  /** True if the hooks for options in shadow mode refuse nothing: then they are called as those of other options. */
+  readonly shadowsItself?: true
   /** Levels at which the key can be set. Default: the gateway's and each route's. */
   readonly levels?: Key['levels']
-  /** Lets consumers have options of their own (`consumers[].edge`), on routes that enable the concern. */
+  /** Lets consumers have options of their own (`consumers[].edge`), also on routes on which the concern is off. */
   readonly forConsumers?: ForConsumers
   /** Additional keys that the concern reads. */
   readonly more?: readonly Key[]
@@ -171,7 +173,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   /**
    * Called once. Returns a function that is called for each route that enables the concern, with the options in force on
    * the route. That function returns the hooks of the route, or null for none. With `forConsumers` it is called again for the
-   * options of a consumer, with the level `consumer`, while the gateway serves; then it must not change the route.
+   * options of a consumer, with the level `consumer`, while the gateway serves, also for routes on which the concern is off; then
+   * it must not change the route.
    *
    * Errors of hooks before the response are counted. If the options have `mode: shadow`, they are only counted. A hook that
    * refuses a request by a response of its own calls `refused` to count it; with `mode: shadow` it calls `shadow` instead of
@@ -208,6 +211,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     forConsumers,
     ownRoutes = 'asked',
     noShadow,
+    shadowsItself = false,
     ...key
   } = definition
   const optionsFor = ({ edge }: Pick<EdgeRoute, 'edge'>): Exclude<Static<S>, false> | null => {
@@ -225,11 +229,10 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     isShadow: (route) => isShadow(optionsFor(route)),
     explain: (route, example) => {
       const options = optionsFor(route)
-      if (options === null || explain === undefined) return null
-      const explained = (given: unknown) => explain.call(definition, given as typeof options, example)
-      return forConsumers === undefined
-        ? explained(options)
-        : explainFor(key.name, forConsumers, example, explained, options)
+      const explained = (given: unknown) =>
+        explain?.call(definition, given as Exclude<Static<S>, false>, example) ?? null
+      if (forConsumers !== undefined) return explainFor(key.name, forConsumers, example, explained, options)
+      return options === null ? null : explained(options)
     },
     ownRoutes,
     commands,
@@ -246,7 +249,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
         const hooksOf = await plugin(fastify, context)
         if (typeof hooksOf !== 'function')
           throw new Error(`plugin of concern ${key.name} returns no function for routes`)
-        const isOverridable = forConsumers !== undefined && mayOverride(config.consumers, key.name)
+        const overrides = new Overrides(fastify, config, key, forConsumers)
         fastify.addHook('onRoute', (routeOptions) => {
           const { config } = routeOptions
           const route = ownRoutes === 'never' ? config?.route : edgeRouteOf(config)
@@ -260,18 +263,17 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
             checkHooks(key.name, hooks)
             return hooksOfPhases(hooks).map(([phase, hook]) => {
               if (!mayRefuse(phase)) return [phase, hook]
-              return [phase, shadow === null ? countingErrors(phase, hook, refused) : inShadow(hook, shadow)]
+              return [
+                phase,
+                shadow === null || shadowsItself ? countingErrors(phase, hook, refused) : inShadow(hook, shadow)
+              ]
             })
           }
-          const options = optionsFor(route)
-          const hooks = hooksFor(options, 'route')
-          if (options === null || !isOverridable) attachAll(routeOptions, hooks)
-          else {
-            const overrides = new Overrides(key.name, forConsumers, (own) =>
-              hooksFor(own === false ? null : (own as typeof options), 'consumer')
-            )
-            attachAll(routeOptions, overrides.around(hooks))
-          }
+          const own = optionsFor(route)
+          const options = own ?? (overrides.neutralOn(routeOptions) as typeof own)
+          overrides.attach(routeOptions, own !== null, hooksFor(options, 'route'), (options) =>
+            hooksFor(options === false ? null : (options as typeof own), 'consumer')
+          )
         })
       },
       { name: `jingwei-${displayName(key.name)}`, fastify: '5.x' }
@@ -284,7 +286,7 @@ export function globalConcern(
   name: string,
   plugin: Plugin,
   /** By default it has no keys, and is shown as in force on all routes. */
-  more: Partial<Pick<EdgeConcern, 'keys' | 'isOn' | 'isShadow' | 'noShadow'>> = {}
+  more: Partial<Pick<EdgeConcern, 'keys' | 'isOn' | 'isShadow' | 'noShadow' | 'explain'>> = {}
 ): EdgeConcern {
   return { name, plugin, keys: [], isOn: () => true, ownRoutes: 'asked', ...more }
 }

@@ -1,6 +1,7 @@
 import type { RouteOptions } from 'fastify'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
 import type { EdgeConcern, Example, ShownRoute } from './concern.ts'
+import { attachWaiting } from './consumers/hook-chain.ts'
 
 type OnRoute = (route: RouteOptions) => void
 type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'isShadow' | 'explain' | 'keys' | 'ownRoutes'>
@@ -94,6 +95,7 @@ export class EdgeOrder {
   hookAt(index: number): OnRoute {
     const slots = this.#slots[index]!
     return (route) => {
+      if (slots.length > 0) attachWaiting(route)
       for (const slot of slots) slot.attach(route)
     }
   }

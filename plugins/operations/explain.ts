@@ -4,6 +4,7 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, HTTPMethods, RouteOptions } from 'fastify'
+import { identifiesConsumers, lacksBridge } from '../../config/check-facts.ts'
 import { directionOf, directionsOf } from '../../config/direction.ts'
 import { hostKey } from '../../config/host-name.ts'
 import type { PathPattern } from '../../config/path-pattern.ts'
@@ -122,7 +123,19 @@ export async function explain(
     return { request, route: null, refused: { status, code: null, message }, own: null }
   }
   const named = consumer === undefined ? null : { groups: [], tags: [], edge: {}, id: consumer }
-  const caller = { ip, consumer: declared ?? named, trusted: false }
+  const keys = gateway.edgeOrder.concerns.flatMap((concern) => concern.keys)
+  const isIdentified = route === undefined || identifiesConsumers(keys, route.edge, config, route)
+  if (declared !== undefined && !isIdentified && Object.keys(declared.edge).length > 0) {
+    const idle = 'nothing on this route identifies it, so its own options do not apply'
+    Object.assign(request, { consumer: `${consumer}: ${idle}` })
+  }
+  const isIdle = (name: string) =>
+    !isIdentified || (lacksBridge(config, route) && keys.some((key) => key.name === name && key.needsBridge))
+  const seen = declared && {
+    ...declared,
+    edge: Object.fromEntries(Object.entries(declared.edge).filter(([name]) => !isIdle(name)))
+  }
+  const caller = { ip, consumer: seen ?? named, trusted: false }
   const { paths } = config.listen
   const sent = { method, target: path, headers, ip, paths }
   const example = { ...sent, consumer: caller.consumer, user: claims, date: Date.now() }

@@ -10,7 +10,7 @@ export interface BadConfig {
 // biome-ignore-start lint/suspicious/noTemplateCurlyInString: how a variable is written
 /** End of faults about concerns that consumers cannot override. */
 const owned =
-  'a consumer can have its own ipFilter, rateLimit, forwardAuth, acl, authorization, uma, websocket, bodyLimit, graphql'
+  'a consumer can have its own shedPriority, bodyTimeout, bodyRate, ipFilter, rateLimit, forwardAuth, acl, authorization, uma, websocket, bodyLimit, graphql'
 
 export const badConfigs: readonly BadConfig[] = [
   {

@@ -71,6 +71,29 @@ t.test('credentials of a method that no route has', async (t) => {
   t.same(warningsOf({ consumers: both, more: { plugins } }), [], 'routes of a plugin may have the method')
 })
 
+t.test('options of a consumer that can never matter, though routes identify it', async (t) => {
+  const options = { acl: { allow: ['a'] }, bodyLimit: '1mb', websocket: {}, rateLimit: { max: 1, window: '1s' } }
+  const consumers = [{ name: 'ann', groups: ['a'], edge: options }]
+  const off = { jwt, websocket: false, bodyLimit: false }
+  t.same(warningsOf({ consumers, edge: off }), [], 'they switch concerns on')
+  const none = (name: string) =>
+    `consumers[0].edge.${name}: has no effect: no route enables ${name}; set edge.${name} as well`
+  const switchedOff = Object.fromEntries(Object.keys(options).map((name) => [name, false]))
+  t.same(
+    warningsOf({ consumers: [{ name: 'ann', edge: switchedOff }], edge: off }),
+    Object.keys(options).map(none),
+    'what is off already'
+  )
+  t.same(warningsOf({ consumers: [{ name: 'ann', edge: switchedOff }], edge: { jwt } }), ['acl', 'rateLimit'].map(none))
+  const more = { routes: [{ name: 'one', match: { path: '/' }, service: 'any', via: 'http-proxy' }] }
+  const [warning, ...others] = warningsOf({ consumers, edge: off, more })
+  t.match(warning, /^consumers\[0\]\.edge\.websocket: has no effect: no route can have it: http-proxy connects/)
+  t.same(others, [])
+  const graphql = [{ name: 'ann', edge: { graphql: { maxDepth: 3 } } }]
+  t.same(warningsOf({ consumers: graphql, edge: { jwt } }), [none('graphql')], 'which needs a route')
+  t.same(warningsOf({ consumers: graphql, edge: { jwt }, own: { graphql: {} } }), [])
+})
+
 t.test('options of a consumer where nothing identifies it', async (t) => {
   const consumers = ['ann', 'bob'].map((name) => ({ name, edge: { bodyLimit: '1mb' } }))
   const [warning, ...others] = warningsOf({ consumers })

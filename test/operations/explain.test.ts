@@ -110,6 +110,45 @@ t.test('the command explain knows the declared consumers', async (t) => {
   t.match(await explain('bob', 'consul.yaml'), { code: 0, stdout: unknown })
 })
 
+t.test('the command explain shows the options of a consumer, where they apply', async (t) => {
+  const edge = {
+    bodyLimit: false,
+    rateLimit: { max: 5, window: '1s' },
+    acl: { allow: ['gold'] },
+    websocket: {},
+    graphql: {}
+  }
+  const config = {
+    consumers: [{ name: 'bob', keyAuth: { hash: `sha256:${'a'.repeat(64)}` }, edge }],
+    services: { any: { instances: ['http://127.0.0.1:1'] } },
+    edge: { keyAuth: {}, websocket: false },
+    routes: [
+      { name: 'all', match: { path: '/' }, service: 'any' },
+      { name: 'proxied', match: { path: '/proxied' }, service: 'any', via: 'http-proxy' },
+      { name: 'open', match: { path: '/open' }, service: 'any', edge: { keyAuth: false } }
+    ]
+  }
+  const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
+  const explain = async (path: string, ...more: string[]) => {
+    const args = ['explain', join(dir, 'gateway.yaml'), 'GET', path, ...more]
+    const { code, stdout } = await runToEnd(process.execPath, [join(home, 'app.ts'), ...args])
+    t.equal(code, 0)
+    return stdout
+  }
+  const by = '\\(by consumers\\[\\]\\.edge of bob\\)'
+  const all = await explain('/', '--consumer', 'bob')
+  for (const line of ['rate-limit +on', 'acl +refuses: acl_not_allowed', 'websocket +on', 'body-limit +off']) {
+    t.match(all, new RegExp(`^ {4}${line} ${by}$`, 'm'))
+  }
+  t.notMatch(all, /graphql/, 'which only routes have')
+  const proxied = await explain('/proxied', '--consumer', 'bob')
+  t.match(proxied, new RegExp(`rate-limit +on ${by}`))
+  t.notMatch(proxied, /websocket/)
+  const open = await explain('/open', '--consumer', 'bob')
+  t.match(open, /^ {2}consumer {2}bob: nothing on this route identifies it, so its own options do not apply$/m)
+  for (const text of [open, await explain('/')]) t.notMatch(text, /edge of bob/)
+})
+
 t.test('the command explain sends no request to an instance', async (t) => {
   const { config, requests } = await gatewayOver(t)
   const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })

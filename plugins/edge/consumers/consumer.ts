@@ -12,7 +12,7 @@ export interface Consumer {
   readonly groups: readonly string[]
   /** Tags of a declared consumer, for services and plugins. */
   readonly tags: readonly string[]
-  /** Options of concerns that the consumer has in place of those of the route. */
+  /** Options of concerns that the consumer has in place of those of the route, whether it enables the concern or not. */
   readonly edge: Readonly<Partial<EdgePolicy>>
 }
 
@@ -28,7 +28,8 @@ declare module 'fastify' {
 }
 
 const none = Object.freeze([])
-const noOptions = Object.freeze({})
+/** The options of a consumer that has none of its own. */
+export const noOptions: Consumer['edge'] = Object.freeze({})
 
 /** Marks consumers that are complete, and so are not copied for each request. Not a WeakSet: the garbage collector visits all of its members. */
 const COMPLETE = Symbol('complete')

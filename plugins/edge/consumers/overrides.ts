@@ -1,14 +1,21 @@
 /**
- * Overrides of a concern by consumers (`consumers[].edge`): on a route that enables the concern, the hooks for the consumer's
- * options run in place of the route's. They are made when a request first needs them, once for equal options of a route.
+ * Options of a concern that consumers have (`consumers[].edge`): the hooks for them run in place of those for the options of
+ * the route, and also on routes on which the concern is off. They are made when a request first needs them, once for equal
+ * options of a route.
  */
-import type { FastifyRequest } from 'fastify'
-import { FifoMap } from 'toad-cache'
+import type { FastifyInstance, RouteOptions } from 'fastify'
 import type { TSchema } from 'typebox'
-import type { Consumers } from '../../../config/schema.ts'
+import { lacksBridge } from '../../../config/check-facts.ts'
+import type { Key } from '../../../config/concern.ts'
+import { Off } from '../../../config/schema/kit.ts'
+import type { Config } from '../../../config/schema.ts'
 import type { Phase } from '../attach.ts'
 import type { PhaseHook } from '../route-hooks.ts'
+import { attachAll } from '../route-hooks.ts'
 import type { Consumer } from './consumer.ts'
+import type { AnyHook } from './hook-chain.ts'
+import { attachChained } from './hook-chain.ts'
+import { mayKnowConsumers } from './identified.ts'
 
 /** Declares that consumers may override a concern. */
 export interface ForConsumers {
@@ -21,98 +28,151 @@ export interface ForConsumers {
   readonly options?: TSchema
   /** True if the options of the consumer apply besides those of the route, which decide before the consumer is known. */
   readonly isAdded?: true
+  /** True if the consumer's options apply only on routes that enable the concern. */
+  readonly needsRoute?: true
+  /**
+   * Options of a route that have no effect. Present if the hooks for a route look at the options of the consumer themselves:
+   * then they are never replaced, and routes without the concern have the hooks for these options.
+   */
+  readonly neutral?: unknown
 }
 
-type Hook = (this: unknown, request: FastifyRequest, ...rest: unknown[]) => unknown
-type Done = (error?: unknown) => void
+type Make = (options: unknown) => readonly PhaseHook[]
+type ByPhase = ReadonlyMap<Phase, AnyHook>
 
-/** Most options of one route whose hooks are kept. */
-const MOST = 1000
+/** Most options whose hooks a concern keeps, on all routes together. */
+const MOST = 10_000
+
+/** Returns whether the consumers are not all known when the configuration is loaded. */
+export const areOpen = ({ consumers: { file, stored }, plugins = [] }: Config): boolean =>
+  file !== null || stored !== null || plugins.some(({ provides }) => provides?.includes('consumer'))
+
+const ownOf = ({ consumers }: Config, key: string): unknown[] =>
+  consumers.list.map(({ edge }): unknown => edge && Reflect.get(edge, key)).filter((own) => own !== undefined)
 
 /** Returns whether a consumer may have its own options of a concern while the configuration is in use. */
-export const mayOverride = ({ file, stored, list }: Consumers, key: string): boolean =>
-  file !== null ||
-  stored !== null ||
-  list.some(({ edge }) => edge !== undefined && Reflect.get(edge, key) !== undefined)
+export const mayOverride = (config: Config, key: string): boolean => areOpen(config) || ownOf(config, key).length > 0
 
-/** Returns the options that a consumer has of a concern; false if the concern is off for it, undefined for those of the route. */
-const optionsOf = (consumer: Consumer | null, key: string): unknown =>
-  consumer === null ? undefined : Reflect.get(consumer.edge, key)
+/** Returns whether a consumer may switch a concern on while the configuration is in use. */
+const maySwitchOn = (config: Config, key: string, { options, needsRoute }: ForConsumers): boolean =>
+  options !== Off && !needsRoute && (areOpen(config) || ownOf(config, key).some((own) => own !== false))
 
 /** Explains what a concern would do with a request of a consumer; `explain` does so for given options. */
 export function explainFor<E extends { readonly consumer: Consumer | null }>(
   key: string,
-  { isAdded }: ForConsumers,
-  example: E,
+  { isAdded, needsRoute }: ForConsumers,
+  { consumer }: E,
   explain: (options: unknown) => string | null,
   options: unknown
 ): string | null {
-  const own = optionsOf(example.consumer, key)
-  if (own === undefined) return explain(options)
-  const text = own === false ? 'off' : explain(own)
-  const ofRoute = isAdded ? explain(options) : null
-  const ofConsumer = text === null ? null : `${text} (by consumers[].edge of ${example.consumer!.id})`
-  return [ofRoute, ofConsumer].filter((each) => each !== null).join('; ') || null
+  const usual = options === null ? null : explain(options)
+  const own: unknown = consumer === null ? undefined : Reflect.get(consumer.edge, key)
+  if (own === undefined || (options === null && (own === false || needsRoute))) return usual
+  const ofConsumer = `${own === false ? 'off' : (explain(own) ?? 'on')} (by consumers[].edge of ${consumer!.id})`
+  return isAdded && usual !== null ? `${usual}; ${ofConsumer}` : ofConsumer
 }
 
-/** The hooks of one concern on one route, by the options of consumers. */
+/** Hooks of a concern for options of consumers, on all routes. */
+class Kept {
+  readonly #most: number
+  readonly #all = new Set<readonly [ofRoute: Map<unknown, ByPhase>, options: unknown]>()
+
+  constructor(most: number) {
+    this.#most = most
+  }
+
+  add(ofRoute: Map<unknown, ByPhase>, options: unknown, hooks: ByPhase): void {
+    if (this.#all.size >= this.#most) {
+      const [oldest] = this.#all
+      this.#all.delete(oldest!)
+      oldest![0].delete(oldest![1])
+    }
+    this.#all.add([ofRoute, options])
+    ofRoute.set(options, hooks)
+  }
+}
+
+/** The hooks of one concern, by the options of consumers. */
 export class Overrides {
-  readonly #key: string
-  readonly #phases: readonly Phase[]
-  readonly #make: (options: unknown) => readonly PhaseHook[]
-  readonly #made = new FifoMap<ReadonlyMap<Phase, Hook>>(MOST)
+  readonly #fastify: FastifyInstance
+  readonly #config: Config
+  readonly #key: Pick<Key, 'name' | 'needsBridge'>
+  readonly #forConsumers: ForConsumers | undefined
+  readonly #mayOverride: boolean
+  readonly #maySwitchOn: boolean
+  readonly #kept: Kept
 
-  /** `make` returns the hooks for options of a consumer; for false, those of a route on which the concern is off. */
-  constructor(key: string, { phases }: ForConsumers, make: (options: unknown) => readonly PhaseHook[]) {
+  constructor(
+    fastify: FastifyInstance,
+    config: Config,
+    key: Pick<Key, 'name' | 'needsBridge'>,
+    forConsumers: ForConsumers | undefined,
+    most = MOST
+  ) {
+    this.#fastify = fastify
+    this.#config = config
     this.#key = key
-    this.#phases = phases
-    this.#make = make
+    this.#forConsumers = forConsumers
+    this.#mayOverride = forConsumers !== undefined && mayOverride(config, key.name)
+    this.#maySwitchOn = forConsumers !== undefined && maySwitchOn(config, key.name, forConsumers)
+    this.#kept = new Kept(most)
   }
 
-  /** Returns the hooks of the route such that those for a consumer's options run in their place. */
-  around(hooks: readonly PhaseHook[]): PhaseHook[] {
-    const usual = this.#byPhase(hooks.filter(([phase]) => this.#phases.includes(phase)))
-    return [
-      ...hooks.filter(([phase]) => !this.#phases.includes(phase)),
-      ...this.#phases.map((phase): PhaseHook => [phase, this.#hook(phase, usual.get(phase))])
-    ]
+  /** Returns the options for the hooks of a route on which the concern is off; null to have those of `whenOff`. */
+  neutralOn(route: RouteOptions): unknown {
+    const neutral = this.#forConsumers?.neutral
+    return neutral !== undefined && this.#isSwitchedOn(route) ? neutral : null
   }
 
-  #hook(phase: Phase, usual: Hook | undefined): Hook {
-    const hooksFor = (options: unknown) => this.#hooksFor(options)
-    const key = this.#key
-    return function overridable(this: unknown, request, ...rest) {
-      const done = rest.at(-1) as Done
-      let hook = usual
-      try {
-        const own = optionsOf(request.consumer, key)
-        if (own !== undefined) hook = hooksFor(own).get(phase)
-      } catch (error) {
-        return done(error)
-      }
-      return hook === undefined ? done() : Reflect.apply(hook, this, [request, ...rest])
+  /** Returns whether a consumer may switch the concern on, on a route on which it is off. */
+  #isSwitchedOn({ config = {} }: RouteOptions): boolean {
+    // An embedding server may register the concern on its own.
+    if (!this.#maySwitchOn || !this.#fastify.hasDecorator('edgeOrder')) return false
+    if (this.#key.needsBridge !== undefined && lacksBridge(this.#config, config.route)) return false
+    return mayKnowConsumers(this.#fastify, this.#config, config)
+  }
+
+  /**
+   * Attaches the hooks of a route such that those for a consumer's options run in their place. `make` returns the hooks for
+   * options of a consumer; for false, those of a route on which the concern is off.
+   */
+  attach(route: RouteOptions, isOn: boolean, hooks: readonly PhaseHook[], make: Make): void {
+    const { phases = [], neutral } = this.#forConsumers ?? {}
+    if (!this.#mayOverride || !(isOn || this.#isSwitchedOn(route))) {
+      attachAll(route, hooks)
+      return
     }
-  }
-
-  #hooksFor(options: unknown): ReadonlyMap<Phase, Hook> {
-    let hooks = this.#made.get(options)
-    if (hooks === undefined) {
-      hooks = this.#byPhase(this.#make(options))
-      this.#made.set(options, hooks)
+    attachAll(
+      route,
+      hooks.filter(([phase]) => !phases.includes(phase))
+    )
+    const usual = this.#byPhase(hooks.filter(([phase]) => phases.includes(phase)))
+    const made = new Map<unknown, ByPhase>()
+    const hooksFor = (options: unknown): ByPhase => {
+      const known = made.get(options)
+      if (known !== undefined) return known
+      const hooks = this.#byPhase(make(options))
+      this.#kept.add(made, options, hooks)
+      return hooks
     }
-    return hooks
+    for (const phase of phases) {
+      const hook = usual.get(phase)
+      const hookFor = neutral === undefined ? (own: unknown) => hooksFor(own).get(phase) : () => hook
+      attachChained(route, phase, { key: this.#key.name, usual: hook, hookFor }, !isOn)
+    }
   }
 
   /** Throws for a hook that would not run, since a lost hook would let requests pass. */
-  #byPhase(hooks: readonly PhaseHook[]): ReadonlyMap<Phase, Hook> {
-    const byPhase = new Map<Phase, Hook>()
+  #byPhase(hooks: readonly PhaseHook[]): ByPhase {
+    const byPhase = new Map<Phase, AnyHook>()
+    const { phases } = this.#forConsumers!
     for (const [phase, hook] of hooks) {
-      if (!this.#phases.includes(phase) || byPhase.has(phase)) {
+      if (!phases.includes(phase) || byPhase.has(phase)) {
         throw new Error(
-          `concern ${this.#key}: with forConsumers, expected at most one hook for each of ${this.#phases.join(', ')}; found another ${phase}`
+          `concern ${this.#key.name}: with forConsumers, expected at most one hook for each of ${phases.join(', ')}; found another ${phase}`
         )
       }
-      byPhase.set(phase, hook as Hook)
+      byPhase.set(phase, hook as AnyHook)
     }
     return byPhase
   }

@@ -62,7 +62,9 @@ t.test('a consumer has limits of its own in place of those of the route', async 
   t.same(await statuses(port, '/by-consumer', 'gold', 3), [200, 200, 200])
   t.same(await statuses(port, '/by-ip', 'gold', 2), [200, 429], 'besides the limit of the address')
   t.same(await statuses(port, '/listed', 'gold', 1), [429], 'one count over all routes')
-  t.same(await statuses(port, '/off', 'gold', 5), [200, 200, 200, 200, 200], 'a route without limits has none')
+  t.same(await statuses(port, '/off', 'gold', 1), [429], 'also on a route without limits')
+  t.same(await statuses(port, '/off', 'free', 5), [200, 200, 200, 200, 200])
+  t.same(await statuses(port, '/off', 'ann', 5), [200, 200, 200, 200, 200], 'which has none for others')
   for (const consumer of ['quota', 'bucket', 'pair', 'other']) {
     const spread = []
     for (const path of ['/by-ip', '/by-ip', '/listed', '/by-consumer'])

@@ -1,10 +1,11 @@
 /** Options of concerns that consumers have in place of those of the route: `consumers[].edge`. */
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { RouteOptions } from 'fastify'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { ConfigError } from '../../../config/load.ts'
-import type { ConsumerConfig } from '../../../config/schema.ts'
+import type { Config, ConsumerConfig } from '../../../config/schema.ts'
 import { parseConfig } from '../../../plugins/config.ts'
 import { consumersTiming } from '../../../plugins/edge/consumers/index.ts'
 import { Overrides } from '../../../plugins/edge/consumers/overrides.ts'
@@ -278,25 +279,34 @@ t.test('options of a consumer that a concern cannot use are faults', async (t) =
   }
 })
 
-t.test('hooks are made once for each options, and their number is bounded', async (t) => {
+t.test('hooks are made once for each options of a route, and their number is bounded', async (t) => {
+  const { server } = await start(t, { consumers: [named('ann', { any: {} })].map(({ edge: _, ...rest }) => rest) })
+  const config = { consumers: { file: 'any', stored: null, list: [] }, plugins: [] } as unknown as Config
   let made = 0
-  const overrides = new Overrides('any', { phases: ['onRequest'] }, () => {
-    made++
-    return [['onRequest', () => {}]]
-  })
-  const [[, hook]] = overrides.around([]) as [[string, (request: object, reply: object, done: () => void) => void]]
-  const ask = (any: unknown) => hook({ consumer: { edge: { any } } }, {}, () => {})
+  type Ask = (request: object, reply: object, done: (error?: Error) => void) => void
+  const hookOf = (overrides: Overrides, phase: 'onRequest' | 'preHandler') => {
+    const route: { onRequest?: Ask[] } = {}
+    overrides.attach(route as RouteOptions, true, [], () => {
+      made++
+      return [[phase, () => {}]]
+    })
+    return route.onRequest![0]!
+  }
+  const overrides = new Overrides(server, config, { name: 'any' }, { phases: ['onRequest'] }, 1000)
+  const [hook, other] = [hookOf(overrides, 'onRequest'), hookOf(overrides, 'onRequest')]
+  const ask = (hook: Ask, any: unknown) => hook({ consumer: { edge: { any } } }, {}, () => {})
   const first = {}
-  for (let i = 0; i < 3; i++) ask(first)
+  for (let i = 0; i < 3; i++) ask(hook, first)
   t.equal(made, 1)
-  for (let i = 0; i < 1000; i++) ask({ i })
-  t.equal(made, 1001)
-  ask(first)
-  t.equal(made, 1002, 'the oldest was dropped')
-  const lost = new Overrides('any', { phases: ['onRequest'] }, () => [['preHandler', () => {}]])
-  const [[, failing]] = lost.around([]) as [
-    [string, (request: object, reply: object, done: (e?: Error) => void) => void]
-  ]
+  for (let i = 0; i < 500; i++) ask(hook, { i })
+  for (let i = 0; i < 499; i++) ask(other, { i })
+  t.equal(made, 1000)
+  ask(hook, first)
+  t.equal(made, 1000)
+  ask(other, first)
+  ask(hook, first)
+  t.equal(made, 1002, 'the oldest of all routes was dropped')
+  const failing = hookOf(new Overrides(server, config, { name: 'any' }, { phases: ['onRequest'] }), 'preHandler')
   failing({ consumer: { edge: { any: {} } } }, {}, (error) => t.match(error?.message, 'at most one hook'))
 })
 

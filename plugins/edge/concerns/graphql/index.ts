@@ -35,7 +35,8 @@ type Refuse = (error: unknown, body: () => Readable) => void
 export default edgeConcern({
   name: 'graphql',
   options: orOff(Graphql),
-  forConsumers: { phases: ['preParsing'], options: GraphqlOfConsumer },
+  // The requests of other routes are no operations.
+  forConsumers: { phases: ['preParsing'], options: GraphqlOfConsumer, needsRoute: true },
   check: checkGraphql,
   complete(options, absolute) {
     const { persistedQueries } = options

@@ -59,7 +59,14 @@ export default edgeConcern({
       () => countOpen(meter.lasting),
       ({ end }) => end()
     )
-    const routes: string[] = []
+    const routes = new Set<string>()
+    let hasLeft = false
+    /** Shows the count of a route, also one on which only consumers may have WebSockets. */
+    const join = (route: string) => {
+      if (hasLeft || routes.has(route)) return
+      routes.add(route)
+      counts.join(route)
+    }
 
     function onHandshake({ idleTimeout }: WebSocketOptions, route: string) {
       return (request: FastifyRequest, reply: FastifyReply, done: (error?: Error) => void) => {
@@ -102,14 +109,12 @@ export default edgeConcern({
           onLastEnd = resolve
         })
       }
+      hasLeft = true
       for (const route of routes) counts.leave(route)
     })
-    return (options, { config }, _shadow, _refused, level) => {
+    return (options, { config }) => {
       const { name } = config!.route!
-      if (level === 'route') {
-        routes.push(name)
-        counts.join(name)
-      }
+      join(name)
       return { onRequest: onHandshake(options, name) }
     }
   }
@@ -133,8 +138,10 @@ class OpenCounts {
     if (known.users === 0) this.#routes.delete(route)
   }
 
+  /** A configuration that has ended may still get a handshake, which it began before. */
   add(route: string, change: number): void {
-    this.#routes.get(route)!.open += change
+    const known = this.#routes.get(route)
+    if (known !== undefined) known.open = Math.max(0, known.open + change)
   }
 
   *[Symbol.iterator](): Generator<[route: string, open: number]> {
