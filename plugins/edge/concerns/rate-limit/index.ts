@@ -8,13 +8,13 @@
  * caller is known, but before the body is read.
  */
 import type { FastifyBaseLogger, FastifyRequest, RouteOptions } from 'fastify'
-import { gatewayAndRoute } from '../../../../config/concern.ts'
 import { directionsOf } from '../../../../config/direction.ts'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { countNodes, nodesKey } from '../../bridge/nodes.ts'
 import { edgeConcern } from '../../concern.ts'
+import { mayOverride } from '../../consumers/overrides.ts'
 import { shadowRecorder } from '../../shadow.ts'
 import { hooksFor, withOwn } from './hooks.ts'
 import type { KeyOf } from './keys.ts'
@@ -42,7 +42,9 @@ export default edgeConcern({
       `for i in $(seq ${limit.max + 1}); do ${ask}; done      # ${limit.max} in ${limit.window / 1000} s, then 429`
     ]
   },
-  levels: [...gatewayAndRoute, 'consumer'],
+  // A consumer's limits take the place of the route's late ones only, and are checked together with shared early ones.
+  forConsumers: { phases: ['preParsing'], neutral: [] },
+  shadowsItself: true,
   more: [nodesKey],
   aliases: {
     'limitCount|throttle|maxRate|clientMaxRate': 'write rateLimit: { max: 100, window: 1m }',
@@ -158,12 +160,13 @@ export default edgeConcern({
     const hasBothDirections = directionsOf(config.listeners).length > 1
     const directed = (keyOf: KeyOf) => (hasBothDirections ? perDirection(keyOf) : keyOf)
 
-    // A consumer's own limits need a hook on every route with a limit.
     const { list, file, stored } = config.consumers
-    const isWatched = file !== null || stored !== null
+    const haveOwn = mayOverride(config, 'rateLimit')
     const own = list.flatMap(({ edge }) => edge?.rateLimit ?? [])
-    const haveOwn = isWatched || list.some(({ edge }) => edge?.rateLimit !== undefined)
-    const shareOwn = isWatched || own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
+    const shareOwn =
+      file !== null ||
+      stored !== null ||
+      own.some((limit) => limit !== false && !isCeiling(limit) && limit.store === 'redis')
     if (shareOwn && config.redis !== undefined) link ??= linkTo(config.redis)
     // Neither a route nor a named limit has counters with this name.
     const ownOf = haveOwn

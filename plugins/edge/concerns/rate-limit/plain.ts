@@ -22,7 +22,7 @@ const plainKeys: ReadonlySet<string> = new Set([
 export function isPlain(options: RateLimitOptions): options is LimitOptions {
   if (Array.isArray(options) || isCeiling(options) || options.store !== 'memory' || Array.isArray(options.by))
     return false
-  return Object.keys(options).every((key) => plainKeys.has(key))
+  return options.mode !== 'shadow' && Object.keys(options).every((key) => plainKeys.has(key))
 }
 
 export const registerPlugin = (fastify: FastifyInstance) =>
