@@ -8,7 +8,7 @@ import fp from 'fastify-plugin'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../config/concern.ts'
 import { Duration, orOff, SizeOrZero } from '../../../config/schema/kit.ts'
-import type { Config } from '../../../config/schema.ts'
+import type { Config, EdgePolicy } from '../../../config/schema.ts'
 import { edgeRouteOf } from '../attach.ts'
 import { globalConcern, meterOf } from '../concern.ts'
 import type { RecordRefusal } from '../concern-refusals.ts'
@@ -37,7 +37,7 @@ const keys: readonly Key[] = [
     options: orOff(
       Duration('Longest time that a client may take to send a request body. Default: `listen.timeouts.body`.')
     ),
-    levels: gatewayAndRoute
+    levels: [...gatewayAndRoute, 'consumer']
   },
   {
     name: 'bodyRate',
@@ -46,7 +46,7 @@ const keys: readonly Key[] = [
         'Lowest rate, in bytes per second, at which a client may send a request body. Default: `listen.limits.bodyRate`.'
       )
     ),
-    levels: gatewayAndRoute
+    levels: [...gatewayAndRoute, 'consumer']
   }
 ]
 
@@ -91,6 +91,13 @@ const plugin = fp<Config>(
 
 export default globalConcern('body-timeout', plugin, {
   keys,
+  explain(_route, { consumer }) {
+    const own = keys.flatMap(({ name }) => {
+      const value: unknown = consumer && Reflect.get(consumer.edge, name)
+      return value === undefined || value === null ? [] : [`${name} ${value}`]
+    })
+    return own.length === 0 ? null : `${own.join(', ')} (by consumers[].edge of ${consumer!.id})`
+  },
   noShadow: 'a body that never ends would hold a connection to the service for ever'
 })
 
@@ -135,6 +142,11 @@ class ArrivingBody {
     return raw.readableFlowing !== true || raw.readableLength > 0
   }
 
+  /** Options of the consumer, which may become known after the first chunks have arrived. */
+  get #own(): Partial<Pick<EdgePolicy, 'bodyTimeout' | 'bodyRate'>> {
+    return this.#request.consumer?.edge ?? {}
+  }
+
   check(elapsedMs: number): void {
     const heldBack = this.#isHeldBack
     const { bytes } = this.#chunks
@@ -143,8 +155,10 @@ class ArrivingBody {
     this.#wasHeldBack = heldBack
     this.#pausedMs = bytes > 0 || heldBack ? 0 : this.#pausedMs + waitedMs
     this.#totalMs += waitedMs
+    this.#allowance.rate = this.#own.bodyRate ?? this.#limits.rate
     const leftMs = this.#allowance.spend(waitedMs, bytes)
-    const { idleMs, totalMs } = this.#limits
+    const { idleMs } = this.#limits
+    const { bodyTimeout: totalMs = this.#limits.totalMs } = this.#own
     if (totalMs !== false && this.#totalMs >= totalMs) this.#refuse(new TooSlow())
     // Timers run before reads: wait for setImmediate, since bytes may already be in the kernel.
     else if (leftMs <= 0)

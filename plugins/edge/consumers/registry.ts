@@ -21,15 +21,22 @@ class Snapshot {
 
   /** Options of concerns, by concern and text. Equal options are one object, for which concerns make their hooks once. */
   readonly options = new Map<string, unknown>()
+  /** The different options by concern. */
+  readonly byConcern = new Map<string, unknown[]>()
 
   static *of(list: readonly ConsumerConfig[], keys: readonly Key[], last: Snapshot): Steps<Snapshot> {
     const snapshot = new Snapshot()
     const known = keys.filter(({ credentials }) => credentials !== undefined)
     for (const { name } of known) snapshot.byCredentials.set(name, new Map())
-    const { options } = snapshot
+    const { options, byConcern } = snapshot
     const shared = (name: string, value: unknown) => {
       const id = `${name} ${JSON.stringify(value)}`
-      if (!options.has(id)) options.set(id, last.options.has(id) ? last.options.get(id) : value)
+      if (!options.has(id)) {
+        options.set(id, last.options.has(id) ? last.options.get(id) : value)
+        const others = byConcern.get(name)
+        if (others === undefined) byConcern.set(name, [options.get(id)])
+        else others.push(options.get(id))
+      }
       return [name, options.get(id)] as const
     }
     for (const declared of list) {
@@ -89,6 +96,11 @@ export class ConsumerRegistry {
   /** Returns all credentials of a concern. */
   all(concern: string): Iterable<Found> {
     return this.#snapshot.byCredentials.get(concern)?.values() ?? []
+  }
+
+  /** Returns the different options of a concern that consumers have. */
+  optionsOf(concern: string): readonly unknown[] {
+    return this.#snapshot.byConcern.get(concern) ?? []
   }
 
   /** Returns the state for the admin port, without credentials. */

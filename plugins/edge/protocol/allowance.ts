@@ -5,14 +5,18 @@
  */
 export class Allowance {
   readonly #fullMs: number
-  readonly #msPerByte: number
+  #msPerByte = Number.POSITIVE_INFINITY
   #leftMs: number
 
   /** `rate` is in bytes per second; `false` for none. */
   constructor(fullMs: number, rate: number | false) {
     this.#fullMs = fullMs
-    this.#msPerByte = rate === false ? Number.POSITIVE_INFINITY : 1000 / rate
     this.#leftMs = fullMs
+    this.rate = rate
+  }
+
+  set rate(rate: number | false) {
+    this.#msPerByte = rate === false ? Number.POSITIVE_INFINITY : 1000 / rate
   }
 
   /** Subtracts waiting time, adds the time for transferred bytes, and returns the time that is left. */

@@ -29,6 +29,13 @@ export function countInFlight(request: FastifyRequest, counter: InFlightCount): 
   request.inFlightCount = counter
 }
 
+/** Ends the counting of a request. */
+export function uncount(request: FastifyRequest): void {
+  if (request.inFlightCount === null) return
+  request.inFlightCount.count--
+  request.inFlightCount = null
+}
+
 /**
  * Requests in flight of one generation, without WebSockets. A linked list, because a Set with frequent insertions and
  * deletions keeps deleted members in memory until the next full garbage collection.
@@ -55,7 +62,7 @@ export class InFlight {
     if (older !== null) older.newerInFlight = newer
     request.olderInFlight = null
     request.newerInFlight = null
-    if (request.inFlightCount !== null) request.inFlightCount.count--
+    uncount(request)
     if (this.#newest === null) this.onNone()
   }
 

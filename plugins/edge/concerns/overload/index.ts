@@ -1,6 +1,6 @@
 import type { Socket } from 'node:net'
 import createError from '@fastify/error'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../../config/schema.ts'
 import stores from '../../../keep-stores.ts'
@@ -10,7 +10,7 @@ import type { RecordRefusal } from '../../concern-refusals.ts'
 import { refusalRecorder } from '../../concern-refusals.ts'
 import { isHandshake } from '../../protocol/handshake.ts'
 import type { InFlightCount } from '../../protocol/in-flight.ts'
-import { countInFlight } from '../../protocol/in-flight.ts'
+import { countInFlight, uncount } from '../../protocol/in-flight.ts'
 import { refuseConnection } from '../../protocol/refusals.ts'
 import { isShadow, shadowRecorder } from '../../shadow.ts'
 import { Descriptors } from './descriptors.ts'
@@ -18,6 +18,7 @@ import type { Resource } from './load.ts'
 import { Load } from './load.ts'
 import type { OverloadOptions } from './options.ts'
 import { keys } from './options.ts'
+import { Priorities } from './priorities.ts'
 
 const OutOfDescriptors = createError('JW_OUT_OF_DESCRIPTORS', 'The gateway is overloaded (file descriptors)', 503)
 
@@ -42,7 +43,11 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
  * Not @fastify/under-pressure: it treats all routes alike, sheds on a single sample, and cannot count requests.
  */
 const plugin = fp<Config>(
-  async (fastify, { listeners, edge: { overload } }) => {
+  async (fastify, config) => {
+    const {
+      listeners,
+      edge: { overload }
+    } = config
     const counter = meterOf(fastify).counter({
       name: 'jingwei_edge_shed_total',
       help: 'Requests refused with 503 because the gateway itself is overloaded, by reason.',
@@ -53,14 +58,21 @@ const plugin = fp<Config>(
       child.inc(0)
       return () => child.inc()
     }
-    if (overload) await watchLoad(fastify, overload, count)
+    if (overload) await watchLoad(fastify, config, overload, count)
     const descriptors = new Descriptors()
     if (Number.isFinite(descriptors.limit)) watchDescriptors(fastify, listeners, descriptors, count('descriptors'))
   },
   { name: 'jingwei-overload', fastify: '5.x' }
 )
 
-export default globalConcern('overload', plugin, { keys, isShadow: (_route, { overload }) => isShadow(overload) })
+export default globalConcern('overload', plugin, {
+  keys,
+  isShadow: (_route, { overload }) => isShadow(overload),
+  explain(_route, { consumer }) {
+    const priority = consumer?.edge.shedPriority
+    return priority === undefined ? null : `shedPriority ${priority} (by consumers[].edge of ${consumer!.id})`
+  }
+})
 
 /** Error, and text of the log, for each resource. */
 const shortages = {
@@ -71,6 +83,7 @@ const shortages = {
 
 async function watchLoad(
   fastify: FastifyInstance,
+  config: Config,
   options: OverloadOptions,
   countOf: (reason: string) => () => void
 ): Promise<void> {
@@ -99,22 +112,46 @@ async function watchLoad(
     return recorder
   }
   fastify.addHook('onClose', async () => load.close())
+  /** Counts a refusal. Returns its error; null in shadow mode. */
+  const refusal = (request: FastifyRequest, short: Resource): Error | null => {
+    const error = new shortages[short][0]()
+    recorderOf(edgeRouteOf(request.routeOptions.config)?.name ?? '(none)')(request, error.code)
+    if (isTrial) return null
+    counts.get(short)!()
+    return error
+  }
+  const count = (request: FastifyRequest) => {
+    if (options.requests !== false && !isHandshake(request.raw)) countInFlight(request, requests)
+  }
+  const priorities = new Priorities(fastify, config)
+  /** Requests whose consumer decides. They are not in flight yet: else they would take the place of those with a higher priority. */
+  const waiting: InFlightCount = { count: 0 }
+  const mostWaiting = options.requests === false ? Number.POSITIVE_INFINITY : options.requests
+  const waitingHandshakes = new WeakSet<FastifyRequest>()
   fastify.addHook('onRequest', (request, _reply, done) => {
     if (!load.isCalm) {
-      const route = edgeRouteOf(request.routeOptions.config)
-      const short = load.shortage(route?.edge.shedPriority ?? 'normal')
-      if (short !== null) {
-        const error = new shortages[short][0]()
-        recorderOf(route?.name ?? '(none)')(request, error.code)
-        if (!isTrial) {
-          counts.get(short)!()
-          return done(error)
-        }
+      const { lowest, highest } = priorities.rangeOn(edgeRouteOf(request.routeOptions.config))
+      const hasToWait = lowest !== highest && load.shortage(lowest) !== null
+      const short = load.shortage(highest) ?? (hasToWait && waiting.count >= mostWaiting ? 'requests' : null)
+      const error = short === null ? null : refusal(request, short)
+      if (error !== null) return done(error)
+      if (short === null && hasToWait) {
+        if (isHandshake(request.raw)) waitingHandshakes.add(request)
+        else countInFlight(request, waiting)
+        return done()
       }
     }
-    if (options.requests !== false && !isHandshake(request.raw)) {
-      countInFlight(request, requests)
-    }
+    count(request)
+    done()
+  })
+  priorities.onceKnown((request, done) => {
+    const isHandshake = request.raw.headers.upgrade !== undefined && waitingHandshakes.has(request)
+    if (request.inFlightCount !== waiting && !isHandshake) return done()
+    const short = load.shortage(priorities.of(request))
+    const error = short === null ? null : refusal(request, short)
+    if (error !== null) return done(error)
+    uncount(request)
+    count(request)
     done()
   })
 }

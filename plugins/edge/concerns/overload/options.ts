@@ -72,7 +72,7 @@ export const keys: readonly Key[] = [
       description:
         'Order in which `overload` refuses requests: those of `low` routes from 90 % of each limit on, those of `high` routes from 110 %. Default: normal.'
     }),
-    levels: gatewayAndRoute,
+    levels: [...gatewayAndRoute, 'consumer'],
     protects: false,
     check: checkPriority
   }
