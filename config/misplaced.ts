@@ -11,7 +11,7 @@ import { Service } from './schema/service.ts'
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
-      'ldap', 'cache', 'caching', 'cookies',
+      'ldap', 'cookies',
       'session', 'errorPages', 'maintenance', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),

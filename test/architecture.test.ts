@@ -299,8 +299,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       'both halves',
       (file) => /^plugins\/[^/]+$/.test(file),
       [...ofEdge, ...ofMesh],
-      // The hash of a file's bytes, a word in the messages of errors.
-      ['hash', 'limit']
+      // The hash of a file's bytes, words in the messages of errors, the cache of compiled code.
+      ['cache', 'hash', 'limit']
     ],
     [
       'the edge',

@@ -46,6 +46,7 @@ export const reservedRouteConfig = {
   ownPath: isOurs,
   placeholder: isOurs,
   encodeResponse: isOurs,
+  callInterceptors: isOurs,
   unrouted: isOurs,
   url: isOurs,
   method: isOurs

@@ -12,6 +12,7 @@ import authorizer from './concerns/authorizer/index.ts'
 import basicAuth from './concerns/basic-auth/index.ts'
 import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
+import cache from './concerns/cache/index.ts'
 import compression from './concerns/compression/index.ts'
 import cors from './concerns/cors/index.ts'
 import csrf from './concerns/csrf.ts'
@@ -95,6 +96,7 @@ export const concerns: readonly EdgeConcern[] = [
   bodyLimit, // after all concerns that do not read the body
   validation, // after bodyLimit: it reads the body
   graphql, // as validation
+  cache, // after all that may refuse a request or add a header for the service; it intercepts the calls of the bridge
   compression // last: it encodes what all other concerns have made of the response
 ]
 

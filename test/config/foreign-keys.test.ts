@@ -79,7 +79,6 @@ edge:
   zipkin: {}
   http-log: {}
   file-log: {}
-  proxy-cache: {}
   request-termination: {}
   bot-detection: {}
   ua-restriction: {}

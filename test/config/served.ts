@@ -164,6 +164,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^admin/, (config) => Object.assign(config, { admin: { host: '127.0.0.1', port: 0 } })],
   [/^edge\.bodyLimit/, ({ edge }) => Object.assign(edge, { bodyLimit: { max: '1kb' } })],
   [/^edge\.cors/, ({ edge }) => Object.assign(edge, { cors: { origin: ['http://a'] } })],
+  [/^edge\.cache/, ({ edge }) => Object.assign(edge, { cache: {} })],
   [/^edge\.uma/, ({ edge }) => Object.assign(edge, { uma: { url: 'http://127.0.0.1:1', audience: 'a', permissions: ['a'] } })],
   [/^edge\.uma\.(service|path)/, ({ edge }) => Object.assign(edge, { uma: { service: 'other', audience: 'a', permissions: ['a'] } })],
   [/^edge\.acl/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' }, acl: { scopes: ['a'] } })],

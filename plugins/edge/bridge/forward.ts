@@ -28,6 +28,13 @@ declare module 'fastify' {
     /** Returns the response path of a route; null if the route is not proxied. Call it after all plugins have loaded. */
     responsePath: (route: string) => ResponsePath | null
   }
+  interface FastifyContextConfig {
+    /**
+     * Interceptors of the route's calls, outermost first, which run before the seam. They see the request as the service
+     * gets it, and may respond in its place. Concerns add them in `onRoute`; routes without them pay nothing.
+     */
+    callInterceptors?: readonly Dispatcher.DispatcherComposeInterceptor[]
+  }
 }
 
 export default fp<Config>(
@@ -58,12 +65,13 @@ export default fp<Config>(
       guardRepliesOf(routeOptions)
       const isEncoded = routeOptions.config?.encodeResponse !== undefined
       const path = () => pathOf(route, this, routeOptions, proceed)
+      const { callInterceptors = [] } = routeOptions.config ?? {}
       if (preflightFor === undefined) paths.set(route.name, path)
       // The edge responds to preflights, also on other routes.
       if (route.isBridged || preflightFor !== undefined)
-        setHandler(routeOptions, forwardTo(route, matchedPath, path, isEncoded))
+        setHandler(routeOptions, forwardTo(route, matchedPath, path, isEncoded, callInterceptors))
       else if (route.via !== undefined)
-        routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path, isEncoded))
+        routeOptions.config?.placeholder?.call(forwardTo(route, matchedPath, path, isEncoded, callInterceptors))
     })
     // Deferred to `onReady`, when the dropped headers and the hooks of every route are known.
     fastify.addHook('onReady', async () => {
@@ -74,7 +82,14 @@ export default fp<Config>(
       }
     })
 
-    function forwardTo(route: RouteConfig, pattern: PathPattern, path: () => ResponsePath, isEncoded: boolean) {
+    function forwardTo(
+      route: RouteConfig,
+      pattern: PathPattern,
+      path: () => ResponsePath,
+      isEncoded: boolean,
+      interceptors: readonly Dispatcher.DispatcherComposeInterceptor[]
+    ) {
+      const calls: Pick<Dispatcher, 'dispatch'> = interceptors.length === 0 ? seam : intercepted(seam, interceptors)
       const rules = rulesOf(route, pattern, listen.paths)
       let ExchangeClass: typeof RawResponse | typeof ReplyResponse | typeof EncodedResponse = isEncoded
         ? EncodedResponse
@@ -97,7 +112,7 @@ export default fp<Config>(
         if (keepsContext) captureContext(request)
         const exchange = new ExchangeClass(request, reply, responseRules)
         request.exchange = exchange
-        seam.dispatch(options, exchange)
+        calls.dispatch(options, exchange)
       }
     }
   },
@@ -107,3 +122,13 @@ export default fp<Config>(
     dependencies: ['jingwei-errors', 'jingwei-request-state', 'jingwei-reply-guard']
   }
 )
+
+/** Returns the calls of a route through its interceptors. (`seam.compose` would copy the whole dispatcher for each route.) */
+function intercepted(
+  seam: Dispatcher,
+  interceptors: readonly Dispatcher.DispatcherComposeInterceptor[]
+): Pick<Dispatcher, 'dispatch'> {
+  let dispatch: Dispatcher['dispatch'] = (options, handler) => seam.dispatch(options, handler)
+  for (const interceptor of interceptors.toReversed()) dispatch = interceptor(dispatch)
+  return { dispatch }
+}

@@ -1,0 +1,85 @@
+/** Fetches of one key that others wait for, so that the service gets one request at a time for a response that is not stored. */
+import type { Clock } from '../../../clock.ts'
+
+/** Most requests that wait for one fetch. */
+const maxWaiting = 1000
+/** Keys whose response could not be stored the last time, so that requests for them do not wait. */
+const maxUnshared = 10_000
+const unsharedMs = 60_000
+
+class Flight {
+  readonly #onEnd: () => void
+  #waiting: (() => void)[] = []
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(onEnd: () => void) {
+    this.#onEnd = onEnd
+  }
+
+  /** Calls back when the fetch has ended, or after the time. Returns false if too many wait. */
+  join(callback: () => void, waitMs: number): boolean {
+    if (this.#waiting.length >= maxWaiting) return false
+    this.#waiting.push(callback)
+    this.#timer ??= setTimeout(() => this.#wake(), waitMs)
+    return true
+  }
+
+  /** Ends the fetch for those that wait. A later call has no effect. */
+  end(): void {
+    this.#onEnd()
+    this.#wake()
+  }
+
+  #wake(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+    const waiting = this.#waiting
+    this.#waiting = []
+    for (const callback of waiting) callback()
+  }
+}
+
+export type { Flight }
+
+export class Flights {
+  readonly #flights = new Map<string, Flight>()
+  readonly #unshared = new Map<string, number>()
+  readonly #now: Clock['now']
+
+  constructor(now: Clock['now']) {
+    this.#now = now
+  }
+
+  get(key: string): Flight | undefined {
+    return this.#flights.get(key)
+  }
+
+  begin(key: string): Flight {
+    const flight = new Flight(() => {
+      if (this.#flights.get(key) === flight) this.#flights.delete(key)
+    })
+    this.#flights.set(key, flight)
+    return flight
+  }
+
+  /** Returns whether the last response of a key could not be stored, a short time ago. */
+  isUnshared(key: string): boolean {
+    const until = this.#unshared.get(key)
+    if (until === undefined) return false
+    if (until > this.#now()) return true
+    this.#unshared.delete(key)
+    return false
+  }
+
+  noteUnshared(key: string): void {
+    this.#unshared.delete(key)
+    this.#unshared.set(key, this.#now() + unsharedMs)
+    if (this.#unshared.size <= maxUnshared) return
+    const [oldest] = this.#unshared.keys()
+    this.#unshared.delete(oldest!)
+  }
+
+  noteShared(key: string): void {
+    this.#unshared.delete(key)
+  }
+}

@@ -1,0 +1,67 @@
+/**
+ * Shared cache of responses (RFC 9111). It intercepts the calls of a route after all concerns and hooks, so that it sees the
+ * request as the service gets it, and stores responses as the service sends them, before anything is added for one client.
+ *
+ * undici's cache interceptor is not used: it knows neither callers nor headers that concerns add, serves no ranges and no
+ * 304 from memory, and fetches a key as often as it is asked for at a time.
+ */
+
+import type { Dispatcher } from 'undici'
+import { orOff } from '../../../../config/schema/kit.ts'
+import { edgeConcern } from '../../concern.ts'
+import { Reader } from './asked.ts'
+import { Flights } from './flights.ts'
+import { MemoryStore } from './memory-store.ts'
+import { counterOf, measure } from './metrics.ts'
+import { Cache, checkCache } from './options.ts'
+import { RouteCache } from './route-cache.ts'
+
+export default edgeConcern({
+  name: 'cache',
+  options: orOff(Cache),
+  noShadow: 'it refuses no request',
+  protects: false,
+  ownRoutes: 'never',
+  needsBridge: 'the cache works on the calls of the gateway’s own bridge',
+  aliases: { 'proxyCache|httpCache|localResponseCache|responseCache|caching': 'write edge.cache' },
+  innerAliases: {
+    'cacheTtl|defaultTtl|cacheTTL': 'write ttl: { 200: 60s }',
+    'negativeTtl|negative': 'write ttl: { 404: 5s }',
+    'memory|maxMemory|memorySize': 'write maxSize',
+    'varyHeaders|vary_headers': 'write key: { headers: […] }',
+    'stale|grace': 'write staleWhileRevalidate and staleIfError',
+    'lock|cacheLock|collapsing': 'write coalesce: 5s'
+  },
+  check: checkCache,
+  explain({ maxEntry, ttl }, { method }) {
+    if (method !== 'GET' && method !== 'HEAD') return 'not cached: only GET and HEAD are'
+    const defaults = Object.entries(ttl ?? {}).map(([status, ms]) => `${status} for ${ms / 1000} s`)
+    const rest = defaults.length === 0 ? '' : `; without such a header ${defaults.join(', ')}`
+    return `may answer from the cache: responses up to ${maxEntry} bytes whose Cache-Control or Expires allows it${rest}`
+  },
+  async plugin(_fastify, { config, stores, meter, clock }) {
+    const flights = new Flights(clock.now)
+    return (options, routeOptions) => {
+      const { route, preflightFor } = routeOptions.config ?? {}
+      if (route === undefined || preflightFor !== undefined) return null
+      const { store } = stores.claim(
+        'jingwei.cache',
+        { maxSize: options.maxSize },
+        () => {
+          const store = new MemoryStore(options.maxSize)
+          return { store, end: measure(store, meter) }
+        },
+        ({ end }) => end()
+      )
+      const reader = new Reader(options, route, config.edge.requestId.header)
+      const count = counterOf(meter, route.name)
+      const interceptor = (dispatch: Dispatcher['dispatch']): Dispatcher['dispatch'] => {
+        const cache = new RouteCache({ options, route, reader, store, flights, clock, count }, dispatch)
+        return (opts, handler) => cache.dispatch(opts, handler)
+      }
+      const { callInterceptors = [] } = routeOptions.config!
+      Object.assign(routeOptions.config!, { callInterceptors: [...callInterceptors, interceptor] })
+      return null
+    }
+  }
+})

@@ -1,0 +1,74 @@
+// A gateway with a cache before a service that counts its requests, and a clock that a test moves.
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import type { Test } from 'tap'
+import type { Clock } from '../../../plugins/clock.ts'
+import { CLOCK } from '../../../plugins/clock.ts'
+import { startGateway, startService } from '../gateway.ts'
+import type { AnyClient, Protocol } from './asking-client.ts'
+import { anyClient, listenFor } from './asking-client.ts'
+
+type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => void
+
+export interface Caching {
+  readonly port: number
+  readonly client: AnyClient
+  /** Requests of the service so far. */
+  readonly seen: readonly IncomingMessage[]
+  readonly logged: readonly Record<string, unknown>[]
+  readonly metrics: () => Promise<string>
+  /** Moves the clock of the gateway. */
+  pass(seconds: number): void
+}
+
+export interface CachingOptions {
+  readonly cache?: object
+  readonly edge?: object
+  readonly more?: object
+  readonly protocol?: Protocol
+}
+
+/** `handler` gets the number of the request, from 1. The service has the clock of the gateway. */
+export async function cachingGateway(t: Test, handler: Handler, options: CachingOptions = {}): Promise<Caching> {
+  const { cache = {}, edge = {}, more = {}, protocol = 'HTTP/1.1' } = options
+  const seen: IncomingMessage[] = []
+  let passed = 0
+  const service = await startService((request, response) => {
+    seen.push(request)
+    response.setHeader('date', new Date(Date.now() + passed).toUTCString())
+    handler(request, response, seen.length)
+  })
+  t.teardown(service.close)
+  const clock: Clock = { now: () => performance.now() + passed, date: () => Date.now() + passed }
+  const gateway = await startGateway(
+    {
+      admin: { port: 0 },
+      listen: listenFor(t, protocol),
+      services: { any: { instances: [service.url] } },
+      routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+      edge: { cache, ...edge },
+      ...more
+    },
+    { log: true, before: (server) => server.decorate(CLOCK, clock) }
+  )
+  t.teardown(gateway.close)
+  return {
+    port: gateway.port,
+    client: anyClient(t, protocol, gateway.port),
+    seen,
+    logged: gateway.log,
+    metrics: async () => (await gateway.server.admin!.inject('/metrics')).body,
+    pass: (seconds) => {
+      passed += seconds * 1000
+    }
+  }
+}
+
+/** Responds with a body and header fields. */
+export function respond(
+  response: ServerResponse,
+  body: string | Buffer,
+  fields: Record<string, string | string[]> = {},
+  status = 200
+): void {
+  response.writeHead(status, { 'content-length': String(Buffer.byteLength(body)), ...fields }).end(body)
+}
