@@ -27,6 +27,32 @@ export function ecosystemPackages(): Promise<string> {
   )
 }
 
+/** Returns a folder below `.cache/` with the files of a package, without its dependencies; fetches them when they are missing. */
+export function unpacked(name: string, version: string, integrity: string): Promise<string> {
+  return once(`${name}-${version}`, async () => {
+    const folder = join(cache, `${name}-${version}`)
+    if (existsSync(folder)) return join(folder, 'package')
+    await mkdir(cache, { recursive: true })
+    const unlock = await lock(join(cache, `${name}.lock`))
+    const work = `${folder}.part`
+    try {
+      if (existsSync(folder)) return join(folder, 'package')
+      await rm(work, { recursive: true, force: true })
+      await mkdir(work)
+      await npm(work, ['pack', `${name}@${version}`, ...retries], name)
+      const file = `${name}-${version}.tgz`
+      const [algorithm = '', digest] = integrity.split(/-(.*)/s)
+      const found = createHash(algorithm).update(await readFile(join(work, file))).digest('base64') // biome-ignore format: one line
+      if (found !== digest) throw new Error(`${file} has the wrong checksum`)
+      await run('tar', ['xzf', file], { cwd: work, timeout: 60_000 })
+      await rename(work, folder)
+      return join(folder, 'package')
+    } finally {
+      unlock()
+    }
+  })
+}
+
 function once(key: string, install: () => Promise<string>): Promise<string> {
   let installation = installed.get(key)
   if (installation === undefined) {
