@@ -50,6 +50,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_OUT_OF_PORTS: [503, 'The gateway is overloaded (local ports)', 'proxy_internal_error', 1],
   JW_CLIENT_REQUESTS: [429, 'This client has too many requests in flight', 'http_request_denied', 1],
   JW_AUTH_BUSY: [503, 'Too many credentials are being verified', 'proxy_internal_error', 1],
+  JW_DECOMPRESSION_BUSY: [503, 'Too many request bodies are being decompressed', 'proxy_internal_error', 1],
   JW_REPLAY_WINDOW_FULL: [503, 'The memory for accepted signatures is full', 'proxy_internal_error', 1],
   JW_SIGNATURES_LIMITED: [429, 'This consumer has sent too many signed requests', 'http_request_denied', 1],
   JW_AUTH_LIMITED: [429, 'Too many failed attempts to authenticate from this address', 'http_request_denied', 60],

@@ -229,6 +229,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
             forwardAuth: { url: origin },
             introspection: { url: origin, clientId: 'a', clientSecret: 'b' },
             compression: {},
+            decompression: {},
             uma: { url: origin, audience: 'a', permissions: ['a'] },
             cache: {},
             oidc: { issuer: origin, clientId: 'a', session: { secrets: ['a secret that is long enough, for tests'] } }

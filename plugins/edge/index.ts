@@ -16,6 +16,7 @@ import cache from './concerns/cache/index.ts'
 import compression from './concerns/compression/index.ts'
 import cors from './concerns/cors/index.ts'
 import csrf from './concerns/csrf.ts'
+import decompression from './concerns/decompression/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import forwardClientCert from './concerns/forward-client-cert.ts'
 import graphql from './concerns/graphql/index.ts'
@@ -94,6 +95,7 @@ export const concerns: readonly EdgeConcern[] = [
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body
+  decompression, // after bodyLimit, which counts the client's bytes; before those that read the body
   validation, // after bodyLimit: it reads the body
   graphql, // as validation
   cache, // after all that may refuse a request or add a header for the service; it intercepts the calls of the bridge

@@ -1,0 +1,76 @@
+/** Makes the zlib streams that decompress bodies, and bounds the memory that all of them take together. */
+import type { Transform } from 'node:stream'
+import { constants, createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from 'node:zlib'
+
+export const codings = ['gzip', 'br', 'zstd', 'deflate'] as const
+export type Coding = (typeof codings)[number]
+
+/** Memory for all bodies that are decompressed now, in bytes. */
+const mostMemory = 256 * 1024 * 1024
+
+const megabyte = 1024 * 1024
+
+/** Memory of a stream: its window and its buffers. Brotli's window may be longer: `longWindow`. */
+export const memoryOf: Readonly<Record<Coding, number>> = {
+  gzip: 0.2 * megabyte,
+  deflate: 0.2 * megabyte,
+  br: 4.5 * megabyte,
+  zstd: 8.5 * megabyte
+}
+
+/** Longest window of zstd in HTTP (RFC 9659), in bits. */
+const zstdWindow = 23
+
+/** Further memory for a window of 16 MB. */
+export const longWindow = 12 * megabyte
+
+/** Returns whether the first byte of a brotli stream announces a window above 4 MB (RFC 7932, 9.1). */
+export const hasLongWindow = (first: number): boolean => (first & 1) === 1 && (first & 0b1110) >> 1 > 5
+
+/** Memory that is in use. */
+export class DecoderMemory {
+  #used = 0
+
+  get used(): number {
+    return this.#used
+  }
+
+  /** Returns false if the memory would be too much. */
+  take(bytes: number): boolean {
+    if (this.#used + bytes > mostMemory) return false
+    this.#used += bytes
+    return true
+  }
+
+  give(bytes: number): void {
+    this.#used -= bytes
+  }
+}
+
+// Bytes after the end are an error: the service would not see them. Several gzip members are one body (RFC 1952).
+const whole = { rejectGarbageAfterEnd: true }
+
+export const open: Readonly<Record<Coding, () => Transform>> = {
+  gzip: () => createGunzip(),
+  deflate: () => createInflate(whole as object),
+  br: () => createBrotliDecompress(whole as object),
+  zstd: () => createZstdDecompress({ ...whole, params: { [constants.ZSTD_d_windowLogMax]: zstdWindow } } as object)
+}
+
+/** Encodings of one body. */
+const mostCodings = 3
+
+/**
+ * Returns the codings of a body, in the order in which they are undone; empty for none. Null if one of them is unknown, or if
+ * there are more than three.
+ */
+export function codingsOf(field: string): readonly Coding[] | null {
+  const names = field
+    .toLowerCase()
+    .split(',', 32)
+    .map((name) => name.trim())
+    .filter((name) => name !== '' && name !== 'identity')
+    .map((name) => (name === 'x-gzip' ? 'gzip' : name))
+  if (names.length > mostCodings || field.length > 200) return null
+  return names.every((name): name is Coding => (codings as readonly string[]).includes(name)) ? names.reverse() : null
+}
