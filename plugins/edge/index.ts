@@ -32,6 +32,7 @@ import mtlsAuth from './concerns/mtls-auth/index.ts'
 import oidc from './concerns/oidc/index.ts'
 import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
+import securityHeaders from './concerns/security-headers/index.ts'
 import uma from './concerns/uma/index.ts'
 import validation from './concerns/validation/index.ts'
 import { metricsKeys } from './consumers/metrics.ts'
@@ -91,6 +92,7 @@ export const concerns: readonly EdgeConcern[] = [
   acl, // after authentication: it needs the consumer
   authorization, // as acl
   uma, // after the rules that take no call
+  securityHeaders, // before the rules for headers, which may change these
   headers, // after authentication: templates see the caller; after the rules, which see the headers of the client
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service

@@ -49,9 +49,12 @@ export function relocation(
   trustedOf: (request: IncomingMessage) => TrustedHeaders | null
 ): Relocate | null {
   const changed = replacementOf(route, pattern)
-  if (changed === null && route.edge.host !== 'upstream') return null
-  const fixed = changed === null || changed.outer === '/' ? '' : changed.outer
-  const encoded = fixed === null ? null : encodePath(fixed)
+  const { host = 'preserve' } = route.edge
+  if (changed === null && host === 'preserve') return null
+  const same = changed === null || changed.outer === '/' ? '' : changed.outer
+  const encoded = same === null ? null : encodePath(same)
+  // The host by which the gateway calls the service.
+  const fixed = host === 'preserve' || host === 'upstream' ? [] : [host.toLowerCase()]
   const inner = encodePath(changed?.inner ?? '')
   const prefix = forwardedPrefix(route, pattern)
 
@@ -62,7 +65,8 @@ export function relocation(
     const authorities = authoritiesOf(request, trusted?.names.has('x-forwarded-host') === true)
     const outer = encoded ?? publicPrefix(changed!, request.raw.url!)
     const announced = strippedPrefix(prefix === null ? null : outer, request.raw, trusted)
-    const change = (value: string) => relocate(value, authorities, instance, { outer, inner, announced })
+    const own = instance === null ? fixed : [new URL(instance).host, ...fixed]
+    const change = (value: string) => relocate(value, authorities, own, { outer, inner, announced })
     const copy = { ...headers } // the given object may be in use elsewhere
     if (typeof location === 'string') copy.location = change(location)
     if (typeof content === 'string') copy['content-location'] = change(content)
@@ -91,7 +95,7 @@ interface Prefixes {
   readonly announced: string | null
 }
 
-function relocate(value: string, authorities: string[], instance: string | null, prefixes: Prefixes): string {
+function relocate(value: string, authorities: string[], own: readonly string[], prefixes: Prefixes): string {
   const [, scheme = '', host, path = '', rest = ''] = reference.exec(value) ?? []
   if (host === undefined) {
     return scheme === '' && path.startsWith('/') ? ofSameHost(exposed(path, prefixes)) + rest : value
@@ -100,8 +104,8 @@ function relocate(value: string, authorities: string[], instance: string | null,
   const plain = (authority: string) => withoutDefaultPort(authority, scheme)
   if (authorities.some((authority) => plain(authority) === plain(named)))
     return `${scheme}//${host}${exposed(path, prefixes)}${rest}`
-  // The instance's own address, which clients cannot reach: use only the path.
-  if (instance !== null && named === new URL(instance).host) return ofSameHost(exposed(path || '/', prefixes)) + rest
+  // Clients cannot reach the service by its own names: use only the path.
+  if (own.some((each) => plain(each) === plain(named))) return ofSameHost(exposed(path || '/', prefixes)) + rest
   return value
 }
 

@@ -3,22 +3,33 @@
 import type { TSchema } from 'typebox'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndRoute } from '../../../config/concern.ts'
-import { HeaderName, Names } from '../../../config/schema/kit.ts'
+import { Either, HeaderName, Names } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import type { ResponsePath } from './response-path.ts'
 
 declare module '../../../config/schema.ts' {
   interface EdgePolicy {
-    host?: 'preserve' | 'upstream'
+    /** `preserve`, `upstream`, or the host itself. */
+    host?: string
     responsePath?: 'auto' | ResponsePath
   }
 }
 
+const label = '[A-Za-z0-9]([\\w-]*[A-Za-z0-9])?'
+
+/** A host with a dot or a port, so that a misspelt `upstream` is a fault. */
+const Host = Type.Unsafe<string>({
+  type: 'string',
+  pattern: `^(?=.{1,260}$)((${label}(\\.${label})+|localhost|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?|${label}:[0-9]{1,5})$`,
+  expected: 'a host with a dot or a port, such as orders.internal or orders:8080'
+})
+
 export const bridgeKeys: readonly Key[] = [
   {
     name: 'host',
-    options: Names(['preserve', 'upstream'], {
-      description: "`Host` sent to the service. `preserve`: the client's. `upstream`: the address of the instance."
+    options: Either({ enum: ['preserve', 'upstream'] }, Names(['preserve', 'upstream']), Host, {
+      description:
+        "`Host` sent to the service. `preserve`: the client's. `upstream`: the address of the instance. Another text: this host, such as `orders.internal` or `orders.internal:8080`."
     }),
     levels: gatewayAndRoute,
     protects: false

@@ -30,7 +30,7 @@ import type { Relocate } from './location.ts'
 import { relocation } from './location.ts'
 import { ProxyExchange } from './proxy-exchange.ts'
 import type { HeaderRules, RequestRules, UpstreamRequests } from './upstream-request.ts'
-import { bodyOf, rulesOf } from './upstream-request.ts'
+import { bodyOf, hostFor, rulesOf } from './upstream-request.ts'
 
 type ReplyOptions = NonNullable<FastifyHttpProxyOptions['replyOptions']>
 type RewriteRequestHeaders = NonNullable<ReplyOptions['rewriteRequestHeaders']>
@@ -177,7 +177,7 @@ export default fp<Config>(
       if (rules === undefined) {
         rules = {
           strippedPrefix: null,
-          ownHost: config.edge.host === 'upstream',
+          host: hostFor(config.edge),
           isTransparent: false,
           isDropped: requests.trust.filterFor({ services: [service] })
         }

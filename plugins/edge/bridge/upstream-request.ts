@@ -5,7 +5,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { PathReadings } from '../../../config/path-reading.ts'
-import type { Config, RouteConfig } from '../../../config/schema.ts'
+import type { Config, EdgePolicy, RouteConfig } from '../../../config/schema.ts'
 import { hopByHop } from '../../http-syntax.ts'
 import type { CallerOptions, CallRoute, ServiceOrigin } from '../../seam.ts'
 import { LoopDetected } from '../errors.ts'
@@ -33,8 +33,8 @@ export interface RequestRules {
   readonly rewrite: Rewrite | null
   /** Prefix that `rewrite` strips, for `X-Forwarded-Prefix`. */
   readonly strippedPrefix: StrippedPrefix
-  /** True if `Host` is that of the instance instead of the client's. */
-  readonly ownHost: boolean
+  /** `Host` for the service; null for that of the instance, undefined for the client's. */
+  readonly host: string | null | undefined
   /** Route facts for interceptors. */
   readonly route: CallRoute
   /** The route's policy for the mesh. */
@@ -48,7 +48,7 @@ export interface RequestRules {
 }
 
 /** The rules for the header section only. */
-export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'ownHost' | 'isDropped' | 'isTransparent'>
+export type HeaderRules = Pick<RequestRules, 'strippedPrefix' | 'host' | 'isDropped' | 'isTransparent'>
 
 /** Returns the rules of a configured route for paths of one of its patterns. */
 export function rulesOf(route: RouteConfig, pattern: PathPattern, paths: PathReadings): RequestRules {
@@ -56,13 +56,18 @@ export function rulesOf(route: RouteConfig, pattern: PathPattern, paths: PathRea
     origin: `http://${route.service}.mesh`,
     rewrite: targetPath(route, pattern, paths),
     strippedPrefix: forwardedPrefix(route, pattern),
-    ownHost: route.edge.host === 'upstream',
+    host: hostFor(route.edge),
     route: { name: route.name, config: route.config ?? {} },
     policy: Object.keys(route.mesh).length > 0 ? route.mesh : undefined,
     isDropped: null,
     isTransparent: route.isTransparent === true,
     isHandedOver: route.isHandedOver === true
   }
+}
+
+/** Returns the `Host` for services by the key `edge.host`; null for that of the instance, undefined for the client's. */
+export function hostFor({ host = 'preserve' }: Pick<EdgePolicy, 'host'>): string | null | undefined {
+  return host === 'upstream' ? null : host === 'preserve' ? undefined : host
 }
 
 /** Headers of W3C Trace Context and Baggage. */
@@ -115,7 +120,7 @@ export class UpstreamRequests {
       origin,
       path: rewrite === null ? raw.url! : rewrite(raw.url!),
       method: request.method as Dispatcher.HttpMethod,
-      headers: this.headers(request, handed?.hasHost === false ? { ...rules, ownHost: true } : rules, mayTrail),
+      headers: this.headers(request, handed?.hasHost === false ? { ...rules, host: null } : rules, mayTrail),
       body: upgrade === null ? bodyOf(request) : null,
       caller: handed ?? request,
       request,
@@ -188,11 +193,11 @@ export class UpstreamRequests {
     return headers
   }
 
-  #hostField(raw: IncomingMessage, { ownHost, isTransparent }: HeaderRules): string[] {
+  #hostField(raw: IncomingMessage, { host: fixed, isTransparent }: HeaderRules): string[] {
     if (!isTransparent) this.#refuseLoop(raw)
     const { host, ':authority': authority } = raw.headers
     // Without `Host`, the mesh sets that of the instance for each attempt.
-    return ownHost ? [] : ['host', (authority as string | undefined) ?? host ?? '']
+    return fixed === null ? [] : ['host', fixed ?? (authority as string | undefined) ?? host ?? '']
   }
 
   #refuseLoop({ headers: { via } }: IncomingMessage): void {

@@ -1,6 +1,6 @@
 import type { Test } from 'tap'
 import t from 'tap'
-import { ask, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
+import { ask, configOf, get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 
 /** A gateway in front of a service that responds with the Location of the query. */
 async function relocating(t: Test, route: object) {
@@ -114,6 +114,36 @@ t.test('the Host in Location is that of the client, or of the instance if edge.h
   const locate = await relocating(t, { match: { path: '/orders' }, edge: { host: 'upstream' } })
   t.equal(await locate('/orders', 'http://127.0.0.1:INSTANCE/orders/7?x'), '/orders/7?x')
   t.equal(await locate('/orders', 'http://evil/orders'), 'http://evil/orders')
+})
+
+t.test('edge.host can be a fixed host, by route and by default', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const routes = [
+    { name: 'own', match: { path: '/own' }, edge: { host: 'orders.internal:8080' } },
+    { name: 'kept', match: { path: '/kept' }, edge: { host: 'preserve' } },
+    { name: 'rest', match: { path: '/' } },
+    { name: 'proxy', match: { path: '/proxy' }, via: 'http-proxy' }
+  ].map((route) => ({ ...route, service: 'any' }))
+  const edge = { host: 'shop.internal' }
+  const gateway = await startGateway({ edge, services: { any: { instances: [echo.url] } }, routes })
+  t.teardown(gateway.close)
+  for (const [path, host] of [
+    ['/own', 'orders.internal:8080'],
+    ['/kept', 'gate'],
+    ['/', 'shop.internal'],
+    ['/proxy', 'shop.internal']
+  ] as const) {
+    const seen = await ask(gateway.port, path, ['Host: gate'])
+    t.strictSame([seen.headers.host, seen.headers['x-forwarded-host']], [host, 'gate'], path)
+    t.equal(seen.rawHeaders.filter((name) => name.toLowerCase() === 'host').length, 1)
+  }
+  const locate = await relocating(t, { match: { path: '/orders' }, edge: { host: 'Orders.internal' } })
+  t.equal(await locate('/orders', 'https://orders.internal:443/orders/7?x'), '/orders/7?x')
+  t.equal(await locate('/orders', 'http://orders.internal.evil/a'), 'http://orders.internal.evil/a')
+  for (const host of ['upstrem', 'a b', 'http://a.b', 'a.b/c', 'a.b\r\nx: y', 'orders', '']) {
+    t.throws(() => configOf({ edge: { host }, services: {}, routes: [] }), /edge.host: expected/, host)
+  }
 })
 
 t.test('X-Forwarded-Prefix has the stripped prefix; a client’s own is ignored', async (t) => {

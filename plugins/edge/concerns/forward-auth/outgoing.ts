@@ -72,7 +72,7 @@ export function outgoingFor(
   }
 
   return (request, body) => {
-    const rules = { strippedPrefix: null, ownHost: true, isTransparent: false, isDropped: isDropped() }
+    const rules = { strippedPrefix: null, host: null, isTransparent: false, isDropped: isDropped() }
     const all = requests().headers(request, rules, false)
     const sent: string[] = []
     const own: string[] = []
