@@ -106,6 +106,7 @@ const dir = dirname(cert)
 const file = join(dir, 'gateway.yaml')
 writeFileSync(join(dir, 'text.pem'), 'no certificate')
 writeFileSync(join(dir, 'queries.json'), '{"a":"{ a }"}')
+writeFileSync(join(dir, 'openapi.json'), '{"openapi":"3.1.0","paths":{"/":{"get":{}}}}')
 writeFileSync(join(dir, 'addresses.txt'), '192.0.2.1')
 writeFileSync(join(dir, 'authorizer.mjs'), 'export default () => null')
 const publicKey = generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' })
@@ -118,6 +119,7 @@ texts.push(
   'key.pem',
   'consul',
   'queries.json',
+  'openapi.json',
   'addresses.txt',
   '08:30',
   'Europe/Berlin',
@@ -188,6 +190,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^edge\.forwardAuth\.url/, ({ edge }) => Object.assign(edge, { forwardAuth: {} })],
   [/^edge\.forwardAuth\.cache/, ({ edge }) => Object.assign(edge, { forwardAuth: { url: 'http://127.0.0.1:1', cache: { ttl: '1s', key: ['ip'] } } })],
   [/^edge\.validation\./, ({ edge }) => Object.assign(edge, { validation: { body: { content: { '*/*': true } } } })],
+  [/^edge\.validation\.(openapi|basePath|describes|undocumented|unknownQuery|unread)$/, ({ edge }) => Object.assign(edge, { validation: { openapi: 'openapi.json' } })],
   [/^edge\.graphql\.persistedQueries\./, ({ edge }) => Object.assign(edge, { graphql: { persistedQueries: { manifest: 'queries.json' } } })],
   [/^edge\.authorization\.rules\.0\.time\.zone/, ({ edge }) => Object.assign(edge, { authorization: { rules: [{ action: 'allow', time: { from: '08:00', to: '09:00' } }] } })],
   [/^edge\.rateLimit/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s' } })],

@@ -4,51 +4,17 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
-import type { AskOptions, Protocol, Received } from '../../helpers/edge/asking-client.ts'
-import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import type { AskOptions, Protocol } from '../../helpers/edge/asking-client.ts'
+import { protocols } from '../../helpers/edge/asking-client.ts'
+import { json, problem, validated } from '../../helpers/edge/validated.ts'
 import { eventually } from '../../helpers/eventually.ts'
-import { configOf, startGateway, startService } from '../../helpers/gateway.ts'
+import { configOf } from '../../helpers/gateway.ts'
 
-const json = { 'content-type': 'application/json' }
-
-/** A gateway before a service that records what it gets. */
-async function guarded(t: Test, validation: object, protocol: Protocol = 'HTTP/1.1', route: object = {}) {
-  const got: { url: string; body: Buffer; headers: Record<string, unknown>; trailers: Record<string, unknown> }[] = []
-  const service = await startService((request, response) => {
-    const chunks: Buffer[] = []
-    request.on('data', (chunk: Buffer) => chunks.push(chunk))
-    request.on('end', () => {
-      const { url = '', headers, trailers } = request
-      got.push({ url, headers, trailers, body: Buffer.concat(chunks) })
-      response.end('ok')
-    })
-  })
-  t.teardown(service.close)
-  const gateway = await startGateway(
-    {
-      listen: listenFor(t, protocol),
-      services: { any: { instances: [service.url] } },
-      routes: [{ name: 'all', match: { path: '/items/:id' }, service: 'any', edge: { validation }, ...route }]
-    },
-    { log: true }
-  )
-  t.teardown(gateway.close)
-  const { ask, begin } = anyClient(t, protocol, gateway.port)
-  const post = (body: string | Buffer | object, options: AskOptions = {}) => {
-    const bytes = typeof body === 'string' || Buffer.isBuffer(body) ? body : JSON.stringify(body)
-    return ask('/items/1', { method: 'POST', headers: json, body: bytes, ...options })
-  }
-  const lineOf = async (index: number) => {
-    const lines = () => gateway.log.filter(({ msg }) => msg === 'request')
-    await eventually(() => lines().length > index)
-    return lines()[index]!
-  }
-  const counted = async (name: string) =>
-    (await gateway.server.metrics.metrics()).split('\n').filter((line) => line.startsWith(name) && !line.endsWith(' 0'))
-  return { ...gateway, got, ask, begin, post, lineOf, counted }
+async function guarded(t: Test, validation: object, protocol: Protocol = 'HTTP/1.1') {
+  const gateway = await validated(t, validation, { protocol, route: { match: { path: '/items/:id' } } })
+  const post = (body: string | Buffer | object, options: AskOptions = {}) => gateway.post('/items/1', body, options)
+  return { ...gateway, post }
 }
-
-const problem = ({ body }: Received) => JSON.parse(body.toString()) as Record<string, unknown> & { errors?: object[] }
 
 const order = {
   type: 'object',

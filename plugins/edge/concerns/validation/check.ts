@@ -1,14 +1,29 @@
 /** The checks of `edge.validation`. */
 import type { Checked } from '../../../../config/concern.ts'
+import { pointer } from '../../../../config/faults.ts'
+import type { Steps } from '../../../time-slices.ts'
+import { documentOf } from './documents.ts'
 import type { ValidationOptions } from './options.ts'
 import { compileRoute, placeKeys } from './route-schemas.ts'
+
+/** Options that have an effect only for documents. */
+const ofDocuments = ['basePath', 'describes', 'undocumented', 'unknownQuery', 'unread'] as const
 
 export function checkValidation(options: ValidationOptions, at: string, { report, absolute }: Checked): void {
   const keys = [...Object.keys(placeKeys), 'body'] as ('query' | 'body')[]
   if (keys.some((key) => !report.usable(`${at}/${key}`))) return
-  if (keys.every((key) => options[key] === undefined)) {
-    report.fault(at, 'has nothing to check: write query, path, headers, cookies or body')
+  const written = keys.filter((key) => options[key] !== undefined)
+  if (options.openapi !== undefined) {
+    for (const key of written)
+      report.fault(`${at}/${key}`, 'has no effect with "openapi": write it in the document', 'key')
     return
+  }
+  if (written.length === 0) {
+    report.fault(at, 'has nothing to check: write openapi, query, path, headers, cookies or body')
+    return
+  }
+  for (const key of ofDocuments) {
+    if (report.at(`${at}/${key}`) !== undefined) report.fault(`${at}/${key}`, 'has no effect without "openapi"', 'key')
   }
   const { body } = options
   if (body !== undefined) {
@@ -30,4 +45,40 @@ export function checkValidation(options: ValidationOptions, at: string, { report
     if (place.source.file === file) report.fault(`${at}/${key}${place.pointer}`, message)
     else report.fault(`${at}/${key}`, `${place.source.file}#${place.pointer}: ${message}`)
   })
+}
+
+/** Most faults of one document that are reported. */
+const mostFaults = 20
+
+/** Checks the documents of all routes, each once. Yields often, since compiling a large one takes a second. */
+export function* checkDocuments({ data, report, absolute }: Checked): Steps<void> {
+  const done = new Set<string>()
+  const routes = report.usable('/routes') ? data.routes : []
+  const sections = [
+    ['/edge', data.edge],
+    ...routes.map((route, index) => [pointer('/routes', index, 'edge'), route.edge] as const)
+  ] as const
+  for (const [section, edge] of sections) {
+    const at = `${section}/validation`
+    if (edge === undefined || !report.usable(section) || !report.usable(at)) continue
+    const { validation } = edge as { validation?: ValidationOptions | false }
+    if (typeof validation !== 'object' || validation.openapi === undefined) continue
+    const { basePath, unknownQuery, unread } = validation
+    const options = { openapi: absolute(validation.openapi), basePath, unknownQuery, unread }
+    const key = JSON.stringify(options)
+    if (done.has(key)) continue
+    done.add(key)
+    let faults = 0
+    try {
+      const { count } = yield* documentOf(options, ({ place, message, isMinor }) => {
+        if (++faults > mostFaults) return
+        const text = `${place.source.file}#${place.pointer}: ${message}`
+        if (isMinor) report.warn(`${at}/openapi`, `${text}; the keyword is not checked`)
+        else report.fault(`${at}/openapi`, text)
+      })
+      if (count === 0 && faults === 0) report.fault(`${at}/openapi`, `${options.openapi}: has no operations`)
+    } catch (error) {
+      report.fault(`${at}/openapi`, (error as Error).message)
+    }
+  }
 }

@@ -17,20 +17,26 @@ import { cookieTexts, headerTexts, queryTexts, searchOf } from './values.ts'
 
 type Done = (error?: Error | null, payload?: Readable) => void
 
+/** Rules for a request, and the parameters of its path if the rules know them. */
+export interface Found {
+  readonly operation: Operation
+  readonly path: Texts | null
+}
+
 /** Returns whether a request is a CORS preflight without a body, which describes another request. */
 const isPreflight = ({ raw, method }: FastifyRequest): boolean =>
   method === 'OPTIONS' && raw.headers['access-control-request-method'] !== undefined && !hasBody(raw)
 
 export class Guard {
   /** Returns the rules for a request; null if it is passed on without a check. Throws a refusal. */
-  readonly #operationFor: (request: FastifyRequest) => { operation: Operation; path: Texts | null } | null
+  readonly #operationFor: (request: FastifyRequest) => Found | null
   readonly #pathTexts: (request: FastifyRequest) => Texts
   readonly #options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>
   readonly #count: (reason: string) => void
   readonly #shadow: RecordRefusal | null
 
   constructor(
-    operationFor: (request: FastifyRequest) => { operation: Operation; path: Texts | null } | null,
+    operationFor: (request: FastifyRequest) => Found | null,
     pathTexts: (request: FastifyRequest) => Texts,
     options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>,
     count: (reason: string) => void,

@@ -1,28 +1,34 @@
 /**
- * Checks requests by JSON Schemas before the service gets them. The service gets the bytes of the client. A refusal names the
+ * Checks requests by an OpenAPI document or by JSON Schemas, before the service gets them. The service gets the bytes of the client. A refusal names the
  * places of the errors, but no values of the request.
  */
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import { atOnce, inSlices } from '../../../time-slices.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import { takeWhole } from '../../protocol/whole-body.ts'
-import { checkValidation } from './check.ts'
+import { checkDocuments, checkValidation } from './check.ts'
+import { operationFinder } from './documented.ts'
+import { documentOf } from './documents.ts'
+import type { Found } from './guard.ts'
 import { Guard } from './guard.ts'
+import type { Document } from './openapi.ts'
 import type { Operation } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
 import { Validation } from './options.ts'
 import { pathTextsOf } from './path-texts.ts'
 import { asProblem } from './refusals.ts'
 import { compileRoute, withAbsoluteFiles } from './route-schemas.ts'
+import type { SchemaFault } from './sources.ts'
 
 export default edgeConcern({
   name: 'validation',
   options: orOff(Validation),
   aliases: {
-    'requestValidator|requestValidation|jsonSchema|schemaValidation|validator':
-      'write edge.validation: { body, query … }'
+    'requestValidator|requestValidation|jsonSchema|schemaValidation|validator|openapi|oasValidation|oasValidator':
+      'write edge.validation: { openapi: FILE }, or { body, query … } with JSON Schemas'
   },
   innerAliases: {
     'bodySchema|schema': 'write body: { content: { application/json: SCHEMA } }',
@@ -30,16 +36,24 @@ export default edgeConcern({
     'headerSchema|headersSchema': 'write headers',
     'parameterSchema|parameters|querystring|querySchema':
       'write query, path and headers, each a JSON Schema of an object',
+    'apiSpec|spec|schemaFile|document': 'write openapi: FILE',
+    allowUnknownQueryParameters: 'write unknownQuery: refuse',
+    'notifyOnly|rejectIfNotMatch': 'write mode: shadow',
     'rejectedCode|rejectedMsg': 'refusals have status 400, in the format of RFC 9457'
   },
   check: checkValidation,
-  complete: (options, absolute) => withAbsoluteFiles(options, absolute),
+  checkAll: checkDocuments,
+  complete(options, absolute) {
+    const { openapi } = options
+    return openapi === undefined ? withAbsoluteFiles(options, absolute) : { ...options, openapi: absolute(openapi) }
+  },
   explain: (options) => {
-    const { query, path, headers, cookies, body } = options
+    const { openapi, query, path, headers, cookies, body } = options
+    if (openapi !== undefined) return `checks requests by ${openapi}`
     const parts = Object.entries({ query, path, headers, cookies, body }).filter(([, each]) => each !== undefined)
     return `checks ${parts.map(([name]) => name).join(', ')} by JSON Schema`
   },
-  async plugin(_fastify, { meter }) {
+  async plugin(_fastify, { config, meter }) {
     const refused = meter.counter({
       name: 'jingwei_edge_validation_refused_total',
       help: 'Requests that do not match the schemas of their route, by reason; in shadow mode they are passed on.',
@@ -57,12 +71,30 @@ export default edgeConcern({
       }
       return operation
     }
+    const documents = new Map<string, Document>()
+    const keyOf = ({ openapi, basePath, unknownQuery, unread }: ValidationOptions) =>
+      JSON.stringify([openapi, basePath, unknownQuery, unread])
+    const read = (options: ValidationOptions) => documentOf({ ...options, openapi: options.openapi! }, throwFault)
+    // In slices, since a large document takes a second.
+    for (const { edge } of [config, ...config.routes]) {
+      const { validation } = edge
+      if (!validation || validation.openapi === undefined || documents.has(keyOf(validation))) continue
+      documents.set(keyOf(validation), await inSlices(read(validation)))
+    }
+    const documentFor = (options: ValidationOptions): Document => {
+      const key = keyOf(options)
+      const document = documents.get(key) ?? atOnce(read(options))
+      documents.set(key, document)
+      return document
+    }
     return (options, route: RouteOptions, shadow) => {
       const { name } = edgeRouteOf(route.config)!
-      const operation = operationOf(options)
-      const pathTexts = pathTextsOf(route)
       const count = (reason: string) => refused.labels(name, reason).inc()
-      const guard = new Guard(() => ({ operation, path: null }), pathTexts, options, count, shadow)
+      const find =
+        options.openapi === undefined
+          ? always(operationOf(options))
+          : operationFinder(documentFor(options), options, route, config.listen.paths)
+      const guard = new Guard(find, pathTextsOf(route), options, count, shadow)
       const preParsing: preParsingHookHandler = (request: FastifyRequest, reply: FastifyReply, payload, done) =>
         guard.check(request, reply, payload as Readable, done)
       return {
@@ -73,3 +105,13 @@ export default edgeConcern({
     }
   }
 })
+
+/** Reports a fault of a document that `check` has not seen, such as that of a plugin's own route. */
+function throwFault({ place, message, isMinor }: SchemaFault): void {
+  if (!isMinor) throw new Error(`${place.source.file}#${place.pointer}: ${message}`)
+}
+
+function always(operation: Operation): () => Found {
+  const found = { operation, path: null }
+  return () => found
+}

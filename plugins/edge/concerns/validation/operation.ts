@@ -11,6 +11,7 @@ import { readParameters } from './parameters.ts'
 import type { Reason, Violation } from './refusals.ts'
 import { Refusal } from './refusals.ts'
 import type { Shape } from './shapes.ts'
+import { isObjectShape } from './shapes.ts'
 import type { In, Texts } from './values.ts'
 import { queryTexts } from './values.ts'
 import { detailOf, distinct, maskedPointer } from './violations.ts'
@@ -200,7 +201,8 @@ function formOf(text: string, shape: Shape): Parsed {
   const parameters = [...shape.properties].map(([name, inner]) => ({
     in: 'query' as const,
     name,
-    style: 'form' as const,
+    // A form has objects as JSON.
+    style: isObjectShape(inner) ? ('json' as const) : ('form' as const),
     explode: true,
     shape: inner,
     mayBeEmpty: false

@@ -1,6 +1,6 @@
 /** `edge.validation`: its options. */
 import type { Static } from 'typebox'
-import { Count, Size, strict } from '../../../../config/schema/kit.ts'
+import { Count, Names, Size, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 
 const JsonSchema = (description: string) =>
@@ -26,11 +26,43 @@ export const Validation = Type.Object(
     headers: JsonSchema('JSON Schema of an object with the request headers, by names in lower case.'),
     cookies: JsonSchema('JSON Schema of an object with the cookies.'),
     body: Type.Optional(Body),
+    openapi: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description:
+          'OpenAPI document, version 3.0 or 3.1: a YAML or JSON file, instead of schemas here. Read when the configuration is loaded.'
+      })
+    ),
+    basePath: Type.Optional(
+      Type.String({
+        pattern: '^/([^/?#]+(/[^/?#]+)*)?$',
+        expected: 'a path such as /v1',
+        description: 'Path before those of the document. Default: the paths of its `servers`.'
+      })
+    ),
+    describes: Names(['service', 'client'], {
+      default: 'service',
+      description:
+        'Paths that the document has. service: as the service gets them, after `path.strip` and `path.rewrite`. client: as clients send them.'
+    }),
+    undocumented: Names(['refuse', 'pass'], {
+      default: 'refuse',
+      description: 'Requests that the document does not have. refuse: 404 for a path, 405 for a method.'
+    }),
+    unknownQuery: Names(['pass', 'refuse'], {
+      default: 'pass',
+      description: 'Query parameters that the document does not have.'
+    }),
+    unread: Names(['pass', 'refuse'], {
+      default: 'pass',
+      description:
+        'Bodies of types in the document that the gateway does not read, such as multipart/form-data. refuse: 415.'
+    }),
     maxBody: Size('Largest request body that is checked; a larger one gets 413.', { default: '1mb' }),
     maxDepth: Count('Most levels of nested values in a JSON body.', { default: 32, maximum: 100 }),
     maxErrors: Count('Most errors that a response lists.', { default: 10, maximum: 100 })
   },
-  { ...strict, description: 'Checks requests by JSON Schemas.' }
+  { ...strict, description: 'Checks requests by an OpenAPI document, or by JSON Schemas.' }
 )
 
 export type ValidationOptions = Static<typeof Validation>

@@ -5,6 +5,8 @@ import { STATUS_CODES } from '../../../node-http.ts'
 import { isObject } from '../../strict-json.ts'
 
 const Invalid = createError('JW_REQUEST_INVALID', '%s', 400)
+const UnknownPath = createError('JW_REQUEST_UNDOCUMENTED', '%s', 404)
+const UnknownMethod = createError('JW_METHOD_UNDOCUMENTED', '%s', 405)
 const MediaType = createError('JW_REQUEST_TYPE', '%s', 415)
 const TooLarge = createError('JW_BODY_TOO_LARGE', '%s', 413)
 
@@ -20,6 +22,8 @@ export const refusals = {
   validation_duplicate_key: Invalid,
   validation_nesting: Invalid,
   validation_cost: Invalid,
+  validation_unknown_path: UnknownPath,
+  validation_unknown_method: UnknownMethod,
   validation_type: MediaType,
   validation_coding: MediaType,
   validation_body_size: TooLarge

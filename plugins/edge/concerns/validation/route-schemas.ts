@@ -6,11 +6,11 @@ import { isObject } from '../../strict-json.ts'
 import type { ContentRule, Operation, PlaceRule } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
 import type { Parameter } from './parameters.ts'
-import type { Dialect } from './schemas.ts'
 import { Schemas } from './schemas.ts'
 import { isArray, shapeOf } from './shapes.ts'
 import type { Place } from './sources.ts'
 import { SchemaFault, Sources } from './sources.ts'
+import type { Dialect } from './validators.ts'
 import type { In } from './values.ts'
 
 /** Keys of the options, and the places of parameters. */
@@ -74,17 +74,16 @@ export function compileRoute(
     const schemas = new Schemas(sources, dialectOf(schema, place, fault), 'request', fault)
     const id = schemas.add(place)
     atOnce(schemas.copyAll())
+    try {
+      if (!isBroken) atOnce(schemas.compileAll(true))
+    } catch (error) {
+      fault(new SchemaFault(place, (error as Error).message))
+    }
     for (const name of schemas.names) names.add(name)
     return { schemas, place, sources, id, isBroken }
   }
-  const compiled = (key: string, { schemas, id, place, isBroken }: Root, all: boolean): ValidateFunction => {
-    try {
-      return isBroken ? refuseAll : schemas.compile(id, all)
-    } catch (error) {
-      report(key, new SchemaFault(place, (error as Error).message))
-      return refuseAll
-    }
-  }
+  const compiled = ({ schemas, id, isBroken }: Root, all: boolean): ValidateFunction =>
+    isBroken ? refuseAll : schemas.validator(id, all)
   const places: PlaceRule[] = []
   for (const [key, where] of Object.entries(placeKeys) as [keyof typeof placeKeys, In][]) {
     const schema = options[key]
@@ -101,7 +100,7 @@ export function compileRoute(
         mayBeEmpty: false
       })
     )
-    places.push({ in: where, parameters, validate: compiled(key, root, true) })
+    places.push({ in: where, parameters, validate: compiled(root, true) })
   }
   return { places, body: bodyOf(), names }
 
@@ -113,8 +112,8 @@ export function compileRoute(
       if (schema === true) return [range, null] as const
       const root = rootOf(schema, key)
       const rule: ContentRule = {
-        validate: compiled(key, root, false),
-        validateAll: compiled(key, root, true),
+        validate: compiled(root, false),
+        validateAll: compiled(root, true),
         shape: shapeOf(root.sources, root.place)
       }
       return [range, rule] as const

@@ -6,23 +6,17 @@ import type { Ajv as AjvOfDraft7, ValidateFunction } from 'ajv'
 import { pointer as below } from '../../../../config/faults.ts'
 import { linearSearch } from '../../../../config/linear-regexp.ts'
 import { didYouMean } from '../../../../config/nearest.ts'
-import { onFirstUse } from '../../../on-first-use.ts'
 import type { Steps } from '../../../time-slices.ts'
 import { isObject } from '../../strict-json.ts'
 import { spend } from './budget.ts'
 import { formats } from './formats.ts'
 import type { Place, Sources } from './sources.ts'
 import { SchemaFault, valueAt } from './sources.ts'
-import { hasUniqueItems } from './unique-items.ts'
+import type { Dialect } from './validators.ts'
+import { checkerOf, isOld, reference, step, Validators } from './validators.ts'
 
-const draft7 = onFirstUse<{ Ajv: typeof AjvOfDraft7 }>('ajv')
-const draft2020 = onFirstUse<{ Ajv2020: typeof AjvOfDraft7 }>('ajv/dist/2020')
-
-export type Dialect = 'draft-07' | '2020-12' | 'openapi-3.0' | 'openapi-3.1'
 /** Message that a schema describes: `readOnly` properties are only in responses, `writeOnly` ones only in requests. */
 export type Direction = 'request' | 'response'
-
-const isOld = (dialect: Dialect) => dialect === 'draft-07' || dialect === 'openapi-3.0'
 
 const single = new Set([
   'additionalProperties', 'additionalItems', 'not', 'if', 'then', 'else', 'contains', 'propertyNames', 'unevaluatedProperties',
@@ -49,25 +43,10 @@ const unsupported = new Set([
 ])
 const keywords = [...single, ...lists, ...maps, ...assertions, ...annotations, 'items', 'dependencies', '$ref']
 
-/** Keyword that counts each evaluation of a reference. */
-const step = 'jingweiStep'
-const costOfStep = 20
+/** Prefix of the ids of objects with parameters. */
+const ofObjects = 'jingwei:object:'
 
 type Schema = boolean | Readonly<Record<string, unknown>>
-
-const validatorOf = (dialect: Dialect) => (isOld(dialect) ? draft7().Ajv : draft2020().Ajv2020)
-
-/** Validators of schemas themselves, which all documents share. */
-const checkers = new Map<boolean, AjvOfDraft7>()
-
-function checkerOf(dialect: Dialect): AjvOfDraft7 {
-  let checker = checkers.get(isOld(dialect))
-  if (checker === undefined) {
-    checker = new (validatorOf(dialect))({ strict: false, logger: false })
-    checkers.set(isOld(dialect), checker)
-  }
-  return checker
-}
 
 /** Schemas of one document, for one direction. */
 export class Schemas {
@@ -80,8 +59,13 @@ export class Schemas {
   readonly #waiting: { readonly id: string; readonly place: Place }[] = []
   /** Names of properties that the schemas define. */
   readonly names = new Set<string>()
-  #first: AjvOfDraft7 | undefined
-  #all: AjvOfDraft7 | undefined
+  #objects = 0
+  /** Copies with a `$ref`. */
+  readonly #referring: Record<string, unknown>[] = []
+  /** True if a schema has a keyword that needs to know what a reference has evaluated. */
+  #isUnevaluated = false
+  #first: Validators | undefined
+  #all: Validators | undefined
 
   constructor(sources: Sources, dialect: Dialect, direction: Direction, fault: (fault: SchemaFault) => void) {
     this.#sources = sources
@@ -102,31 +86,43 @@ export class Schemas {
     return id
   }
 
-  /** Adds an object schema whose properties are schemas at places; returns its id. */
+  /** Adds an object schema whose properties are schemas at places; returns its id. Only `validator(id, true)` has it. */
   addObject(properties: ReadonlyMap<string, Place>, rest: Readonly<Record<string, unknown>>): string {
-    const id = `jingwei:object:${this.#copies.size}:${this.#ids.size}`
-    const refs = [...properties].map(([name, place]) => [name, { [step]: true, $ref: this.add(place) }])
-    for (const name of properties.keys()) this.names.add(name)
-    this.#copies.set(id, { type: 'object', properties: Object.fromEntries(refs), ...rest })
+    const id = `${ofObjects}${this.#objects++}`
+    const copies = [...properties].map(([name, place]) => {
+      this.names.add(name)
+      return [name, this.#checked(place)]
+    })
+    this.#copies.set(id, { type: 'object', properties: Object.fromEntries(copies), ...rest })
     return id
+  }
+
+  #refer(copy: Record<string, unknown>, place: Place): void {
+    copy[step] = true
+    copy.$ref = this.add(place)
+    this.#referring.push(copy)
   }
 
   /** Copies and checks all schemas that were added, and those that they refer to. */
   *copyAll(): Steps<void> {
-    const validator = checkerOf(this.#dialect)
     for (let next = this.#waiting.pop(); next !== undefined; next = this.#waiting.pop()) {
-      const { id, place } = next
-      let copy: Schema = true
-      try {
-        copy = this.#copy(valueAt(place), place)
-        if (!validator.validateSchema(copy)) this.#reportInvalid(validator, place)
-      } catch (error) {
-        if (!(error instanceof SchemaFault)) throw error
-        this.#fault(error)
-      }
-      this.#copies.set(id, copy)
+      this.#copies.set(next.id, this.#checked(next.place))
       yield
     }
+  }
+
+  /** Returns the copy of a schema; `true` for one with a fault, which it reports. */
+  #checked(place: Place): Schema {
+    const validator = checkerOf(this.#dialect)
+    try {
+      const copy = this.#copy(valueAt(place), place)
+      if (validator.validateSchema(copy)) return copy
+      this.#reportInvalid(validator, place)
+    } catch (error) {
+      if (!(error instanceof SchemaFault)) throw error
+      this.#fault(error)
+    }
+    return true
   }
 
   #reportInvalid({ errors }: AjvOfDraft7, place: Place): void {
@@ -135,51 +131,26 @@ export class Schemas {
     }
   }
 
-  /** Returns the function for a schema. `all`: it lists all errors. Call it after `copyAll`. */
-  compile(id: string, all: boolean): ValidateFunction {
-    this.#all ??= this.#ajv(true)
-    this.#first ??= this.#ajv(false)
-    const ajv = all ? this.#all : this.#first
-    if (ajv.schemas[id] === undefined) {
-      for (const [name, copy] of this.#copies)
-        if (ajv.schemas[name] === undefined) ajv.addSchema(copy as object, name, false, false)
+  /** Compiles all schemas. Call it after `copyAll`. */
+  *compileAll(hasAll: boolean): Steps<void> {
+    if (!this.#isUnevaluated) {
+      for (const copy of this.#referring) {
+        copy[reference] = copy.$ref
+        delete copy.$ref
+        delete copy[step]
+      }
     }
-    return ajv.getSchema(id) as ValidateFunction
+    const values = new Map([...this.#copies].filter(([id]) => !id.startsWith(ofObjects)))
+    this.#first = new Validators(this.#dialect, values, false)
+    yield* this.#first.compileAll()
+    if (!hasAll) return
+    this.#all = new Validators(this.#dialect, this.#copies, true)
+    yield* this.#all.compileAll()
   }
 
-  #ajv(allErrors: boolean): AjvOfDraft7 {
-    const ajv = new (validatorOf(this.#dialect))({
-      allErrors,
-      meta: false,
-      validateSchema: false,
-      strict: false,
-      logger: false,
-      inlineRefs: false,
-      ownProperties: true,
-      addUsedSchema: false,
-      multipleOfPrecision: 8,
-      formats: formats as never,
-      code: { optimize: false, regExp: Object.assign(linear, { code: 'linear' }) as never }
-    })
-    ajv.removeKeyword('uniqueItems')
-    ajv.addKeyword({
-      keyword: 'uniqueItems',
-      type: 'array',
-      schemaType: 'boolean',
-      error: { message: 'must NOT have equal items' },
-      validate: (isUnique: boolean, items: readonly unknown[]) => !isUnique || hasUniqueItems(items)
-    })
-    ajv.addKeyword({
-      keyword: step,
-      schemaType: 'boolean',
-      errors: false,
-      before: '$ref',
-      validate: () => {
-        spend(costOfStep)
-        return true
-      }
-    })
-    return ajv
+  /** Returns the function for a schema. `all`: it lists all errors. Call it after `compileAll`. */
+  validator(id: string, all: boolean): ValidateFunction {
+    return (all ? this.#all! : this.#first!).get(id)
   }
 
   #copy(schema: unknown, place: Place): Schema {
@@ -188,12 +159,12 @@ export class Schemas {
     const at = (...segments: (string | number)[]): Place => ({ ...place, pointer: below(place.pointer, ...segments) })
     const copy: Record<string, unknown> = {}
     if ('$ref' in schema) {
-      copy[step] = true
-      copy.$ref = this.add(this.#sources.resolve(schema.$ref, at('$ref')))
+      this.#refer(copy, this.#sources.resolve(schema.$ref, at('$ref')))
       // Keywords beside a reference are ignored in the older dialects.
       if (isOld(this.#dialect)) return copy
     }
     for (const [key, value] of Object.entries(schema)) {
+      if (key.startsWith('unevaluated')) this.#isUnevaluated = true
       if (key === '$ref' || key.startsWith('x-') || annotations.has(key)) continue
       if (single.has(key)) copy[key] = this.#copy(value, at(key))
       else if (key === 'items' && !Array.isArray(value)) copy[key] = this.#copy(value, at(key))
@@ -201,8 +172,8 @@ export class Schemas {
       else if (maps.has(key)) copy[key] = this.#map(value, at(key))
       else if (key === 'dependencies') copy[key] = this.#dependencies(value, at(key))
       else if (assertions.has(key)) this.#assert(key, value, copy, at(key))
-      else if (unsupported.has(key)) this.#fault(new SchemaFault(at(key), `"${key}" is not supported`))
-      else this.#fault(new SchemaFault(at(key), `unknown keyword "${key}"${didYouMean(key, keywords)}`))
+      else if (unsupported.has(key)) this.#fault(new SchemaFault(at(key), `"${key}" is not supported`, true))
+      else this.#fault(new SchemaFault(at(key), `unknown keyword "${key}"${didYouMean(key, keywords)}`, true))
     }
     if (isObject(schema.properties)) this.#direct(schema.properties, copy, at('properties'))
     return this.#dialect === 'openapi-3.0' || this.#dialect === 'draft-07' ? ofOpenapi30(schema, copy) : copy
@@ -220,7 +191,7 @@ export class Schemas {
       Object.entries(value).map(([name, each]) => {
         const inner = { ...place, pointer: below(place.pointer, name) }
         if (isNamed) this.names.add(name)
-        else this.#checkPattern(name, inner)
+        else if (!this.#isPattern(name, inner)) throw new SchemaFault(inner, 'cannot be checked')
         return [name, this.#copy(each, inner)]
       })
     )
@@ -237,20 +208,22 @@ export class Schemas {
   }
 
   #assert(key: string, value: unknown, copy: Record<string, unknown>, place: Place): void {
-    if (key === 'pattern') this.#checkPattern(value, place)
+    if (key === 'pattern' && !this.#isPattern(value, place)) return
     if (key === 'format' && !(typeof value === 'string' && Object.hasOwn(formats, value))) return
     if (key === 'required' && Array.isArray(value)) for (const name of value) this.names.add(String(name))
     copy[key] = value
   }
 
-  #checkPattern(pattern: unknown, place: Place): void {
+  /** Returns whether a pattern can be checked, and reports one that cannot. */
+  #isPattern(pattern: unknown, place: Place): boolean {
     try {
       linearSearch(String(pattern), spend)
+      return true
     } catch (error) {
-      throw new SchemaFault(
-        place,
-        `the regular expression ${JSON.stringify(pattern)} is not supported, because its cost may have no bound: ${(error as Error).message}`
-      )
+      const reason = `because its cost may have no bound: ${(error as Error).message}`
+      const message = `the regular expression ${JSON.stringify(pattern)} is not supported, ${reason}`
+      this.#fault(new SchemaFault(place, message, true))
+      return false
     }
   }
 
@@ -270,11 +243,6 @@ export class Schemas {
     copy.properties = { ...(copy.properties as object), ...Object.fromEntries(others.map((name) => [name, false])) }
     if (Array.isArray(copy.required)) copy.required = copy.required.filter((name) => !others.includes(String(name)))
   }
-}
-
-/** Compiles a pattern for ajv, which tells patterns apart by their texts. */
-function linear(pattern: string): { test(text: string): boolean; toString(): string } {
-  return { test: linearSearch(pattern, spend), toString: () => pattern }
 }
 
 /** Replaces keywords of OpenAPI 3.0 and draft 4: `nullable`, and `exclusiveMinimum: true`. */

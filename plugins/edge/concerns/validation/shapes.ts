@@ -12,7 +12,10 @@ export interface Shape {
 }
 
 const nothing: Shape = { types: new Set(), items: null, properties: new Map() }
-const deepest = 12
+/** Levels of values within a parameter whose types are read: an object with lists. */
+const levels = 2
+/** Most schemas that are read for one shape: references may lead to very many. */
+const mostSchemas = 1000
 
 const typeOf = (value: unknown): string => {
   if (value === null) return 'null'
@@ -20,16 +23,18 @@ const typeOf = (value: unknown): string => {
 }
 
 /** Returns the shape of the values of a schema. References that cannot be resolved have no types; `Schemas` reports them. */
-export function shapeOf(sources: Sources, place: Place, depth = 0): Shape {
+export const shapeOf = (sources: Sources, place: Place): Shape => read(sources, place, 0, { left: mostSchemas })
+
+function read(sources: Sources, place: Place, level: number, budget: { left: number }): Shape {
   const schema = valueAt(place)
-  if (!isObject(schema) || depth > deepest) return nothing
-  const inner = (...segments: (string | number)[]): Shape =>
-    shapeOf(sources, { ...place, pointer: below(place.pointer, ...segments) }, depth + 1)
+  if (!isObject(schema) || level > levels || --budget.left < 0) return nothing
+  const at = (...segments: (string | number)[]): Place => ({ ...place, pointer: below(place.pointer, ...segments) })
+  const inner = (...segments: (string | number)[]): Shape => read(sources, at(...segments), level + 1, budget)
   const types = new Set<string>()
   const parts: Shape[] = []
   if ('$ref' in schema) {
     try {
-      parts.push(shapeOf(sources, sources.resolve(schema.$ref, place), depth + 1))
+      parts.push(read(sources, sources.resolve(schema.$ref, place), level, budget))
     } catch {
       // Reported by `Schemas`.
     }
@@ -42,7 +47,7 @@ export function shapeOf(sources: Sources, place: Place, depth = 0): Shape {
   if (schema.nullable === true) types.add('null')
   for (const key of ['allOf', 'anyOf', 'oneOf'] as const) {
     const list = schema[key]
-    if (Array.isArray(list)) parts.push(...list.map((_, index) => inner(key, index)))
+    if (Array.isArray(list)) parts.push(...list.map((_, index) => read(sources, at(key, index), level, budget)))
   }
   const properties = new Map<string, Shape>()
   if (isObject(schema.properties)) {

@@ -22,10 +22,13 @@ export interface Place {
 /** A fault of a file, at a pointer. */
 export class SchemaFault extends Error {
   readonly place: Place
+  /** True if the rest of the schema can be used without the keyword. */
+  readonly isMinor: boolean
 
-  constructor(place: Place, message: string) {
+  constructor(place: Place, message: string, isMinor = false) {
     super(message)
     this.place = place
+    this.isMinor = isMinor
   }
 }
 

@@ -6,7 +6,7 @@ import { pointer as below, segmentsOf } from '../../../../config/faults.ts'
 const longestDetail = 200
 
 /** Errors of keywords whose branches have reported errors as well. */
-const summaries = new Set(['if', 'jingweiStep'])
+const summaries = new Set(['if', 'jingweiStep', 'jingweiRef'])
 
 /** Returns the distinct errors. */
 export const distinct = (errors: readonly ErrorObject[] | null | undefined): ErrorObject[] => {
