@@ -6,6 +6,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Meter } from '../meter.ts'
 import { asError, isMadeToRespond, isThenable } from '../thrown.ts'
 import type { Phase } from './attach.ts'
+import { isCutOff } from './protocol/request-body.ts'
 
 /** Records a refusal that is no error, such as a redirect to a login page. `late`: the reply, if it may have been sent already. */
 export type RecordRefusal = (request: FastifyRequest, code: string, reason?: string, late?: FastifyReply) => void
@@ -34,9 +35,6 @@ export function codeOf(error: Error): string {
   return typeof code === 'string' ? code : isFault(error) ? 'JW_INTERNAL' : String(statusCode)
 }
 
-/** Returns whether the client has disconnected within the request body: the error of a hook that reads it is no refusal. */
-export const isCutOff = ({ raw }: FastifyRequest): boolean => raw.aborted
-
 /** Returns the function that counts refusals of a concern on one route. */
 export function refusalRecorder(meter: Meter, concern: string, route: string): RecordRefusal {
   const refusals = meter.counter({
@@ -47,7 +45,8 @@ export function refusalRecorder(meter: Meter, concern: string, route: string): R
   // Made on first use: most of a concern's codes never occur on a route.
   const series = new Map<string, { inc(): void }>()
   return (request, code) => {
-    if (isCutOff(request)) return
+    // The error of a hook that reads the body is no refusal then.
+    if (isCutOff(request.raw)) return
     const label = series.has(code) || series.size < largestCodes ? code : '(other)'
     let counter = series.get(label)
     if (counter === undefined) {

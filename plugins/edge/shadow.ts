@@ -6,8 +6,9 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Meter } from '../meter.ts'
 import { asError, isThenable } from '../thrown.ts'
 import type { Done, RecordRefusal, RefusingHook } from './concern-refusals.ts'
-import { codeOf, isCutOff, isFault } from './concern-refusals.ts'
+import { codeOf, isFault } from './concern-refusals.ts'
 import { goneSignal, isFinished } from './protocol/client-gone.ts'
+import { isCutOff } from './protocol/request-body.ts'
 
 /** A refusal that did not happen, for the access log. */
 export interface ShadowRefusal {
@@ -33,7 +34,7 @@ export function shadowRecorder(meter: Meter, concern: string, route: string): Re
     })
     .labels(concern, route)
   return (request, error, reason, late) => {
-    if (isCutOff(request)) return
+    if (isCutOff(request.raw)) return
     refusals.inc()
     const refusal: ShadowRefusal = { concern, error, ...(reason !== undefined && { reason }) }
     if (late !== undefined && isFinished(late.raw)) {
@@ -59,7 +60,7 @@ export function recordError(
   // The client has disconnected, which ends the work of the concern.
   if (late !== undefined && goneSignal(request).aborted) return
   const error = asError(thrown)
-  if (isFault(error) && !isCutOff(request))
+  if (isFault(error) && !isCutOff(request.raw))
     request.log.error({ err: error }, 'a concern in shadow mode failed: the request goes on')
   record(request, codeOf(error), reason, late)
 }

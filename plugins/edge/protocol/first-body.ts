@@ -1,7 +1,7 @@
 /** Reads a request body before the service gets it, and hands it on. Several concerns may read the same body. */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
-import { bodyFrom } from './request-body.ts'
+import { bodyFrom, isCutOff } from './request-body.ts'
 
 /** The part of a body that was read. */
 interface Beginning {
@@ -32,7 +32,7 @@ export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffe
   if (Number(raw.headers['content-length'] ?? 0) > maxBytes || beginning.size > maxBytes) return Promise.resolve(null)
   if (beginning.isWhole) return Promise.resolve(Buffer.concat(chunks, beginning.size))
   // No event follows if the client left during an earlier hook.
-  if (raw.aborted) return Promise.reject(disconnected())
+  if (isCutOff(raw)) return Promise.reject(disconnected())
   beginnings.set(raw, beginning)
   const { promise, resolve, reject } = Promise.withResolvers<Buffer | null>()
   const onData = (chunk: Buffer): void => {

@@ -11,6 +11,13 @@ export function hasBody(raw: IncomingMessage): boolean {
   return coding !== undefined || (length !== undefined && Number(length) > 0)
 }
 
+/** Returns whether the client has disconnected before its request was read to the end. */
+export function isCutOff(raw: IncomingMessage): boolean {
+  // Over HTTP/2, such a request is not destroyed, but ended.
+  if (raw.httpVersionMajor > 1) return (raw as unknown as Http2ServerRequest).stream.aborted
+  return raw.destroyed && !raw.readableEnded
+}
+
 /** Returns whether the length of the body is unknown before its end. */
 export function hasUnknownLength(raw: IncomingMessage): boolean {
   return raw.headers['content-length'] === undefined && hasBody(raw)

@@ -53,13 +53,15 @@ interface Options {
   readonly authorizer?: object
   readonly consumers?: object[]
   readonly services?: object
+  readonly files?: Record<string, string>
+  readonly plugins?: object[]
 }
 
 async function gatewayWith(t: Test, given: Options = {}) {
-  const { protocol = 'HTTP/1.1', edge = {}, authorizer = {}, consumers = [], services } = given
+  const { protocol = 'HTTP/1.1', edge = {}, authorizer = {}, consumers = [], services, files, plugins = [] } = given
   const service = await startEcho()
   t.teardown(service.close)
-  const root = await folder(t, { 'authorizer.mjs': obedient })
+  const root = await folder(t, { 'authorizer.mjs': obedient, ...files })
   const own = { module: './authorizer.mjs', headers: ['x-tenant'], hideHeaders: ['x-do'], ...authorizer }
   const written = {
     admin: false,
@@ -70,7 +72,8 @@ async function gatewayWith(t: Test, given: Options = {}) {
       { name: 'all', match: { path: '/' }, service: 'any', edge: { authorizer: own } },
       { name: 'open', match: { path: '/open' }, service: 'any', edge: { authentication: false, keyAuth: false } }
     ],
-    consumers
+    consumers,
+    plugins
   }
   await writeFile(join(root, 'gateway.yaml'), JSON.stringify(written))
   const gateway = await startWith(await loadConfig(join(root, 'gateway.yaml'), {}), { log: true })
@@ -147,6 +150,21 @@ for (const protocol of protocols) {
     await eventually(() => aborted().length === 4)
   })
 }
+
+t.test('the function is not called for a client that has left already', async (t) => {
+  const hasLeft = `
+    export default async (fastify) => {
+      fastify.addHook('onRequest', async (request) => {
+        request.gone = new AbortController()
+        request.gone.abort(new Error('the client has left'))
+      })
+    }`
+  const plugins = [{ path: './left.mjs', order: { before: 'authorizer' } }]
+  const { outcome } = await gatewayWith(t, { files: { 'left.mjs': hasLeft }, plugins })
+  globalThis.hanging.length = 0
+  t.same(await outcome('hang late'), [500, 'authorizer_failed'])
+  t.same(globalThis.hanging, [])
+})
 
 t.test('a value that is no decision lets nobody in', async (t) => {
   const { outcome } = await gatewayWith(t, { options: {} })
