@@ -93,6 +93,8 @@ export interface Example {
   readonly consumer: Consumer | null
   /** Claims of the token. */
   readonly user: unknown
+  /** The declared consumers, if they are known. */
+  readonly consumers?: ConsumerRegistry | undefined
   /** Readings of paths, `listen.paths`. */
   readonly paths: Config['listen']['paths']
   /** Milliseconds since 1970. */

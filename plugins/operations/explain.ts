@@ -138,7 +138,8 @@ export async function explain(
   const caller = { ip, consumer: seen ?? named, trusted: false }
   const { paths } = config.listen
   const sent = { method, target: path, headers, ip, paths }
-  const example = { ...sent, consumer: caller.consumer, user: claims, date: Date.now() }
+  const consumers = registry?.isKnown === true ? registry : undefined
+  const example = { ...sent, consumer: caller.consumer, user: claims, consumers, date: Date.now() }
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
     const shown = { edge: own.edge, match }

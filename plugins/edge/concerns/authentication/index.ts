@@ -33,6 +33,13 @@ export default edgeConcern({
   },
   check: checkAuthentication,
   checkAll: checkMethods,
+  explain({ require, anonymous }) {
+    const texts = [
+      ...(require === 'any' ? ['one method that accepts is enough'] : []),
+      ...(anonymous === undefined ? [] : [`a request without credentials has the consumer ${anonymous}`])
+    ]
+    return texts.join('; ') || null
+  },
   async plugin(fastify) {
     decorateUpstreamHeaders(fastify)
     return ({ forward }, routeOptions) => {

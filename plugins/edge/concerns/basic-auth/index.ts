@@ -3,6 +3,7 @@ import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { headerValues, removeHeader } from '../../authentication/credentials.ts'
+import { explainCredentials } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
@@ -49,6 +50,14 @@ export default edgeConcern({
   credentials,
   commands: [hashPasswordCommand],
   check: checkBasicAuth,
+  explain: (_options, example) =>
+    explainCredentials(example, 'basic_missing', basicIn, (found, consumers) => {
+      const parsed = loginOf(found)
+      if (typeof parsed === 'string') return `does not accept: ${parsed}`
+      const owner = consumers.find('basicAuth', parsed.username)
+      if (owner === undefined) return 'does not accept: basic_wrong'
+      return `accepts ${owner.consumer.id}, if the password is right: it is not verified here`
+    }),
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
     const { consumers, stores } = context
@@ -64,6 +73,23 @@ export default edgeConcern({
   }
 })
 
+/** Returns the values of `Authorization`, if one has credentials of this scheme; else null. */
+function basicIn(request: FastifyRequest): readonly string[] | null {
+  // Node shows the first field only; the credentials may be in another one.
+  const found = request.headers.authorization === undefined ? [] : headerValues(request, 'authorization')
+  return found.some((value) => /^basic(?: |$)/i.test(value)) ? found : null
+}
+
+/** Returns user name and password, or the reason why there are none. */
+function loginOf(found: readonly string[]): ReturnType<typeof parse> | Refused['reason'] {
+  if (found.length > 1) return 'basic_repeated'
+  try {
+    return parse(found[0]!)
+  } catch {
+    return 'basic_malformed'
+  }
+}
+
 function basicMethod(
   { realm, hideCredentials }: BasicAuthOptions,
   consumers: ConsumerRegistry,
@@ -72,14 +98,11 @@ function basicMethod(
   return {
     challenge: `Basic realm="${realm}", charset="UTF-8"`,
     carrier: 'authorization',
-    find(request) {
-      // Node shows the first field only; the credentials may be in another one.
-      const found = request.headers.authorization === undefined ? [] : headerValues(request, 'authorization')
-      return found.some((value) => /^basic(?: |$)/i.test(value)) ? found : null
-    },
+    find: basicIn,
     verify(found: readonly string[], request: FastifyRequest) {
-      if (found.length > 1) throw new Refused('basic_repeated')
-      const { username, password } = parse(found[0]!)
+      const login = loginOf(found)
+      if (typeof login === 'string') throw new Refused(login)
+      const { username, password } = login
       const hash = (consumers.find('basicAuth', username)?.value as Login | undefined)?.hash
       // A user name that nobody has takes the time of one that somebody has.
       const verified = passwords.isPasswordOf(

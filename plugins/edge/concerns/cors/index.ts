@@ -101,6 +101,22 @@ export default edgeConcern({
   answersPreflights: true,
   ownsHeaders: ['access-control-'],
   setsRouteConfig: 'cors',
+  explain(options, { method, headers: given }) {
+    const named = Object.entries(given).map(([name, value]) => [name.toLowerCase(), value] as const)
+    const { host = '', ...headers } = Object.fromEntries(named) as Record<string, string>
+    const { origin } = headers
+    if (origin === undefined) return 'allows: no Origin'
+    const request = { method, headers, host }
+    const isAllowed = originTest(options.origin)
+    if (isPreflight(request)) {
+      return isAllowed(origin)
+        ? 'responds to the preflight: the origin is allowed'
+        : `does not grant the preflight: ${corsReason}`
+    }
+    if (isForeignWebSocket(request, isAllowed)) return `refuses the WebSocket: ${corsReason}`
+    if (isAllowed(origin)) return 'allows: the origin is allowed'
+    return 'allows: the origin is not allowed, so the browser withholds the response from the page'
+  },
   async plugin(fastify) {
     const answerPreflight = await hookOf(fastify, true)
     const addHeaders = await hookOf(fastify, false)
@@ -216,11 +232,14 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
   return { onRequest, onError }
 }
 
-const isPreflight = ({ method, headers }: FastifyRequest): boolean =>
+/** The properties of a request that decide. */
+type Asking = Pick<FastifyRequest, 'method' | 'headers' | 'host'>
+
+const isPreflight = ({ method, headers }: Asking): boolean =>
   method === 'OPTIONS' && Boolean(headers.origin) && Boolean(headers['access-control-request-method'])
 
 /** Returns whether a request is a WebSocket handshake from another host's page whose origin is not allowed. */
-function isForeignWebSocket({ headers: { origin, upgrade }, host }: FastifyRequest, isAllowed: OriginTest): boolean {
+function isForeignWebSocket({ headers: { origin, upgrade }, host }: Asking, isAllowed: OriginTest): boolean {
   if (upgrade === undefined || origin === undefined || !isWebSocket(upgrade)) return false
   return !isAllowed(origin) && !isSameHost(origin, host)
 }

@@ -46,6 +46,27 @@ export default edgeConcern({
       persistedQueries: { ...persistedQueries, manifest: absolute(persistedQueries.manifest) }
     }
   },
+  explain(options, { method, target, headers }) {
+    const upgrade = Object.entries(headers).find(([name]) => name.toLowerCase() === 'upgrade')?.[1]
+    if (upgrade !== undefined && isWebSocket(upgrade)) return 'refuses: graphql_upgrade'
+    if (method === 'POST') return 'decides by the body, which is not known here'
+    if (method === 'OPTIONS') return 'allows'
+    if (method !== 'GET' && method !== 'HEAD') return 'refuses: graphql_method'
+    const { persistedQueries } = options
+    // Queries that clients have registered are not known here, and none is registered.
+    const sources = persistedQueries && {
+      manifest: persistedQueries.manifest === undefined ? null : readManifest(persistedQueries.manifest),
+      only: persistedQueries.only,
+      automatic: persistedQueries.automatic ? new ByteLru<string>(persistedQueries.automatic) : null
+    }
+    try {
+      new Guard(options, sources ?? null, () => {}, null).judgeGet(target)
+      return 'allows'
+    } catch (error) {
+      if (error instanceof PersistedQueryMiss || error instanceof Refusal) return `refuses: ${error.reason}`
+      throw error
+    }
+  },
   async plugin(_fastify, { stores, meter }) {
     const refused = meter.counter({
       name: 'jingwei_edge_graphql_refused_total',
@@ -121,6 +142,11 @@ class Guard {
     } catch (error) {
       refuse(error, () => payload)
     }
+  }
+
+  /** Throws the refusal of a GET. */
+  judgeGet(target: string): void {
+    this.#admit([fromSearch(new URLSearchParams(searchOf(target)))], true)
   }
 
   #checkGet(request: FastifyRequest): void {

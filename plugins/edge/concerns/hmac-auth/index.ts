@@ -3,8 +3,10 @@ import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import type { Clock } from '../../../clock.ts'
 import { hasSignedBody } from '../../authentication/body-digest.ts'
 import { headerValues, removeHeader } from '../../authentication/credentials.ts'
+import { explainCredentials, judgementOf } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import type { Replays } from '../../authentication/replays.ts'
@@ -12,9 +14,8 @@ import { replayWindows } from '../../authentication/replays.ts'
 import { SignatureInvalid } from '../../authentication/signature-options.ts'
 import { SignedFields } from '../../authentication/signed-fields.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
-import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
-import type { Found } from '../../consumers/registry.ts'
+import type { ConsumerRegistry, Found } from '../../consumers/registry.ts'
 import { bodyAfter } from '../../protocol/first-body.ts'
 import type { HmacAuthOptions, StoredSecret } from './options.ts'
 import { checkHmacAuth, credentials, HmacAuth } from './options.ts'
@@ -53,6 +54,20 @@ export default edgeConcern({
     validateBody: 'write validateRequestBody'
   },
   check: checkHmacAuth,
+  explain: (options, example) =>
+    explainCredentials(example, 'hmac_missing', signaturesIn, (found, consumers, request) => {
+      // The body of an example is not known, and no earlier request is compared with it.
+      const known = { ...options, validateRequestBody: false }
+      const text = judgementOf(
+        hmacMethod(known, { consumers, clock: { date: () => example.date } }, null),
+        found,
+        request
+      )
+      const { replayWindow, validateRequestBody } = options
+      return text.startsWith('accepts') && (replayWindow !== false || validateRequestBody)
+        ? `${text}, but for its body and its repetition, which are not checked here`
+        : text
+    }),
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
     const claim = replayWindows(context, 'hmac-auth')
@@ -71,9 +86,17 @@ export default edgeConcern({
 
 const isInAuthorization = (request: FastifyRequest) => headerValues(request, 'authorization').some(isHmac)
 
+/** Returns the signatures of a request; null if it has none. */
+function signaturesIn(request: FastifyRequest): readonly string[] | null {
+  const forGateway = headerValues(request, 'proxy-authorization').filter(isHmac)
+  const others = headerValues(request, 'authorization')
+  const found = others.some(isHmac) ? [...forGateway, ...others] : forGateway
+  return found.length === 0 ? null : found
+}
+
 function hmacMethod(
   options: HmacAuthOptions,
-  { consumers, clock }: ConcernContext,
+  { consumers, clock }: { readonly consumers: ConsumerRegistry; readonly clock: Pick<Clock, 'date'> },
   seen: Replays | null
 ): Method<readonly string[]> {
   const { algorithms, clockSkew, validateRequestBody, maxBodySize, realm, hideCredentials } = options
@@ -91,12 +114,7 @@ function hmacMethod(
     carrier: 'authorization',
     // A signature in `Proxy-Authorization` says nothing about what is in `Authorization`.
     isInCarrier: isInAuthorization,
-    find(request) {
-      const forGateway = headerValues(request, 'proxy-authorization').filter(isHmac)
-      const others = headerValues(request, 'authorization')
-      const found = others.some(isHmac) ? [...forGateway, ...others] : forGateway
-      return found.length === 0 ? null : found
-    },
+    find: signaturesIn,
     verify(found: readonly string[], request: FastifyRequest) {
       if (found.length > 1) throw new Refused('hmac_repeated')
       const signature = readHmac(found[0]!)

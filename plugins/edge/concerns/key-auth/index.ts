@@ -3,6 +3,7 @@ import { hash } from 'node:crypto'
 import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import type { Clock } from '../../../clock.ts'
 import {
   cookieValues,
   headerValues,
@@ -11,11 +12,12 @@ import {
   removeHeader,
   removeQuery
 } from '../../authentication/credentials.ts'
+import { explainCredentials, judgementOf } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
-import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
+import type { ConsumerRegistry } from '../../consumers/registry.ts'
 import { hashKeyCommand } from './hash-key.ts'
 import type { KeyAuthOptions, StoredKey } from './options.ts'
 import { checkKeyAuth, credentials, digestOf, KeyAuth } from './options.ts'
@@ -53,6 +55,10 @@ export default edgeConcern({
   },
   commands: [hashKeyCommand],
   check: checkKeyAuth,
+  explain: (options, example) =>
+    explainCredentials(example, 'key_missing', keysIn(options), (found, consumers, request) =>
+      judgementOf(keyMethod(options, { consumers, clock: { date: () => example.date } }), found, request)
+    ),
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
     return (options, route, shadow, refused) => ({
@@ -61,21 +67,28 @@ export default edgeConcern({
   }
 })
 
+/** Returns the function that finds the keys of a request. */
+const keysIn =
+  ({ header, query, cookie }: KeyAuthOptions) =>
+  (request: FastifyRequest): readonly string[] | null => {
+    const found = [
+      ...(header === false ? [] : headerValues(request, header)),
+      ...(query === undefined ? [] : queryValues(request, query)),
+      ...(cookie === undefined ? [] : cookieValues(request, cookie))
+    ]
+    return found.length === 0 ? null : found
+  }
+
 function keyMethod(
-  { header, query, cookie, realm, hideCredentials }: KeyAuthOptions,
-  { consumers, clock }: ConcernContext
+  options: KeyAuthOptions,
+  { consumers, clock }: { readonly consumers: ConsumerRegistry; readonly clock: Pick<Clock, 'date'> }
 ): Method<readonly string[]> {
+  const { header, query, cookie, realm, hideCredentials } = options
+  const find = keysIn(options)
   return {
     // No scheme is registered for API keys; this is Kong's.
     challenge: `Key realm="${realm}"`,
-    find(request) {
-      const found = [
-        ...(header === false ? [] : headerValues(request, header)),
-        ...(query === undefined ? [] : queryValues(request, query)),
-        ...(cookie === undefined ? [] : cookieValues(request, cookie))
-      ]
-      return found.length === 0 ? null : found
-    },
+    find,
     verify(found: readonly string[], request: FastifyRequest) {
       // With several keys, gateway and service could each take another one.
       if (found.length > 1) throw new Refused('key_repeated')

@@ -1,9 +1,11 @@
 /** Authentication by HTTP Message Signatures (RFC 9421) of declared consumers, with Content-Digest (RFC 9530). */
 import { createError } from '@fastify/error'
+import type { FastifyRequest } from 'fastify'
 import type { InnerList } from 'structured-headers'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { hasSignedBody } from '../../authentication/body-digest.ts'
 import { headerValues, removeHeader } from '../../authentication/credentials.ts'
+import { explainCredentials } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import type { Replays } from '../../authentication/replays.ts'
@@ -49,6 +51,22 @@ export default edgeConcern({
   credentials,
   aliases: { httpSignature: 'write edge.messageSignature', httpMessageSignatures: 'write edge.messageSignature' },
   check: checkMessageSignature,
+  explain: ({ tag }, example) =>
+    explainCredentials(example, 'signature_missing', fieldsIn, (fields, consumers) => {
+      let keys: unknown[]
+      try {
+        keys = candidatesOf(fields, tag).map(({ input }) => input[1].get('keyid'))
+      } catch {
+        return 'does not accept: signature_malformed'
+      }
+      if (keys.length === 0) return 'does not accept: signature_none'
+      const known = keys.slice(0, MOST_SIGNATURES).flatMap((keyId) => {
+        const owner = typeof keyId === 'string' ? consumers.find('messageSignature', keyId) : undefined
+        return owner === undefined ? [] : [owner.consumer.id]
+      })
+      if (known.length === 0) return 'does not accept: signature_key'
+      return `accepts ${known[0]}, if the signature is right: it is not verified here`
+    }),
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)
     const claim = replayWindows(context, 'message-signature')
@@ -75,6 +93,13 @@ interface Candidate {
 interface Fields {
   readonly inputs: readonly string[]
   readonly signatures: readonly string[]
+}
+
+/** Returns the fields with signatures; null if a request has none. */
+function fieldsIn(request: FastifyRequest): Fields | null {
+  const inputs = headerValues(request, 'signature-input')
+  const signatures = headerValues(request, 'signature')
+  return inputs.length + signatures.length === 0 ? null : { inputs, signatures }
 }
 
 /** Returns the signatures of a request with the wanted tag. Throws if the fields are malformed. */
@@ -161,11 +186,7 @@ function signatureMethod(
 
   return {
     challenge: `Signature realm="${realm}", components="${needed.join(' ')}"`,
-    find(request) {
-      const inputs = headerValues(request, 'signature-input')
-      const signatures = headerValues(request, 'signature')
-      return inputs.length + signatures.length === 0 ? null : { inputs, signatures }
-    },
+    find: fieldsIn,
     verify(fields, request) {
       let candidates: Candidate[]
       try {

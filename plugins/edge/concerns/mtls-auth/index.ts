@@ -2,6 +2,7 @@
 import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import { withoutCredentials } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import type { ConcernContext } from '../../concern.ts'
@@ -42,6 +43,7 @@ export default edgeConcern({
   innerAliases: { ca: 'write it under listen.tls.clientCertificate' },
   check: checkMtlsAuth,
   checkAll: checkRoutes,
+  explain: (_options, example) => withoutCredentials(example, 'mtls_missing (an example has no client certificate)'),
   async plugin(_fastify, context) {
     return (options, route, shadow, refused) => ({
       onRequest: authenticateBy(certificateMethod(options, context), route, context, shadow, refused)
