@@ -34,6 +34,7 @@ import overload from './concerns/overload/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import securityHeaders from './concerns/security-headers/index.ts'
 import uma from './concerns/uma/index.ts'
+import userAgent from './concerns/user-agent.ts'
 import validation from './concerns/validation/index.ts'
 import { metricsKeys } from './consumers/metrics.ts'
 import errors from './errors.ts'
@@ -74,6 +75,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('client-certificate', tls, { isOn: asksForCertificates, noShadow: 'it is a rule of TLS handshakes' }), // after request-target: its rule depends on a valid host
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
+  userAgent, // as ipFilter
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   csrf, // as cors: before authentication, which forged requests would pass
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
