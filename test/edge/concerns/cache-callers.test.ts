@@ -84,9 +84,6 @@ t.test('key.consumer: each caller has responses of its own', async (t) => {
   t.ok(await fetches('/max-age=60', { ...bob, cookie: 'user=carol' }), 'another user of the same consumer')
   t.ok(await fetches('/max-age=60,private', alice))
   t.ok(await fetches('/max-age=60,private', alice), 'private is for no shared cache')
-  const open = await fetching(t, { cache })
-  t.ok(await open('/max-age=60', { authorization: 'Bearer a' }))
-  t.ok(await open('/max-age=60', { authorization: 'Bearer a' }), 'credentials that the gateway does not know')
 })
 
 t.test('headers that the service sees distinguish requests, whatever their names', async (t) => {
@@ -184,4 +181,28 @@ t.test('a route of the same path on another service has responses of its own', a
   )
   for (let round = 0; round < 2; round++) t.equal((await client.ask('/')).headers['cache-status'], undefined)
   t.match((await client.ask('/', { headers: { 'x-a': '1' } })).headers['cache-status'], /uri-miss/)
+})
+
+t.test('a split by header, cookie or consumer chooses the version before the cache does', async (t) => {
+  const split = [
+    { service: 'any', weight: 0, match: { headers: { 'user-agent': 'canary' } } },
+    { service: 'any', weight: 0, match: { cookies: { canary: '1' } } },
+    { service: 'any', weight: 1 }
+  ]
+  const { client } = await cachingGateway(
+    t,
+    (request, response) =>
+      respond(response, `${request.headers['user-agent']} ${request.headers.cookie}`, {
+        'cache-control': 'public, max-age=60'
+      }),
+    {
+      more: { routes: [{ name: 'all', match: { path: '/' }, split }] }
+    }
+  )
+  const ask = async (headers: Record<string, string>) => (await client.ask('/', { headers })).body.toString()
+  t.equal(await ask({ 'user-agent': 'canary' }), 'canary undefined')
+  t.equal(await ask({ 'user-agent': 'plain' }), 'plain undefined')
+  t.equal(await ask({ 'user-agent': 'plain', cookie: 'canary=1; a=b' }), 'plain canary=1; a=b')
+  t.equal(await ask({ 'user-agent': 'plain', cookie: 'canary=1; a=c' }), 'plain canary=1; a=b')
+  t.equal(await ask({ 'user-agent': 'plain', cookie: 'a=c' }), 'plain undefined')
 })

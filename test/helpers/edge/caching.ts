@@ -11,11 +11,14 @@ type Handler = (request: IncomingMessage, response: ServerResponse, count: numbe
 
 export interface Caching {
   readonly port: number
-  readonly client: AnyClient
+  readonly client: AnyClient & { readonly port: number }
   /** Requests of the service so far. */
   readonly seen: readonly IncomingMessage[]
   readonly logged: readonly Record<string, unknown>[]
   readonly metrics: () => Promise<string>
+  /** Purges by the admin API. */
+  readonly purge: (query: string) => Promise<{ statusCode: number; body: unknown }>
+  readonly status: () => Promise<{ stores: { routes: { entries: number }[] }[] }>
   /** Moves the clock of the gateway. */
   pass(seconds: number): void
 }
@@ -51,12 +54,18 @@ export async function cachingGateway(t: Test, handler: Handler, options: Caching
     { log: true, before: (server) => server.decorate(CLOCK, clock) }
   )
   t.teardown(gateway.close)
+  const admin = gateway.server.admin!
   return {
     port: gateway.port,
-    client: anyClient(t, protocol, gateway.port),
+    client: { ...anyClient(t, protocol, gateway.port), port: gateway.port },
     seen,
     logged: gateway.log,
-    metrics: async () => (await gateway.server.admin!.inject('/metrics')).body,
+    purge: async (query) => {
+      const { statusCode, body } = await admin.inject({ method: 'POST', url: `/admin/cache/purge?${query}` })
+      return { statusCode, body: JSON.parse(body) as unknown }
+    },
+    status: async () => JSON.parse((await admin.inject('/admin/cache')).body),
+    metrics: async () => (await admin.inject('/metrics')).body,
     pass: (seconds) => {
       passed += seconds * 1000
     }

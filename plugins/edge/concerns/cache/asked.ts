@@ -12,6 +12,8 @@ import type { Directives } from './directives.ts'
 import { directivesOf } from './directives.ts'
 import type { CacheOptions } from './options.ts'
 import { digestedQuery } from './query.ts'
+import type { SplitKey } from './split.ts'
+import { splitKey } from './split.ts'
 
 /**
  * Headers on which responses depend only as `Vary` says: those by which clients negotiate (RFC 9110, 12.5) and describe
@@ -63,13 +65,15 @@ export class Reader {
   readonly #path: (path: string) => string
   readonly #byConsumer: boolean
   readonly #obeys: boolean
+  readonly #split: SplitKey
 
-  /** `requestId`: name of the gateway's own header with the request id. */
-  constructor(options: CacheOptions, route: RouteConfig, requestId: string) {
+  /** `perRequest`: headers to which the gateway gives a new value for each request. */
+  constructor(options: CacheOptions, route: RouteConfig, perRequest: readonly string[]) {
     const { key = {}, requestDirectives } = options
     const lower = (names: readonly string[] = []) => names.map((name) => name.toLowerCase())
-    const ignored = new Set([...harmless, requestId.toLowerCase(), ...lower(key.ignoreHeaders)])
-    for (const name of [...lower(key.headers), ...credentials]) ignored.delete(name)
+    const ignored = new Set([...harmless, ...lower(perRequest), ...lower(key.ignoreHeaders)])
+    this.#split = splitKey(route)
+    for (const name of [...lower(key.headers), ...this.#split.headers, ...credentials]) ignored.delete(name)
     this.#ignored = ignored
     // A reload that changes these begins anew.
     this.#scope = digest(JSON.stringify([route.name, route.service, route.mesh, options]))
@@ -100,7 +104,7 @@ export class Reader {
       if (at >= own || credentials.has(name)) ofCaller += encode(name) + encode(value)
       if (!credentials.has(name) && !this.#ignored.has(name)) distinguishing.add(name)
     }
-    let text = encode(this.#scope) + encode(this.#path(path))
+    let text = encode(this.#scope) + encode(this.#path(path)) + this.#split.values(request).map(encode).join('')
     // Sorted, because clients send them in any order.
     for (const name of [...distinguishing].sort()) text += encode(name) + encode(comparable(name, headers.get(name)!))
     if (headers.has('if-match') || headers.has('if-unmodified-since')) return null

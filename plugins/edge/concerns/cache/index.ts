@@ -9,11 +9,12 @@
 import type { Dispatcher } from 'undici'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeConcern } from '../../concern.ts'
+import { addPages } from './admin.ts'
 import { Reader } from './asked.ts'
 import { Flights } from './flights.ts'
 import { MemoryStore } from './memory-store.ts'
 import { counterOf, measure } from './metrics.ts'
-import { Cache, checkCache } from './options.ts'
+import { Cache, checkCache, checkRoutes, isByConsumer } from './options.ts'
 import { RouteCache } from './route-cache.ts'
 
 export default edgeConcern({
@@ -33,14 +34,18 @@ export default edgeConcern({
     'lock|cacheLock|collapsing': 'write coalesce: 5s'
   },
   check: checkCache,
+  checkAll: checkRoutes,
+  needs: { fact: 'consumer', option: 'key', value: isByConsumer },
   explain({ maxEntry, ttl }, { method }) {
     if (method !== 'GET' && method !== 'HEAD') return 'not cached: only GET and HEAD are'
     const defaults = Object.entries(ttl ?? {}).map(([status, ms]) => `${status} for ${ms / 1000} s`)
     const rest = defaults.length === 0 ? '' : `; without such a header ${defaults.join(', ')}`
     return `may answer from the cache: responses up to ${maxEntry} bytes whose Cache-Control or Expires allows it${rest}`
   },
-  async plugin(_fastify, { config, stores, meter, clock }) {
+  async plugin(fastify, { config, stores, meter, clock }) {
     const flights = new Flights(clock.now)
+    const inUse = new Set<MemoryStore>()
+    if (fastify.hasDecorator('admin') && fastify.admin !== null) addPages(fastify.admin, inUse)
     return (options, routeOptions) => {
       const { route, preflightFor } = routeOptions.config ?? {}
       if (route === undefined || preflightFor !== undefined) return null
@@ -53,7 +58,8 @@ export default edgeConcern({
         },
         ({ end }) => end()
       )
-      const reader = new Reader(options, route, config.edge.requestId.header)
+      inUse.add(store)
+      const reader = new Reader(options, route, config.perRequestHeaders)
       const count = counterOf(meter, route.name)
       const interceptor = (dispatch: Dispatcher['dispatch']): Dispatcher['dispatch'] => {
         const cache = new RouteCache({ options, route, reader, store, flights, clock, count }, dispatch)

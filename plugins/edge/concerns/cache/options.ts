@@ -45,7 +45,7 @@ export const Cache = Type.Object(
     ttl: Type.Optional(
       Type.Unsafe<Record<string, number>>({
         type: 'object',
-        patternProperties: { '^[2-5]\\d\\d$': Duration('') },
+        patternProperties: { '^.+$': Duration('') },
         additionalProperties: false,
         minProperties: 1,
         description:
@@ -106,6 +106,9 @@ declare module '../../../../config/schema.ts' {
   }
 }
 
+/** Returns whether callers have responses of their own. */
+export const isByConsumer = (key: unknown): boolean => (key as CacheOptions['key'])?.consumer === true
+
 /** Headers that always distinguish requests, or that the cache itself obeys. */
 const essential = new Set(['host', 'authorization', 'cookie', 'range', 'if-range', 'if-match', 'if-none-match', 'if-modified-since', 'if-unmodified-since', 'cache-control']) // biome-ignore format: a list
 
@@ -120,7 +123,8 @@ export function checkCache(options: CacheOptions, at: string, { report }: Checke
   for (const [status, time] of Object.entries(ttl)) {
     const place = pointer(at, 'ttl', status)
     if (!report.sound(place)) continue
-    if (status === '206' || status === '304') report.fault(place, `a response with ${status} is never stored`)
+    if (!/^[2-5]\d\d$/.test(status)) report.fault(place, 'expected a status from 200 to 599', 'key')
+    else if (status === '206' || status === '304') report.fault(place, `a response with ${status} is never stored`)
     else if (time > longestTtl) {
       report.warn(place, 'is more than a day: without max-age of its own, a response can be removed only by a purge')
     }
@@ -129,5 +133,18 @@ export function checkCache(options: CacheOptions, at: string, { report }: Checke
     if (!essential.has(canonicalName(name))) continue
     const advice = 'responses that are the same for all callers need Cache-Control: public'
     report.fault(pointer(at, 'key', 'ignoreHeaders', index), `${name} cannot be ignored; ${advice}`)
+  }
+}
+
+/** Warns of routes on which no request can be answered from the cache. */
+export function checkRoutes({ data, report }: Checked): void {
+  if (!report.usable('/routes')) return
+  for (const [index, { match, edge }] of data.routes.entries()) {
+    const at = pointer('/routes', index, 'edge', 'cache')
+    if (!report.usable(at) || !report.sound(pointer('/routes', index, 'match'))) continue
+    const { methods } = match
+    const isUseless = methods !== undefined && !methods.includes('GET') && !methods.includes('HEAD')
+    if (edge?.cache && isUseless)
+      report.warn(at, 'no effect: only GET and HEAD are cached, and the route has neither', 'key')
   }
 }
