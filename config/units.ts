@@ -11,6 +11,18 @@ function parse(text: string, shape: RegExp, units: Readonly<Record<string, numbe
   return Number.isSafeInteger(value) ? value : null
 }
 
+/** Returns a value with the largest unit of which it is a multiple. */
+function inUnits(value: number, units: Readonly<Record<string, number>>): string {
+  const fitting = Object.entries(units).findLast(([, size]) => value % size === 0) ?? ['', 1]
+  return `${value / fitting[1]}${fitting[0]}`
+}
+
+/** Returns milliseconds as the configuration writes a duration. */
+export const durationText = (ms: number): string => inUnits(ms, DURATIONS)
+
+/** Returns bytes as the configuration writes a size. */
+export const sizeText = (bytes: number): string => inUnits(bytes, SIZES)
+
 /** Maximum delay of a Node timer; a longer one would fire at once. */
 const LONGEST_MS = 2 ** 31 - 1
 

@@ -43,7 +43,7 @@ export interface EdgeConcern {
   /** Returns whether the concern is in force on a route. */
   readonly isOn: (route: ShownRoute, listeners: Config['listeners']) => boolean
   /** Returns what the concern would do with a request to a route; null if it has nothing to say. */
-  readonly explain?: (route: ShownRoute, example: Example) => string | null
+  readonly explain?: (route: ShownRoute, example: Example, gateway?: EdgePolicy) => string | null
   /** Returns whether the concern only counts its refusals on a route. Absent: it has no shadow mode. */
   readonly isShadow?: (route: ShownRoute, gateway: EdgePolicy) => boolean
   /** Reason why the concern has no shadow mode. */

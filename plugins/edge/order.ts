@@ -72,7 +72,7 @@ export class EdgeOrder {
   /** Returns what the concerns of a route would do with a request, by their names, as far as they say it. */
   explain(route: ShownRoute, example: Example): [name: string, text: string][] {
     return this.concerns.flatMap(({ name, explain }) => {
-      const text = explain?.(route, example) ?? null
+      const text = explain?.(route, example, this.#edge) ?? null
       return text === null ? [] : [[name, text]]
     })
   }

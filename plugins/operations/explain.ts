@@ -103,7 +103,9 @@ export async function explain(
     return { request, route: null, refused: { status: 404, code: null, message }, own: null }
   }
   const match = { listeners: [listener], ...(headers.host !== undefined && { hosts: [hostKey(headers.host)] }) }
-  const probed = { ...headers, [targetHeader]: path, [listenerHeader]: listener }
+  // The probe gets no body.
+  const { 'content-length': _length, 'transfer-encoding': _coding, ...ofRequest } = headers
+  const probed = { ...ofRequest, [targetHeader]: path, [listenerHeader]: listener }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed, remoteAddress: ip })
   const found = answer.json<{
     route?: string

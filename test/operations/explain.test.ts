@@ -137,16 +137,118 @@ t.test('the command explain shows the options of a consumer, where they apply', 
   }
   const by = '\\(by consumers\\[\\]\\.edge of bob\\)'
   const all = await explain('/', '--consumer', 'bob')
-  for (const line of ['rate-limit +on', 'acl +refuses: acl_not_allowed', 'websocket +on', 'body-limit +off']) {
+  for (const line of [
+    'rate-limit +allows 5 in 1s of consumer bob',
+    'acl +refuses: acl_not_allowed',
+    'websocket +on',
+    'body-limit +off'
+  ]) {
     t.match(all, new RegExp(`^ {4}${line} ${by}$`, 'm'))
   }
   t.notMatch(all, /graphql/, 'which only routes have')
   const proxied = await explain('/proxied', '--consumer', 'bob')
-  t.match(proxied, new RegExp(`rate-limit +on ${by}`))
+  t.match(proxied, new RegExp(`rate-limit +allows 5 in 1s of consumer bob ${by}`))
   t.notMatch(proxied, /websocket/)
   const open = await explain('/open', '--consumer', 'bob')
   t.match(open, /^ {2}consumer {2}bob: nothing on this route identifies it, so its own options do not apply$/m)
   for (const text of [open, await explain('/')]) t.notMatch(text, /edge of bob/)
+})
+
+t.test('explain says what limits and concerns that ask a server would do', async (t) => {
+  let asked = 0
+  const server = await startService((_request, response) => {
+    asked++
+    response.end()
+  })
+  t.teardown(server.close)
+  const root = t.testdir({ 'authorizer.mjs': 'export default () => null' })
+  const limits = [
+    { max: 20, window: '1s', algorithm: 'token-bucket' },
+    { max: 100, window: '1h', by: ['header:x-key', 'claim:tenant'], maxPerAddress: 500 },
+    { max: 5, window: '30d', by: 'consumer', mode: 'shadow' },
+    { maxConcurrent: 7, by: 'route' }
+  ]
+  const config = {
+    admin: { port: 0 },
+    consumers: [{ name: 'bob', jwt: { sub: 'bob' }, edge: { rateLimit: { max: 9, window: '2m' } } }],
+    services: { any: { instances: [server.url] } },
+    edge: {
+      jwt: { secret: 'x'.repeat(32), algorithms: ['HS256'], issuer: 'i', audience: 'a', optional: true },
+      rateLimit: limits,
+      overload: { eventLoopDelay: '2s', memory: '90%', requests: 40 },
+      shedPriority: 'low'
+    },
+    routes: [
+      { name: 'limits', match: { path: '/' }, service: 'any' },
+      {
+        name: 'asking',
+        match: { path: '/asking' },
+        service: 'any',
+        edge: {
+          rateLimit: false,
+          introspection: { url: `${server.url}/introspect?secret=1`, clientId: 'a', clientSecret: 'b' },
+          authorizer: { module: join(root, 'authorizer.mjs'), timeout: '3s' },
+          forwardAuth: { service: 'any', path: '/check' },
+          bodyLimit: '5mb'
+        }
+      },
+      {
+        name: 'trial',
+        match: { path: '/trial' },
+        service: 'any',
+        edge: { forwardAuth: { url: `${server.url}/check`, mode: 'shadow' }, bodyLimit: '10b' }
+      },
+      {
+        name: 'failing',
+        match: { path: '/failing' },
+        service: 'any',
+        edge: { forwardAuth: { url: `${server.url}/check`, onFailure: 'allow', timeout: '250ms' } }
+      }
+    ]
+  }
+  const gateway = await startGateway(config)
+  t.teardown(() => gateway.close())
+  const decisions = async (query: string) =>
+    Object.fromEntries((await gateway.server.admin!.inject(`/admin/explain?${query}`)).json().decisions)
+  const plain = await decisions('path=/&ip=192.0.2.7')
+  t.equal(
+    plain['rate-limit'],
+    'allows 20 in 1s of address 192.0.2.7; ' +
+      '100 in 1h of address 192.0.2.7, for lack of header x-key and address 192.0.2.7, for lack of claim tenant, and 500 of address 192.0.2.7; ' +
+      '5 in 30d of address 192.0.2.7, for lack of a consumer (shadow); 7 in flight of all clients'
+  )
+  t.equal(
+    plain.overload,
+    'refuses with 503 while timers are 2s late, or 90 % of memory are used, or 40 requests are in flight, from 90 % of that on; shedPriority low'
+  )
+  t.notOk('body-limit' in plain)
+  const claims = encodeURIComponent('{"tenant":"secret"}')
+  const bob = await decisions(`path=/&ip=192.0.2.7&consumer=bob&header=x-key:secret&claims=${claims}`)
+  t.equal(
+    bob['rate-limit'],
+    'allows 20 in 1s of address 192.0.2.7; 7 in flight of all clients; allows 9 in 2m of consumer bob (by consumers[].edge of bob)'
+  )
+  const amy = await decisions(`path=/&ip=192.0.2.7&consumer=amy&header=x-key:secret`)
+  t.match(amy['rate-limit'], /one value of header x-key .* 5 in 30d of consumer amy \(shadow\)/)
+  t.notMatch(amy['rate-limit'], /secret/)
+  const asking = await decisions('path=/asking&method=POST&header=content-length:5242881')
+  t.match(asking, {
+    introspection: 'finds no bearer token',
+    authorizer: 'asks the function of authorizer.mjs, which has 3s to decide',
+    'forward-auth': 'asks any/check whether the request may pass; without a decision in 5s refuses with 503',
+    'body-limit': 'refuses: the body is larger than 5mb'
+  })
+  const withToken = await decisions('path=/asking&method=POST&header=authorization:Bearer%20x')
+  t.match(withToken, {
+    introspection: `asks ${server.url}/introspect whether the token is active, unless that is known`,
+    'body-limit': 'allows a body of at most 5mb'
+  })
+  const trial = await decisions('path=/trial&method=POST')
+  t.equal(trial['forward-auth'], `asks ${server.url}/check whether the request may pass; the request does not wait`)
+  t.equal(trial['body-limit'], 'allows a body of at most 10b')
+  const failing = await decisions('path=/failing')
+  t.match(failing['forward-auth'], /; without a decision in 250ms lets it pass$/)
+  t.equal(asked, 0)
 })
 
 t.test('the command explain sends no request to an instance', async (t) => {

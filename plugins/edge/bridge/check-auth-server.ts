@@ -7,6 +7,13 @@ import type { AuthServerOptions } from './auth-server.ts'
 
 type Given = Partial<Pick<AuthServerOptions, 'url' | 'service' | 'path'>>
 
+/** Returns the name of a server, without the query of its URL, which may have secrets. */
+export function serverText({ url, service, path = '/' }: Given): string {
+  if (url === undefined) return `${service}${path}`
+  const { origin, pathname } = new URL(url)
+  return origin + pathname
+}
+
 /** Checks the server of a concern: either a URL without credentials, or a service with a path. */
 export function checkAuthServer({ url, service, path }: Given, at: string, { data, report }: Checked): void {
   if (url === undefined && service === undefined) {

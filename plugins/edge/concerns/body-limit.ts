@@ -3,6 +3,7 @@ import createError from '@fastify/error'
 import type { FastifyRequest, preParsingHookHandler } from 'fastify'
 import { Either, orOff, SizeOrZero, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
+import { sizeText } from '../../../config/units.ts'
 import type { TransferringBody } from '../../seam.ts'
 import { edgeConcern } from '../concern.ts'
 import type { RecordRefusal } from '../concern-refusals.ts'
@@ -36,14 +37,25 @@ export default edgeConcern({
       'allowedPayloadSize', 'requestSizeLimiting', 'requestSize', 'buffering', 'clientControl'
     ].map((name) => [name, 'write edge.bodyLimit'])
   ), // biome-ignore format: a list
+  explain(options, { method, headers }) {
+    const limit = maxOf(options)
+    const length = headers['content-length']
+    if (length !== undefined && Number(length) > limit) return `refuses: the body is larger than ${sizeText(limit)}`
+    return length === undefined && (method === 'GET' || method === 'HEAD')
+      ? null
+      : `allows a body of at most ${sizeText(limit)}`
+  },
   plugin: async () => (options, route, shadow, refused, level) => {
-    const limit = typeof options === 'number' ? options : options.max
+    const limit = maxOf(options)
     // For Fastify's parsers, whose limit is 1 MB by default. Bodies of most proxied routes are not parsed.
     if (level === 'route' && shadow !== null) route.bodyLimit ??= Number.MAX_SAFE_INTEGER
     else if (level === 'route' && limit > 0) route.bodyLimit ??= limit
     return { preParsing: limiter(limit, shadow ?? refused, shadow !== null) }
   }
 })
+
+const maxOf = (options: number | { readonly max: number }): number =>
+  typeof options === 'number' ? options : options.max
 
 function limiter(limit: number, refused: RecordRefusal, isShadow: boolean): preParsingHookHandler {
   return (request, _reply, payload, done) => {

@@ -1,7 +1,9 @@
 /** Authentication by a function of the user. Every failure of the function refuses its request, and no other one. */
+import { basename } from 'node:path'
 import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
+import { durationText } from '../../../../config/units.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { asError } from '../../../thrown.ts'
 import type { GuardedFunction } from '../../../user-function.ts'
@@ -50,6 +52,8 @@ export default edgeConcern({
   callsModule: 'module',
   credentials: { schema: Caller, ids: (value) => [[value as string, '']] },
   check: checkAuthorizer,
+  explain: ({ module, timeout }) =>
+    `asks the function of ${basename(module)}, which has ${durationText(timeout)} to decide`,
   complete: (options, absolute) => ({ ...options, module: absolute(options.module) }),
   async plugin(fastify, context) {
     decorateUpstreamHeaders(fastify)

@@ -7,9 +7,11 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { Off, orOff } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { durationText } from '../../../../config/units.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
+import { serverText } from '../../bridge/check-auth-server.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
@@ -68,6 +70,14 @@ export default edgeConcern({
   // Other options could let clients' headers pass that the route drops. The consumer is that of a method of authentication.
   forConsumers: { phases: ['onRequest'], options: Off },
   check: checkForwardAuth,
+  explain(options) {
+    const { timeout, onFailure } = options
+    const otherwise = onFailure === 'allow' ? 'lets it pass' : 'refuses with 503'
+    const then = isShadow(options)
+      ? 'the request does not wait'
+      : `without a decision in ${durationText(timeout)} ${otherwise}`
+    return `asks ${serverText(options)} whether the request may pass; ${then}`
+  },
   // A service is scripted in tests, a URL is not.
   isolate: (options) => options.url === undefined && options,
   credentials: {

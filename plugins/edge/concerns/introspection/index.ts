@@ -11,7 +11,7 @@ import { hasSeveralAuthorizations, removeHeader } from '../../authentication/cre
 import type { Method, Refusal } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
-import { checkAuthServer, checkServiceHeaders } from '../../bridge/check-auth-server.ts'
+import { checkAuthServer, checkServiceHeaders, serverText } from '../../bridge/check-auth-server.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
@@ -47,6 +47,10 @@ export default edgeConcern({
     const headers = Object.entries(options.forward ?? {})
     if (checked.report.usable(`${at}/forward`)) checkServiceHeaders(headers, `${at}/forward`, checked)
   },
+  explain: (options, { headers }) =>
+    isBearer(headers.authorization ?? '')
+      ? `asks ${serverText(options)} whether the token is active, unless that is known`
+      : 'finds no bearer token',
   async plugin(fastify, context) {
     const { stores, meter, log, clock } = context
     decorateUpstreamHeaders(fastify)
@@ -82,7 +86,8 @@ function tokenMethod(
   const forward = Object.entries(options.forward ?? {})
   const naming = namingIn('introspection', config)
   const isVerified = options.issuer !== undefined
-  const endpoint = endpointOf(options)
+  // In place of an issuer.
+  const endpoint = serverText(options)
 
   function accept(request: FastifyRequest, claims: Claims | null): void {
     if (claims === null) throw new TokenInvalid('introspection_inactive')
@@ -117,7 +122,7 @@ function tokenMethod(
       const { authorization } = request.headers
       if (authorization === undefined) return null
       // Node shows the first field only; the token may be in another one.
-      return /^bearer /i.test(authorization) || hasSeveralAuthorizations(request) ? authorization : null
+      return isBearer(authorization) || hasSeveralAuthorizations(request) ? authorization : null
     },
     verify(authorization, request) {
       if (hasSeveralAuthorizations(request)) throw new TokenInvalid('introspection_repeated')
@@ -136,6 +141,8 @@ function tokenMethod(
     }
   }
 }
+
+const isBearer = (authorization: string): boolean => /^bearer /i.test(authorization)
 
 /** Characters of a bearer token (RFC 6750, 2.1). */
 const bearer = /^bearer +([-._~+/0-9A-Za-z]+=*) *$/i
@@ -158,11 +165,4 @@ function refusal(error: unknown, challenge: string, scopes: readonly string[] = 
     return { error, reason, challenge: about('invalid_token'), isUncounted: !isCounted }
   }
   return { error: error as Error, reason: null }
-}
-
-/** Returns the name of the endpoint, in place of an issuer. A query may have secrets. */
-function endpointOf({ url, service, path = '/' }: IntrospectionOptions): string {
-  if (url === undefined) return `${service}${path}`
-  const { origin, pathname } = new URL(url)
-  return origin + pathname
 }

@@ -3,6 +3,7 @@ import createError from '@fastify/error'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Config } from '../../../../config/schema.ts'
+import { durationText } from '../../../../config/units.ts'
 import stores from '../../../keep-stores.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { globalConcern, meterOf } from '../../concern.ts'
@@ -15,7 +16,7 @@ import { refuseConnection } from '../../protocol/refusals.ts'
 import { isShadow, shadowRecorder } from '../../shadow.ts'
 import { Descriptors } from './descriptors.ts'
 import type { Resource } from './load.ts'
-import { Load } from './load.ts'
+import { Load, margins } from './load.ts'
 import type { OverloadOptions } from './options.ts'
 import { keys } from './options.ts'
 import { Priorities } from './priorities.ts'
@@ -68,9 +69,20 @@ const plugin = fp<Config>(
 export default globalConcern('overload', plugin, {
   keys,
   isShadow: (_route, { overload }) => isShadow(overload),
-  explain(_route, { consumer }) {
-    const priority = consumer?.edge.shedPriority
-    return priority === undefined ? null : `shedPriority ${priority} (by consumers[].edge of ${consumer!.id})`
+  explain({ edge }, { consumer }, { overload } = {}) {
+    if (!overload) return null
+    const { eventLoopDelay, memory, requests } = overload
+    const limits = [
+      ...(eventLoopDelay === false ? [] : [`timers are ${durationText(eventLoopDelay)} late`]),
+      ...(memory === false ? [] : [`${Math.round(memory * 100)} % of memory are used`]),
+      ...(requests === false ? [] : [`${requests} requests are in flight`])
+    ]
+    if (limits.length === 0) return null
+    const own = consumer?.edge.shedPriority
+    const priority = own ?? edge.shedPriority ?? 'normal'
+    const by = own === undefined ? '' : ` (by consumers[].edge of ${consumer!.id})`
+    const from = priority === 'normal' ? '' : `, from ${Math.round(margins[priority] * 100)} % of that on`
+    return `refuses with 503 while ${limits.join(', or ')}${from}; shedPriority ${priority}${by}`
   }
 })
 

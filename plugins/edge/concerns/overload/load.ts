@@ -7,7 +7,7 @@ import type { OverloadOptions, Priority } from './options.ts'
 const periodMs = 500
 
 /** Shares of a limit at which requests of a priority are refused. */
-const margins: Readonly<Record<Priority, number>> = { low: 0.9, normal: 1, high: 1.1 }
+export const margins: Readonly<Record<Priority, number>> = { low: 0.9, normal: 1, high: 1.1 }
 
 /** Resources in the order in which they are reported. */
 const resources = ['event-loop', 'memory', 'requests'] as const

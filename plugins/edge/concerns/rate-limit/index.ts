@@ -17,6 +17,7 @@ import { edgeConcern } from '../../concern.ts'
 import { mayOverride } from '../../consumers/overrides.ts'
 import { shadowRecorder } from '../../shadow.ts'
 import { checkAllLimits, checkRateLimit } from './check.ts'
+import { explainLimits } from './explain.ts'
 import { hooksFor, withOwn } from './hooks.ts'
 import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
@@ -44,7 +45,7 @@ export default edgeConcern({
     ]
   },
   // A consumer's limits take the place of the route's late ones only, and are checked together with shared early ones.
-  forConsumers: { phases: ['preParsing'], neutral: [] },
+  forConsumers: { phases: ['preParsing'], neutral: [], isAdded: true },
   shadowsItself: true,
   more: [nodesKey],
   aliases: {
@@ -79,6 +80,7 @@ export default edgeConcern({
     { fact: 'claims', option: 'by', value: isOfClaim },
     { fact: 'consumer', option: 'by', value: isOfCaller }
   ],
+  explain: explainLimits,
   isolate: (options) => {
     const inMemory = limitsOf(options).map((limit) => {
       if (isCeiling(limit)) {
