@@ -1,12 +1,10 @@
 /** Checks routes to which the gateway responds itself. */
-import { readFileSync, statSync } from 'node:fs'
-import { checkFile } from './checked.ts'
+import { bodyKeyOf, checkBody } from './check-body.ts'
 import type { Checked } from './concern.ts'
 import type { DirectKind } from './direct-routes.ts'
 import { directKinds } from './direct-routes.ts'
 import { pointer } from './faults.ts'
 import { isConnectionHeader } from './header-names.ts'
-import { mediaTypeOf } from './media-types.ts'
 import { didYouMean } from './nearest.ts'
 import { paramNames, pathsOf, patternsOf } from './path-pattern.ts'
 import { templateParts } from './path-template.ts'
@@ -15,9 +13,6 @@ import type { FixedResponseConfig, RedirectConfig } from './schema/direct.ts'
 import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
-
-/** Largest file of a fixed response, in bytes. */
-export const MAX_FILE = 2 ** 20
 
 /** Keys of a route that need a service. */
 const ofServices = ['service', 'split', 'compose', 'via', 'httpProxy', 'stickOn', 'mesh', 'forward'] as const
@@ -52,15 +47,12 @@ const bodiless = new Set([204, 205, 304])
 const redirects = new Set([301, 302, 303, 307, 308])
 
 function checkResponse(at: string, route: Route, response: FixedResponseConfig, checked: Checked): void {
-  const { report, absolute } = checked
+  const { report } = checked
   const place = `${at}/response`
-  const { status, headers = {}, contentType, file } = response
-  const [first, second] = ['body', 'json', 'file'].filter((key) => Object.hasOwn(response, key))
-  if (second !== undefined) report.fault(`${place}/${second}`, `a response has either "${first}" or "${second}"`, 'key')
+  const { status, headers = {} } = response
+  const first = bodyKeyOf(response)
   if (first !== undefined && bodiless.has(status))
     report.fault(`${place}/${first}`, `a response with status ${status} has no body`, 'key')
-  if (first === undefined && contentType !== undefined)
-    report.fault(`${place}/contentType`, 'no effect without a body: write "body", "json" or "file"', 'key')
   if (redirects.has(status) && !Object.keys(headers).some((name) => name.toLowerCase() === 'location')) {
     report.fault(
       `${place}/status`,
@@ -77,18 +69,7 @@ function checkResponse(at: string, route: Route, response: FixedResponseConfig, 
     if (route.path?.[key] === undefined || !report.usable(`${at}/path/${key}`)) continue
     report.fault(`${at}/path/${key}`, 'no effect with response: the path goes to no service', 'key')
   }
-  if (file === undefined) return
-  checkFile(`${place}/file`, file, checked)
-  if (!report.sound(`${place}/file`)) return
-  try {
-    const { size } = statSync(absolute(file))
-    if (size > MAX_FILE) report.fault(`${place}/file`, `the file has ${size} bytes; ${MAX_FILE} are possible`)
-    else readFileSync(absolute(file))
-  } catch (error) {
-    report.fault(`${place}/file`, `cannot be read: ${(error as Error).message}`)
-  }
-  if (contentType === undefined && mediaTypeOf(file) === null)
-    report.fault(`${place}/file`, 'the name of the file does not tell its type: add contentType, such as text/html')
+  checkBody(place, response, checked)
 }
 
 function checkRedirect(at: string, route: Route, redirect: RedirectConfig, { data, report }: Checked): void {

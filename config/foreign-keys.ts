@@ -24,7 +24,7 @@ const ofEdge: Readonly<Record<string, string>> = {
     'write response: { status: 200, body: … } at the route, instead of "service"',
   'acme|certificatesResolvers': folders,
   'realIp|forwardedHeaders': trusted,
-  'opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli|errors':
+  'opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli':
     plugin
 }
 

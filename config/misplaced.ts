@@ -12,7 +12,7 @@ const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
       'ldap', 'cookies',
-      'session', 'errorPages', 'maintenance', 'middlewares', 'static'
+      'session', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),
   ...Object.fromEntries(

@@ -6,6 +6,7 @@ export type Row = readonly [status: number, message: string, type: string, retry
 
 /** Rows by code: of the mesh, for which the compiler checks that none is missing, and of the edge. */
 export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Row>> = {
+  JW_MAINTENANCE: [503, 'The service is under maintenance', 'destination_unavailable'],
   JW_REDIRECT_LOOP: [508, 'The redirect leads to the URL of the request itself', 'proxy_configuration_error'],
   JW_NO_SERVICE: [503, 'The service is not configured', 'destination_not_found'],
   JW_NO_INSTANCE: [503, 'No instance of the service is available', 'destination_unavailable', 1],

@@ -300,7 +300,7 @@ t.test('configuration, operations and routes name no concern, and neither half n
       (file) => /^plugins\/[^/]+$/.test(file),
       [...ofEdge, ...ofMesh],
       // The hash of a file's bytes, words in the messages of errors, the cache of compiled code.
-      ['cache', 'hash', 'limit']
+      ['cache', 'hash', 'limit', 'maintenance']
     ],
     [
       'the edge',
@@ -313,8 +313,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       'the mesh',
       inMesh,
       ofEdge.filter((word) => !ofMesh.includes(word)),
-      // An option of undici, a field of the log, a name for its own limit, its counters.
-      ['bodyTimeout', 'requestId', 'rateLimit', 'metrics']
+      // An option of undici, a field of the log, a name for its own limit, its counters, that of an instance.
+      ['bodyTimeout', 'requestId', 'rateLimit', 'metrics', 'maintenance']
     ]
   ]
   // Words of JavaScript: `Function.call`, `AggregateError.errors`. Words of HTTP.

@@ -4,6 +4,26 @@ import { token } from '../../plugins/http-syntax.ts'
 import { Names, strict } from './kit.ts'
 import Type from './type.ts'
 
+/** Keys of a body that the configuration contains. */
+export const bodyKeys = {
+  body: Type.Optional(Type.String({ description: 'Body: a text.' })),
+  json: Type.Optional(Type.Unknown({ description: 'Body: a value that is sent as JSON.' })),
+  file: Type.Optional(
+    Type.String({
+      minLength: 1,
+      description: 'Body: the bytes of a file of at most 1 MB, which is read when the configuration is loaded.'
+    })
+  ),
+  contentType: Type.Optional(
+    Type.String({
+      pattern: '^[\\w!#$&^.+-]+/[\\w!#$&^.+-]+( *; *[\\w-]+=("[ !#-~]*"|[\\w!#$&^.+-]+))*$',
+      expected: 'a media type such as text/html; charset=utf-8',
+      description:
+        'Content type. Default: `text/plain; charset=utf-8` for `body`, `application/json; charset=utf-8` for `json`, and by its name for `file`.'
+    })
+  )
+}
+
 export const FixedResponse = Type.Object(
   {
     status: Type.Integer({ minimum: 200, maximum: 599, default: 200, description: 'Status of the response.' }),
@@ -16,22 +36,7 @@ export const FixedResponse = Type.Object(
         description: 'Response headers.'
       })
     ),
-    body: Type.Optional(Type.String({ description: 'Body: a text.' })),
-    json: Type.Optional(Type.Unknown({ description: 'Body: a value that is sent as JSON.' })),
-    file: Type.Optional(
-      Type.String({
-        minLength: 1,
-        description: 'Body: the bytes of a file of at most 1 MB, which is read when the configuration is loaded.'
-      })
-    ),
-    contentType: Type.Optional(
-      Type.String({
-        pattern: '^[\\w!#$&^.+-]+/[\\w!#$&^.+-]+( *; *[\\w-]+=("[ !#-~]*"|[\\w!#$&^.+-]+))*$',
-        expected: 'a media type such as text/html; charset=utf-8',
-        description:
-          'Content type. Default: `text/plain; charset=utf-8` for `body`, `application/json; charset=utf-8` for `json`, and by its name for `file`.'
-      })
-    ),
+    ...bodyKeys,
     etag: Type.Boolean({
       default: true,
       description: 'true: a response with status 200 has an entity tag, and a matching If-None-Match gets 304.'

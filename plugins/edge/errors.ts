@@ -14,6 +14,7 @@ import { callHeader, errorHeader } from '../seam-headers.ts'
 import { isMadeToRespond } from '../thrown.ts'
 import { errorText } from './bridge/handed-over.ts'
 import { resetReply } from './bridge/response-fields.ts'
+import { decorateErrorBodies, errorBodyOf, setErrorBody } from './error-bodies.ts'
 import { recordSeamReason } from './outcome.ts'
 import { markLastResponse } from './protocol/last-response.ts'
 
@@ -193,16 +194,26 @@ export function errorToRender(error: FastifyError, request: FastifyRequest, repl
   return kept
 }
 
-/** Sets status and header fields for an error, and returns the body. */
+/** Returns the standard body of an error response, for a response that replaces that of a service. */
+export const standardBody = (status: number, request: FastifyRequest) =>
+  JSON.stringify(body(status, STATUS_CODES[status] ?? 'Error', undefined, request.id))
+
+/** Sets status and header fields for an error, and returns the standard body, and the one that a concern has in its place. */
 function render(error: FastifyError, request: FastifyRequest, reply: FastifyReply) {
-  const { status, message, code } = applyTable(errorToRender(error, request, reply), request, reply)
-  return body(status, message, code, request.id)
+  const told = applyTable(errorToRender(error, request, reply), request, reply)
+  const { status, message, code } = told
+  const page = errorBodyOf(told, request)
+  if (page !== null) setErrorBody(page, reply)
+  return { standard: body(status, message, code, request.id), page }
 }
 
 /** Responds to an error, also to one that Fastify has before routing, when no hook runs. */
 export function respond(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   // The client has disconnected: the error is a consequence, and Fastify would refuse a response.
-  if (!reply.sent) reply.send(render(error, request, reply))
+  if (reply.sent) return
+  const { standard, page } = render(error, request, reply)
+  // As a Buffer: Fastify would add a charset to the type of a text.
+  reply.send(page === null ? standard : Buffer.from(page.body))
 }
 
 /**
@@ -216,10 +227,12 @@ function respondWithoutHooks(error: FastifyError, request: FastifyRequest, reply
     raw.destroy()
     return
   }
-  const bytes = Buffer.from(JSON.stringify(render(error, request, reply)))
+  const { standard, page } = render(error, request, reply)
+  const bytes = Buffer.from(page?.body ?? JSON.stringify(standard))
   // Set for the response that failed.
   for (const name of ['transfer-encoding', 'trailer']) reply.removeHeader(name)
-  reply.headers({ 'content-type': 'application/json; charset=utf-8', 'content-length': bytes.length })
+  const type = page?.type ?? 'application/json; charset=utf-8'
+  reply.headers({ 'content-type': type, 'content-length': bytes.length })
   reply.hijack()
   try {
     raw.writeHead(raw.statusCode, reply.getHeaders() as OutgoingHttpHeaders).end(bytes)
@@ -249,6 +262,7 @@ declare module 'fastify' {
 /** Turns every thrown value into a response. */
 export default fp(
   async (fastify) => {
+    decorateErrorBodies(fastify)
     fastify.decorateRequest('failure', null)
     fastify.decorateRequest('failureCause', null)
     // Fastify calls the handler that was set last, and an earlier one when a later one has failed.

@@ -17,6 +17,7 @@ import compression from './concerns/compression/index.ts'
 import cors from './concerns/cors/index.ts'
 import csrf from './concerns/csrf.ts'
 import decompression from './concerns/decompression/index.ts'
+import errorPages from './concerns/error-pages/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import forwardClientCert from './concerns/forward-client-cert.ts'
 import graphql from './concerns/graphql/index.ts'
@@ -26,6 +27,7 @@ import introspection from './concerns/introspection/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import keyAuth from './concerns/key-auth/index.ts'
+import maintenance from './concerns/maintenance/index.ts'
 import maxForwards from './concerns/max-forwards.ts'
 import messageSignature from './concerns/message-signature/index.ts'
 import mtlsAuth from './concerns/mtls-auth/index.ts'
@@ -73,11 +75,13 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('request-target', requestTarget, { noShadow: 'services could read the refused targets in other ways' }), // before any rule that depends on the path
   globalConcern('to-https', redirect, { noShadow: refusesNothing }), // before the concerns of routes: a redirect needs none of them
   globalConcern('client-certificate', tls, { isOn: asksForCertificates, noShadow: 'it is a rule of TLS handshakes' }), // after request-target: its rule depends on a valid host
+  errorPages, // before the concerns that refuse requests; its pages are rendered by the error table
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   userAgent, // as ipFilter
   cors, // before rate limit and JWT: preflights carry no credentials and are not counted
   csrf, // as cors: before authentication, which forged requests would pass
+  maintenance, // after cors, so that pages can read the response; before all that costs more
   rateLimit, // before authentication, to save its cost; a limit by consumer runs after it
   mtlsAuth, // the methods of authentication, in the order in which they are tried; a certificate needs no header
   keyAuth, // after certificates, which cannot be guessed

@@ -85,7 +85,7 @@ t.test('files', async (t) => {
   const one = (keys: string, fault: RegExp) => t.match(faultsOf(keys), [fault], keys)
   one('response: { file: pag.html }', /^response\.file: no such file: .*pag\.html; did you mean "page\.html"\?$/)
   one('response: { file: folder }', /^response\.file: no such file: /)
-  one('response: { file: large.txt }', /^response\.file: the file has 1048577 bytes; 1048576 are possible$/)
+  one('response: { file: large.txt }', /^response\.file: cannot be read: it has 1048577 bytes; 1048576 are possible$/)
   one('response: { file: typeless }', /^response\.file: the name of the file does not tell its type: add contentType/)
 })
 

@@ -266,7 +266,7 @@ t.test('impossible positions and scopes are reported', async (t) => {
   }
   await fails(
     { path: './watch.mjs', order: { before: 'host' } },
-    /gateway\.yaml:1:\d+: plugins\[0\]\.order\.before: unknown position "host" among the edge concerns; possible are accessLog, .*cors, rateLimit/
+    /gateway\.yaml:1:\d+: plugins\[0\]\.order\.before: unknown position "host" among the edge concerns; possible are accessLog, .*cors, csrf, maintenance, rateLimit/
   )
   await fails(
     { path: './watch.mjs', order: { before: 'overload' } },

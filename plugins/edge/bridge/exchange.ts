@@ -4,15 +4,18 @@ import type { Duplex } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
+import { STATUS_CODES } from '../../node-http.ts'
 import type { CallContext, CallRecord } from '../../seam.ts'
 import { inContext } from '../async-context.ts'
-import { recordFailure } from '../errors.ts'
+import type { ErrorBodies } from '../error-bodies.ts'
+import { setErrorBody } from '../error-bodies.ts'
+import { recordFailure, standardBody } from '../errors.ts'
 import { recordFirstByte } from '../outcome.ts'
 import { isWebSocket, withoutLength } from '../protocol/headers.ts'
 import { abortResponse } from './abort-response.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
-import { fieldsBesides, isForbiddenTrailer, responseHeaders } from './response-fields.ts'
+import { fieldsBesides, fieldValue, isForbiddenTrailer, responseHeaders } from './response-fields.ts'
 import type { StalledStreams } from './stalled-streams.ts'
 
 declare module 'fastify' {
@@ -55,7 +58,15 @@ export interface ResponseRules {
   readonly relocate: Relocate | null
   /** Limits the time of streams of `onSend` hooks; null if there are none, or they have no limit. */
   readonly stalls: StalledStreams | null
+  /** Bodies in place of those of error responses; null if all are passed on. */
+  readonly errorBodies: ErrorBodies | null
 }
+
+/** Fields of a service's error response that remain if its body is replaced. */
+const keptOfErrors = ['retry-after', 'www-authenticate', 'allow']
+
+/** Bytes of a replaced body that are read and dropped, so that its connection can be used again. A longer one ends it. */
+const droppedBytes = 64 * 1024
 
 /** Dispatch handler for one request. Subclasses write the final response to the client. */
 export abstract class Exchange implements Dispatcher.DispatchHandler {
@@ -78,6 +89,8 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
   protected readonly rules: ResponseRules
   /** Elapsed time of the request at the start of the exchange. */
   readonly #startMs: number
+  /** Bytes of a replaced body that may still come; null if none is replaced. */
+  #droppable: number | null = null
 
   constructor(request: FastifyRequest, reply: FastifyReply, rules: ResponseRules) {
     this.request = request
@@ -143,8 +156,46 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
       this.stopTimer()
       this.hasResponded = true
       const { onServiceResponse } = this.request
-      this.begin(status, onServiceResponse === null ? headers : onServiceResponse(headers, status), text)
+      const passed = onServiceResponse === null ? headers : onServiceResponse(headers, status)
+      const { errorBodies } = this.rules
+      const isReplaced = errorBodies?.replaces(status) === true && this.call?.substituteKind !== 'static'
+      if (isReplaced) this.#replace(status, passed, errorBodies)
+      else this.begin(status, passed, text)
     }
+  }
+
+  /** Sends a body of the gateway in place of an error response. If that of the service is not over by then, `release` ends it. */
+  #replace(status: number, headers: IncomingHttpHeaders, bodies: ErrorBodies): void {
+    const { request, reply } = this
+    this.gone = new Error('another body replaces that of the error response')
+    this.#droppable = droppedBytes
+    inContext(request, () => {
+      for (const name of keptOfErrors) {
+        const value = headers[name]
+        const isOwned = this.rules.ownsHeaders.some((prefix) => name.startsWith(prefix)) || reply.hasHeader(name)
+        if (value !== undefined && !isOwned && fieldValue.test(String(value))) reply.header(name, value)
+      }
+      const message = STATUS_CODES[status] ?? 'Error'
+      const page = bodies.bodyOf({ status, code: undefined, message }, request)
+      if (page === null) reply.header('content-type', 'application/json; charset=utf-8')
+      else setErrorBody(page, reply)
+      const body = Buffer.from(page?.body ?? standardBody(status, request))
+      if (request.method !== 'HEAD') this.bytesSent = body.length
+      reply.code(status).send(body)
+    })
+  }
+
+  /**
+   * Returns whether no client gets a chunk, such as an empty one of an interceptor. Ends the exchange once a replaced body is too
+   * long to be read to its end.
+   */
+  protected isDropped({ length }: Buffer): boolean {
+    if (this.gone === null) return length === 0
+    if (this.#droppable !== null) {
+      this.#droppable -= length
+      if (this.#droppable < 0) this.controller!.abort(this.gone)
+    }
+    return true
   }
 
   /** Joins client and service as a WebSocket. The exchange ends when the WebSocket has ended. */

@@ -98,10 +98,13 @@ export default fp<Config>(
         ownsHeaders: route.declared.ownsHeaders,
         isTransparent: route.isTransparent === true,
         relocate: relocation(route, pattern, (request) => requests.peers.trustedHeadersOf(request)),
-        stalls: null
+        stalls: null,
+        errorBodies: null
       }
       completions.push(() => {
         rules.isDropped = trust.filterFor(route)
+        const errorBodies = fastify.errorBodies.get(route) ?? null
+        if (errorBodies !== null) responseRules = { ...responseRules, errorBodies }
         if (path() === 'raw') return
         ExchangeClass = ReplyResponse
         const idleMs = streamTimeout(fastify, route.name)

@@ -18,7 +18,7 @@ export class ProxyExchange extends Exchange {
     rules: Pick<ResponseRules, 'ownsHeaders' | 'relocate'>,
     next: Dispatcher.DispatchHandler
   ) {
-    super(request, reply, { ...rules, isTransparent: false, stalls: null })
+    super(request, reply, { ...rules, isTransparent: false, stalls: null, errorBodies: null })
     this.#next = next
   }
 

@@ -85,8 +85,7 @@ export class RawResponse extends Exchange implements BorrowingHandler {
 
   override onResponseData(_controller: unknown, chunk: Buffer): void {
     if (this.#isBodiless && this.gone === null) this.#dropBody()
-    // An interceptor may pass an empty chunk.
-    if (this.gone !== null || chunk.length === 0) return
+    if (this.isDropped(chunk)) return
     this.bytesSent += chunk.length
     const held = this.#held
     if (held !== null && held.length + chunk.length <= copiedBytes) {

@@ -187,7 +187,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
 
   override onResponseData(_controller: unknown, chunk: Buffer): void {
     if (this.isHttp2 && this.#status === 205) this.#dropSurplus()
-    if (this.gone !== null || chunk.length === 0) return
+    if (this.isDropped(chunk)) return
     this.#receivedBytes += chunk.length
     if (this.#sent === this.#body) this.bytesSent += chunk.length
     if (this.#heldBytes + chunk.length > oneChunk) inContext(this.request, () => this.#pushHeld())

@@ -3,8 +3,8 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { parseConfig } from '../../../plugins/config.ts'
+import { startRoutes, startSecure } from '../../helpers/edge/direct-clients.ts'
 import { connect, get, parse, startWith } from '../../helpers/gateway.ts'
-import { startRoutes, startSecure } from './clients.ts'
 
 const routes = [
   { name: 'text', match: { path: '/text' }, response: { body: 'grüße\n', headers: { 'cache-control': 'max-age=60' } } },

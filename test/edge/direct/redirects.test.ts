@@ -1,7 +1,7 @@
 // Redirects: targets over HTTP/1.1 and HTTP/2, and requests that try to choose the host of the target.
 import t from 'tap'
+import { startRoutes, startSecure } from '../../helpers/edge/direct-clients.ts'
 import { connect, get, parse } from '../../helpers/gateway.ts'
-import { startRoutes, startSecure } from './clients.ts'
 
 const routes = [
   { name: 'exact', match: { path: { exact: '/a' } }, redirect: { to: '/b' } },

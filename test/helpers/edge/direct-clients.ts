@@ -3,8 +3,8 @@ import { once } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
 import http2 from 'node:http2'
 import type { Test } from 'tap'
-import { startGateway } from '../../helpers/gateway.ts'
-import { selfSigned } from '../../helpers/self-signed.ts'
+import { startGateway } from '../gateway.ts'
+import { selfSigned } from '../self-signed.ts'
 
 export interface Got {
   readonly status: number

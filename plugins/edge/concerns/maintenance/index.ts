@@ -1,0 +1,196 @@
+/** Maintenance mode: refuses requests with 503 and `Retry-After`, except those of an allow-list. */
+import { createHash, timingSafeEqual } from 'node:crypto'
+import { dirname } from 'node:path'
+import createError from '@fastify/error'
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Static } from 'typebox'
+import { checkBody } from '../../../../config/check-body.ts'
+import type { Checked } from '../../../../config/concern.ts'
+import { contentOf } from '../../../../config/content.ts'
+import { bodyKeys } from '../../../../config/schema/direct.ts'
+import { Duration, orOff, strict, Text } from '../../../../config/schema/kit.ts'
+import Type from '../../../../config/schema/type.ts'
+import { parseAddress } from '../../../address-ranges.ts'
+import { token } from '../../../http-syntax.ts'
+import { edgeConcern } from '../../concern.ts'
+import { AddressList, addressReader, checkedRanges } from '../../protocol/address-list.ts'
+import { isPresent, SwitchFile } from './switch-file.ts'
+
+const Allow = Type.Object(
+  {
+    addresses: Type.Optional(
+      Type.Array(Text, {
+        minItems: 1,
+        description: 'Addresses and CIDR ranges of clients, as `edge.ipFilter.allow`. Runs before authentication.'
+      })
+    ),
+    consumers: Type.Optional(
+      Type.Array(Text, {
+        minItems: 1,
+        description:
+          'Consumers. Then all requests are authenticated first, so that those without valid credentials get 401.'
+      })
+    ),
+    headers: Type.Optional(
+      Type.Unsafe<Record<string, string>>({
+        type: 'object',
+        patternProperties: { [token.source]: { type: 'string', minLength: 1 } },
+        ...strict,
+        minProperties: 1,
+        maxProperties: 16,
+        description: 'Request headers with their values. Clients choose headers, so the value is a secret.'
+      })
+    )
+  },
+  { ...strict, minProperties: 1, description: 'Requests that are served all the same. One of the conditions suffices.' }
+)
+
+const Maintenance = Type.Object(
+  {
+    enabled: Type.Boolean({ default: true, description: 'false: off, with its settings kept for the next time.' }),
+    whileFile: Type.Optional(
+      Type.String({
+        minLength: 1,
+        description: 'Only while this file exists. It is looked for every second, without a reload.'
+      })
+    ),
+    retryAfter: Duration('Value of `Retry-After`.', { default: '1m' }),
+    allow: Type.Optional(Allow),
+    ...bodyKeys
+  },
+  { ...strict, description: 'Refuses requests with 503 while a route is under maintenance.' }
+)
+
+type Options = Static<typeof Maintenance>
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    maintenance?: Options | false
+  }
+}
+
+const code = 'JW_MAINTENANCE'
+const UnderMaintenance = createError('JW_MAINTENANCE', 'The service is under maintenance', 503)
+
+export default edgeConcern({
+  name: 'maintenance',
+  options: orOff(Maintenance),
+  aliases: { 'maintenanceMode|downtime|offline': 'write maintenance: {}' },
+  innerAliases: {
+    'status|statusCode': 'it is always 503',
+    'message|content': 'write body',
+    'page|html': 'write file: page.html, or body with contentType: text/html',
+    'whitelist|allowlist|bypass|except': 'write allow: { addresses: […] }',
+    'on|active': 'write enabled',
+    'flagFile|triggerFile|ifFile': 'write whileFile'
+  },
+  // A route without it is protected equally: the mode is no protection.
+  protects: false,
+  needs: {
+    fact: 'consumer',
+    option: 'allow',
+    value: (allow: Options['allow']) => allow?.consumers !== undefined
+  },
+  check,
+  complete({ whileFile, file, ...rest }, absolute) {
+    return {
+      ...rest,
+      ...(whileFile !== undefined && { whileFile: absolute(whileFile) }),
+      ...(file !== undefined && { file: absolute(file) })
+    }
+  },
+  explain(options, { ip, headers, consumer }) {
+    const { enabled, whileFile, allow = {} } = options
+    if (!enabled) return 'off: enabled is false'
+    if (whileFile !== undefined && !isPresent(whileFile)) return `off: ${whileFile} does not exist`
+    const address = parseAddress(ip)
+    if (address !== null && new AddressList(allow.addresses ?? []).has(address))
+      return `allows ${ip} during the maintenance`
+    if (headersOf(allow.headers)(headers)) return 'allows the request by its header during the maintenance'
+    if (consumer !== null && allow.consumers?.includes(consumer.id))
+      return `allows ${consumer.id} during the maintenance`
+    return `refuses with 503 ${code}`
+  },
+  async plugin(_fastify, { config, stores, log }) {
+    const switchOf = (file: string): SwitchFile =>
+      stores.claim(
+        'jingwei.maintenance-file',
+        file,
+        () => new SwitchFile(file, log),
+        (opened) => opened.close()
+      )
+    return (options, _route, shadow, refused) => {
+      const { enabled, whileFile, retryAfter, allow = {} } = options
+      if (!enabled) return null
+      const file = whileFile === undefined ? null : switchOf(whileFile)
+      const page = contentOf(options)
+      const addresses = allow.addresses === undefined ? null : new AddressList(allow.addresses)
+      const consumers = allow.consumers === undefined ? null : new Set(allow.consumers)
+      const hasHeader = headersOf(allow.headers)
+      const addressOf = addressReader(config)
+      const seconds = Math.max(1, Math.ceil(retryAfter / 1000))
+      const isAllowed = (request: FastifyRequest): boolean => {
+        const address = addresses === null ? null : addressOf(request)
+        if (address !== null && addresses!.has(address)) return true
+        if (hasHeader(request.headers)) return true
+        return consumers !== null && request.consumer != null && consumers.has(request.consumer.id)
+      }
+      /** Returns the error for a request, or null. With a page of its own, it sends the response, and calls nothing more. */
+      const refusalOf = (request: FastifyRequest, reply: FastifyReply): Error | 'sent' | null => {
+        if ((file !== null && !file.exists) || isAllowed(request)) return null
+        if (page === null) return Object.assign(new UnderMaintenance(), { retryAfterMs: retryAfter })
+        if (shadow !== null) {
+          shadow(request, code)
+          return null
+        }
+        refused(request, code)
+        request.isOwnResponse = true
+        request.failure = code
+        const fields = { 'retry-after': seconds, 'cache-control': 'no-store', 'content-type': page.type }
+        reply.code(503).headers(fields).send(page.bytes)
+        return 'sent'
+      }
+      // The consumer is known once all methods of authentication have run.
+      if (consumers !== null) {
+        return {
+          preParsing(request, reply, payload, done) {
+            const refusal = refusalOf(request, reply)
+            if (refusal !== 'sent') done(refusal, payload)
+          }
+        }
+      }
+      return {
+        onRequest(request, reply, done) {
+          const refusal = refusalOf(request, reply)
+          if (refusal !== 'sent') done(refusal ?? undefined)
+        }
+      }
+    }
+  }
+})
+
+type Fields = Readonly<Record<string, string | string[] | undefined>>
+
+const digestOf = (text: string) => createHash('sha256').update(text).digest()
+
+/** Returns the test for one of these headers. The time that it takes does not tell how much of a value is right. */
+function headersOf(headers: Readonly<Record<string, string>> | undefined): (fields: Fields) => boolean {
+  if (headers === undefined) return () => false
+  const wanted = Object.entries(headers).map(([name, value]) => [name.toLowerCase(), digestOf(value)] as const)
+  return (fields) =>
+    wanted.some(([name, digest]) => {
+      const value = fields[name]
+      return typeof value === 'string' && timingSafeEqual(digestOf(value), digest)
+    })
+}
+
+function check(options: Options, at: string, checked: Checked): void {
+  const { report, absolute } = checked
+  if (!report.sound(at)) return
+  const { enabled, whileFile, allow = {} } = options
+  checkBody(at, options, checked)
+  if (!enabled && whileFile !== undefined) report.warn(`${at}/whileFile`, 'no effect with enabled: false', 'key')
+  if (whileFile !== undefined && !isPresent(dirname(absolute(whileFile))))
+    report.warn(`${at}/whileFile`, `no such folder: ${dirname(absolute(whileFile))}`)
+  checkedRanges(allow.addresses ?? [], `${at}/allow/addresses`, report)
+}
