@@ -11,8 +11,7 @@ import { Service } from './schema/service.ts'
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
-      'ldap', 'cookies',
-      'session', 'middlewares', 'static'
+      'ldap', 'session', 'middlewares', 'static'
     ].map((name) => [name, plugin])
   ),
   ...Object.fromEntries(

@@ -14,6 +14,7 @@ import bodyLimit from './concerns/body-limit.ts'
 import bodyTimeout from './concerns/body-timeout.ts'
 import cache from './concerns/cache/index.ts'
 import compression from './concerns/compression/index.ts'
+import cookies from './concerns/cookies/index.ts'
 import cors from './concerns/cors/index.ts'
 import csrf from './concerns/csrf.ts'
 import decompression from './concerns/decompression/index.ts'
@@ -33,6 +34,7 @@ import messageSignature from './concerns/message-signature/index.ts'
 import mtlsAuth from './concerns/mtls-auth/index.ts'
 import oidc from './concerns/oidc/index.ts'
 import overload from './concerns/overload/index.ts'
+import query from './concerns/query/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import securityHeaders from './concerns/security-headers/index.ts'
 import uma from './concerns/uma/index.ts'
@@ -100,6 +102,8 @@ export const concerns: readonly EdgeConcern[] = [
   uma, // after the rules that take no call
   securityHeaders, // before the rules for headers, which may change these
   headers, // after authentication: templates see the caller; after the rules, which see the headers of the client
+  query, // after headers, whose templates refer to the query of the client
+  cookies, // as query
   websocket, // after JWT: unauthenticated clients do not learn whether a route takes WebSockets
   globalConcern('max-forwards', maxForwards, { noShadow: refusesNothing }), // after authentication: it responds in place of the service
   bodyLimit, // after all concerns that do not read the body

@@ -1,5 +1,6 @@
 /** Checks of templates in the configuration. */
 import type { Checked } from '../../../config/concern.ts'
+import { pointer } from '../../../config/faults.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import { paramNames, pathPatterns } from '../../../config/path-pattern.ts'
 import type { WrittenRoute } from '../../../config/schema.ts'
@@ -45,5 +46,19 @@ export function checkParams(at: string, text: string, route: WrittenRoute, { rep
   for (const source of sourcesIn(text)) {
     if (source.of !== 'params' || known.includes(source.name)) continue
     report.fault(at, `match.path has no parameter "${source.name}"${didYouMean(source.name, known)}`)
+  }
+}
+
+/** Returns the routes that set a concern themselves, with their options and the pointers to these, if neither has a fault. */
+export function* routesWith<Options>(
+  key: string,
+  { data, report }: Checked
+): Generator<{ readonly at: string; readonly options: Options; readonly route: WrittenRoute }> {
+  if (!report.usable('/routes')) return
+  for (const [index, route] of data.routes.entries()) {
+    const at = pointer('/routes', index, 'edge', key)
+    if (!report.usable(pointer('/routes', index)) || !report.sound(pointer('/routes', index, 'match'))) continue
+    const options: unknown = Reflect.get(route.edge ?? {}, key)
+    if (options && report.sound(at)) yield { at, options: options as Options, route }
   }
 }

@@ -83,3 +83,25 @@ export const isOfClient = (source: Source): boolean =>
   source.of === 'request' ? source.property === 'path' || source.property === 'host' : byClients.has(source.of)
 
 const byClients: ReadonlySet<string> = new Set(['params', 'query', 'headers', 'cookies'])
+
+/** Returns whether rules have a template that needs a fact. They may be malformed: facts are checked beside the schema. */
+export const usesFact =
+  (operations: readonly string[], fact: 'consumer' | 'claims') =>
+  (rules: unknown): boolean =>
+    operations.some((operation) => textsIn(Reflect.get(Object(rules), operation)).some((text) => needsFact(text, fact)))
+
+const textsIn = (values: unknown): string[] =>
+  Object.values(Object(values))
+    .flat()
+    .filter((each) => typeof each === 'string')
+
+/** Returns the facts that templates in these operations of a concern need. */
+export const factsOf = (operations: readonly string[]) => ({
+  needs: operations.flatMap((option) =>
+    (['claims', 'consumer'] as const).map((fact) => ({
+      fact,
+      option,
+      value: (values: unknown) => textsIn(values).some((text) => needsFact(text, fact))
+    }))
+  )
+})

@@ -14,7 +14,7 @@ import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import { decorateUpstreamHeaders, headerFilter } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
-import { isIdentity, isOfClient, needsFact, sourcesIn } from '../../templates/source.ts'
+import { isIdentity, isOfClient, sourcesIn, usesFact } from '../../templates/source.ts'
 import { checkHeaders, checkRoutes } from './check.ts'
 import type { HeaderRules, HeadersOptions } from './options.ts'
 import { entriesOf, HeadersOrOff, valued } from './options.ts'
@@ -28,16 +28,8 @@ declare module '../../../../config/schema.ts' {
   }
 }
 
-/** Returns whether rules have a template that needs a fact. They may be malformed: facts are checked beside the schema. */
-const using = (fact: 'consumer' | 'claims') => (rules: unknown) =>
-  valued.some((operation) =>
-    Object.values(Object(Reflect.get(Object(rules), operation)))
-      .flat()
-      .some((text) => typeof text === 'string' && needsFact(text, fact))
-  )
-
 const needs = (['request', 'response'] as const).flatMap((option) =>
-  (['claims', 'consumer'] as const).map((fact) => ({ fact, option, value: using(fact) }))
+  (['claims', 'consumer'] as const).map((fact) => ({ fact, option, value: usesFact(valued, fact) }))
 )
 
 /** A request whose response the rules have changed. */

@@ -1,0 +1,81 @@
+/** Rules for the cookies that the service gets. */
+import type { FastifyRequest } from 'fastify'
+import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
+import { nominated } from '../../protocol/headers.ts'
+import type { Scope, Text, TextPlace } from '../../templates/values.ts'
+import { compileText } from '../../templates/values.ts'
+import type { RequestCookies } from './options.ts'
+
+/** Characters of a value (RFC 6265, 4.1.1), which every server reads unchanged. */
+const plain = /^[!#-+\--:<-[\]-~]*$/
+
+/** The place of a cookie's value. What it cannot have is percent-encoded. */
+const inCookie: TextPlace = {
+  value: (value) => {
+    if (value === undefined || value === null) return undefined
+    const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
+    return plain.test(text) ? text : encodeURIComponent(text.toWellFormed())
+  },
+  literal: (text) => text
+}
+
+/** Returns whether a text can stand in a cookie. */
+export const isPlain = (text: string): boolean => plain.test(text)
+
+type Compiled = readonly (readonly [name: string, text: Text])[]
+
+const compiled = (values: RequestCookies['set']): Compiled =>
+  Object.entries(values ?? {}).map(([name, text]) => [name, compileText(text, inCookie)])
+
+/**
+ * Returns the function that changes the cookies of one request. The client's fields stay as they are, and one field of the
+ * gateway replaces them. `isBridged`: the bridge forwards the client's fields; otherwise the plugin sees the changed ones.
+ */
+export function requestRules(rules: RequestCookies, isBridged: boolean): (request: FastifyRequest) => void {
+  const only = rules.only === undefined ? null : new Set(rules.only)
+  const [set, add] = [compiled(rules.set), compiled(rules.add)]
+  const removed = new Set([...(rules.remove ?? []), ...set.map(([name]) => name)])
+  const renames = new Map(Object.entries(rules.rename ?? {}))
+
+  return (request) => {
+    const scope: Scope = { request, isDropped: null, response: null }
+    const valuesOf = (values: Compiled) => values.map(([name, text]) => [name, text(scope)] as const)
+    const [own, added] = [valuesOf(set), valuesOf(add)]
+    const given = pairsOf(request)
+    const names = new Set(given.map(({ name }) => name))
+    const moved = new Set([...renames].flatMap(([from, to]) => (names.has(from) ? [to] : [])))
+    const pairs = given.flatMap(({ name, text }) => {
+      if (removed.has(name) || only?.has(name) === false) return []
+      const to = renames.get(name)
+      if (to === undefined) return moved.has(name) ? [] : [{ name, text }]
+      return [{ name: to, text: `${to}=${text.slice(text.indexOf('=') + 1)}` }]
+    })
+    const kept = new Set(pairs.map(({ name }) => name))
+    for (const [name, value] of own) if (value !== undefined) pairs.push({ name, text: `${name}=${value}` })
+    for (const [name, value] of added) {
+      if (value !== undefined && !kept.has(name) && !removed.has(name)) pairs.push({ name, text: `${name}=${value}` })
+    }
+    replace(request, pairs.map(({ text }) => text).join('; '), isBridged)
+  }
+}
+
+/** Returns the cookies that would reach the service, as they were sent. */
+function pairsOf({ raw, removedHeaders }: FastifyRequest): { name: string; text: string }[] {
+  const { cookie, connection } = raw.headers
+  if (cookie === undefined || removedHeaders?.has('cookie') || nominated(connection)?.has('cookie')) return []
+  return cookie.split(';').flatMap((pair) => {
+    const text = pair.trim()
+    return text === '' ? [] : [{ name: text.split('=', 1)[0]!.trim(), text }]
+  })
+}
+
+function replace(request: FastifyRequest, cookie: string, isBridged: boolean): void {
+  const { headers } = request.raw
+  if (headers.cookie === undefined && cookie === '') return
+  request.removedHeaders ??= new Set()
+  request.removedHeaders.add('cookie')
+  if (!isBridged) {
+    if (cookie === '') Reflect.deleteProperty(headers, 'cookie')
+    else headers.cookie = cookie
+  } else if (cookie !== '') addUpstreamHeader(request, 'cookie', cookie)
+}
