@@ -109,6 +109,9 @@ t.test('links of the pages lead to files and headings that exist', async (t) => 
   t.ok(links > 50 && sections > 10)
 })
 
+/** Environment variables of the pages. */
+const secrets = { OIDC_SECRET: 'secret', COOKIE_SECRET: 'a secret that is long enough for it' }
+
 t.test('complete configurations in the pages are valid', async (t) => {
   let found = 0
   for (const page of pages) {
@@ -116,7 +119,10 @@ t.test('complete configurations in the pages are valid', async (t) => {
       const whole = /^services:/m.test(block) && /^routes:/m.test(block)
       if (!block.startsWith('# complete') && !whole) continue
       found++
-      t.doesNotThrow(() => parseConfig(block, join(home, 'config/page.yaml'), {}), `${page}: ${block.slice(0, 60)}`)
+      t.doesNotThrow(
+        () => parseConfig(block, join(home, 'config/page.yaml'), secrets),
+        `${page}: ${block.slice(0, 60)}`
+      )
     }
   }
   t.ok(found >= 4)

@@ -14,8 +14,33 @@ function faultsOf(yaml: string): Map<string, string> {
   return new Map()
 }
 
-/** Names of Kong, APISIX, Traefik, KrakenD, Spring Cloud Gateway and express-gateway, in their spellings. */
+/** Names of Kong, APISIX, Traefik, KrakenD, Spring Cloud Gateway, express-gateway and oauth2-proxy, in their spellings. */
 const foreign = `
+provider: oidc
+oidc_issuer_url: https://h
+client_id: a
+client_secret: b
+cookie_secret: c
+cookie_name: d
+cookie_expire: 12h
+cookie_refresh: 1m
+cookie_secure: true
+session_store_type: redis
+redis_connection_url: redis://h
+redirect_url: https://h
+scope: openid
+email_domains: ["*"]
+authenticated_emails_file: x
+allowed_groups: [a]
+user_id_claim: sub
+pass_user_headers: true
+set_xauthrequest: true
+pass_access_token: true
+skip_auth_routes: []
+skip_jwt_bearer_tokens: true
+skip_provider_button: true
+reverse_proxy: true
+http_address: "0.0.0.0:4180"
 entryPoints: {}
 http: {}
 endpoints: []
@@ -103,6 +128,7 @@ edge:
   ipFilter: { allow: [1.1.1.1], sourceRange: [], ipStrategy: {}, whitelist: [] }
   jwt: { secret: aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa, jwk_url: x, jwksUri: x, issuer-uri: x, claims_to_verify: [exp], key_claim_name: iss, uri_param_names: [jwt], cookie_names: [a], claimsToHeaders: {}, propagateClaims: {}, roles_key: x, roles: [a], algorithm: HS256, alg: HS256, propagate_claims: [], cookie_key: x }
   keyAuth: { key_names: [apikey], hide_credentials: true, anonymous: x, keyInHeader: true, header: apikey, run_on_preflight: false }
+  oidc: { issuer: "https://h", clientId: a, session: { secrets: [] }, provider: oidc, oidc_issuer_url: x, redirect_url: x, scope: openid, cookie_secret: x, cookie_name: x, cookie_expire: 1h, cookie_refresh: 1h, cookie_secure: true, session_store_type: redis, email_domains: ["*"], allowed_groups: [a], user_id_claim: sub, pass_user_headers: true, pass_access_token: true, skip_auth_routes: [], upstreams: [] }
   basicAuth: { users: [], usersFile: x, removeHeader: true }
   acl: { allow: [a], hide_groups_header: true, whitelist: [b] }
 routes:
@@ -112,6 +138,16 @@ routes:
 /** Parts of the advice for some of them. */
 const advice: Readonly<Record<string, string>> = {
   entryPoints: 'write each under "listen"',
+  oidc_issuer_url: 'write edge: { oidc: { issuer: … } }',
+  client_id: 'write edge.oidc.clientId',
+  cookie_secret: 'write edge: { oidc: { session: { secrets: [',
+  email_domains: 'write edge.acl: { claims: … }',
+  upstreams: 'write each under "services"',
+  reverse_proxy: 'listen.trustProxy',
+  'edge.oidc.oidc_issuer_url': 'write issuer',
+  'edge.oidc.cookie_secret': 'write session: { secrets: [SECRET] }',
+  'edge.oidc.email_domains': 'write acl: { claims: … } beside it',
+  'edge.oidc.upstreams': 'write services',
   'default-filters': 'the top-level "edge"',
   tls: 'write listen.tls for clients, mesh.tls for services',
   'listen.tls.certResolver': 'listen.tls.folders',

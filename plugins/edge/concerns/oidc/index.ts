@@ -34,10 +34,23 @@ export default edgeConcern({
   innerAliases: {
     ca: 'write tls: { ca: FILE }',
     discovery: 'write issuer, without /.well-known/openid-configuration',
-    redirectUri: 'write callbackPath',
-    redirectPath: 'write callbackPath',
+    'provider|oidcIssuerUrl|issuerUrl': 'write issuer',
+    'redirectUri|redirectUrl|redirectPath|proxyPrefix': 'write callbackPath',
     logoutPath: 'write logout: { path }',
-    cookieSecret: 'write session: { secrets: [SECRET] }'
+    'scope|oidcScope': 'write scopes',
+    cookieSecret: 'write session: { secrets: [SECRET] }',
+    cookieName: 'write session: { cookie: NAME }',
+    cookieExpire: 'write session: { lifetime: 12h }',
+    cookieRefresh: 'write refresh: { before: 1m }',
+    cookieSecure: 'write session: { secure: … }',
+    sessionStoreType: 'write session: { store: redis }, and redis: { url: … } at the top level',
+    'emailDomains|authenticatedEmailsFile': 'write acl: { claims: … } beside it',
+    'allowedGroups|allowedRoles|oidcGroupsClaim': 'write acl: { roles: […], rolesClaim: groups } beside it',
+    userIdClaim: 'write consumer',
+    'passUserHeaders|setXauthrequest|injectRequestHeaders': 'write forward: { email: x-forwarded-email }',
+    'passAccessToken|passAuthorizationHeader': 'write forwardAccessToken',
+    'skipAuthRoutes|skipAuthRegex': 'write a route for these paths with edge: { oidc: false }',
+    upstreams: 'write services, and the service of a route'
   },
   check: checkOidc,
   complete(options, absolute) {
