@@ -1,5 +1,6 @@
 /** Checks routes to which the gateway responds itself. */
 import { bodyKeyOf, checkBody } from './check-body.ts'
+import { isFolder, namesIn } from './checked.ts'
 import type { Checked } from './concern.ts'
 import type { DirectKind } from './direct-routes.ts'
 import { directKinds } from './direct-routes.ts'
@@ -9,7 +10,7 @@ import { didYouMean } from './nearest.ts'
 import { paramNames, pathsOf, patternsOf } from './path-pattern.ts'
 import { templateParts } from './path-template.ts'
 import { redirectTarget } from './redirect-target.ts'
-import type { FixedResponseConfig, RedirectConfig } from './schema/direct.ts'
+import type { FilesConfig, FixedResponseConfig, RedirectConfig } from './schema/direct.ts'
 import type { Written } from './schema.ts'
 
 type Route = Written['routes'][number]
@@ -40,6 +41,7 @@ export function checkDirect(at: string, route: Route, kind: DirectKind, checked:
   if (!report.sound(`${at}/${kind}`)) return
   if (route.response !== undefined) checkResponse(at, route, route.response, checked)
   else if (route.redirect !== undefined) checkRedirect(at, route, route.redirect, checked)
+  else if (route.files !== undefined) checkFiles(`${at}/files`, route.files, checked)
 }
 
 /** Statuses without a body (RFC 9110, 15). */
@@ -148,4 +150,16 @@ function checkSameHost(
     `${at}/redirect/scheme`,
     `requests to listener "${first.name}" use ${scheme} already, so the redirect leads to itself${advice}`
   )
+}
+
+function checkFiles(
+  at: string,
+  { root, index, spa, maxAge, immutable }: FilesConfig,
+  { report, absolute }: Checked
+): void {
+  const folder = absolute(root)
+  if (!isFolder(folder)) report.fault(`${at}/root`, `no such folder: ${folder}`)
+  else if (spa && !namesIn(folder).includes(index))
+    report.fault(`${at}/spa`, `the folder has no "${index}", which page loads get: ${folder}`, 'key')
+  if (immutable && maxAge === undefined) report.fault(`${at}/immutable`, 'no effect without "maxAge"', 'key')
 }

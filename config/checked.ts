@@ -42,9 +42,12 @@ export function checkPem(at: string, kind: 'ca' | 'cert' | 'key', path: string |
   }
 }
 
+/** Returns whether a path is that of a folder. */
+export const isFolder = (path: string): boolean => stateOf(path)?.isDirectory() === true
+
 /** Returns the names in a folder; none if it does not exist. */
 export function namesIn(folder: string): string[] {
-  return stateOf(folder)?.isDirectory() ? readdirSync(folder) : []
+  return isFolder(folder) ? readdirSync(folder) : []
 }
 
 /** Checks that user and password of a URL can be decoded. */

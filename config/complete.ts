@@ -53,6 +53,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     routes.push({
       ...rest,
       ...(rest.response?.file !== undefined && { response: files(rest.response, ['file'], absolute) }),
+      ...(rest.files && { files: files(rest.files, ['root'], absolute) }),
       ...(isProxied && { via: 'http-proxy' as const }),
       ...(httpProxy && { httpProxy: { ...files(httpProxy, ['module'], absolute), position } }),
       service: targets[0]?.service ?? '',

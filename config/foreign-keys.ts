@@ -20,6 +20,7 @@ const ofEdge: Readonly<Record<string, string>> = {
     'write listen.redirect: https for a listener, redirect: { scheme: https } at a route',
   redirect: 'write redirect: { to: /new } at the route, instead of "service"',
   'redirectRegex|redirectTo': 'write redirect: {} and path.rewrite.regex at the route, instead of "service"',
+  'static|staticFiles|fileServer|tryFiles': 'write files: { root: FOLDER } at the route, instead of "service"',
   'requestTermination|mocking|mock|directResponse|staticResponse|fixedResponse|return':
     'write response: { status: 200, body: … } at the route, instead of "service"',
   'acme|certificatesResolvers': folders,
@@ -123,6 +124,7 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       'protocols|httpsRedirectStatusCode': 'write listen.redirect: https',
       'return|directResponse|staticResponse|fixedResponse|respond|mock|requestTermination':
         'write response: { status: 200, body: … }, instead of "service"',
+      'static|staticFiles|fileServer|tryFiles|alias|root': 'write files: { root: FOLDER }, instead of "service"',
       'redirectTo|redirectRegex|redirectScheme|httpToHttps':
         'write redirect: { to: /new } or redirect: { scheme: https }, instead of "service"',
       'inputHeaders|inputQueryStrings|headersToPass|querystringParams':

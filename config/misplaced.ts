@@ -11,7 +11,7 @@ import { Service } from './schema/service.ts'
 const byName: Readonly<Record<string, string>> = {
   ...Object.fromEntries(
     [
-      'ldap', 'session', 'middlewares', 'static'
+      'ldap', 'session', 'middlewares'
     ].map((name) => [name, plugin])
   ),
   ...Object.fromEntries(
@@ -55,6 +55,10 @@ const byPlace: readonly (readonly [place: RegExp, keys: string, advice: string])
   [/^\/routes\/\d+\/response$/, 'content|text|message|responseExample|inlineString', 'write body'],
   [/^\/routes\/\d+\/response$/, 'type|mimeType|mediaType', 'write contentType'],
   [/^\/routes\/\d+\/response$/, 'filename|path', 'write file'],
+  [/^\/routes\/\d+\/files$/, 'path|folder|directory|dir', 'write root'],
+  [/^\/routes\/\d+\/files$/, 'fallback|tryFiles|history|historyApiFallback', 'write spa: true'],
+  [/^\/routes\/\d+\/files$/, 'prefix|stripPrefix', 'write path: { strip: /prefix } at the route'],
+  [/^\/routes\/\d+\/files$/, 'expires|ttl|cacheControl', 'write maxAge'],
   [/^\/consumers\/\d+$/, 'username', 'write it under "name"'],
   [/^((\/(routes|groups)\/[^/]+)?\/edge)?$/, 'mode|shadow|shadowMode|dryRun|reportOnly', 'write mode: shadow within each concern: CONCERN: { mode: shadow }'],
   [/^(\/(routes|groups)\/[^/]+)?\/edge\/\w+(\/\d+)?$/, 'shadow|shadowMode|dryRun|reportOnly', 'write mode: shadow'],

@@ -1,7 +1,7 @@
-/** Schema of the routes to which the gateway responds itself: `routes[].response` and `routes[].redirect`. */
+/** Schema of the routes to which the gateway responds itself: `routes[].response`, `routes[].redirect` and `routes[].files`. */
 import type { Static } from 'typebox'
 import { token } from '../../plugins/http-syntax.ts'
-import { Names, strict } from './kit.ts'
+import { Names, Period, strict } from './kit.ts'
 import Type from './type.ts'
 
 /** Keys of a body that the configuration contains. */
@@ -82,14 +82,48 @@ export const Redirect = Type.Object(
   { ...strict, description: 'A redirect, instead of `service`. See routes/direct.md.' }
 )
 
+export const Files = Type.Object(
+  {
+    root: Type.String({ minLength: 1, description: 'Folder, relative to the configuration.' }),
+    index: Type.String({
+      pattern: '^[^/\\\\.][^/\\\\]*$',
+      expected: 'the name of a file',
+      default: 'index.html',
+      description: 'File that is sent for a folder.'
+    }),
+    spa: Type.Boolean({
+      default: false,
+      description:
+        'true: page loads of paths without a file get the `index` of `root`, for applications that route in the browser. All other requests get 404.'
+    }),
+    maxAge: Type.Optional(
+      Period(
+        'Time for which clients and caches use a file without asking again. Default: they ask each time. `index` is always asked for.'
+      )
+    ),
+    immutable: Type.Boolean({
+      default: false,
+      description:
+        'true: with `maxAge`, files never change under their names, so that a reload of the page does not ask for them either.'
+    })
+  },
+  { ...strict, description: 'Files of a folder, instead of `service`. See routes/direct.md.' }
+)
+
+export type FilesConfig = Static<typeof Files>
 export type FixedResponseConfig = Static<typeof FixedResponse>
 export type RedirectConfig = Static<typeof Redirect>
 
 /** Keys of a route by which the gateway responds itself. */
-export const directKeys = { response: Type.Optional(FixedResponse), redirect: Type.Optional(Redirect) }
+export const directKeys = {
+  response: Type.Optional(FixedResponse),
+  redirect: Type.Optional(Redirect),
+  files: Type.Optional(Files)
+}
 
 /** Options of a route to which the gateway responds itself; a route has at most one of them. */
 export interface DirectOptions {
   readonly response?: FixedResponseConfig
   readonly redirect?: RedirectConfig
+  readonly files?: FilesConfig
 }

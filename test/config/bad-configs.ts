@@ -971,7 +971,7 @@ routes:
   - name: one
     match: { path: /api/one }
 `,
-    faults: ['5:5: routes[0]: missing key "service", "split", "compose", "response" or "redirect"']
+    faults: ['5:5: routes[0]: missing key "service", "split", "compose", "response", "redirect" or "files"']
   },
   {
     name: 'service and split',

@@ -133,6 +133,19 @@ t.test('redirects', async (t) => {
 
 t.test('a route without a target', async (t) => {
   t.strictSame(faultsOf('priority: 1', '', '{ path: /a }', true), [
-    '4:5: routes[0]: missing key "service", "split", "compose", "response" or "redirect"'
+    '4:5: routes[0]: missing key "service", "split", "compose", "response", "redirect" or "files"'
   ])
+})
+
+t.test('folders of files', async (t) => {
+  const one = (keys: string, ...faults: (string | RegExp)[]) => t.match(faultsOf(keys), faults, keys)
+  t.strictSame(faultsOf('files: { root: . }'), [])
+  t.strictSame(faultsOf('files: { root: ., spa: true, index: page.html }'), [])
+  one('files: { root: none }', /^files\.root: no such folder: /)
+  one('files: { root: page.html }', /^files\.root: no such folder: /)
+  one('files: { root: ., spa: true }', /^files\.spa: the folder has no "index\.html", which page loads get: /)
+  one('files: { root: ., immutable: true }', 'files.immutable: no effect without "maxAge"')
+  one('files: { root: ., index: ../a }', /^files\.index: expected the name of a file/)
+  one('files: { root: ., tryFiles: a }', 'files.tryFiles: unknown key; write spa: true')
+  one('files: { root: . }, service: s', 'service: a route has either files or a service')
 })

@@ -406,6 +406,74 @@ routes:
     ]
   },
   {
+    name: 'APISIX, vouchers: one limit over several routes, CORS, own texts for errors',
+    yaml: `
+services: { vouchers: { instances: ["http://vouchers"] } }
+edge:
+  cors: { origin: "https://shop.example.com" }
+  rateLimit: { name: vouchers, max: 2, window: 1m, by: ip }
+  errorPages:
+    pages:
+      JW_RATE_LIMITED: { json: '{"error_code": {{status}}, "error_msg": "Too many requests"}' }
+      default: { json: '{"error_code": {{status}}, "error_msg": "{{reason}}"}' }
+routes:
+  - { name: list, match: { path: /vouchers, methods: [GET] }, service: vouchers }
+  - { name: redeem, match: { path: /redeem, methods: [POST] }, service: vouchers }`,
+    asks: [
+      ['GET /vouchers', none, { service: 'vouchers' }],
+      ['POST /redeem', none, { service: 'vouchers' }],
+      ['POST /redeem', none, { body: { error_code: 429, error_msg: 'Too many requests' } }],
+      ['DELETE /redeem', none, { body: { error_code: 405, error_msg: 'Method Not Allowed' } }]
+    ]
+  },
+  {
+    name: 'Envoy, queue tickets: a key set, CORS with credentials, direct responses, local replies in a format of their own, WebSockets',
+    yaml: `
+services: { queue: { instances: ["http://queue"], mesh: { timeout: 30s, retry: { attempts: 2 } } } }
+edge:
+  cors: { origin: ["/^https://.+\\\\.example\\\\.com$/"], credentials: true }
+  jwt: { jwks: "\${JWKS}", algorithms: [RS256], forward: { sub: x-user } }
+  errorPages: { pages: { default: { json: '{"status": {{status}}, "id": "{{requestId}}"}' } }, upstream: [5xx] }
+routes:
+  - { name: health, match: { path: { exact: /healthz } }, response: { json: { status: ok } }, edge: { jwt: false } }
+  - { name: tickets, match: { path: /api/tickets, methods: [GET, POST] }, service: queue, path: { strip: /api } }
+  - { name: beta, match: { path: /api, headers: { x-beta: "1" } }, service: queue, path: { rewrite: { prefix: /v2 } } }
+  - { name: rest, match: { path: / }, response: { status: 404, json: { status: 404 } }, edge: { jwt: false } }`,
+    asks: [
+      ['GET /healthz', none, { body: { status: 'ok' } }],
+      ['GET /api/tickets/7', none, { body: { status: 401 } }],
+      ['GET /api/tickets/7', bearer({ sub: 'ann' }, keys.rsa), { url: '/tickets/7', headers: { 'x-user': 'ann' } }],
+      ['GET /api/x', { ...bearer({ sub: 'ann' }, keys.rsa), 'x-beta': '1' }, { url: '/v2/x' }],
+      ['GET /other', none, { body: { status: 404 } }],
+      ['OPTIONS /api/tickets', preflight('https://a.example.com'), allowed('https://a.example.com')]
+    ]
+  },
+  {
+    name: 'nginx, shop: files, a fixed response, request headers, a leaky bucket over several locations, WebSockets',
+    yaml: `
+services: { shop: { instances: ["http://shop"], mesh: { timeout: 60s, idleTimeout: 60s } } }
+edge: { headers: { request: { set: { x-shop: "1" } } } }
+groups:
+  limited: { service: shop, edge: { rateLimit: { name: one, max: 60, window: 1m, algorithm: token-bucket, burst: 2 } } }
+routes:
+  - { name: user, group: limited, match: { path: "/user*" } }
+  - { name: cart, group: limited, match: { path: "/cart*" } }
+  - { name: ws, match: { path: /ws }, service: shop }
+  - { name: static, match: { path: /static }, path: { strip: true }, files: { root: ../../routes, maxAge: 30d } }
+  - { name: health, match: { path: { exact: /health } }, response: { body: "ok\\n" } }
+  - { name: old, match: { path: /old }, path: { rewrite: { prefix: /user } }, redirect: { status: 301 } }`,
+    asks: [
+      ['GET /user1', none, { service: 'shop', headers: { 'x-shop': '1' } }],
+      ['GET /cart/7', none, { service: 'shop' }],
+      ['GET /user', none, 429],
+      ['WS /ws', none, { url: '/ws' }],
+      ['GET /static/direct.md', none, { response: { 'cache-control': 'public, max-age=2592000' } }],
+      ['GET /static/../secret', none, 400],
+      ['GET /health', none, { response: { 'content-type': 'text/plain; charset=utf-8' } }],
+      ['GET /old/7', none, { response: { location: '/user/7' } }]
+    ]
+  },
+  {
     name: 'nginx, food orders: a prefix that is rewritten, WebSockets',
     yaml: `
 services: { orders: { instances: ["http://orders"] } }

@@ -1,5 +1,7 @@
+import { join } from 'node:path'
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { Listen, RouteConfig } from '../../../config/schema.ts'
+import { targetPath } from '../protocol/target-path.ts'
 import { fixedText } from './fixed.ts'
 import { redirection } from './location.ts'
 
@@ -13,6 +15,10 @@ interface Asked {
 /** Returns what the gateway itself responds to a request, for `explain`; null for routes with services. */
 export function directlyFrom(route: RouteConfig, pattern: PathPattern, { path, host, listen }: Asked): string | null {
   if (route.response !== undefined) return fixedText(route.response)
+  if (route.files !== undefined) {
+    const changed = targetPath(route, pattern, listen.paths)?.(path) ?? path
+    return `file ${join(route.files.root, changed.split('?', 1)[0]!)}`
+  }
   if (route.redirect === undefined) return null
   const scheme = listen.tls === undefined && listen.connect === undefined ? 'http' : 'https'
   const { location, isLoop } = redirection(route, pattern, listen.paths)({ url: path, host: host || 'HOST', scheme })

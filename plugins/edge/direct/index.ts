@@ -1,5 +1,5 @@
 /** Routes to which the gateway responds itself: sets their handlers, as the bridge does for routes with services. */
-import type { RouteHandlerMethod } from 'fastify'
+import type { FastifyInstance, RouteHandlerMethod } from 'fastify'
 import fp from 'fastify-plugin'
 import { directKindOf } from '../../../config/direct-routes.ts'
 import type { PathPattern } from '../../../config/path-pattern.ts'
@@ -15,6 +15,7 @@ export default fp<Config>(
   async (fastify, config) => {
     if (!config.routes.some((route) => directKindOf(route) !== null)) return
     const peers = new Peers(config)
+    const files = config.routes.some((route) => route.files !== undefined) ? await filesOf(fastify) : null
     fastify.addHook('onRoute', (routeOptions) => {
       const { route, matchedPath, preflightFor, ownPath } = routeOptions.config ?? {}
       // Concerns respond to preflights, and on their own paths.
@@ -26,6 +27,7 @@ export default fp<Config>(
 
     function handlerOf(route: RouteConfig, pattern: PathPattern): RouteHandlerMethod | null {
       if (route.response !== undefined) return fixedResponse(route.response)
+      if (route.files !== undefined) return files!(route, pattern, config.listen.paths)
       if (route.redirect === undefined) return null
       const { status } = route.redirect
       const locationOf = redirection(route, pattern, config.listen.paths)
@@ -46,3 +48,12 @@ export default fp<Config>(
   },
   { name: 'jingwei-direct', fastify: '5.x' }
 )
+
+/** Loads what sends files. @fastify/static adds no route, only `reply.sendFile`, and looks for `FILE.br` and `FILE.gz`. */
+async function filesOf(fastify: FastifyInstance) {
+  const [{ default: fastifyStatic }, { files }] = await Promise.all([import('@fastify/static'), import('./files.ts')])
+  // Present if a user's plugin has registered it.
+  if (fastify.hasReplyDecorator('sendFile')) return files
+  await fastify.register(fastifyStatic, { serve: false, preCompressed: true, etag: true, lastModified: true })
+  return files
+}

@@ -69,7 +69,7 @@ function originOf(scheme: 'http' | 'https', authority: string, port?: number): s
 }
 
 /** Returns a path that no client reads as the host of another server: it begins with one slash, and has no backslash. */
-function localPath(path: string): string {
+export function localPath(path: string): string {
   let at = 0
   while (path[at] === '/' || path[at] === '\\') at++
   return `/${encoded(path.slice(at)).replaceAll('\\', '%5C')}`

@@ -144,13 +144,13 @@ function checkAll({ data, report }: Checked): void {
     const at = pointer('/routes', index, 'edge', 'errorPages')
     const own = route?.edge?.errorPages
     if (own === undefined || own === false || own.upstream === false || !report.sound(at)) continue
-    const { via, compose, response, redirect } = route
+    const { via, compose, response, redirect, files } = route
     const isProxied = via === 'http-proxy' || (data.forward !== undefined && via !== 'bridge')
     const what = isProxied
       ? 'with via: http-proxy'
       : compose
         ? 'with compose'
-        : (response ?? redirect)
+        : (response ?? redirect ?? files)
           ? 'without a service'
           : null
     if (what !== null)
