@@ -18,6 +18,7 @@ import cookies from './concerns/cookies/index.ts'
 import cors from './concerns/cors/index.ts'
 import csrf from './concerns/csrf.ts'
 import decompression from './concerns/decompression/index.ts'
+import earlyHints from './concerns/early-hints.ts'
 import errorPages from './concerns/error-pages/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
 import forwardClientCert from './concerns/forward-client-cert.ts'
@@ -111,6 +112,7 @@ export const concerns: readonly EdgeConcern[] = [
   validation, // after bodyLimit: it reads the body
   graphql, // as validation
   cache, // after all that may refuse a request or add a header for the service; it intercepts the calls of the bridge
+  earlyHints, // after all concerns that may refuse the request
   compression // last: it encodes what all other concerns have made of the response
 ]
 
