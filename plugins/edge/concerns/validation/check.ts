@@ -2,12 +2,20 @@
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import type { Steps } from '../../../time-slices.ts'
-import { documentOf } from './documents.ts'
+import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { ValidationOptions } from './options.ts'
 import { compileRoute, placeKeys } from './route-schemas.ts'
 
 /** Options that have an effect only for documents. */
-const ofDocuments = ['basePath', 'describes', 'undocumented', 'unknownQuery', 'unread'] as const
+const ofDocuments = [
+  'basePath',
+  'describes',
+  'undocumented',
+  'unknownQuery',
+  'unread',
+  'responses',
+  'maxResponse'
+] as const
 
 export function checkValidation(options: ValidationOptions, at: string, { report, absolute }: Checked): void {
   const keys = [...Object.keys(placeKeys), 'body'] as ('query' | 'body')[]
@@ -16,6 +24,9 @@ export function checkValidation(options: ValidationOptions, at: string, { report
   if (options.openapi !== undefined) {
     for (const key of written)
       report.fault(`${at}/${key}`, 'has no effect with "openapi": write it in the document', 'key')
+    if (options.responses === false && report.at(`${at}/maxResponse`) !== undefined) {
+      report.fault(`${at}/maxResponse`, 'has no effect without "responses"', 'key')
+    }
     return
   }
   if (written.length === 0) {
@@ -63,9 +74,8 @@ export function* checkDocuments({ data, report, absolute }: Checked): Steps<void
     if (edge === undefined || !report.usable(section) || !report.usable(at)) continue
     const { validation } = edge as { validation?: ValidationOptions | false }
     if (typeof validation !== 'object' || validation.openapi === undefined) continue
-    const { basePath, unknownQuery, unread } = validation
-    const options = { openapi: absolute(validation.openapi), basePath, unknownQuery, unread }
-    const key = JSON.stringify(options)
+    const options = documentOptions({ ...validation, openapi: absolute(validation.openapi) })
+    const key = keyOf(options)
     if (done.has(key)) continue
     done.add(key)
     let faults = 0

@@ -10,7 +10,7 @@ import { Refusal } from './refusals.ts'
 /** Returns the function that finds the operation of a request to a route; it returns null for a request that is not checked. */
 export function operationFinder(
   { tree }: Document,
-  { describes, undocumented }: ValidationOptions,
+  { describes, undocumented, responses }: ValidationOptions,
   { config }: RouteOptions,
   paths: PathReadings
 ): (request: FastifyRequest) => Found | null {
@@ -30,7 +30,8 @@ export function operationFinder(
     }
     const { methods, path } = found
     const operation = methods.get(method) ?? (method === 'HEAD' ? methods.get('GET') : undefined)
-    if (operation !== undefined) return { operation, path }
+    if (operation !== undefined)
+      return { operation, path, ...(responses !== false && { responses: operation.responses }) }
     if (passes) return null
     const allow = [...methods.keys(), ...(methods.has('GET') && !methods.has('HEAD') ? ['HEAD'] : [])].join(', ')
     throw new Refusal('validation_unknown_method', 'The API does not have this method for the path', [], { allow })

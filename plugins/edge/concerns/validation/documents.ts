@@ -3,6 +3,7 @@ import { statSync } from 'node:fs'
 import type { Steps } from '../../../time-slices.ts'
 import type { Document, DocumentOptions } from './openapi.ts'
 import { compileDocument } from './openapi.ts'
+import type { ValidationOptions } from './options.ts'
 import type { SchemaFault } from './sources.ts'
 
 /** A document that was compiled lately, with the state of its files then. */
@@ -23,10 +24,20 @@ const stampOf = (file: string): string => {
   }
 }
 
+/** Returns the options of a document on a route. */
+export function documentOptions(options: ValidationOptions): DocumentOptions {
+  const { openapi, basePath, unknownQuery, unread, responses } = options
+  return { openapi: openapi!, basePath, unknownQuery, unread, hasResponses: responses !== false }
+}
+
+/** Returns a key that is equal for documents with the same rules. */
+export function keyOf({ openapi, basePath, unknownQuery, unread, hasResponses }: DocumentOptions): string {
+  return JSON.stringify([openapi, basePath, unknownQuery, unread, hasResponses])
+}
+
 /** Returns a compiled document; faults are reported. Throws an error if its file cannot be used at all. */
 export function* documentOf(options: DocumentOptions, fault: (fault: SchemaFault) => void): Steps<Document> {
-  const { openapi, basePath, unknownQuery, unread } = options
-  const key = JSON.stringify([openapi, basePath, unknownQuery, unread])
+  const key = keyOf(options)
   for (const [other, { document }] of recent) if (document.deref() === undefined) recent.delete(other)
   const known = recent.get(key)
   const kept = known?.document.deref()

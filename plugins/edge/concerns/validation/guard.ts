@@ -12,6 +12,7 @@ import type { Operation } from './operation.ts'
 import { checkBody, checkPlaces, contentRule } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
 import { keepRefusal, Refusal } from './refusals.ts'
+import type { ResponseRules } from './responses.ts'
 import type { In, Texts } from './values.ts'
 import { cookieTexts, headerTexts, queryTexts, searchOf } from './values.ts'
 
@@ -21,6 +22,8 @@ type Done = (error?: Error | null, payload?: Readable) => void
 export interface Found {
   readonly operation: Operation
   readonly path: Texts | null
+  /** Rules for the response. */
+  readonly responses?: ResponseRules
 }
 
 /** Returns whether a request is a CORS preflight without a body, which describes another request. */
@@ -33,6 +36,7 @@ export class Guard {
   readonly #pathTexts: (request: FastifyRequest) => Texts
   readonly #options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>
   readonly #count: (reason: string) => void
+  readonly #responses = new WeakMap<FastifyRequest, ResponseRules>()
   readonly #shadow: RecordRefusal | null
 
   constructor(
@@ -49,6 +53,11 @@ export class Guard {
     this.#shadow = shadow
   }
 
+  /** Returns the rules for the response to a request that was checked. */
+  responseRules(request: FastifyRequest): ResponseRules | null {
+    return this.#responses.get(request) ?? null
+  }
+
   check(request: FastifyRequest, reply: FastifyReply, payload: Readable, done: Done): void {
     if (isPreflight(request)) {
       done(null, payload)
@@ -60,6 +69,7 @@ export class Guard {
         done(null, payload)
         return
       }
+      if (found.responses !== undefined) this.#responses.set(request, found.responses)
       const { operation, path } = found
       const texts = (where: In): Texts => {
         if (where === 'query') return queryTexts(searchOf(request.raw.url!))

@@ -11,7 +11,7 @@ import { edgeConcern } from '../../concern.ts'
 import { takeWhole } from '../../protocol/whole-body.ts'
 import { checkDocuments, checkValidation } from './check.ts'
 import { operationFinder } from './documented.ts'
-import { documentOf } from './documents.ts'
+import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { Found } from './guard.ts'
 import { Guard } from './guard.ts'
 import type { Document } from './openapi.ts'
@@ -20,6 +20,7 @@ import type { ValidationOptions } from './options.ts'
 import { Validation } from './options.ts'
 import { pathTextsOf } from './path-texts.ts'
 import { asProblem } from './refusals.ts'
+import { responseHook } from './responses.ts'
 import { compileRoute, withAbsoluteFiles } from './route-schemas.ts'
 import type { SchemaFault } from './sources.ts'
 
@@ -39,6 +40,7 @@ export default edgeConcern({
     'apiSpec|spec|schemaFile|document': 'write openapi: FILE',
     allowUnknownQueryParameters: 'write unknownQuery: refuse',
     'notifyOnly|rejectIfNotMatch': 'write mode: shadow',
+    'validateResponse|responseValidation': 'write responses: enforce, or responses: shadow',
     'rejectedCode|rejectedMsg': 'refusals have status 400, in the format of RFC 9457'
   },
   check: checkValidation,
@@ -49,7 +51,9 @@ export default edgeConcern({
   },
   explain: (options) => {
     const { openapi, query, path, headers, cookies, body } = options
-    if (openapi !== undefined) return `checks requests by ${openapi}`
+    if (openapi !== undefined) {
+      return `checks requests by ${openapi}${options.responses === false ? '' : `; responses: ${options.responses}`}`
+    }
     const parts = Object.entries({ query, path, headers, cookies, body }).filter(([, each]) => each !== undefined)
     return `checks ${parts.map(([name]) => name).join(', ')} by JSON Schema`
   },
@@ -71,18 +75,21 @@ export default edgeConcern({
       }
       return operation
     }
+    const checked = meter.counter({
+      name: 'jingwei_edge_validation_responses_total',
+      help: 'Responses of services on routes that check them, by result: valid, invalid, unchecked.',
+      labelNames: ['route', 'result']
+    })
     const documents = new Map<string, Document>()
-    const keyOf = ({ openapi, basePath, unknownQuery, unread }: ValidationOptions) =>
-      JSON.stringify([openapi, basePath, unknownQuery, unread])
-    const read = (options: ValidationOptions) => documentOf({ ...options, openapi: options.openapi! }, throwFault)
+    const read = (options: ValidationOptions) => documentOf(documentOptions(options), throwFault)
     // In slices, since a large document takes a second.
     for (const { edge } of [config, ...config.routes]) {
       const { validation } = edge
-      if (!validation || validation.openapi === undefined || documents.has(keyOf(validation))) continue
-      documents.set(keyOf(validation), await inSlices(read(validation)))
+      if (!validation || validation.openapi === undefined || documents.has(keyOf(documentOptions(validation)))) continue
+      documents.set(keyOf(documentOptions(validation)), await inSlices(read(validation)))
     }
     const documentFor = (options: ValidationOptions): Document => {
-      const key = keyOf(options)
+      const key = keyOf(documentOptions(options))
       const document = documents.get(key) ?? atOnce(read(options))
       documents.set(key, document)
       return document
@@ -100,7 +107,15 @@ export default edgeConcern({
       return {
         preParsing,
         ...(route.config?.route?.isBridged && { preValidation: takeWhole }),
-        preSerialization: asProblem
+        preSerialization: asProblem,
+        ...(options.responses !== false && {
+          onSend: responseHook(
+            options,
+            options.responses === 'enforce' && shadow === null,
+            (request) => guard.responseRules(request),
+            (result) => checked.labels(name, result).inc()
+          )
+        })
       }
     }
   }

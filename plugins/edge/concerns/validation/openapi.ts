@@ -2,12 +2,16 @@
 import { pointer as below } from '../../../../config/faults.ts'
 import type { Steps } from '../../../time-slices.ts'
 import { isObject } from '../../strict-json.ts'
-import { basePathOf } from './base-path.ts'
 import { formatOf } from './media-types.ts'
+import type { PlaceDraft } from './openapi-parameters.ts'
+import { placeDraft } from './openapi-parameters.ts'
+import type { ResponseDrafts } from './openapi-responses.ts'
+import { responseDrafts, responseRules } from './openapi-responses.ts'
 import type { BodyRule, ContentRule, Operation, PlaceRule } from './operation.ts'
-import type { Parameter, Style } from './parameters.ts'
 import { PathTree } from './path-tree.ts'
+import type { ResponseRules } from './responses.ts'
 import { Schemas } from './schemas.ts'
+import { basePathOf } from './server-paths.ts'
 import type { Shape } from './shapes.ts'
 import { shapeOf } from './shapes.ts'
 import type { Place } from './sources.ts'
@@ -20,6 +24,8 @@ export interface DocumentOptions {
   readonly basePath?: string | undefined
   readonly unknownQuery: 'pass' | 'refuse'
   readonly unread: 'pass' | 'refuse'
+  /** True if responses are checked as well. */
+  readonly hasResponses: boolean
 }
 
 export interface Document {
@@ -32,11 +38,11 @@ export interface Document {
 export interface DocumentedOperation extends Operation {
   /** `GET /orders/{id}`. */
   readonly name: string
+  readonly responses: ResponseRules
 }
 
 const methods = ['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace'] as const
 const places: readonly In[] = ['path', 'query', 'header', 'cookie']
-const ofHttp = new Set(['accept', 'content-type', 'authorization'])
 const noShape: Shape = { types: new Set(), items: null, properties: new Map() }
 
 /** Compiles a document. Faults are reported, and the rest is compiled. Throws an error for a file that cannot be read. */
@@ -55,6 +61,8 @@ export function* compileDocument(options: DocumentOptions, fault: (fault: Schema
   yield* compiler.readPaths(root)
   yield* compiler.requests.copyAll()
   yield* compiler.requests.compileAll(true)
+  yield* compiler.responses.copyAll()
+  yield* compiler.responses.compileAll(false)
   const tree = yield* compiler.assemble()
   return { tree, files: sources.files, count: compiler.count }
 }
@@ -66,8 +74,9 @@ interface Draft {
   readonly name: string
   readonly method: string
   readonly templates: readonly string[]
-  readonly places: readonly { readonly in: In; readonly parameters: readonly Parameter[]; readonly id: string }[]
+  readonly places: readonly PlaceDraft[]
   readonly body: { readonly required: boolean; readonly content: readonly (readonly [string, Content | null])[] } | null
+  readonly responses: ResponseDrafts
 }
 
 interface Content {
@@ -77,6 +86,7 @@ interface Content {
 
 class Compiler {
   readonly requests: Schemas
+  readonly responses: Schemas
   readonly #sources: Sources
   readonly #options: DocumentOptions
   readonly #fault: (fault: SchemaFault) => void
@@ -87,6 +97,7 @@ class Compiler {
     this.#options = options
     this.#fault = fault
     this.requests = new Schemas(sources, dialect, 'request', fault)
+    this.responses = new Schemas(sources, dialect, 'response', fault)
   }
 
   get count(): number {
@@ -126,12 +137,17 @@ class Compiler {
         const parameters = new Map([...common, ...own])
         const body = 'requestBody' in operation ? this.#body(inner(at, 'requestBody')) : null
         const name = method.toUpperCase()
+        const refusesOthers = this.#options.unknownQuery === 'refuse'
+        const context = { schemas: this.requests, sources: this.#sources, refusesOthers }
         this.#drafts.push({
           name: `${name} ${path}`,
           method: name,
           templates: bases.map((base) => base + path),
-          places: places.flatMap((where) => this.#place(where, parameters)),
-          body
+          places: places.flatMap((where) => placeDraft(where, parameters, context)),
+          body,
+          responses: this.#options.hasResponses
+            ? responseDrafts(inner(at, 'responses'), this.responses, (each) => this.#mapping(each))
+            : new Map()
         })
       })
     }
@@ -175,64 +191,6 @@ class Compiler {
     )
   }
 
-  /** Returns the rule for one place; none if it has no parameters, unless it must have none. */
-  #place(where: In, all: ReadonlyMap<string, Place>): Draft['places'] {
-    const found = [...all.values()].filter((each) => (valueAt(each) as Mapping).in === where)
-    const schemas = new Map<string, Place>()
-    const required: string[] = []
-    const parameters: Parameter[] = []
-    for (const at of found) {
-      const parameter = valueAt(at) as Mapping
-      const given = String(parameter.name)
-      const name = where === 'header' ? given.toLowerCase() : given
-      if (where === 'header' && ofHttp.has(name)) continue
-      const schema = this.#schemaOf(parameter, at)
-      const shape = schema === null ? noShape : shapeOf(this.#sources, schema.place)
-      const { required: isRequired, allowEmptyValue } = parameter
-      if (isRequired === true || where === 'path') required.push(name)
-      if (schema !== null) schemas.set(name, schema.place)
-      this.requests.names.add(name)
-      const style = schema?.isJson ? 'json' : this.#style(parameter.style, where, at)
-      const explode = typeof parameter.explode === 'boolean' ? parameter.explode : style === 'form'
-      parameters.push({
-        in: where,
-        name,
-        style,
-        explode,
-        shape,
-        mayBeEmpty: allowEmptyValue === true && isRequired !== true
-      })
-    }
-    const refusesOthers = where === 'query' && this.#options.unknownQuery === 'refuse'
-    if (parameters.length === 0 && !refusesOthers) return []
-    const undescribed = parameters.map(({ name }) => name).filter((name) => !schemas.has(name))
-    const id = this.requests.addObject(schemas, {
-      required,
-      ...(refusesOthers && { additionalProperties: false, patternProperties: namesPattern(undescribed) })
-    })
-    return [{ in: where, parameters, id }]
-  }
-
-  #style(style: unknown, where: In, place: Place): Style {
-    const possible: { readonly [I in In]: readonly Style[] } = {
-      path: ['simple', 'label', 'matrix'],
-      query: ['form', 'spaceDelimited', 'pipeDelimited', 'deepObject'],
-      header: ['simple'],
-      cookie: ['form']
-    }
-    const found = possible[where].find((each) => each === (style ?? possible[where][0]))
-    if (found === undefined) throw new SchemaFault(inner(place, 'style'), `expected ${possible[where].join(', ')}`)
-    return found
-  }
-
-  #schemaOf(parameter: Mapping, at: Place): { place: Place; isJson: boolean } | null {
-    if ('schema' in parameter) return { place: inner(at, 'schema'), isJson: false }
-    if (!isObject(parameter.content)) return null
-    const [type = ''] = Object.keys(parameter.content)
-    const place = inner(at, 'content', type, 'schema')
-    return formatOf(type.toLowerCase()) === 'json' && valueAt(place) !== undefined ? { place, isJson: true } : null
-  }
-
   #body(written: Place): Draft['body'] {
     const [place, body] = this.#mapping(written)
     if (!isObject(body.content)) throw new SchemaFault(inner(place, 'content'), 'expected a mapping of media types')
@@ -251,7 +209,7 @@ class Compiler {
     const tree = new PathTree<DocumentedOperation>()
     const rules = new Map<string, ContentRule>()
     const names = this.requests.names
-    for (const { name, method, templates, places: drafts, body } of this.#drafts) {
+    for (const { name, method, templates, places: drafts, body, responses } of this.#drafts) {
       yield
       const compiled: PlaceRule[] = []
       for (const { id, parameters, in: where } of drafts) {
@@ -272,7 +230,8 @@ class Compiler {
         content.push([range, rule])
       }
       const ofBody: BodyRule | null = body === null ? null : { isRequired: () => body.required, content }
-      const operation = { name, places: compiled, body: ofBody, names }
+      const ofResponses = { rules: responseRules(responses, this.responses), names: this.responses.names }
+      const operation = { name, places: compiled, body: ofBody, names, responses: ofResponses }
       for (const template of templates) this.#add(tree, template, method, operation)
     }
     return tree
@@ -292,9 +251,3 @@ const inner = (place: Place, ...segments: (string | number)[]): Place => ({
   ...place,
   pointer: below(place.pointer, ...segments)
 })
-
-/** Returns a pattern for parameters without a schema, so that they count as defined. */
-function namesPattern(names: readonly string[]): Record<string, true> {
-  const literal = (text: string) => text.replace(/[^A-Za-z0-9_]/g, '\\$&')
-  return names.length === 0 ? {} : { [`^(?:${names.map(literal).join('|')})$`]: true }
-}

@@ -1,6 +1,6 @@
 /** `edge.validation`: its options. */
 import type { Static } from 'typebox'
-import { Count, Names, Size, strict } from '../../../../config/schema/kit.ts'
+import { Count, Names, orOff, Size, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 
 const JsonSchema = (description: string) =>
@@ -58,6 +58,14 @@ export const Validation = Type.Object(
       description:
         'Bodies of types in the document that the gateway does not read, such as multipart/form-data. refuse: 415.'
     }),
+    responses: orOff(
+      Names(['shadow', 'enforce'], {
+        description:
+          'Check responses by the document. shadow: a mismatch is counted and logged. enforce: the client gets a 502 instead.'
+      }),
+      { default: false }
+    ),
+    maxResponse: Size('Largest JSON response that is checked; it is held in memory.', { default: '1mb' }),
     maxBody: Size('Largest request body that is checked; a larger one gets 413.', { default: '1mb' }),
     maxDepth: Count('Most levels of nested values in a JSON body.', { default: 32, maximum: 100 }),
     maxErrors: Count('Most errors that a response lists.', { default: 10, maximum: 100 })
