@@ -1,4 +1,4 @@
-/** `edge.cache`: purges by the admin API, and a reload. */
+/** `edge.cache`: purges by the admin API. */
 import t from 'tap'
 import { cachingGateway, respond } from '../../helpers/edge/caching.ts'
 import { eventually } from '../../helpers/eventually.ts'

@@ -1,9 +1,13 @@
 /** `edge.cache`: responses from memory are those of the service, byte for byte, and go to nobody else once they have expired. */
 import { randomBytes } from 'node:crypto'
 import t from 'tap'
+import { build } from '../../../app.ts'
+import { Stores } from '../../../plugins/stores.ts'
 import { protocols } from '../../helpers/edge/asking-client.ts'
 import { cachingGateway, respond } from '../../helpers/edge/caching.ts'
+import { handshake, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
+import { configOf, connect, gatewayBefore, startService } from '../../helpers/gateway.ts'
 
 const minute = { 'cache-control': 'max-age=60' }
 
@@ -334,4 +338,37 @@ t.test('tags and Cache-Status as the options say', async (t) => {
     t.equal(headers['cache-status'], 'other; hit')
     t.equal(headers['surrogate-key'] ?? headers['cache-tag'], undefined)
   }
+})
+
+t.test('a WebSocket passes a route with a cache', async (t) => {
+  const service = await startWebSocketService()
+  t.teardown(service.close)
+  const gateway = await gatewayBefore(t, service.url, { edge: { cache: {} } })
+  const client = connect(gateway.port, handshake('/'))
+  t.match(await client.until('\r\n\r\n'), /^HTTP\/1.1 101 /)
+  client.socket.destroy()
+})
+
+t.test('a new generation of the gateway has the responses of the one before', async (t) => {
+  const service = await startService((_request, response) => respond(response, 'x', minute))
+  t.teardown(service.close)
+  const stores = new Stores()
+  const config = configOf({
+    admin: { port: 0 },
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+    edge: { cache: {} }
+  })
+  const start = async () => {
+    const server = build(config, { logger: false, stores })
+    t.teardown(() => server.close())
+    await server.ready()
+    return server
+  }
+  const first = await start()
+  await first.inject('/')
+  const second = await start()
+  await first.close()
+  const { body } = await second.admin!.inject('/admin/cache')
+  t.match(JSON.parse(body), { stores: [{ routes: [{ route: 'all', entries: 1 }] }] })
 })

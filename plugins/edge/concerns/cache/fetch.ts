@@ -45,6 +45,8 @@ export class Fetch implements Dispatcher.DispatchHandler {
   readonly reason: string
   readonly sentAt: number
   instance: string | null = null
+  /** Status of the response; 0 before it. */
+  status = 0
   #record: CallRecord | null = null
   readonly #context: FetchContext
   #head: StoredHead | null = null
@@ -96,6 +98,7 @@ export class Fetch implements Dispatcher.DispatchHandler {
       return
     }
     this.instance = this.#record?.instance ?? null
+    this.status = status
     if (this.isConditional && status === 304) {
       this.#replace(this.#context.confirm(this, headers), 'revalidated', status)
       this.#settle(true)

@@ -135,8 +135,9 @@ export class RouteCache implements FetchContext {
 
   /** Requests for different variants do not wait for each other, once it is known what they differ in. */
   #flightKey(asked: Asked): string {
-    const key = asked.isPersonal ? asked.publicKey : asked.ownKey
-    const [known] = this.#store.find(key)
+    const [known] = this.#store.find(asked.isPersonal ? asked.publicKey : asked.ownKey)
+    // Callers with credentials often get responses that are not stored, for which no other client should wait.
+    const key = asked.isPersonal ? `personal ${asked.publicKey}` : asked.ownKey
     if (known === undefined || known.varyNames.length === 0) return key
     return `${key} ${known.varyNames.map((name) => asked.headers.get(name)).join('\n')}`
   }
@@ -190,8 +191,9 @@ export class RouteCache implements FetchContext {
       if (stored !== null && differs(stored, headers)) this.#store.remove(stored)
       return null
     }
-    // A response that ends with the connection may be cut off, which nothing would show.
-    const hasEnd = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+    // A response that ends with the connection may be cut off, which nothing would show. Trailers are not stored.
+    const isFramed = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+    const hasEnd = isFramed && headers.trailer === undefined
     const isEmpty = status === 204
     const mayStore = (substitute === null || substitute === 'shared') && (hasEnd || isEmpty)
     const head = mayStore ? storable(asked, this.#options, status, headers, text, this.#facts(fetch)) : null
@@ -264,7 +266,7 @@ export class RouteCache implements FetchContext {
     if (own === undefined) return
     this.#flightOf.delete(fetch)
     if (isStored) this.#flights.noteShared(own.key)
-    else if (fetch.delivery?.aborted !== true) this.#flights.noteUnshared(own.key)
+    else if (fetch.status > 0 && fetch.status < 500) this.#flights.noteUnshared(own.key)
     own.flight.end()
   }
 

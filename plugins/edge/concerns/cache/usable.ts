@@ -40,7 +40,13 @@ export function isUsableOnError(stored: StoredHead, { directives }: Asked, now: 
 
 /** Returns the newest of the stored responses that fits a request; null if none does. */
 export function choose(variants: readonly StoredResponse[], asked: Asked, onlyPublic: boolean): StoredResponse | null {
-  const fits = (each: StoredResponse) =>
-    (each.isPublic || !onlyPublic) && each.varyValues === varyValues(each.varyNames, asked.headers)
-  return variants.findLast(fits) ?? null
+  const known = new Map<string, string>()
+  /** Most variants have the same names, so that one digest is enough. */
+  const valuesOf = ({ varyNames }: StoredHead): string => {
+    const names = varyNames.join()
+    const values = known.get(names) ?? varyValues(varyNames, asked.headers)
+    known.set(names, values)
+    return values
+  }
+  return variants.findLast((each) => (each.isPublic || !onlyPublic) && each.varyValues === valuesOf(each)) ?? null
 }
