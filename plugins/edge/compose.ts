@@ -6,7 +6,7 @@ import { directionOf } from '../../config/direction.ts'
 import type { Config } from '../../config/schema.ts'
 import type { EdgeConcern } from './concern.ts'
 import { edgeConcern } from './concern.ts'
-import { attachWaiting } from './consumers/hook-chain.ts'
+import { endChains } from './consumers/hook-chain.ts'
 import { decorateConsumers } from './consumers/index.ts'
 import { watchErrorHandlers } from './error-handlers.ts'
 import { watchRouteHooks } from './not-found.ts'
@@ -77,8 +77,8 @@ export const composeEdge = (name: string, concerns: readonly EdgeConcern[]) =>
         await fastify.register(plugin, config)
       }
       watchErrorHandlers(fastify)
-      fastify.addHook('onRoute', attachWaiting)
       fastify.addHook('onRoute', order.hookAt(concerns.length))
+      fastify.addHook('onRoute', endChains)
       fastify.addHook('onRoute', ownRoutes.end)
     },
     { name, fastify: '5.x' }

@@ -43,10 +43,11 @@ export function refusalRecorder(meter: Meter, concern: string, route: string): R
     labelNames: ['concern', 'route', 'code']
   })
   // Made on first use: most of a concern's codes never occur on a route.
-  const series = new Map<string, { inc(): void }>()
+  let series: Map<string, { inc(): void }> | undefined
   return (request, code) => {
     // The error of a hook that reads the body is no refusal then.
     if (isCutOff(request.raw)) return
+    series ??= new Map()
     const label = series.has(code) || series.size < largestCodes ? code : '(other)'
     let counter = series.get(label)
     if (counter === undefined) {

@@ -95,8 +95,10 @@ export class EdgeOrder {
   hookAt(index: number): OnRoute {
     const slots = this.#slots[index]!
     return (route) => {
-      if (slots.length > 0) attachWaiting(route)
-      for (const slot of slots) slot.attach(route)
+      for (const slot of slots) {
+        attachWaiting(route)
+        slot.attach(route)
+      }
     }
   }
 

@@ -45,7 +45,7 @@ const endedByResponse: readonly Phase[] = ['onRequest', 'preParsing', 'preValida
 class Chain {
   readonly #phase: Phase
   readonly #hooks: ChainedHook[] = []
-  #usual: readonly AnyHook[] = []
+  readonly #usual: AnyHook[] = []
 
   /** The hook of Fastify. */
   readonly run: AnyHook
@@ -57,7 +57,7 @@ class Chain {
 
   add(...hooks: readonly ChainedHook[]): void {
     this.#hooks.push(...hooks)
-    this.#usual = this.#hooks.flatMap(({ usual }) => usual ?? [])
+    for (const { usual } of hooks) if (usual !== undefined) this.#usual.push(usual)
   }
 
   /** Its arguments are named, because a rest parameter would make an array for each request. */
@@ -126,40 +126,42 @@ class Chain {
 /** The chains of one route, while its concerns attach their hooks. */
 class RouteChains {
   readonly #route: RouteOptions
-  readonly #last = new Map<Phase, Chain>()
-  readonly #waiting = new Map<Phase, ChainedHook[]>()
+  readonly #last: { [P in Phase]?: Chain } = {}
+  #waiting: { [P in Phase]?: readonly ChainedHook[] } = {}
 
   constructor(route: RouteOptions) {
     this.#route = route
   }
 
   add(phase: Phase, hook: ChainedHook, mayWait: boolean): void {
-    const waiting = this.#waiting.get(phase) ?? []
+    const waiting = this.#waiting[phase] ?? []
     if (mayWait && !this.#isLast(phase)) {
-      this.#waiting.set(phase, [...waiting, hook])
+      this.#waiting[phase] = [...waiting, hook]
       return
     }
-    this.#waiting.delete(phase)
+    delete this.#waiting[phase]
     this.#open(phase).add(...waiting, hook)
   }
 
   attachWaiting(): void {
-    for (const [phase, hooks] of this.#waiting) this.#open(phase).add(...hooks)
-    this.#waiting.clear()
+    for (const [phase, hooks] of Object.entries(this.#waiting)) this.#open(phase as Phase).add(...hooks)
+    this.#waiting = {}
   }
 
   /** Returns whether the last hook of a phase is a chain. */
   #isLast(phase: Phase): boolean {
-    const chain = this.#last.get(phase)
-    return chain !== undefined && [this.#route[phase] ?? []].flat().at(-1) === chain.run
+    const chain = this.#last[phase]
+    if (chain === undefined) return false
+    const hooks: unknown = this.#route[phase]
+    return (Array.isArray(hooks) ? hooks.at(-1) : hooks) === chain.run
   }
 
   /** Returns the chain at the end of a phase. */
   #open(phase: Phase): Chain {
-    if (this.#isLast(phase)) return this.#last.get(phase)!
+    if (this.#isLast(phase)) return this.#last[phase]!
     const chain = new Chain(phase)
     attach(this.#route, phase, chain.run as never)
-    this.#last.set(phase, chain)
+    this.#last[phase] = chain
     return chain
   }
 }
@@ -179,5 +181,11 @@ export function attachChained(route: RouteOptions, phase: Phase, hook: ChainedHo
   ofRoute.add(phase, hook, mayWait)
 }
 
-/** Attaches the hooks that wait: a hook of a user follows, or the bridge. */
+/** Attaches the hooks that wait: a hook of a user follows. */
 export const attachWaiting = (route: RouteOptions): void => chains.get(route)?.attachWaiting()
+
+/** Attaches the hooks that wait: no concern follows. */
+export function endChains(route: RouteOptions): void {
+  attachWaiting(route)
+  chains.delete(route)
+}

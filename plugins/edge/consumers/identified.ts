@@ -2,7 +2,6 @@ import type { FastifyContextConfig, FastifyInstance } from 'fastify'
 import { identifiesByConcern, identifiesConsumers } from '../../../config/check-facts.ts'
 import type { Config } from '../../../config/schema.ts'
 import type { EdgeRoute } from '../attach.ts'
-import { edgeRouteOf } from '../attach.ts'
 
 /** By route, since most routes have several Fastify routes and concerns. */
 const known = new WeakMap<EdgeRoute, boolean>()
@@ -14,9 +13,9 @@ const known = new WeakMap<EdgeRoute, boolean>()
 export function mayKnowConsumers(
   fastify: FastifyInstance,
   config: Config,
-  { route, preflightFor, ...rest }: FastifyContextConfig
+  { route, ownRoute, preflightFor }: FastifyContextConfig
 ): boolean {
-  const shown = edgeRouteOf({ ...rest, ...(route && { route }) } as FastifyContextConfig)
+  const shown = route ?? ownRoute
   // Preflights have no credentials.
   if (shown === undefined || preflightFor !== undefined) return false
   let isKnown = known.get(shown)

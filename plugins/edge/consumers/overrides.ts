@@ -40,6 +40,8 @@ export interface ForConsumers {
 type Make = (options: unknown) => readonly PhaseHook[]
 type ByPhase = ReadonlyMap<Phase, AnyHook>
 
+const none: ByPhase = new Map()
+
 /** Most options whose hooks a concern keeps, on all routes together. */
 const MOST = 10_000
 
@@ -142,16 +144,16 @@ export class Overrides {
       attachAll(route, hooks)
       return
     }
-    attachAll(
-      route,
-      hooks.filter(([phase]) => !phases.includes(phase))
-    )
-    const usual = this.#byPhase(hooks.filter(([phase]) => phases.includes(phase)))
-    const made = new Map<unknown, ByPhase>()
+    const isReplaced = ([phase]: PhaseHook) => phases.includes(phase)
+    const kept = hooks.filter((hook) => !isReplaced(hook))
+    attachAll(route, kept)
+    const usual = this.#byPhase(kept.length === 0 ? hooks : hooks.filter(isReplaced))
+    let made: Map<unknown, ByPhase> | null = null
     const hooksFor = (options: unknown): ByPhase => {
-      const known = made.get(options)
+      const known = made?.get(options)
       if (known !== undefined) return known
       const hooks = this.#byPhase(make(options))
+      made ??= new Map()
       this.#kept.add(made, options, hooks)
       return hooks
     }
@@ -164,6 +166,7 @@ export class Overrides {
 
   /** Throws for a hook that would not run, since a lost hook would let requests pass. */
   #byPhase(hooks: readonly PhaseHook[]): ByPhase {
+    if (hooks.length === 0) return none
     const byPhase = new Map<Phase, AnyHook>()
     const { phases } = this.#forConsumers!
     for (const [phase, hook] of hooks) {

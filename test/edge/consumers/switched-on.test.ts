@@ -322,6 +322,22 @@ t.test('concerns keep their order, also among those of users', async (t) => {
   t.same(await passed('third'), ['JW_REQUEST_DENIED', 'one,two'])
 })
 
+t.test('a concern of a user without a position is the last one', async (t) => {
+  const last = `export default {
+    name: 'last', options: { type: 'object', additionalProperties: false }, forConsumers: { phases: ['preParsing'] },
+    async plugin() {
+      return () => ({ preParsing: (request, reply, payload, done) => done(Object.assign(new Error('no'), { statusCode: 418 })) })
+    }
+  }`
+  const { port } = await start(t, {
+    consumers: [named('ann', { last: {} }), named('bob', { last: {}, acl: { denyConsumers: ['bob'] } })],
+    files: { 'last.mjs': last },
+    more: { plugins: [{ path: './last.mjs' }] }
+  })
+  const status = async (sub: string) => (await get(port, '/', [`Authorization: ${bearer(sub).authorization}`])).status
+  t.same([await status('eve'), await status('ann'), await status('bob')], [200, 418, 403])
+})
+
 const greet = `export default {
   name: 'greet',
   options: { type: 'object', properties: { text: { type: 'string' } }, additionalProperties: false },
@@ -354,7 +370,7 @@ t.test('a concern of a user, and a plugin that gives consumers options', async (
     named('undefined', { greet: { text: 'undefined' } }),
     named('sent', { greet: { text: 'sent' } })
   ]
-  const plugins = [{ path: './greet.mjs' }, { path: './own.mjs', provides: ['consumer'], order: { after: 'jwt' } }]
+  const plugins = [{ path: './own.mjs', provides: ['consumer'], order: { after: 'jwt' } }, { path: './greet.mjs' }]
   for (const list of [consumers, [], { file: 'people.json' }]) {
     const more = { plugins, edge: { jwt: { secret, optional: true } } }
     const { port, log } = await start(t, {

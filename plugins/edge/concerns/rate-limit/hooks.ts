@@ -37,7 +37,7 @@ export function hooksFor(
     onRequest: isEmpty(first) ? [] : admit(first),
     preParsing: isEmpty(last) ? [] : afterAll(admit(last))
   }
-  if (postponed.length === 0) return withOwn(hooks, ownOf, limiter, record)
+  if (postponed.length === 0) return withOwn(hooks, ownOf, admitterTo(limiter, record))
   const uncounted = new WeakSet<FastifyRequest>()
   const begin = admit(first)
   const joined = new WeakMap<Limits, Limits>()
@@ -75,12 +75,14 @@ export function hooksFor(
   }
 }
 
-/** Returns hooks by which the limits of a consumer, if it has its own, take the place of those after authentication. */
+/**
+ * Returns hooks by which the limits of a consumer, if it has its own, take the place of those after authentication. `admit` is
+ * called for them.
+ */
 export function withOwn(
   hooks: RouteHooks,
   ownOf: OwnLimits | null,
-  limiter: Limiter,
-  record: RecordRefusal
+  admit: (own: Limits, request: FastifyRequest, reply: FastifyReply, done: Done) => void
 ): RouteHooks {
   if (ownOf === null) return hooks
   const [usual] = [hooks.preParsing ?? []].flat()
@@ -88,7 +90,7 @@ export function withOwn(
     ...hooks,
     preParsing(request, reply, payload, done) {
       const own = ownOf(request)
-      if (own !== null) admitTo(own, limiter, record, request, reply, done)
+      if (own !== null) admit(own, request, reply, done)
       else if (usual === undefined) done()
       else Reflect.apply(usual, this, [request, reply, payload, done])
     }
@@ -101,6 +103,11 @@ const afterAll =
   (hook: Hook): Exclude<RouteHooks['preParsing'], undefined | readonly unknown[]> =>
   (request, reply, _payload, done) =>
     hook(request, reply, done)
+
+export const admitterTo =
+  (limiter: Limiter, record: RecordRefusal) =>
+  (own: Limits, request: FastifyRequest, reply: FastifyReply, done: Done): void =>
+    admitTo(own, limiter, record, request, reply, done)
 
 function admitTo(
   { rules, ceilings }: Limits,

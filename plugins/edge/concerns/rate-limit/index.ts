@@ -14,11 +14,12 @@ import type { RedisOptions } from '../../../../config/schema.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { countNodes, nodesKey } from '../../bridge/nodes.ts'
 import { edgeConcern } from '../../concern.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
 import { mayOverride } from '../../consumers/overrides.ts'
 import { shadowRecorder } from '../../shadow.ts'
 import { checkAllLimits, checkRateLimit } from './check.ts'
 import { explainLimits } from './explain.ts'
-import { hooksFor, withOwn } from './hooks.ts'
+import { admitterTo, hooksFor, withOwn } from './hooks.ts'
 import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
 import type { Step } from './limiter.ts'
@@ -180,11 +181,23 @@ export default edgeConcern({
       const { name } = edgeRouteOf(route.config)!
       const counted = counterName(route, name)
       const context = { stores, nodes, counted, hasBothDirections }
-      const record = shadow ?? shadowRecorder(meter, 'rate-limit', name)
-      const limiterFor = (asksRedis: boolean) => {
+      const recorder = () => shadow ?? shadowRecorder(meter, 'rate-limit', name)
+      const limiterFor = (asksRedis: boolean, record: RecordRefusal) => {
         const count = asksRedis ? shareLimits(name) : () => {}
         return new Limiter({ link, nodes, now, count, record })
       }
+      if (Array.isArray(options) && options.length === 0) {
+        // Made for the first consumer with limits: most routes without limits never see one.
+        let admit: ReturnType<typeof admitterTo> | undefined
+        return withOwn({}, ownOf, (...request) => {
+          if (admit === undefined) {
+            const record = recorder()
+            admit = admitterTo(limiterFor(link !== undefined, record), record)
+          }
+          admit(...request)
+        })
+      }
+      const record = recorder()
       if (isPlain(options)) {
         const { store, by, window } = options
         // Without `max`: after a change of the limit, counting continues.
@@ -192,11 +205,13 @@ export default edgeConcern({
         const counter = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(window, now))
         const address = directed(addressKey(options.ipv6Prefix))
         const hooks = plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address })
-        return ownOf === null ? hooks : withOwn(hooks, ownOf, limiterFor(link !== undefined), record)
+        return ownOf === null
+          ? hooks
+          : withOwn(hooks, ownOf, admitterTo(limiterFor(link !== undefined, record), record))
       }
       const limits = limitsFor(options, context)
       const asksRedis = limits.rules.some(({ shared }) => shared !== null) || (haveOwn && link !== undefined)
-      return hooksFor(limits, ownOf, limiterFor(asksRedis), record)
+      return hooksFor(limits, ownOf, limiterFor(asksRedis, record), record)
     }
   }
 })
