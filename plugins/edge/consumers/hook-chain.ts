@@ -127,7 +127,7 @@ class Chain {
 class RouteChains {
   readonly #route: RouteOptions
   readonly #last: { [P in Phase]?: Chain } = {}
-  #waiting: { [P in Phase]?: readonly ChainedHook[] } = {}
+  readonly #waiting: { [P in Phase]?: readonly ChainedHook[] } = {}
 
   constructor(route: RouteOptions) {
     this.#route = route
@@ -143,9 +143,12 @@ class RouteChains {
     this.#open(phase).add(...waiting, hook)
   }
 
-  attachWaiting(): void {
-    for (const [phase, hooks] of Object.entries(this.#waiting)) this.#open(phase as Phase).add(...hooks)
-    this.#waiting = {}
+  attachWaiting(phases: readonly string[]): void {
+    for (const [phase, hooks] of Object.entries(this.#waiting)) {
+      if (!phases.includes(phase)) continue
+      delete this.#waiting[phase as Phase]
+      this.#open(phase as Phase).add(...hooks)
+    }
   }
 
   /** Returns whether the last hook of a phase is a chain. */
@@ -169,7 +172,7 @@ class RouteChains {
 const chains = new WeakMap<RouteOptions, RouteChains>()
 
 /**
- * Attaches the hook of a concern to a route, in the order of these calls. One that may wait joins the chain of a later
+ * Attaches the hook of a concern to a route, in the order of these calls. One that may wait joins the chain of the next
  * concern, so that a route without the concern has no further chain.
  */
 export function attachChained(route: RouteOptions, phase: Phase, hook: ChainedHook, mayWait: boolean): void {
@@ -181,8 +184,11 @@ export function attachChained(route: RouteOptions, phase: Phase, hook: ChainedHo
   ofRoute.add(phase, hook, mayWait)
 }
 
-/** Attaches the hooks that wait: a hook of a user follows. */
-export const attachWaiting = (route: RouteOptions): void => chains.get(route)?.attachWaiting()
+const allPhases = Object.keys(donePositions)
+
+/** Attaches the hooks that wait: another hook of one of these phases follows. */
+export const attachWaiting = (route: RouteOptions, phases: readonly string[] = allPhases): void =>
+  chains.get(route)?.attachWaiting(phases)
 
 /** Attaches the hooks that wait: no concern follows. */
 export function endChains(route: RouteOptions): void {

@@ -14,7 +14,7 @@ import type { PhaseHook } from '../route-hooks.ts'
 import { attachAll } from '../route-hooks.ts'
 import type { Consumer } from './consumer.ts'
 import type { AnyHook } from './hook-chain.ts'
-import { attachChained } from './hook-chain.ts'
+import { attachChained, attachWaiting } from './hook-chain.ts'
 import { mayKnowConsumers } from './identified.ts'
 
 /** Declares that consumers may override a concern. */
@@ -37,6 +37,7 @@ export interface ForConsumers {
   readonly neutral?: unknown
 }
 
+type OverriddenKey = Pick<Key, 'name' | 'needsBridge' | 'authenticates' | 'provides'>
 type Make = (options: unknown) => readonly PhaseHook[]
 type ByPhase = ReadonlyMap<Phase, AnyHook>
 
@@ -98,7 +99,7 @@ class Kept {
 export class Overrides {
   readonly #fastify: FastifyInstance
   readonly #config: Config
-  readonly #key: Pick<Key, 'name' | 'needsBridge'>
+  readonly #key: OverriddenKey
   readonly #forConsumers: ForConsumers | undefined
   readonly #mayOverride: boolean
   readonly #maySwitchOn: boolean
@@ -107,7 +108,7 @@ export class Overrides {
   constructor(
     fastify: FastifyInstance,
     config: Config,
-    key: Pick<Key, 'name' | 'needsBridge'>,
+    key: OverriddenKey,
     forConsumers: ForConsumers | undefined,
     most = MOST
   ) {
@@ -141,12 +142,12 @@ export class Overrides {
   attach(route: RouteOptions, isOn: boolean, hooks: readonly PhaseHook[], make: Make): void {
     const { phases = [], neutral } = this.#forConsumers ?? {}
     if (!this.#mayOverride || !(isOn || this.#isSwitchedOn(route))) {
-      attachAll(route, hooks)
+      this.#attachPlain(route, hooks)
       return
     }
     const isReplaced = ([phase]: PhaseHook) => phases.includes(phase)
     const kept = hooks.filter((hook) => !isReplaced(hook))
-    attachAll(route, kept)
+    this.#attachPlain(route, kept)
     const usual = this.#byPhase(kept.length === 0 ? hooks : hooks.filter(isReplaced))
     let made: Map<unknown, ByPhase> | null = null
     const hooksFor = (options: unknown): ByPhase => {
@@ -162,6 +163,18 @@ export class Overrides {
       const hookFor = neutral === undefined ? (own: unknown) => hooksFor(own).get(phase) : () => hook
       attachChained(route, phase, { key: this.#key.name, usual: hook, hookFor }, !isOn)
     }
+  }
+
+  /** Attaches hooks that do not depend on the consumer. Those that identify it may run before hooks that wait. */
+  #attachPlain(route: RouteOptions, hooks: readonly PhaseHook[]): void {
+    const isIdentifying = this.#key.authenticates ?? this.#key.provides?.includes('consumer')
+    if (!isIdentifying && hooks.length > 0) {
+      attachWaiting(
+        route,
+        hooks.map(([phase]) => phase)
+      )
+    }
+    attachAll(route, hooks)
   }
 
   /** Throws for a hook that would not run, since a lost hook would let requests pass. */

@@ -286,7 +286,7 @@ t.test('the hooks of routes: none where no consumer has options, one more for a 
     await countsFor({ file: 'people.json' }, { authentication }),
     await countsFor([], { authentication })
   ]
-  t.same(several.get('all'), plus(base.get('all')!, 0, 1), 'also around the hooks of other concerns')
+  t.same(several.get('all'), plus(base.get('all')!, 0, 2), 'one before the hook of another concern, one after it')
 })
 
 t.test('concerns keep their order, also among those of users', async (t) => {
@@ -320,6 +320,20 @@ t.test('concerns keep their order, also among those of users', async (t) => {
   t.same(await passed('first'), ['JW_RATE_LIMITED', undefined], 'the limit is before both')
   t.same(await passed('second'), ['JW_ACCESS_DENIED', 'one'])
   t.same(await passed('third'), ['JW_REQUEST_DENIED', 'one,two'])
+})
+
+t.test('concerns keep their order, also among those without options of consumers', async (t) => {
+  const { port } = await start(t, {
+    edge: { bodyLimit: false, validation: { body: { content: { 'application/json': { type: 'object' } } } } },
+    consumers: [named('ann', { bodyLimit: '10b' }), named('bob', { acl: { denyConsumers: ['bob'] } })]
+  })
+  const { ask } = anyClient(t, 'HTTP/1.1', port)
+  const statuses = []
+  for (const sub of ['eve', 'ann', 'bob']) {
+    const headers = { ...bearer(sub), 'content-type': 'application/json' }
+    statuses.push((await ask('/', { method: 'POST', headers, body: '["no object"]' })).status)
+  }
+  t.same(statuses, [400, 413, 403], 'the limit and the rule are before the check of the body')
 })
 
 t.test('a concern of a user without a position is the last one', async (t) => {
