@@ -238,7 +238,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^routes\.0\.files/, ({ routes }) => Object.assign(routes[0]!, { files: { root: '.' } })],
   [/^routes\.0\.(response|redirect|files)/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
   [/^routes\.0\.response\.contentType/, ({ routes }) => Object.assign(routes[0]!, { response: { body: 'a' } })],
-  [/^routes\.0\.redirect\.(status|query)/, ({ routes }) => Object.assign(routes[0]!, { redirect: { to: '/b' } })],
+  [/^routes\.0\.redirect($|\.(status|query))/, ({ routes }) => Object.assign(routes[0]!, { redirect: { to: '/b' } })],
   [/^routes\.0\.redirect\.port/, ({ routes }) => Object.assign(routes[0]!, { redirect: { scheme: 'https' } })],
   [/^routes\.0\.compose/, ({ routes }) => Reflect.deleteProperty(routes[0]!, 'service')],
   [/^routes\.0\.compose/, ({ routes }) => Object.assign(routes[0]!, { match: { path: '/', methods: ['GET'] }, compose: { calls: { one: call({}) } } })],
@@ -276,11 +276,11 @@ function configWith(path: Path, value: unknown): Base {
 }
 
 /**
- * Keys that are not tested: sections that repeat others, the code of users, addresses that may be in use, and what only a
- * process of the gateway has.
+ * Keys that are not tested: sections that repeat others, the code of users, addresses that may be in use, what only a
+ * process of the gateway has, and a mapping whose keys are statuses.
  */
 const isLeftOut = (path: Path) =>
-  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^listen\.(0|path$|socketMode$|connect)/.test(
+  /^(routes\.0\.(edge|mesh|compose\.calls\.one\.mesh)|services\.one\.mesh)\.|^routes\.0\.httpProxy\.module|^(plugins|consumers)|^edge\.errorPages\.pages\.one|^listen\.(0|path$|socketMode$|connect)/.test(
     path.join('.')
   )
 

@@ -412,6 +412,22 @@ t.test('faults', async (t) => {
   t.match(faultsOf('{ pages: { 200: { html: a } } }'), [/^~\.pages/])
   t.match(faultsOf('{ pages: { 404: {} } }'), [/^~\.pages\.404: expected a mapping with at least one key/])
   t.match(faultsOf('{ upstream: [200] }'), [/^~\.upstream\[0\]: /])
+  const topOf = (upstream: string, mesh: string) => {
+    try {
+      parseConfig(
+        `${mesh}\nservices: { a: { instances: ["http://h"] } }\nedge: { errorPages: { upstream: ${upstream} } }\nroutes: [{ name: a, match: { path: / }, service: a }, { name: b, match: { path: /b }, response: {} }]`,
+        join(folder, 'gateway.yaml'),
+        {}
+      )
+      return []
+    } catch (error) {
+      return (error as ConfigError).faults.map(({ path, message }) => `${path}: ${message}`)
+    }
+  }
+  t.strictSame(topOf('true', ''), [])
+  t.strictSame(topOf('true', 'mesh: false'), [
+    'edge.errorPages.upstream: no effect on any route, such as with via: http-proxy: only responses that the bridge forwards are replaced'
+  ])
   t.strictSame(faultsOf('{ upstream: true }', 'response: {}'), [
     '~.upstream: no effect without a service: only responses that the bridge forwards are replaced'
   ])

@@ -138,22 +138,27 @@ function check(options: Options, at: string, { report, absolute }: Checked): voi
   }
 }
 
-/** Reports routes whose responses are not those of a service that the bridge calls. */
+type WrittenRoute = Checked['data']['routes'][number]
+
+/** Reports `upstream` where no response is that of a service that the bridge calls. */
 function checkAll({ data, report }: Checked): void {
+  const { errorPages: top } = data.edge
+  const reasonOf = ({ via, compose, response, redirect, files }: WrittenRoute): string | null => {
+    if (compose) return 'with compose'
+    if (response ?? redirect ?? files) return 'without a service'
+    const isProxied = via === 'http-proxy' || (data.forward !== undefined && via !== 'bridge')
+    return isProxied ? 'with via: http-proxy' : null
+  }
+  const tell = (at: string, why: string) =>
+    report.fault(`${at}/upstream`, `no effect ${why}: only responses that the bridge forwards are replaced`, 'key')
   for (const [index, route] of data.routes.entries()) {
     const at = pointer('/routes', index, 'edge', 'errorPages')
     const own = route?.edge?.errorPages
     if (own === undefined || own === false || own.upstream === false || !report.sound(at)) continue
-    const { via, compose, response, redirect, files } = route
-    const isProxied = via === 'http-proxy' || (data.forward !== undefined && via !== 'bridge')
-    const what = isProxied
-      ? 'with via: http-proxy'
-      : compose
-        ? 'with compose'
-        : (response ?? redirect ?? files)
-          ? 'without a service'
-          : null
-    if (what !== null)
-      report.fault(`${at}/upstream`, `no effect ${what}: only responses that the bridge forwards are replaced`, 'key')
+    const why = reasonOf(route)
+    if (why !== null) tell(at, why)
   }
+  if (!top || top.upstream === false || !report.sound('/edge/errorPages') || !report.sound('/routes')) return
+  const reasons = data.routes.filter((route) => route.edge?.errorPages === undefined).map(reasonOf)
+  if (reasons.length > 0 && !reasons.includes(null)) tell('/edge/errorPages', `on any route, such as ${reasons[0]}`)
 }
