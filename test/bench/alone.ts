@@ -1,5 +1,7 @@
 // Jingwei with one concern at a time, to see what each adds to proxying.
-import { createHash } from 'node:crypto'
+import { createHash, createHmac, scryptSync } from 'node:crypto'
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { client, instances, launch, secret, section, tokens } from './gateway.ts'
 import type { Launch, Setup, Subject } from './subjects.ts'
 
@@ -37,6 +39,49 @@ const redis = ({ redisUrl }: Setup) => [`redis: { url: '${redisUrl}' }`]
 const networks = Array.from({ length: callers }, (_, i) => `172.16.${i >> 8}.${i & 255}`).join(', ')
 const jwt = `jwt: { secret: '${secret}', issuer: bench, audience: bench, forward: { sub: x-user-id } }`
 
+const list = (lines: readonly string[]) => () => section('consumers', lines)
+const each = <T>(make: (number: number) => T): T[] => Array.from({ length: callers }, (_, i) => make(i))
+/** Consumers with passwords: few, since each is hashed at the start. */
+const few = Array.from({ length: 10 }, (_, i) => ({ name: `u${i}`, password: `password-of-${i}` }))
+const passwordHash = (password: string) => {
+  const salt = Buffer.from('salt of the bench')
+  const encoded = [salt, scryptSync(password, salt, 32, { N: 1024 })].map((bytes) =>
+    bytes.toString('base64').replace(/=+$/, '')
+  )
+  return `$scrypt$ln=10,r=8,p=1$${encoded.join('$')}`
+}
+const passwords = list(
+  few.map(
+    ({ name, password }) => `- { name: ${name}, basicAuth: { username: ${name}, hash: '${passwordHash(password)}' } }`
+  )
+)
+/** A secret of 32 bytes for both kinds of signatures, as its text has no characters to escape. */
+const secretOf = (number: number) => Buffer.from(`secret of caller ${number}`.padEnd(32, '.')).toString('base64')
+const macOf = (key: string | Buffer, text: string) => createHmac('sha256', key).update(text).digest('base64')
+const hmacSigned = (number: number) => {
+  const date = new Date().toUTCString()
+  const mac = macOf(secretOf(number), `date: ${date}`)
+  return {
+    date,
+    authorization: `hmac username="c${number}", algorithm="hmac-sha256", headers="date", signature="${mac}"`
+  }
+}
+const messageSigned = (number: number) => {
+  const parameters = `();created=${Math.floor(Date.now() / 1000)};keyid="c${number}"`
+  const mac = macOf(Buffer.from(secretOf(number), 'base64'), `"@signature-params": ${parameters}`)
+  return { 'signature-input': `a=${parameters}`, signature: `a=:${mac}:` }
+}
+/** Writes a file into the folder of the subject, and returns its path. */
+const file = ({ folder }: Setup, name: string, content: string) => {
+  mkdirSync(folder, { recursive: true })
+  writeFileSync(join(folder, name), content)
+  return `./${name}`
+}
+const authorizer = "export default (request) => ({ consumer: request.headers['x-api-key'] })\n"
+/** Consumers with options of their own, by their keys. */
+const withOwn = (edge: string) =>
+  list(each((i) => `- { name: c${i}, keyAuth: { hash: '${hashed(keyOf(i))}' }, edge: { ${edge} } }`))
+
 /** One entry per concern. The names have no commas. `bearer tokens` shows what the longer requests alone cost. */
 const concerns: Readonly<Record<string, Concern>> = {
   'access log': { edge: ['accessLog: true'] },
@@ -70,6 +115,58 @@ const concerns: Readonly<Record<string, Concern>> = {
   'JWT (10000 tokens)': { edge: [jwt], clients: () => Array.from({ length: tokens }, (_, i) => client(i)) },
   'API keys (1000 consumers)': { ...byKey, edge: ['keyAuth: {}'] },
   'API keys and ACL': { ...byKey, edge: ['keyAuth: {}', 'acl: { allow: [gold] }'] },
+  'passwords (10 consumers)': {
+    edge: ['basicAuth: {}'],
+    more: passwords,
+    clients: () => few.map(({ name, password }) => ({ authorization: `Basic ${btoa(`${name}:${password}`)}` }))
+  },
+  'HMAC signatures': {
+    edge: ['hmacAuth: { clockSkew: 1h, enforceHeaders: [] }'],
+    more: list(each((i) => `- { name: c${i}, hmacAuth: { username: c${i}, secret: '${secretOf(i)}' } }`)),
+    clients: () => each(hmacSigned)
+  },
+  'message signatures': {
+    edge: ['messageSignature: { maxAge: 1h, components: [] }'],
+    more: list(
+      each(
+        (i) => `- { name: c${i}, messageSignature: { keyId: c${i}, algorithm: hmac-sha256, secret: '${secretOf(i)}' } }`
+      )
+    ),
+    clients: () => each(messageSigned)
+  },
+  authorizer: {
+    edge: ['authorizer: { module: ./authorizer.mjs }'],
+    more: (setup) => {
+      file(setup, 'authorizer.mjs', authorizer)
+      return []
+    },
+    clients: keys
+  },
+  'forward auth': { edge: ['forwardAuth: { service: origin, path: /small }'] },
+  'forward auth with a cache': {
+    edge: ["forwardAuth: { service: origin, path: /small, cache: { ttl: 1m, key: ['header:x-api-key'] } }"],
+    clients: keys
+  },
+  'IP filter of consumers': {
+    edge: ['keyAuth: {}', "ipFilter: { deny: ['192.0.2.0/24'] }"],
+    more: withOwn("ipFilter: { allow: ['127.0.0.0/8'] }"),
+    clients: keys
+  },
+  'rate limit of consumers': {
+    edge: ['keyAuth: {}', 'rateLimit: { max: 1000000000, window: 1h, by: consumer }'],
+    more: withOwn('rateLimit: { max: 1000000, window: 1s }'),
+    clients: keys
+  },
+  'consumers of a file': {
+    edge: ['keyAuth: {}'],
+    more: (setup) => [`consumers: { file: ${file(setup, 'consumers.yaml', consumers().slice(1).join('\n'))} }`],
+    clients: keys
+  },
+  'metrics of consumers': {
+    edge: ['keyAuth: {}', 'metrics: { consumers: 100 }'],
+    more: () => [...consumers(), 'admin: { port: 0 }'],
+    clients: keys
+  },
   authorization: {
     edge: [
       "authorization: { default: allow, rules: [{ action: deny, methods: [DELETE] }, { action: deny, addresses: ['192.0.2.0/24'] }] }"
