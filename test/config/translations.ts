@@ -331,6 +331,25 @@ routes:
     ]
   },
   {
+    name: 'Traefik, static site: compression, headers of responses',
+    yaml: `
+edge:
+  compression: { encodings: [gzip, br], minSize: 1b }
+  headers: { response: { set: { strict-transport-security: max-age=31536000, x-frame-options: DENY }, remove: [server] } }
+services: { site: { instances: ["http://site"] } }
+routes:
+  - { name: site, match: { path: /, hosts: [www.example.com] }, service: site }`,
+    asks: [
+      [
+        'GET /',
+        { host: 'www.example.com', 'accept-encoding': 'br;q=0.5, gzip' },
+        { response: { 'content-encoding': 'gzip', vary: 'Accept-Encoding', 'x-frame-options': 'DENY' } }
+      ],
+      ['GET /a', { host: 'www.example.com' }, { service: 'site', url: '/a', response: { 'x-frame-options': 'DENY' } }],
+      ['GET /', { host: 'other.example.com' }, 404]
+    ]
+  },
+  {
     name: 'Spring Cloud Gateway, two services; event booking: found in Eureka, prefixes that are stripped',
     yaml: `
 discovery: { eureka: { urls: ["\${EUREKA}"] } }

@@ -75,7 +75,10 @@ export class BodyCompressor implements BodyEncoder {
       this.#waitingBytes = 0
       this.#isFlushed = false
       this.#isBusy = true
-      this.#zlib.write(waiting.length === 1 ? waiting[0] : Buffer.concat(waiting), this.#done)
+      const bytes = waiting.length === 1 ? waiting[0]! : Buffer.concat(waiting)
+      // One piece of work for the thread pool in place of two; most bodies arrive as a whole.
+      if (this.#isEnded) this.#zlib.end(bytes)
+      else this.#zlib.write(bytes, this.#done)
       if (!this.#needsDrain) return
       this.#needsDrain = false
       this.#sink.drain()
