@@ -19,13 +19,13 @@ import { FailureLimit } from './failures.ts'
 import type { Method, Refusal } from './method.ts'
 import { NoCredentials } from './method.ts'
 import { defaults } from './options.ts'
+import { CredentialsMissing } from './refused.ts'
 import type { Done, Hook } from './shadow-methods.ts'
 import { asShadow, RouteMethods, withoutEffects } from './shadow-methods.ts'
 
 type AnyMethod = Method<unknown>
 type Outcome = 'accepted' | 'absent' | Refusal
 
-const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
 const Limited = createError('JW_AUTH_LIMITED', 'Too many failed attempts to authenticate from this address', 429)
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
@@ -193,7 +193,7 @@ class Methods {
     const refusals = absent.map((method) => ({ method, refusal: method.refusal(null, request) }))
     if (refusals.length === 1) return refusals[0]!
     const redirect = refusals.find(({ refusal }) => refusal.respond)
-    return redirect ?? { method: null, refusal: { error: new Missing(), reason: 'auth_missing' } }
+    return redirect ?? { method: null, refusal: { error: new CredentialsMissing(), reason: 'auth_missing' } }
   }
 }
 

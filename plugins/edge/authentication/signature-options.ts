@@ -1,8 +1,11 @@
 /** Options that the methods of authentication by signatures share. */
 import createError from '@fastify/error'
 import { Size } from '../../../config/schema/kit.ts'
+import { refusedAs } from './refused.ts'
 
-export const SignatureInvalid = createError('JW_SIGNATURE_INVALID', 'The signature of the request is not valid', 401)
+const SignatureInvalid = createError('JW_SIGNATURE_INVALID', 'The signature of the request is not valid', 401)
+
+export const signatureRefused = <Reason extends string>() => refusedAs<Reason>(SignatureInvalid)
 
 export const MaxBodySize = Size(
   'Largest body that is compared with its digest. It is kept in memory until then. Larger ones get 413.',

@@ -10,6 +10,7 @@ import { pointer } from '../../../../config/faults.ts'
 import { orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { CredentialsMissing } from '../../authentication/refused.ts'
 import { bearerChallenge, Claims, claimsOf, hasClaim, realmOf, Scopes, scopesOf } from '../../claims.ts'
 import type { Example } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -52,7 +53,6 @@ declare module '../../../../config/schema.ts' {
 
 const Denied = createError('JW_ACCESS_DENIED', 'The caller may not use this route', 403)
 const Insufficient = createError('JW_INSUFFICIENT_SCOPE', 'The token does not allow this request', 403)
-const Unauthenticated = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const aclReasons = [
@@ -150,7 +150,7 @@ function refusal(
 ): Error {
   if (reason === 'acl_no_token' && consumer === null) {
     reply.header('www-authenticate', bearerChallenge(realm, false))
-    return new Unauthenticated()
+    return new CredentialsMissing()
   }
   if (reason !== 'acl_scope' && reason !== 'acl_role' && reason !== 'acl_claim') return new Denied()
   reply.header('www-authenticate', bearerChallenge(realm, true, reason === 'acl_scope' ? scopes : []))

@@ -11,6 +11,8 @@ import { removeHeader } from '../../authentication/credentials.ts'
 import type { Method, Refusal } from '../../authentication/method.ts'
 import { NoCredentials } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { CredentialsMissing } from '../../authentication/refused.ts'
+import { Unavailable } from '../../bridge/undecided.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { GivenConsumer } from '../../consumers/consumer.ts'
@@ -20,10 +22,8 @@ import { decisionOf } from './decision.ts'
 import type { AuthorizerOptions } from './options.ts'
 import { AuthorizerSchema, Caller, checkAuthorizer } from './options.ts'
 
-const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
 const Refused = createError('JW_AUTH_REFUSED', 'The request is not allowed', 403)
 const Failed = createError('JW_PLUGIN_FAILED', 'the authorizer has failed: %s', 500)
-const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const authorizerReasons = [
@@ -104,7 +104,7 @@ function functionMethod(
       }
     },
     refusal: (error) => {
-      if (error === null) return { error: new Missing(), reason: 'authorizer_missing' }
+      if (error === null) return { error: new CredentialsMissing(), reason: 'authorizer_missing' }
       return error instanceof NotAccepted ? error.refusal : { error: error as Error, reason: null }
     },
     remove(request) {

@@ -6,6 +6,7 @@ import { headerValues, removeHeader } from '../../authentication/credentials.ts'
 import { explainCredentials } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { CredentialsMissing, refusedAs } from '../../authentication/refused.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
@@ -16,20 +17,12 @@ import { BasicAuth, checkBasicAuth, credentials } from './options.ts'
 import { Busy } from './password-queue.ts'
 import { Passwords } from './passwords.ts'
 
-const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
-const Invalid = createError('JW_CREDENTIALS_INVALID', 'The user name or the password is wrong', 401)
-
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const basicReasons = ['basic_missing', 'basic_repeated', 'basic_malformed', 'basic_wrong', 'basic_busy'] as const
 
-class Refused extends Invalid {
-  readonly reason: (typeof basicReasons)[number]
-
-  constructor(reason: (typeof basicReasons)[number]) {
-    super()
-    this.reason = reason
-  }
-}
+const Refused = refusedAs<(typeof basicReasons)[number]>(
+  createError('JW_CREDENTIALS_INVALID', 'The user name or the password is wrong', 401)
+)
 
 /** Hash of a password that nobody has, for user names that nobody has. */
 const nobody = '$scrypt$ln=15,r=8,p=3$bm9ib2R5bm9ib2R5bm9ibw$bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm9ib2R5bm8'
@@ -81,7 +74,7 @@ function basicIn(request: FastifyRequest): readonly string[] | null {
 }
 
 /** Returns user name and password, or the reason why there are none. */
-function loginOf(found: readonly string[]): ReturnType<typeof parse> | Refused['reason'] {
+function loginOf(found: readonly string[]): ReturnType<typeof parse> | (typeof basicReasons)[number] {
   if (found.length > 1) return 'basic_repeated'
   try {
     return parse(found[0]!)
@@ -121,7 +114,7 @@ function basicMethod(
       else return verified.then(accept)
     },
     refusal(error) {
-      if (error === null) return { error: new Missing(), reason: 'basic_missing' }
+      if (error === null) return { error: new CredentialsMissing(), reason: 'basic_missing' }
       if (error instanceof Busy) return { error, reason: 'basic_busy', isExcess: error.isExcess }
       return { error: error as Error, reason: error instanceof Refused ? error.reason : null }
     },

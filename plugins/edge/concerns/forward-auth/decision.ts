@@ -1,23 +1,15 @@
 /** The decision that a response of the server stands for. */
 import { isUtf8 } from 'node:buffer'
 import type { IncomingHttpHeaders } from 'node:http'
-import type { AuthResponse, FailureReason } from '../../bridge/auth-server.ts'
+import type { AuthResponse } from '../../bridge/auth-server.ts'
 import { AuthFailure } from '../../bridge/auth-server.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
+import { undecidedReasons } from '../../bridge/undecided.ts'
 import type { ForwardAuthOptions } from './options.ts'
 
-/** Reasons for the access log, by the failure of a call. */
-export const reasonOf: Readonly<Record<FailureReason, string>> = {
-  timeout: 'forward_auth_timeout',
-  unreachable: 'forward_auth_unreachable',
-  malformed: 'forward_auth_malformed',
-  status: 'forward_auth_status',
-  overloaded: 'forward_auth_overloaded'
-}
-export const refusedReason = 'forward_auth_refused'
-
 /** A closed list, documented in plugins/edge/README.md. */
-export const forwardAuthReasons = Object.values(reasonOf)
+export const forwardAuthReasons = undecidedReasons('forward_auth')
+export const refusedReason = 'forward_auth_refused'
 
 type Fields = readonly (readonly [name: string, values: readonly string[]])[]
 

@@ -13,6 +13,7 @@ import { edgeRouteOf } from '../../attach.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { serverText } from '../../bridge/check-auth-server.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
+import { Undecided } from '../../bridge/undecided.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
@@ -28,24 +29,12 @@ import { checkForwardAuth } from './check.ts'
 import type { Kept } from './decider.ts'
 import { Decider, measuresOf } from './decider.ts'
 import type { Allowed, Refused } from './decision.ts'
-import { reasonOf, refusedReason } from './decision.ts'
+import { refusedReason } from './decision.ts'
 import type { ForwardAuthOptions } from './options.ts'
 import { ForwardAuth } from './options.ts'
 import { outgoingFor } from './outgoing.ts'
 
-const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 const Refusal = createError('JW_AUTH_REFUSED', 'The request is not allowed', 403)
-
-/** A call without a decision. */
-class Undecided extends Unavailable {
-  readonly reason: string
-
-  constructor({ reason, cause }: AuthFailure) {
-    super()
-    this.reason = reasonOf[reason]
-    this.cause = cause
-  }
-}
 
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 
@@ -123,7 +112,7 @@ export default edgeConcern({
         } catch (error) {
           if (!(error instanceof AuthFailure)) throw error
           if (options.onFailure === 'allow') return null
-          throw new Undecided(error)
+          throw new Undecided('forward_auth', error)
         }
       }
       const enforce = (request: FastifyRequest, reply: FastifyReply, done: Done) => (body: Buffer | null) =>

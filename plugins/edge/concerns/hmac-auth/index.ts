@@ -1,6 +1,5 @@
 /** Authentication by signatures with a shared secret, in the wire format of Kong's hmac-auth. */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { Clock } from '../../../clock.ts'
@@ -9,9 +8,10 @@ import { headerValues, removeHeader } from '../../authentication/credentials.ts'
 import { explainCredentials, judgementOf } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { CredentialsMissing } from '../../authentication/refused.ts'
 import type { Replays } from '../../authentication/replays.ts'
 import { replayWindows } from '../../authentication/replays.ts'
-import { SignatureInvalid } from '../../authentication/signature-options.ts'
+import { signatureRefused } from '../../authentication/signature-options.ts'
 import { SignedFields } from '../../authentication/signed-fields.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -22,22 +22,13 @@ import { checkHmacAuth, credentials, HmacAuth } from './options.ts'
 import type { HmacSignature } from './signature.ts'
 import { isHmac, readHmac, signedDate, signedText } from './signature.ts'
 
-const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
-
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const hmacReasons = [
   'hmac_missing', 'hmac_repeated', 'hmac_malformed', 'hmac_algorithm', 'hmac_headers', 'hmac_field', 'hmac_date',
   'hmac_skew', 'hmac_wrong', 'hmac_digest', 'hmac_replayed'
 ] as const // biome-ignore format: a list
 
-class Refused extends SignatureInvalid {
-  readonly reason: (typeof hmacReasons)[number]
-
-  constructor(reason: (typeof hmacReasons)[number]) {
-    super()
-    this.reason = reason
-  }
-}
+const Refused = signatureRefused<(typeof hmacReasons)[number]>()
 
 /** Secret of user names that nobody has, so that their signatures take the same time. */
 const nobody = randomBytes(32).toString('hex')
@@ -155,7 +146,7 @@ function hmacMethod(
     },
     refusal: (error) =>
       error === null
-        ? { error: new Missing(), reason: 'hmac_missing' }
+        ? { error: new CredentialsMissing(), reason: 'hmac_missing' }
         : { error: error as Error, reason: error instanceof Refused ? error.reason : null },
     remove(request, isVerified) {
       if (!isVerified || (hideCredentials && isInAuthorization(request))) removeHeader(request, 'authorization')

@@ -12,6 +12,7 @@ import type { Method, Refusal } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { checkAuthServer, checkServiceHeaders, serverText } from '../../bridge/check-auth-server.ts'
+import { Undecided } from '../../bridge/undecided.ts'
 import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
@@ -23,10 +24,9 @@ import type { Counters } from './metrics.ts'
 import { countersOf } from './metrics.ts'
 import type { IntrospectionOptions } from './options.ts'
 import { Introspection, Subject } from './options.ts'
-import { reasonOf, ruleFor, ScopeMissing, TokenInvalid } from './rules.ts'
+import { ruleFor, ScopeMissing, TokenInvalid } from './rules.ts'
 
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
-const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 
 /** Largest response of an endpoint, in bytes. */
 const maxResponseSize = 64 * 1024
@@ -152,7 +152,8 @@ function refusal(error: unknown, challenge: string, scopes: readonly string[] = 
   // RFC 6750, 3.1: no error code in the challenge if the request had no token.
   if (error === null) return { error: new TokenMissing(), reason: 'introspection_missing' }
   if (error instanceof AuthFailure) {
-    return { error: Object.assign(new Unavailable(), { cause: error.cause }), reason: reasonOf[error.reason] }
+    const undecided = new Undecided('introspection', error)
+    return { error: undecided, reason: undecided.reason }
   }
   const { message } = error as Error
   const about = (code: string) => `${challenge}, error="${code}", error_description="${message}"`

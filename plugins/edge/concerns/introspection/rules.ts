@@ -1,18 +1,9 @@
 /** Rules of a route for the claims of active tokens. */
 import { createError } from '@fastify/error'
-import type { FailureReason } from '../../bridge/auth-server.ts'
+import { undecidedReasons } from '../../bridge/undecided.ts'
 import { scopesOf } from '../../claims.ts'
 import type { Claims } from './introspector.ts'
 import type { IntrospectionOptions } from './options.ts'
-
-/** Reasons for the access log, by the failure of a call. */
-export const reasonOf: Readonly<Record<FailureReason, string>> = {
-  timeout: 'introspection_timeout',
-  unreachable: 'introspection_unreachable',
-  malformed: 'introspection_malformed',
-  status: 'introspection_status',
-  overloaded: 'introspection_overloaded'
-}
 
 /** A closed list, documented in plugins/edge/README.md. */
 export const tokenReasons = [
@@ -20,7 +11,7 @@ export const tokenReasons = [
   'introspection_expired', 'introspection_not_yet_valid', 'introspection_issuer', 'introspection_audience', 'introspection_scope'
 ] as const // biome-ignore format: a list
 
-export const failureReasons = Object.values(reasonOf)
+export const failureReasons = undecidedReasons('introspection')
 
 type Reason = (typeof tokenReasons)[number]
 

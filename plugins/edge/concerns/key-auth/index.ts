@@ -15,6 +15,7 @@ import {
 import { explainCredentials, judgementOf } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { refusedAs } from '../../authentication/refused.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
@@ -23,19 +24,11 @@ import type { KeyAuthOptions, StoredKey } from './options.ts'
 import { checkKeyAuth, credentials, digestOf, KeyAuth } from './options.ts'
 
 const KeyMissing = createError('JW_KEY_MISSING', 'An API key is required', 401)
-const KeyInvalid = createError('JW_KEY_INVALID', 'The API key is not valid', 401)
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const keyReasons = ['key_missing', 'key_repeated', 'key_unknown', 'key_expired'] as const
 
-class Refused extends KeyInvalid {
-  readonly reason: (typeof keyReasons)[number]
-
-  constructor(reason: (typeof keyReasons)[number]) {
-    super()
-    this.reason = reason
-  }
-}
+const Refused = refusedAs<(typeof keyReasons)[number]>(createError('JW_KEY_INVALID', 'The API key is not valid', 401))
 
 export default edgeConcern({
   name: 'keyAuth',

@@ -1,5 +1,4 @@
 /** Authentication by HTTP Message Signatures (RFC 9421) of declared consumers, with Content-Digest (RFC 9530). */
-import { createError } from '@fastify/error'
 import type { FastifyRequest } from 'fastify'
 import type { InnerList } from 'structured-headers'
 import { orOff } from '../../../../config/schema/kit.ts'
@@ -8,9 +7,10 @@ import { headerValues, removeHeader } from '../../authentication/credentials.ts'
 import { explainCredentials } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { CredentialsMissing } from '../../authentication/refused.ts'
 import type { Replays } from '../../authentication/replays.ts'
 import { replayWindows } from '../../authentication/replays.ts'
-import { SignatureInvalid } from '../../authentication/signature-options.ts'
+import { signatureRefused } from '../../authentication/signature-options.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -21,8 +21,6 @@ import { isSignedBy } from './keys.ts'
 import type { MessageSignatureOptions, StoredKey } from './options.ts'
 import { checkMessageSignature, credentials, MessageSignature } from './options.ts'
 
-const Missing = createError('JW_CREDENTIALS_MISSING', 'Credentials are required', 401)
-
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const signatureReasons = [
   'signature_missing', 'signature_malformed', 'signature_none', 'signature_key', 'signature_parameters', 'signature_age',
@@ -31,14 +29,7 @@ export const signatureReasons = [
 
 type Reason = (typeof signatureReasons)[number]
 
-class Refused extends SignatureInvalid {
-  readonly reason: Reason
-
-  constructor(reason: Reason) {
-    super()
-    this.reason = reason
-  }
-}
+const Refused = signatureRefused<Reason>()
 
 /** Most signatures of one request that are verified, in their order; the first one that is accepted decides. */
 const MOST_SIGNATURES = 4
@@ -213,7 +204,7 @@ function signatureMethod(
     },
     refusal: (error) =>
       error === null
-        ? { error: new Missing(), reason: 'signature_missing' }
+        ? { error: new CredentialsMissing(), reason: 'signature_missing' }
         : { error: error as Error, reason: error instanceof Refused ? error.reason : null },
     remove(request, isVerified) {
       if (isVerified && !hideCredentials) return

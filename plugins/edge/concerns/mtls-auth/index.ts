@@ -5,6 +5,7 @@ import { orOff } from '../../../../config/schema/kit.ts'
 import { withoutCredentials } from '../../authentication/explained.ts'
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
+import { refusedAs } from '../../authentication/refused.ts'
 import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Consumer } from '../../consumers/consumer.ts'
@@ -19,19 +20,13 @@ import type { MtlsAuthOptions } from './options.ts'
 import { checkMtlsAuth, checkRoutes, credentials, idOf, MtlsAuth } from './options.ts'
 
 const Missing = createError('JW_CERTIFICATE_MISSING', 'A client certificate is required', 401)
-const Invalid = createError('JW_CERTIFICATE_INVALID', 'The client certificate is not accepted', 401)
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
 export const mtlsReasons = ['mtls_missing', 'mtls_unknown', 'mtls_not_allowed', 'mtls_expired'] as const
 
-class Refused extends Invalid {
-  readonly reason: (typeof mtlsReasons)[number]
-
-  constructor(reason: (typeof mtlsReasons)[number]) {
-    super()
-    this.reason = reason
-  }
-}
+const Refused = refusedAs<(typeof mtlsReasons)[number]>(
+  createError('JW_CERTIFICATE_INVALID', 'The client certificate is not accepted', 401)
+)
 
 export default edgeConcern({
   name: 'mtlsAuth',

@@ -1,5 +1,7 @@
 /** Failures of logins and sessions: their errors, and the reasons for the access log. */
+
 import { createError } from '@fastify/error'
+import { Unavailable } from '../../bridge/undecided.ts'
 import type { OidcOptions } from './options.ts'
 
 /** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
@@ -23,7 +25,6 @@ const LogoutRefused = createError('JW_LOGOUT_REFUSED', 'Another site must not en
 const LogoutInvalid = createError('JW_LOGOUT_INVALID', 'The logout token is not valid', 400)
 const TooLarge = createError('JW_SESSION_TOO_LARGE', 'The session is too large for cookies', 500)
 const Insecure = createError('JW_LOGIN_INSECURE', 'A login needs https', 400)
-const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 
 const errors: Readonly<Record<Reason, () => Error>> = {
   oidc_missing: () => new Missing(),

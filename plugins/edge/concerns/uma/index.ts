@@ -8,8 +8,8 @@ import { mountPoint, readPath } from '../../../../config/path-reading.ts'
 import { Off, orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { verifiedToken } from '../../authentication/verified-token.ts'
-import type { FailureReason } from '../../bridge/auth-server.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
+import { Undecided, undecidedReasons } from '../../bridge/undecided.ts'
 import { bearerChallenge, realmOf } from '../../claims.ts'
 import { edgeConcern } from '../../concern.ts'
 import { recordError } from '../../shadow.ts'
@@ -22,18 +22,8 @@ import { permissionsOf } from './permissions.ts'
 const TokenMissing = createError('JW_TOKEN_MISSING', 'A bearer token is required', 401)
 const TokenInvalid = createError('JW_TOKEN_INVALID', 'The token is not valid', 401)
 const Denied = createError('JW_INSUFFICIENT_SCOPE', 'The token does not allow this request', 403)
-const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for authorization is unavailable', 503)
 
-/** Reasons for the access log, by the failure of a call. A closed list, documented in plugins/edge/README.md. */
-const failures: Readonly<Record<FailureReason, string>> = {
-  timeout: 'uma_timeout',
-  unreachable: 'uma_unreachable',
-  malformed: 'uma_malformed',
-  status: 'uma_status',
-  overloaded: 'uma_overloaded'
-}
-
-export const umaReasons = ['uma_token', 'uma_invalid', 'uma_denied', ...Object.values(failures)] as const
+export const umaReasons = ['uma_token', 'uma_invalid', 'uma_denied', ...undecidedReasons('uma')] as const
 
 const outcomes: readonly Outcome[] = ['granted', 'denied', 'invalid', 'cached', 'failed']
 
@@ -102,8 +92,8 @@ export default edgeConcern({
                 recordError(shadow, request, errorFor(reason), reason, reply)
               },
               (error) => {
-                const [failure, reason] = error instanceof AuthFailure ? unavailable(error) : [error]
-                recordError(shadow, request, failure, reason, reply)
+                const undecided = error instanceof AuthFailure ? new Undecided('uma', error) : null
+                recordError(shadow, request, undecided ?? error, undecided?.reason, reply)
               }
             )
             return done(null, payload)
@@ -113,9 +103,9 @@ export default edgeConcern({
               verdict === 'granted' ? done(null, payload) : done(refusal(`uma_${verdict}`, request, reply)),
             (error) => {
               if (!(error instanceof AuthFailure)) return done(error)
-              const [failure, reason] = unavailable(error)
-              request.refusalReason = reason
-              done(failure)
+              const undecided = new Undecided('uma', error)
+              request.refusalReason = undecided.reason
+              done(undecided)
             }
           )
         }
@@ -145,7 +135,3 @@ function refusalIn(realm: string) {
 
 const errorFor = (reason: Reason): Error =>
   reason === 'uma_token' ? new TokenMissing() : reason === 'uma_denied' ? new Denied() : new TokenInvalid()
-
-/** Returns the error and the reason for a call without a verdict. */
-const unavailable = ({ reason, cause }: AuthFailure) =>
-  [Object.assign(new Unavailable(), { cause }), failures[reason]] as const
