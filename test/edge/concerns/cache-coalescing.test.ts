@@ -143,3 +143,22 @@ t.test('an expired response is fetched once in the background', async (t) => {
   await eventually(async () => (await client.ask('/')).body.toString() === 'new')
   t.equal(responses.length, 2)
 })
+
+t.test('a client that leaves in the middle of a body does not keep others from sharing the next fetch', async (t) => {
+  const { client, responses, arrived } = await held(t)
+  const first = client.begin('/')
+  await arrived(1)
+  responses[0]!.writeHead(200, { 'cache-control': 'max-age=60', 'content-length': '10' }).write('part')
+  await first.data
+  await first.leave()
+  await eventually(() => responses[0]!.destroyed)
+  const both = [client.ask('/'), client.ask('/')]
+  await arrived(2)
+  const other = client.ask('/other')
+  await arrived(3)
+  respond(responses[2]!, 'other')
+  await other
+  respond(responses[1]!, 'body', { 'cache-control': 'max-age=60' })
+  t.ok((await Promise.all(both)).every(({ body }) => body.toString() === 'body'))
+  t.equal(responses.length, 3)
+})

@@ -45,8 +45,8 @@ export class Fetch implements Dispatcher.DispatchHandler {
   readonly reason: string
   readonly sentAt: number
   instance: string | null = null
-  /** Status of the response; 0 before it. */
-  status = 0
+  /** True if the response itself cannot be stored, so that the next one cannot either. */
+  isUnstorable = false
   #record: CallRecord | null = null
   readonly #context: FetchContext
   #head: StoredHead | null = null
@@ -98,7 +98,6 @@ export class Fetch implements Dispatcher.DispatchHandler {
       return
     }
     this.instance = this.#record?.instance ?? null
-    this.status = status
     if (this.isConditional && status === 304) {
       this.#replace(this.#context.confirm(this, headers), 'revalidated', status)
       this.#settle(true)
@@ -111,7 +110,10 @@ export class Fetch implements Dispatcher.DispatchHandler {
     }
     this.#head = this.#context.judge(this, status, headers, text)
     if (Number(headers['content-length'] ?? 0) > this.#context.maxEntry) this.#head = null
-    if (this.#head === null) this.#settle(false)
+    if (this.#head === null) {
+      this.isUnstorable = status < 500 && !this.pending.isOutdated
+      this.#settle(false)
+    }
     if (this.delivery === null) {
       if (this.#head === null) controller.abort(new Error('the response cannot be stored'))
       return
@@ -141,7 +143,8 @@ export class Fetch implements Dispatcher.DispatchHandler {
 
   #keep(chunk: Buffer): void {
     const { maxEntry } = this.#context
-    if (this.#bytes + chunk.length > maxEntry || !this.#context.reserve(chunk.length)) this.#forget()
+    this.isUnstorable = this.#bytes + chunk.length > maxEntry
+    if (this.isUnstorable || !this.#context.reserve(chunk.length)) this.#forget()
     else {
       // A copy with memory of its own: the given memory is used again.
       const own = Buffer.allocUnsafeSlow(chunk.length)

@@ -266,7 +266,7 @@ export class RouteCache implements FetchContext {
     if (own === undefined) return
     this.#flightOf.delete(fetch)
     if (isStored) this.#flights.noteShared(own.key)
-    else if (fetch.status > 0 && fetch.status < 500) this.#flights.noteUnshared(own.key)
+    else if (fetch.isUnstorable) this.#flights.noteUnshared(own.key)
     own.flight.end()
   }
 
