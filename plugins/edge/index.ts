@@ -18,6 +18,7 @@ import cookies from './concerns/cookies/index.ts'
 import cors from './concerns/cors/index.ts'
 import csrf from './concerns/csrf.ts'
 import decompression from './concerns/decompression/index.ts'
+import deprecation from './concerns/deprecation.ts'
 import earlyHints from './concerns/early-hints.ts'
 import errorPages from './concerns/error-pages/index.ts'
 import forwardAuth from './concerns/forward-auth/index.ts'
@@ -79,6 +80,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('to-https', redirect, { noShadow: refusesNothing }), // before the concerns of routes: a redirect needs none of them
   globalConcern('client-certificate', tls, { isOn: asksForCertificates, noShadow: 'it is a rule of TLS handshakes' }), // after request-target: its rule depends on a valid host
   errorPages, // before the concerns that refuse requests; its pages are rendered by the error table
+  deprecation, // before the concerns that may refuse: their responses tell of it, too
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   userAgent, // as ipFilter
