@@ -142,6 +142,7 @@ type WrittenRoute = Checked['data']['routes'][number]
 
 /** Reports `upstream` where no response is that of a service that the bridge calls. */
 function checkAll({ data, report }: Checked): void {
+  if (!report.usable('/routes') || !report.usable('/edge')) return
   const { errorPages: top } = data.edge
   const reasonOf = ({ via, compose, response, redirect, files }: WrittenRoute): string | null => {
     if (compose) return 'with compose'
