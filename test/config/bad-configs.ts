@@ -1247,14 +1247,6 @@ edge:
     ]
   },
   {
-    name: 'CORS credentials for all origins',
-    yaml: `
-edge:
-  cors: { origin: "*", credentials: true }
-`,
-    faults: ['3:37: edge.cors.credentials: browsers refuse credentials for origin "*"; list the origins']
-  },
-  {
     name: 'origins that no browser sends, and wildcards that others could register',
     yaml: `
 edge:

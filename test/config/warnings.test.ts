@@ -233,3 +233,10 @@ routes: [{ name: one, match: { path: / }, service: a }, { name: two, match: { pa
     /edge\.oidc\.keepAuthorization: has no effect: forwardAccessToken replaces Authorization$/
   ])
 })
+
+t.test('any origin with credentials is warned of', async (t) => {
+  t.strictSame(warningsOf('edge: { cors: { origin: "*", credentials: true } }'), [
+    '1:43: edge.cors.credentials: any page on the web can act as the logged-in user; list the origins'
+  ])
+  t.strictSame(warningsOf('edge: { cors: { origin: "*" } }'), [])
+})

@@ -106,10 +106,38 @@ t.test('for any origin, the header is * without Vary', async (t) => {
   }
 })
 
-t.test('any origin with credentials is refused at load', async (t) => {
-  await t.rejects(edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: '*', credentials: true }) } }]), {
-    message: /credentials/
-  })
+t.test('any origin with credentials is named in the response', async (t) => {
+  const app = await edgeApp([{ name: 'orders', edge: { cors: corsOptions({ origin: '*', credentials: true }) } }])
+  t.teardown(() => app.close())
+  for (const from of ['https://a.example', 'null', `https://${'a'.repeat(400)}.example`, 'https://a.example']) {
+    const { headers } = await app.inject({ url: '/orders', headers: { origin: from } })
+    t.match(headers, {
+      'access-control-allow-origin': from,
+      'access-control-allow-credentials': 'true',
+      vary: 'Origin'
+    })
+  }
+  const { headers } = await app.inject('/orders')
+  t.notOk('access-control-allow-origin' in headers, 'without an origin there is none to name')
+  t.equal(headers.vary, 'Origin')
+})
+
+t.test('privateNetwork grants preflights of allowed origins that ask for it', async (t) => {
+  const asks = { 'access-control-request-private-network': 'true' }
+  for (const [privateNetwork, from, more, granted] of [
+    [true, origin, asks, 'true'],
+    [true, origin, {}, undefined],
+    [true, 'https://evil.example', asks, undefined],
+    [false, origin, asks, undefined]
+  ] as const) {
+    const cors = corsOptions({ privateNetwork })
+    const app = await edgeApp([{ name: 'orders', preflightOnly: true, edge: { cors } }])
+    t.teardown(() => app.close())
+    const { headers } = await app.inject({ url: '/orders', ...preflight(from, 'POST', more) })
+    t.equal(headers['access-control-allow-private-network'], granted)
+    const actual = await app.inject({ url: '/orders', headers: { origin: from, ...more } })
+    t.notOk('access-control-allow-private-network' in actual.headers, 'only preflights have it')
+  }
 })
 
 t.test('an OPTIONS request other than a preflight reaches the service', async (t) => {

@@ -1,7 +1,8 @@
-import type { CorsOptions } from '../../../plugins/edge/concerns/cors/index.ts'
+import type { CorsOptions } from '../../../plugins/edge/concerns/cors/options.ts'
 
 export const corsOptions = (more: Partial<CorsOptions> = {}): CorsOptions => ({
   origin: ['https://app.example.com'],
   credentials: false,
+  privateNetwork: false,
   ...more
 })

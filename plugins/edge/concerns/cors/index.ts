@@ -19,11 +19,9 @@ import cors from '@fastify/cors'
 import createError from '@fastify/error'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
-import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
-import { DurationOrZero, Either, HeaderName, orOff, strict, Text } from '../../../../config/schema/kit.ts'
-import Type from '../../../../config/schema/type.ts'
+import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf, isHidden } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
@@ -32,6 +30,8 @@ import { isWebSocket } from '../../protocol/headers.ts'
 import type { OriginTest } from '../../protocol/origins.ts'
 import { originFault, originTest } from '../../protocol/origins.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
+import type { CorsOptions } from './options.ts'
+import { Cors } from './options.ts'
 
 const OriginRefused = createError('JW_ORIGIN_REFUSED', 'Pages of this origin may not open WebSockets here', 403)
 
@@ -42,33 +42,10 @@ type Headers = readonly (readonly [name: string, value: string])[]
 
 /** Origins per route whose response headers are cached. */
 const cachedOrigins = 1000
+const longestCached = 300
+const allowPrivateNetwork = 'access-control-allow-private-network'
 
 type Hook = (request: FastifyRequest, reply: FastifyReply, next: (error?: Error) => void) => void
-
-const Cors = Type.Object(
-  {
-    origin: Either({ type: 'string' }, Text, Type.Array(Text, { minItems: 1 }), {
-      description:
-        'Allowed origins: `"*"` (all), `https://app.example.com`, `https://*.example.com` (any name below it), `http://localhost:*` (any port), or a regular expression `/^…$/`. A WebSocket handshake from another origin is refused.'
-    }),
-    methods: Type.Optional(
-      Type.Array(Type.String({ pattern: '^([A-Z][A-Z-]*|\\*)$', expected: 'a method in capitals, or *' }), {
-        description: "Methods that the response to a preflight allows. Default: the route's methods."
-      })
-    ),
-    allowedHeaders: Type.Optional(
-      Type.Array(HeaderName('A header, or `*`.'), {
-        description: 'Request headers that the response to a preflight allows. Default: those that it asks for.'
-      })
-    ),
-    exposedHeaders: Type.Optional(Type.Array(HeaderName('A header, or `*`.'))),
-    credentials: Type.Boolean({ default: false }),
-    maxAge: Type.Optional(DurationOrZero('Time for which a browser may cache the response to a preflight.'))
-  },
-  strict
-)
-
-export type CorsOptions = Static<typeof Cors>
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -93,7 +70,8 @@ export default edgeConcern({
     'allowMethods|accessControlAllowMethods': 'write methods',
     'allowHeaders|headers|accessControlAllowHeaders': 'write allowedHeaders',
     'exposeHeaders|exposeHeader': 'write exposedHeaders',
-    'allowCredential|accessControlAllowCredentials': 'write credentials'
+    'allowCredential|accessControlAllowCredentials': 'write credentials',
+    allowPrivateNetwork: 'write privateNetwork'
   },
   // CORS protects the user of the browser; it is no access control.
   protects: false,
@@ -127,7 +105,7 @@ export default edgeConcern({
       const cors = translate(options, methods, isAllowed)
       // A copy, because several routes may share the object.
       route.config = { ...route.config, cors }
-      return hooksFor(isAllowed, answerPreflight, addHeaders, refused)
+      return hooksFor(isAllowed, answerPreflight, addHeaders, refused, options.privateNetwork)
     }
   }
 })
@@ -136,7 +114,7 @@ function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
   if (!report.sound(at)) return
   const any = [cors.origin].flat().includes('*')
   if (cors.credentials && any) {
-    report.fault(`${at}/credentials`, 'browsers refuse credentials for origin "*"; list the origins')
+    report.warn(`${at}/credentials`, 'any page on the web can act as the logged-in user; list the origins')
   }
   const single = typeof cors.origin === 'string'
   for (const [index, origin] of [cors.origin].flat().entries()) {
@@ -169,7 +147,13 @@ async function hookOf(fastify: FastifyInstance, preflight: boolean): Promise<Hoo
 const isOfCors = (name: string) => name === 'vary' || name.startsWith('access-control-')
 
 /** Returns the hooks of a route that has `config.cors`. */
-function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook, refused: RecordRefusal): RouteHooks {
+function hooksFor(
+  isAllowed: OriginTest,
+  answerPreflight: Hook,
+  addHeaders: Hook,
+  refused: RecordRefusal,
+  privateNetwork: boolean
+): RouteHooks {
   const known = new FifoMap<Headers>(cachedOrigins)
   /** Headers for requests without an origin, or with an origin that is not allowed. */
   let otherHeaders: Headers | undefined
@@ -186,7 +170,7 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
       if (error !== undefined || isMixed) return next(error)
       const added = Object.entries(reply.getHeaders()).filter(([name]) => isOfCors(name)) as Headers
       if (isOther) otherHeaders = added
-      else known.set(request.headers.origin!, added)
+      else if (request.headers.origin!.length <= longestCached) known.set(request.headers.origin!, added)
       next()
     })
   }
@@ -210,6 +194,8 @@ function hooksFor(isAllowed: OriginTest, answerPreflight: Hook, addHeaders: Hook
       return reply.hasHeader('vary') ? addHeaders(request, reply, next) : addCached(request, reply, next)
     }
     // The callback runs only if the origin is not allowed; `Vary: Origin` is set by then.
+    const { origin = '', 'access-control-request-private-network': asks } = request.headers
+    if (privateNetwork && asks === 'true' && isAllowed(origin)) reply.header(allowPrivateNetwork, 'true')
     request.isOwnResponse = true
     answerPreflight(request, reply, (error) => {
       if (error) return next(error)
@@ -271,12 +257,13 @@ function isSameHost(origin: string, host: string): boolean {
 
 function translate(options: CorsOptions, methods: readonly string[], isAllowed: OriginTest): FastifyCorsOptions {
   const any = [options.origin].flat().includes('*')
-  if (any && options.credentials) {
-    throw new Error('edge.cors: origin "*" with credentials is refused by every browser; name the origins')
-  }
   return {
     // A function instead of a list: for an origin that is not in a list, the plugin sends the other allow headers.
-    origin: any ? '*' : (origin, done) => done(null, origin !== undefined && isAllowed(origin) ? origin : false),
+    // Browsers refuse `*` with credentials, so the origin is named then.
+    origin:
+      any && !options.credentials
+        ? '*'
+        : (origin, done) => done(null, origin !== undefined && isAllowed(origin) ? origin : false),
     // Not a copy: methods of a plugin's own routes are added to this list later.
     methods: (options.methods ?? methods) as string[],
     credentials: options.credentials,
