@@ -8,12 +8,13 @@ export type Coding = (typeof codings)[number]
 /** Memory for all bodies that are decompressed now, in bytes. */
 const mostMemory = 256 * 1024 * 1024
 
-const megabyte = 1024 * 1024
+const kilobyte = 1024
+const megabyte = 1024 * kilobyte
 
 /** Memory of a stream: its window and its buffers. Brotli's window may be longer: `longWindow`. */
 export const memoryOf: Readonly<Record<Coding, number>> = {
-  gzip: 0.2 * megabyte,
-  deflate: 0.2 * megabyte,
+  gzip: 200 * kilobyte,
+  deflate: 200 * kilobyte,
   br: 4.5 * megabyte,
   zstd: 8.5 * megabyte
 }
