@@ -43,9 +43,10 @@ const endpoints = ['authorization_endpoint', 'token_endpoint', 'jwks_uri'] as co
 export const isEndpoint = (value: unknown): boolean =>
   typeof value === 'string' && URL.canParse(value) && /^https?:$/.test(new URL(value).protocol)
 
-/** A call, with the body of its request for tokens. */
+/** A call, with the bodies of its request for tokens and of the response. */
 interface TokenCall {
   request: string | null
+  response: string | null
 }
 
 /** Returns the form in which openid-client calls an endpoint. */
@@ -153,7 +154,7 @@ export class Provider {
     return client
   }
 
-  /** Sends a request of a call. The response to a request for tokens is kept until the call has verified it. */
+  /** Sends a request of a call. It gets the response to the same request for tokens that a call could not verify. */
   async #send(url: string, request: Parameters<CustomFetch>[1], call: TokenCall): Promise<Response> {
     if (url !== hrefOf(this.#client?.serverMetadata().token_endpoint)) return this.#fetch(url, request)
     call.request = String(request.body)
@@ -161,7 +162,7 @@ export class Provider {
     if (kept !== null) return kept
     const response = await this.#fetch(url, request)
     const text = response.status === 200 ? await response.clone().text() : ''
-    if (isJson(text)) this.#responses.keep(call.request, text)
+    if (isJson(text)) call.response = text
     return response
   }
 
@@ -207,7 +208,7 @@ export class Provider {
       throw new OidcFailure('oidc_overloaded', `${own} calls are in flight`)
     this.#active++
     this.#activeOf.set(network, own + 1)
-    const call: TokenCall = { request: null }
+    const call: TokenCall = { request: null, response: null }
     const forget = () => call.request !== null && this.#responses.delete(call.request)
     try {
       const result = await run(await this.#clientForCall(call), openid())
@@ -216,8 +217,11 @@ export class Provider {
       return result
     } catch (thrown) {
       const failure = failureOf(thrown)
-      if (failure.isOutage) this.#report(failure)
-      else forget()
+      if (!failure.isOutage) forget()
+      else {
+        this.#report(failure)
+        if (call.request !== null && call.response !== null) this.#responses.keep(call.request, call.response)
+      }
       throw failure
     } finally {
       this.#active--

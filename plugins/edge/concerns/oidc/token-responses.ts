@@ -33,7 +33,7 @@ export class TokenResponses {
     return Response.json({ ...content, ...left })
   }
 
-  /** Keeps a response, which is JSON, until its verification ends. */
+  /** Keeps a response, which is JSON, for the next try. */
   keep(request: string, body: string): void {
     this.#kept.set(keyOf(request), { body, receivedMs: this.#now() }, body.length)
   }
