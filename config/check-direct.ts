@@ -16,7 +16,7 @@ import type { Written } from './schema.ts'
 type Route = Written['routes'][number]
 
 /** Keys of a route that need a service. */
-const ofServices = ['service', 'split', 'compose', 'via', 'httpProxy', 'stickOn', 'mesh', 'forward'] as const
+const ofServices = ['service', 'split', 'via', 'httpProxy', 'stickOn', 'mesh', 'forward'] as const
 
 /** Checks a route with one of these keys. */
 export function checkDirect(at: string, route: Route, kind: DirectKind, checked: Checked): void {
@@ -27,7 +27,7 @@ export function checkDirect(at: string, route: Route, kind: DirectKind, checked:
   }
   for (const key of ofServices) {
     if (route[key] === undefined) continue
-    const isTarget = key === 'service' || key === 'split' || key === 'compose'
+    const isTarget = key === 'service' || key === 'split'
     const why = isTarget
       ? `a route has either ${kind} or a service`
       : `no effect with ${kind}: the route calls no service`

@@ -62,6 +62,7 @@ function checkTarget(at: string, route: Route, checked: Checked): void {
   const { service, split, compose } = route
   const kind = directKindOf(route)
   if (kind !== null) {
+    if (compose !== undefined) report.fault(`${at}/compose`, `a route has either ${kind} or compose`, 'key')
     checkDirect(at, route, kind, checked)
     return
   }

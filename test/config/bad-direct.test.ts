@@ -47,6 +47,10 @@ t.test('keys that exclude each other, and keys without effect', async (t) => {
   const one = (keys: string, ...faults: string[]) => t.strictSame(faultsOf(keys), faults, keys)
   one('response: {}, redirect: { to: / }', 'redirect: a route has either response or redirect')
   one('redirect: { to: / }, split: [{ service: s, weight: 1 }]', 'split: a route has either redirect or a service')
+  one(
+    'response: {}, compose: { calls: { x: { service: s, path: / } } }',
+    'compose: a route has either response or compose'
+  )
   one('response: {}, mesh: { timeout: 1s }', 'mesh: no effect with response: the route calls no service')
   one('response: {}, via: bridge', 'via: no effect with response: the route calls no service')
   one(

@@ -144,9 +144,8 @@ type WrittenRoute = Checked['data']['routes'][number]
 function checkAll({ data, report }: Checked): void {
   if (!report.usable('/routes') || !report.usable('/edge')) return
   const { errorPages: top } = data.edge
-  const reasonOf = ({ via, compose, response, redirect, files }: WrittenRoute): string | null => {
-    if (compose) return 'with compose'
-    if (response ?? redirect ?? files) return 'without a service'
+  const reasonOf = ({ via, service, split }: WrittenRoute): string | null => {
+    if (service === undefined && split === undefined) return 'without a service'
     const isProxied = via === 'http-proxy' || (data.forward !== undefined && via !== 'bridge')
     return isProxied ? 'with via: http-proxy' : null
   }
