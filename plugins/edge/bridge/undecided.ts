@@ -6,16 +6,14 @@ export const Unavailable = createError('JW_AUTH_UNAVAILABLE', 'The server for au
 
 const failures: readonly FailureReason[] = ['timeout', 'unreachable', 'malformed', 'status', 'overloaded']
 
-type Prefix = 'forward_auth' | 'introspection' | 'uma'
-
-/** Returns the reasons of a concern. */
-export const undecidedReasons = (prefix: Prefix): readonly string[] => failures.map((reason) => `${prefix}_${reason}`)
+/** Returns the reasons of a concern, which begin with `prefix`. */
+export const undecidedReasons = (prefix: string): readonly string[] => failures.map((reason) => `${prefix}_${reason}`)
 
 /** The error for a failed call of a concern. */
 export class Undecided extends Unavailable {
   readonly reason: string
 
-  constructor(prefix: Prefix, { reason, cause }: AuthFailure) {
+  constructor(prefix: string, { reason, cause }: AuthFailure) {
     super()
     this.reason = `${prefix}_${reason}`
     this.cause = cause
