@@ -336,6 +336,35 @@ t.test('concerns keep their order, also among those without options of consumers
   t.same(statuses, [400, 413, 403], 'the limit and the rule are before the check of the body')
 })
 
+t.test('all kinds of routes have the options', async (t) => {
+  const paths = ['/proxied', '/fixed', '/composed']
+  const { port } = await start(t, {
+    consumers: [
+      named('ann', { acl: { denyConsumers: ['ann'] } }),
+      named('rare', { rateLimit: { max: 2, window: '1h' } })
+    ],
+    more: {
+      routes: [
+        { name: 'proxied', match: { path: '/proxied' }, service: 'any', via: 'http-proxy' },
+        { name: 'fixed', match: { path: '/fixed' }, response: { status: 200, body: 'x' } },
+        {
+          name: 'composed',
+          match: { path: '/composed', methods: ['GET'] },
+          compose: { calls: { a: { service: 'any', path: '/a' } } }
+        }
+      ]
+    }
+  })
+  const codes = async (sub: string) => {
+    const all: unknown[] = []
+    for (const path of paths) all.push(await asked(port, sub, path))
+    return all
+  }
+  t.same(await codes('bob'), [200, 200, 200])
+  t.same(await codes('ann'), ['JW_ACCESS_DENIED', 'JW_ACCESS_DENIED', 'JW_ACCESS_DENIED'])
+  t.same(await codes('rare'), [200, 200, 'JW_RATE_LIMITED'], 'one count over all')
+})
+
 t.test('a concern of a user without a position is the last one', async (t) => {
   const last = `export default {
     name: 'last', options: { type: 'object', additionalProperties: false }, forConsumers: { phases: ['preParsing'] },
