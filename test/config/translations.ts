@@ -350,6 +350,119 @@ routes:
     ]
   },
   {
+    name: 'Kong, incident desk: claims and fixed headers for the service, one limit over several routes, a header as match',
+    yaml: `
+services: { incidents: { instances: ["http://incidents"] }, chat: { instances: ["http://chat"] } }
+edge:
+  jwt: { secret: "\${JWT}", algorithms: [HS256] }
+  rateLimit: { name: desk, max: 4, window: 1h }
+  headers: { request: { set: { x-user-id: "{claims/sub}", x-tenant: "{claims/org/id|none}", x-gateway: kong }, remove: [authorization] } }
+routes:
+  - { name: incidents, match: { path: /incidents }, service: incidents }
+  - { name: beta, match: { path: /incidents, headers: { x-beta: "1" } }, service: chat }
+  - { name: chat, match: { path: /chat }, service: chat }`,
+    asks: [
+      [
+        'GET /incidents/7',
+        { ...bearer({ sub: 'ann', org: { id: 7 } }), 'x-user-id': 'eve', x_tenant: '8' },
+        {
+          service: 'incidents',
+          headers: { 'x-user-id': 'ann', 'x-tenant': '7', x_tenant: undefined, 'x-gateway': 'kong', authorization: undefined }
+        }
+      ],
+      ['GET /incidents/7', { ...bearer({}), 'x-beta': '1' }, { service: 'chat', headers: { 'x-tenant': 'none' } }],
+      ['WS /chat', bearer({}), 101],
+      ['GET /chat', none, 401],
+      ['GET /chat', bearer({}), 429]
+    ]
+  },
+  {
+    name: 'Traefik, middlewares; static site: headers of responses, a token bucket, compression',
+    yaml: `
+services: { site: { instances: ["http://site"] } }
+groups:
+  secured:
+    edge:
+      rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 2 }
+      securityHeaders:
+        override: true
+        strictTransportSecurity: { maxAge: 730d, includeSubDomains: true, preload: true }
+        xFrameOptions: DENY
+        contentSecurityPolicy: "default-src 'self'"
+        permissionsPolicy: "camera=(), microphone=()"
+      headers: { response: { set: { x-robots-tag: "none,noarchive" }, remove: [server, content-type] } }
+routes:
+  - { name: site, match: { path: / }, service: site, group: secured }`,
+    asks: [
+      [
+        'GET /',
+        none,
+        {
+          service: 'site',
+          response: {
+            'x-frame-options': 'DENY',
+            'content-security-policy': "default-src 'self'",
+            'permissions-policy': 'camera=(), microphone=()',
+            'x-content-type-options': 'nosniff',
+            'x-robots-tag': 'none,noarchive',
+            'content-type': undefined,
+            'strict-transport-security': undefined
+          }
+        }
+      ],
+      ['GET /', none, [200, 429]],
+      ['GET /', none, { response: { 'x-frame-options': 'DENY', 'x-robots-tag': 'none,noarchive' } }]
+    ]
+  },
+  {
+    name: 'KrakenD, project portal; clinic hub; courses: lists of headers and parameters, parameters in paths, nested claims',
+    yaml: `
+services: { projects: { instances: ["http://projects"] } }
+edge: { host: projects.internal }
+routes:
+  - name: project
+    match: { path: "/v1/projects/:id", methods: [GET] }
+    service: projects
+    path: { rewrite: { path: "/api/project/:id" } }
+    edge:
+      jwt: { jwks: "\${JWKS}", algorithms: [RS256] }
+      acl: { roles: [editor], rolesClaim: realm_access.roles }
+      query: { only: [page, sort] }
+      headers:
+        request:
+          only: [accept-language, authorization]
+          set: { x-roles: "{claims/realm_access/roles}", x-project: "{params.id}" }
+        response: { set: { cache-control: "no-store" } }
+  - name: open
+    match: { path: /v1/projects, methods: [GET] }
+    service: projects
+    edge: { query: { only: [page] }, headers: { request: { only: [accept-language] } } }`,
+    asks: [
+      [
+        'GET /v1/projects/7?page=2&admin=1&sort=%61',
+        { ...bearer({ realm_access: { roles: ['editor', 'a'] } }, keys.rsa), 'accept-language': 'de', cookie: 'a=b', 'x-roles': 'admin' },
+        {
+          url: '/api/project/7?page=2&sort=%61',
+          headers: {
+            host: 'projects.internal',
+            'accept-language': 'de',
+            authorization: /^Bearer/,
+            'x-roles': 'editor,a',
+            'x-project': '7',
+            cookie: undefined
+          },
+          response: { 'cache-control': 'no-store' }
+        }
+      ],
+      ['GET /v1/projects/7', bearer({ realm_access: { roles: ['a'] } }, keys.rsa), 403],
+      [
+        'GET /v1/projects?sort=a&page=1',
+        { 'x-roles': 'admin', x_project: '8', 'user-agent': 'a' },
+        { url: '/v1/projects?page=1', headers: { 'x-roles': undefined, x_project: undefined, 'user-agent': undefined } }
+      ]
+    ]
+  },
+  {
     name: 'Spring Cloud Gateway, two services; event booking: found in Eureka, prefixes that are stripped',
     yaml: `
 discovery: { eureka: { urls: ["\${EUREKA}"] } }
