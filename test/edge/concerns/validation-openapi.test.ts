@@ -204,7 +204,7 @@ t.test('the styles of parameters', async (t) => {
   for (const each of good) t.equal((await ask(`/q?${each}`)).status, 200, each)
   const bad = [
     'form=1', 'form=1,2', 'flat=1', 'flat=1,2,3', 'flat=1%2C2', 'space=1', 'pipe=1|x', 'a=1&b=2', 'a=1&a=2&b=true', 'pairs=a,1,b', 'pairs=a,1,a,2',
-    'deep[a]=1', 'deep[a][c]=1&deep[b]=true', 'empty=x', 'null=x', 'json={}', 'json=x', 'json=%7B%22a%22:1%7D&json=1', 'form=%ff&form=1'
+    'deep[a]=1', 'deep[a][c]=1&deep[b]=true', 'empty=x', 'null=x', 'json={}', 'json=%7B%22a%22:1,%22a%22:1%7D', 'json=x', 'json=%7B%22a%22:1%7D&json=1', 'form=%ff&form=1'
   ] // biome-ignore format: a list
   for (const each of bad) t.equal((await ask(`/q?${each}`)).status, 400, each)
   const headers = async (fields: Record<string, string>) => (await ask('/q', { headers: fields })).status

@@ -128,6 +128,7 @@ for (const protocol of protocols) {
         headers: {
           type: 'object',
           required: ['x-tenant'],
+          patternProperties: { '^:': false },
           properties: { 'x-tenant': { type: 'string', format: 'uuid' } }
         },
         cookies: { type: 'object', properties: { theme: { enum: ['dark', 'light'] } } }

@@ -1,4 +1,5 @@
 /** Reads parameters from texts, by the styles of OpenAPI, into the values that their schemas describe. */
+import { parseStrictJson } from '../../strict-json.ts'
 import type { Shape } from './shapes.ts'
 import { isArray, isObjectShape, typed } from './shapes.ts'
 import type { In, Texts } from './values.ts'
@@ -83,7 +84,7 @@ const typedMember = (name: string, text: string, { properties }: Shape) => typed
 
 function json(text: string): unknown {
   try {
-    return JSON.parse(text)
+    return parseStrictJson(text).value
   } catch {
     throw new Unreadable('must be JSON')
   }

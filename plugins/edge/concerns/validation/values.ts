@@ -44,7 +44,11 @@ export function searchOf(target: string): string {
 export function headerTexts({ raw }: FastifyRequest): Texts {
   const found = new Map<string, string[]>()
   const { rawHeaders } = raw
-  for (let i = 0; i < rawHeaders.length; i += 2) add(found, rawHeaders[i]!.toLowerCase(), rawHeaders[i + 1]!)
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    const name = rawHeaders[i]!.toLowerCase()
+    // HTTP/2's :method and the like.
+    if (!name.startsWith(':')) add(found, name, rawHeaders[i + 1]!)
+  }
   // A repeated field is one list (RFC 9110, 5.3).
   for (const [name, values] of found) if (values.length > 1) found.set(name, [values.join(', ')])
   return found
