@@ -29,33 +29,6 @@ const ofEdge: Readonly<Record<string, string>> = {
     plugin
 }
 
-/** Advice for keys of the configuration of oauth2-proxy. */
-const ofOauth2Proxy: Readonly<Record<string, string>> = {
-  'provider|oidcIssuerUrl': 'write edge: { oidc: { issuer: … } }',
-  clientId: 'write edge.oidc.clientId',
-  'clientSecret|clientSecretFile': 'write edge.oidc.clientSecret, with the name of an environment variable',
-  cookieSecret: 'write edge: { oidc: { session: { secrets: […] } } }',
-  cookieName: 'write edge.oidc.session.cookie',
-  cookieExpire: 'write edge.oidc.session.lifetime',
-  cookieRefresh: 'write edge: { oidc: { refresh: { before: … } } }',
-  cookieSecure: 'write edge.oidc.session.secure',
-  sessionStoreType: 'write edge.oidc.session.store',
-  redisConnectionUrl: 'write redis: { url: … }',
-  'redirectUrl|proxyPrefix': 'write edge.oidc.callbackPath',
-  scope: 'write edge.oidc.scopes',
-  emailDomains: 'write edge.acl: { claims: … }, such as { hd: example.com } with Google',
-  authenticatedEmailsFile: 'write edge.acl: { claims: { email: […] } }',
-  'allowedGroups|allowedRoles|oidcGroupsClaim': 'write edge.acl: { roles: […], rolesClaim: groups }',
-  userIdClaim: 'write edge.oidc.consumer',
-  'passUserHeaders|setXauthrequest|injectRequestHeaders': 'write edge.oidc.forward: { email: x-forwarded-email }',
-  'passAccessToken|passAuthorizationHeader': 'write edge.oidc.forwardAccessToken',
-  'skipAuthRoutes|skipAuthRegex': 'write a route for these paths with edge: { oidc: false }',
-  'skipJwtBearerTokens|extraJwtIssuers': 'write edge.jwt, and authentication: { require: any }',
-  skipProviderButton: 'remove it: page loads are redirected at once',
-  reverseProxy: trusted,
-  'httpAddress|httpsAddress': 'write listen: { host, port }'
-}
-
 /** Advice for keys of other sections. */
 const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<string, string>>])[] = [
   [
@@ -72,7 +45,9 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       consumerGroups: 'write the groups of each consumer under consumers[].groups',
       'globalRules|defaultFilters': 'write the settings of all routes under the top-level "edge"',
       'pluginConfigs|middlewares|policies|pipelines': 'write what several routes share under "groups"',
-      ...ofOauth2Proxy
+      redisConnectionUrl: 'write redis: { url: … }',
+      reverseProxy: trusted,
+      'httpAddress|httpsAddress': 'write listen: { host, port }'
     }
   ],
   [

@@ -16,7 +16,6 @@ function faultsOf(yaml: string): Map<string, string> {
 
 /** Names of Kong, APISIX, Traefik, KrakenD, Spring Cloud Gateway, express-gateway and oauth2-proxy, in their spellings. */
 const foreign = `
-provider: oidc
 oidc_issuer_url: https://h
 client_id: a
 client_secret: b
@@ -28,7 +27,6 @@ cookie_secure: true
 session_store_type: redis
 redis_connection_url: redis://h
 redirect_url: https://h
-scope: openid
 email_domains: ["*"]
 authenticated_emails_file: x
 allowed_groups: [a]
@@ -138,7 +136,7 @@ routes:
 /** Parts of the advice for some of them. */
 const advice: Readonly<Record<string, string>> = {
   entryPoints: 'write each under "listen"',
-  oidc_issuer_url: 'write edge: { oidc: { issuer: … } }',
+  oidc_issuer_url: 'write edge.oidc.issuer',
   client_id: 'write edge.oidc.clientId',
   cookie_secret: 'write edge: { oidc: { session: { secrets: [',
   email_domains: 'write edge.acl: { claims: … }',
