@@ -174,6 +174,8 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^edge\.authorization/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' }, authorization: { rules: [{ action: 'allow', scopes: ['a'] }] } })],
   [/^edge\.authorization\.default/, ({ edge }) => Object.assign(edge, { authorization: { rules: [{ action: 'deny', scopes: ['b'] }, { action: 'allow', scopes: ['a'] }, { action: 'deny', groups: ['a'] }] } })],
   [/^edge\.ipFilter/, ({ edge }) => Object.assign(edge, { ipFilter: { deny: ['192.0.2.1'] } })],
+  [/^edge\.userAgent\.(except|mode|empty)/, ({ edge }) => Object.assign(edge, { userAgent: { deny: ['a/1'] } })],
+  [/^edge\.earlyHints/, ({ edge }) => Object.assign(edge, { earlyHints: { links: ['</a>; rel=preconnect'] } })],
   [/^edge\.jwt/, ({ edge }) => Object.assign(edge, { jwt: { secret: 'a secret that is long enough, for tests' } })],
   [/^edge\.jwt\.forwardClaims/, ({ edge }) => Object.assign(edge.jwt!, { forwardClaims: { header: 'x-claims' } })],
   [/^edge\.jwt\.from\.header/, ({ edge }) => Object.assign(edge.jwt!, { from: { cookie: 'a' } })],
