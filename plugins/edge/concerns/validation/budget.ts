@@ -8,9 +8,9 @@
 export class TooMuchWork extends Error {}
 
 /** Work of the smallest request: some 50 ms. */
-const least = 2_000_000
+const least = 1_000_000
 /** Additional work for each byte. */
-const perByte = 8
+const perByte = 4
 
 let left = 0
 
@@ -20,7 +20,7 @@ export function withBudget<T>(bytes: number, check: () => T): T {
   return check()
 }
 
-/** Counts work. One unit takes some 20 ns. */
+/** Counts work. One unit takes some 20 to 100 ns. */
 export function spend(work: number): void {
   left -= work
   if (left < 0) throw new TooMuchWork()
