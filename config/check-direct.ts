@@ -1,6 +1,7 @@
 /** Checks routes to which the gateway responds itself. */
 import { bodyKeyOf, checkBody } from './check-body.ts'
 import { isFolder, namesIn } from './checked.ts'
+import { checkPortal } from './check-portal.ts'
 import type { Checked } from './concern.ts'
 import type { DirectKind } from './direct-routes.ts'
 import { directKinds } from './direct-routes.ts'
@@ -42,6 +43,7 @@ export function checkDirect(at: string, route: Route, kind: DirectKind, checked:
   if (route.response !== undefined) checkResponse(at, route, route.response, checked)
   else if (route.redirect !== undefined) checkRedirect(at, route, route.redirect, checked)
   else if (route.files !== undefined) checkFiles(`${at}/files`, route.files, checked)
+  else if (route.portal !== undefined) checkPortal(at, route, route.portal, checked)
 }
 
 /** Statuses without a body (RFC 9110, 15). */

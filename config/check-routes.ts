@@ -73,7 +73,7 @@ function checkTarget(at: string, route: Route, checked: Checked): void {
   if (service !== undefined && split !== undefined) {
     report.fault(`${at}/split`, 'a route has either a service or a split, not both', 'key')
   } else if (service === undefined && split === undefined && !report.unknownKeyIn(at)) {
-    report.fault(at, 'missing key "service", "split", "compose", "response", "redirect" or "files"')
+    report.fault(at, 'missing key "service", "split", "compose", "response", "redirect", "files" or "portal"')
   }
   checkKnown(`${at}/service`, service, checked)
   if (split === undefined || !report.usable(`${at}/split`)) return

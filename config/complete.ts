@@ -1,6 +1,7 @@
 /** Completes a validated document: applies inheritance, makes paths absolute, and freezes the result. */
 import { dirname, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
+import { completePortal } from './check-portal.ts'
 import type { Absolute } from './complete-services.ts'
 import { completeSection, completeServices, files, freeze } from './complete-services.ts'
 import { composedTargets } from './compose/targets.ts'
@@ -54,6 +55,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
       ...rest,
       ...(rest.response?.file !== undefined && { response: files(rest.response, ['file'], absolute) }),
       ...(rest.files && { files: files(rest.files, ['root'], absolute) }),
+      ...(rest.portal && { portal: completePortal(rest.portal, absolute) }),
       ...(isProxied && { via: 'http-proxy' as const }),
       ...(httpProxy && { httpProxy: { ...files(httpProxy, ['module'], absolute), position } }),
       service: targets[0]?.service ?? '',

@@ -1,7 +1,7 @@
 /** Routes to which the gateway responds itself, without a service. */
 import type { DirectOptions } from './schema/direct.ts'
 
-export const directKinds = ['response', 'redirect', 'files'] as const satisfies readonly (keyof DirectOptions)[]
+export const directKinds = ['response', 'redirect', 'files', 'portal'] as const satisfies readonly (keyof DirectOptions)[]
 
 export type DirectKind = (typeof directKinds)[number]
 
@@ -11,7 +11,8 @@ export function directKindOf(route: DirectOptions): DirectKind | null {
 }
 
 /** Returns what the gateway responds to a route, for operators; null for routes with services. */
-export function directText({ response, redirect, files }: DirectOptions): string | null {
+export function directText({ response, redirect, files, portal }: DirectOptions): string | null {
+  if (portal !== undefined) return `portal of ${Object.keys(portal.services).join(', ')}`
   if (response !== undefined) return `response ${response.status}`
   if (files !== undefined) return `files of ${files.root}`
   if (redirect === undefined) return null

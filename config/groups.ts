@@ -12,7 +12,7 @@ const merged: ReadonlySet<string> = new Set(['match', 'path', 'edge', 'mesh', 'f
 /** Conditions are merged by name: those of the group also apply to a route that has others. */
 const conditions: ReadonlySet<string> = new Set(['headers', 'query', 'cookies'])
 /** Keys of which a route has one: if it sets any of them, it inherits none. */
-const exclusive = [['service', 'split', 'compose', 'response', 'redirect', 'files'], ['strip', 'rewrite']] // biome-ignore format: a list
+const exclusive = [['service', 'split', 'compose', 'response', 'redirect', 'files', 'portal'], ['strip', 'rewrite']] // biome-ignore format: a list
 
 const isMapping = (value: unknown): value is Mapping =>
   typeof value === 'object' && value !== null && !Array.isArray(value)

@@ -21,7 +21,8 @@ import { moduleOptions, registerHttpProxy, startFault } from './via-http-proxy.t
 let gateways = 0
 
 /** Adds a Fastify route for each configured route. The route table finds it; the edge's concerns attach to it by `onRoute`. */
-const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen, forward, isSidecar }) => {
+const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
+  const { file, routes, listen, forward, isSidecar } = given
   const tables = new RouteTables<Target>(
     listen.paths,
     routes.map(({ match }) => match)
@@ -64,8 +65,8 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     const { answersPreflights } = route.declared
     for (const pattern of pathPatterns(route.match.path)) {
       const target =
-        route.compose !== undefined
-          ? await addComposed(route, pattern, methods)
+        route.compose !== undefined || route.portal !== undefined
+          ? await addMade(route, pattern, methods)
           : route.via === undefined
             ? addRoute(route, pattern, methods)
             : await addProxy(index, route, pattern, methods)
@@ -110,11 +111,13 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, { file, routes, listen
     tables.add({ match, pattern: pattern!, priority, answersPreflights: false, protection, value })
   }
 
-  async function addComposed(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
+  /** Adds a route whose response is made of calls. */
+  async function addMade(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
     const url = internalUrl()
-    const { composeRoute } = await import('./compose/index.ts')
     const config = { ...route.config, route, matchedPath: pattern }
-    const handler = composeRoute(fastify, route)
+    const handler = route.portal
+      ? (await import('./portal/index.ts')).portalRoute(fastify, route, given)
+      : (await import('./compose/index.ts')).composeRoute(fastify, route)
     register(url, paramNames(pattern), { url: pattern.text, method: [...methods], config, handler })
     return { route, url, preflightUrl: addPreflight(route, pattern, methods) }
   }

@@ -7,10 +7,14 @@ import type { RouteTable } from '../config/route-table.ts'
 import type { Target } from './match.ts'
 import { hostOf, pathUnder } from './match.ts'
 
-const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
+export const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
 const UnknownHost = createError('JW_UNKNOWN_HOST', '%s', 421)
 const UnknownCall = createError('JW_NO_SERVICE', 'The call is not in the configuration of this sidecar', 503)
-const MethodNotAllowed = createError('JW_METHOD_NOT_ALLOWED', 'No route accepts the method %s for this path', 405)
+export const MethodNotAllowed = createError(
+  'JW_METHOD_NOT_ALLOWED',
+  'No route accepts the method %s for this path',
+  405
+)
 const UnknownMethod = createError('JW_UNKNOWN_METHOD', 'Unknown request method', 501)
 
 /** Message for a host that no route has, and, if an operator should see it, a line in the log. */

@@ -286,8 +286,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       within('routes'),
       [...ofEdge, ...ofMesh],
       // The admin port's page, a fault of a file, options of Fastify and of @fastify/http-proxy, a field of server-sent
-      // events, a function of node:crypto.
-      ['metrics', 'fault', 'bodyLimit', 'websocket', 'retry', 'hash']
+      // events, a function of node:crypto, a property of CSS, a member of error bodies.
+      ['metrics', 'fault', 'bodyLimit', 'websocket', 'retry', 'hash', 'collapse', 'requestId']
     ],
     [
       'operations',

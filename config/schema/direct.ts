@@ -2,6 +2,8 @@
 import type { Static } from 'typebox'
 import { token } from '../../plugins/http-syntax.ts'
 import { Names, Period, strict } from './kit.ts'
+import type { PortalConfig } from './portal.ts'
+import { Portal } from './portal.ts'
 import Type from './type.ts'
 
 /** Keys of a body that the configuration contains. */
@@ -118,7 +120,8 @@ export type RedirectConfig = Static<typeof Redirect>
 export const directKeys = {
   response: Type.Optional(FixedResponse),
   redirect: Type.Optional(Redirect),
-  files: Type.Optional(Files)
+  files: Type.Optional(Files),
+  portal: Type.Optional(Portal)
 }
 
 /** Options of a route to which the gateway responds itself; a route has at most one of them. */
@@ -126,4 +129,5 @@ export interface DirectOptions {
   readonly response?: FixedResponseConfig
   readonly redirect?: RedirectConfig
   readonly files?: FilesConfig
+  readonly portal?: PortalConfig
 }

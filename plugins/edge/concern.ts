@@ -12,8 +12,10 @@ import stores from '../keep-stores.ts'
 import type { ConfigurationMeter } from '../meter.ts'
 import { unmetered } from '../meter.ts'
 import type { Claims } from '../stores.ts'
+import type { ApiFacts } from './api-facts.ts'
 import type { EdgeRoute } from './attach.ts'
 import { edgeRouteOf } from './attach.ts'
+import type { EdgeCommand, Started } from './concern-commands.ts'
 import type { RecordRefusal } from './concern-refusals.ts'
 import { countingErrors, mayRefuse, refusalRecorder } from './concern-refusals.ts'
 import type { Consumer } from './consumers/consumer.ts'
@@ -44,6 +46,8 @@ export interface EdgeConcern {
   readonly isOn: (route: ShownRoute, listeners: Config['listeners']) => boolean
   /** Returns what the concern would do with a request to a route; null if it has nothing to say. */
   readonly explain?: (route: ShownRoute, example: Example, gateway?: EdgePolicy) => string | null
+  /** Returns facts for the OpenAPI document of a route; null if there are none. */
+  readonly apiFacts?: (route: ShownRoute) => ApiFacts | null
   /** Returns whether the concern only counts its refusals on a route. Absent: it has no shadow mode. */
   readonly isShadow?: (route: ShownRoute, gateway: EdgePolicy) => boolean
   /** Reason why the concern has no shadow mode. */
@@ -55,31 +59,6 @@ export interface EdgeConcern {
   /** Lines that `npm start` and `jingwei start` print: shell commands to try, and warnings. */
   readonly tries?: ((about: Started) => readonly string[]) | undefined
   readonly warnings?: ((config: Config) => readonly string[]) | undefined
-}
-
-/** A running gateway, from the view of its operator. */
-export interface Started {
-  readonly config: Config
-  /** Shell command by which the operator runs another command on the same configuration. */
-  readonly command: string
-  /** Returns curl's options and URL for an example GET request to a route; null if a plain request does not reach the route. */
-  readonly urlOf: (route: RouteConfig) => string | null
-  /** Returns whether a route requires no credentials. */
-  readonly isOpen: (route: RouteConfig) => boolean
-}
-
-export interface EdgeCommand {
-  readonly name: string
-  /** Lines of the help text. */
-  readonly usage: string
-  /** Options of the command, for `parseArgs`. */
-  readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
-  /** Returns the text to print. `load` loads the configuration that the command line names. */
-  run(
-    load: () => Promise<Config>,
-    argument: string | undefined,
-    values: Readonly<Record<string, unknown>>
-  ): Promise<string>
 }
 
 /** A request that `explain` is asked about. */
@@ -162,6 +141,8 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   token?(options: Exclude<Static<S>, false>, request: TokenRequest): string
   /** Returns what the concern would do with a request, for `explain`: `allows`. */
   explain?(options: Exclude<Static<S>, false>, example: Example): string | null
+  /** Returns facts for the OpenAPI documents of the routes that enable the concern. In shadow mode it is not called. */
+  apiFacts?(options: Exclude<Static<S>, false>): ApiFacts
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
   /** Commands of the command line. */
@@ -209,6 +190,7 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     tries,
     warnings,
     explain,
+    apiFacts,
     levels = gatewayAndRoute,
     forConsumers,
     ownRoutes = 'asked',
@@ -229,6 +211,10 @@ export function edgeConcern<S extends TSchema>(definition: EdgeDefinition<S>): E
     noShadow,
     isOn: (route) => optionsFor(route) !== null,
     isShadow: (route) => isShadow(optionsFor(route)),
+    apiFacts: (route) => {
+      const options = optionsFor(route)
+      return options === null || isShadow(options) ? null : (apiFacts?.call(definition, options) ?? null)
+    },
     explain: (route, example) => {
       const options = optionsFor(route)
       const explained = (given: unknown) =>

@@ -1,10 +1,11 @@
 import type { RouteOptions } from 'fastify'
 import type { Config, EdgePolicy } from '../../config/schema.ts'
+import type { ApiFacts } from './api-facts.ts'
 import type { EdgeConcern, Example, ShownRoute } from './concern.ts'
 import { attachWaiting } from './consumers/hook-chain.ts'
 
 type OnRoute = (route: RouteOptions) => void
-type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'isShadow' | 'explain' | 'keys' | 'ownRoutes'>
+type Shown = Pick<EdgeConcern, 'name' | 'isOn' | 'isShadow' | 'explain' | 'apiFacts' | 'keys' | 'ownRoutes'>
 
 /** A position relative to a concern; exactly one of the two keys. */
 export interface Order {
@@ -75,6 +76,11 @@ export class EdgeOrder {
       const text = explain?.(route, example, this.#edge) ?? null
       return text === null ? [] : [[name, text]]
     })
+  }
+
+  /** Returns the facts of the concerns of a route for its OpenAPI document. */
+  apiFacts(route: ShownRoute): ApiFacts[] {
+    return this.concerns.flatMap(({ apiFacts }) => apiFacts?.(route) ?? [])
   }
 
   /** All concerns in order. Users' concerns are included before the first plugin starts. */

@@ -123,7 +123,7 @@ plugins: [{ config: {} }]
       '12:5: routes[0].hosts: unknown key; it belongs under "match"',
       '13:5: routes[0].jwt: unknown key; it belongs under "edge"',
       '14:5: routes[0].timeout: unknown key; it belongs under "mesh"',
-      '15:5: routes[0].caching: unknown key; it is not built in; a plugin can do it (plugins/README.md)',
+      '15:5: routes[0].caching: unknown key; write edge.cache',
       '16:5: routes[0].headers: unknown key; to match by headers, write match.headers; to change them, write them under "edge"',
       '17:13: routes[0].edge.timeout: unknown key; it belongs under "mesh"',
       '17:26: routes[0].edge.methods: unknown key; it belongs under "match"',
@@ -971,7 +971,7 @@ routes:
   - name: one
     match: { path: /api/one }
 `,
-    faults: ['5:5: routes[0]: missing key "service", "split", "compose", "response", "redirect" or "files"']
+    faults: ['5:5: routes[0]: missing key "service", "split", "compose", "response", "redirect", "files" or "portal"']
   },
   {
     name: 'service and split',

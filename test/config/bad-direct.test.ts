@@ -137,7 +137,7 @@ t.test('redirects', async (t) => {
 
 t.test('a route without a target', async (t) => {
   t.strictSame(faultsOf('priority: 1', '', '{ path: /a }', true), [
-    '4:5: routes[0]: missing key "service", "split", "compose", "response", "redirect" or "files"'
+    '4:5: routes[0]: missing key "service", "split", "compose", "response", "redirect", "files" or "portal"'
   ])
 })
 

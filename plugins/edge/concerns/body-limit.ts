@@ -24,6 +24,7 @@ const largest = SizeOrZero('Largest request body.')
 /** Refuses bodies above the route's limit: by their Content-Length at once, chunked ones when they exceed it. */
 export default edgeConcern({
   name: 'bodyLimit',
+  apiFacts: () => ({ responses: { 413: 'The request body is too large.' }, ofBodies: true }),
   options: orOff(
     Either({ type: 'object' }, Type.Object({ max: largest }, strict), largest, {
       description: 'Largest request body, or a mapping with `max` and `mode`.'

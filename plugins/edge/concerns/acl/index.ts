@@ -72,6 +72,7 @@ const isSet = (value: unknown) => value !== undefined
 export default edgeConcern({
   name: 'acl',
   options: orOff(Acl),
+  apiFacts: () => ({ responses: { 403: 'The caller is not allowed.' } }),
   aliases: {
     consumerRestriction: 'write acl: { allowConsumers: […] } or acl: { allow: [GROUP] }',
     acls: 'write groups: [NAME]'

@@ -26,6 +26,9 @@ export const authenticationReasons = reasons
 export default edgeConcern({
   name: 'authentication',
   options: orOff(Authentication),
+  apiFacts: ({ require, anonymous }) => ({
+    combine: { isAll: require === 'all', isOptional: anonymous !== undefined }
+  }),
   noShadow: 'the methods of authentication have it, each for itself',
   aliases: {
     multiAuth: 'write the methods side by side, and authentication: { require: any }',

@@ -38,6 +38,7 @@ const usingAny =
 export default edgeConcern({
   name: 'authorization',
   options: AuthorizationOrOff,
+  apiFacts: () => ({ responses: { 403: 'The request is not allowed.' } }),
   aliases: {
     'botDetection|botDetector|uaRestriction|refererRestriction': 'write edge.authorization with rules[].headers'
   },

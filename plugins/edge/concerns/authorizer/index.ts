@@ -47,6 +47,7 @@ class NotAccepted extends Error {
 export default edgeConcern({
   name: 'authorizer',
   options: orOff(AuthorizerSchema),
+  apiFacts: () => ({ responses: { 401: 'The credentials are missing or wrong.', 403: 'The request is not allowed.' } }),
   provides: ['consumer'],
   authenticates: { counts: 'guesses' },
   callsModule: 'module',

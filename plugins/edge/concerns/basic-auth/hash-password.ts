@@ -1,6 +1,6 @@
 /** The command `hash-password`: prints the hash of a password for the configuration. */
 import { text } from 'node:stream/consumers'
-import type { EdgeCommand } from '../../concern.ts'
+import type { EdgeCommand } from '../../concern-commands.ts'
 import { hashOf } from './hashes.ts'
 
 export const hashPasswordCommand: EdgeCommand = {

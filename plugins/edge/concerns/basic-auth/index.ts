@@ -30,6 +30,13 @@ const nobody = '$scrypt$ln=15,r=8,p=3$bm9ib2R5bm9ib2R5bm9ibw$bm9ib2R5bm9ib2R5bm9
 export default edgeConcern({
   name: 'basicAuth',
   options: orOff(BasicAuth),
+  apiFacts: () => ({
+    security: { basic: { type: 'http', scheme: 'basic' } },
+    responses: {
+      401: 'The user name or password is missing or wrong.',
+      429: 'Too many wrong credentials from this address.'
+    }
+  }),
   aliases: {
     basicauthCredentials: 'write basicAuth: { username: …, hash: … }; the command hash-password prints the hash'
   },

@@ -43,6 +43,7 @@ type Done = (error?: Error) => void
 export default edgeConcern({
   name: 'forwardAuth',
   options: orOff(ForwardAuth),
+  apiFacts: () => ({ responses: { 401: 'The request has no valid credentials.', 403: 'The request is not allowed.' } }),
   provides: ['consumer'],
   hasNoGroups: true,
   provided: (options: ForwardAuthOptions) => (options.consumer === undefined || isShadow(options) ? [] : ['consumer']),

@@ -36,6 +36,10 @@ const nobody = randomBytes(32).toString('hex')
 export default edgeConcern({
   name: 'hmacAuth',
   options: orOff(HmacAuth),
+  apiFacts: () => ({
+    security: { hmac: { type: 'http', scheme: 'hmac', description: 'A signature with a shared secret.' } },
+    responses: { 401: 'The signature is missing or wrong.' }
+  }),
   provides: ['consumer'],
   authenticates: { counts: 'guesses', onlyDeclared: () => true },
   credentials,

@@ -34,6 +34,10 @@ const maxResponseSize = 64 * 1024
 export default edgeConcern({
   name: 'introspection',
   options: orOff(Introspection),
+  apiFacts: () => ({
+    security: { bearer: { type: 'http', scheme: 'bearer' } },
+    responses: { 401: 'The token is missing or not active.', 403: 'The token does not suffice.' }
+  }),
   aliases: { 'oauth2Introspection|opaqueToken': 'write edge.introspection' },
   provides: ['consumer', 'claims'],
   hasNoGroups: true,

@@ -76,6 +76,7 @@ const advice = 'write ipFilter: { allow: […], deny: […] }'
 export default edgeConcern({
   name: 'ipFilter',
   options: orOff(IpFilter),
+  apiFacts: ({ status }) => ({ responses: { [status]: 'The address of the client is not allowed.' } }),
   aliases: Object.fromEntries(
     ['ipAllow', 'ipAllowList', 'ipDeny', 'ipRestriction', 'ipWhiteList', 'ipWhitelist'].map((name) => [name, advice])
   ),

@@ -38,6 +38,12 @@ import { verifierOf } from './verify.ts'
 export default edgeConcern({
   name: 'jwt',
   options: orOff(Jwt),
+  apiFacts: ({ optional, scopes }) => ({
+    security: { bearer: { type: 'http', scheme: 'bearer', bearerFormat: 'JWT' } },
+    ...(optional && { combine: { isOptional: true } }),
+    responses: { 401: 'The token is missing, expired or wrong.', 403: 'The token does not suffice.' },
+    ...(scopes && { extensions: { 'x-scopes': scopes } })
+  }),
   aliases: {
     'jwtAuth|oauth2ResourceServer|authValidator': 'write edge.jwt',
     jwtSecrets: 'write jwt: { sub: … }; the key that verifies tokens belongs to edge.jwt'

@@ -1,7 +1,7 @@
 /** Lines that are printed at start: commands to try, and warnings. */
 import { publishedSecret } from '../../../../config/published-secret.ts'
 import type { Config } from '../../../../config/schema.ts'
-import type { Started } from '../../concern.ts'
+import type { Started } from '../../concern-commands.ts'
 import { hasSecret, sourcesOf } from './sources.ts'
 
 export function tries({ config, command, urlOf }: Started): string[] {

@@ -2,7 +2,7 @@
 import { didYouMean } from '../../../../config/nearest.ts'
 import type { Config } from '../../../../config/schema.ts'
 import { parseDuration } from '../../../../config/units.ts'
-import type { EdgeCommand } from '../../concern.ts'
+import type { EdgeCommand } from '../../concern-commands.ts'
 import { mint } from './mint.ts'
 import { hasSecret } from './sources.ts'
 

@@ -2,7 +2,7 @@
 import { hash, randomBytes } from 'node:crypto'
 import { fstatSync } from 'node:fs'
 import { text } from 'node:stream/consumers'
-import type { EdgeCommand } from '../../concern.ts'
+import type { EdgeCommand } from '../../concern-commands.ts'
 
 export const hashKeyCommand: EdgeCommand = {
   name: 'hash-key',

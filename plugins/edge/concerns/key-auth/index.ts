@@ -33,6 +33,14 @@ const Refused = refusedAs<(typeof keyReasons)[number]>(createError('JW_KEY_INVAL
 export default edgeConcern({
   name: 'keyAuth',
   options: orOff(KeyAuth),
+  apiFacts: ({ header, query, cookie }) => {
+    const [name, place] =
+      header !== false ? [header, 'header'] : query !== undefined ? [query, 'query'] : [cookie, 'cookie']
+    return {
+      security: { apiKey: { type: 'apiKey', in: place, name } },
+      responses: { 401: 'The API key is missing or wrong.', 429: 'Too many wrong credentials from this address.' }
+    }
+  },
   provides: ['consumer'],
   authenticates: { counts: 'guesses', onlyDeclared: () => true },
   credentials,

@@ -37,6 +37,12 @@ const MOST_SIGNATURES = 4
 export default edgeConcern({
   name: 'messageSignature',
   options: orOff(MessageSignature),
+  apiFacts: () => ({
+    security: {
+      messageSignature: { type: 'http', scheme: 'signature', description: 'HTTP Message Signatures (RFC 9421).' }
+    },
+    responses: { 401: 'The signature is missing or wrong.' }
+  }),
   provides: ['consumer'],
   authenticates: { counts: 'guesses', onlyDeclared: () => true },
   credentials,

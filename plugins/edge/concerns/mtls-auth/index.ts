@@ -31,6 +31,10 @@ const Refused = refusedAs<(typeof mtlsReasons)[number]>(
 export default edgeConcern({
   name: 'mtlsAuth',
   options: orOff(MtlsAuth),
+  apiFacts: () => ({
+    security: { certificate: { type: 'mutualTLS' } },
+    responses: { 401: 'The client certificate is missing or not accepted.' }
+  }),
   provides: ['consumer'],
   hasNoGroups: true,
   authenticates: { counts: null, onlyDeclared: (options) => (options as MtlsAuthOptions).allow === undefined },

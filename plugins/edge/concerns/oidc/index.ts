@@ -27,6 +27,16 @@ function ownPathsOf({ callbackPath, loginPath, logout }: OidcOptions): string[] 
 export default edgeConcern({
   name: 'oidc',
   options: orOff(Oidc),
+  apiFacts: () => ({
+    security: {
+      login: {
+        type: 'openIdConnect',
+        openIdConnectUrl: '/.well-known/openid-configuration',
+        description: 'A login in the browser, kept in a cookie.'
+      }
+    },
+    responses: { 302: 'A page is redirected to the login.', 401: 'There is no session.' }
+  }),
   provides: ['consumer', 'claims'],
   hasNoGroups: true,
   authenticates: { counts: null },

@@ -36,6 +36,16 @@ const twoLimits = 'write two limits: [{ max: …, window: … }, { maxConcurrent
 export default edgeConcern({
   name: 'rateLimit',
   options: orOff(RateLimit),
+  apiFacts: (options) => ({
+    responses: { 429: 'Too many requests. Retry-After has the seconds to wait.' },
+    extensions: {
+      'x-rate-limit': limitsOf(options).map((limit) =>
+        isCeiling(limit)
+          ? { concurrent: limit.maxConcurrent, by: limit.by }
+          : { max: limit.max, seconds: limit.window / 1000, by: limit.by }
+      )
+    }
+  }),
   tries({ config, urlOf, isOpen }) {
     const route = config.routes.find((each) => each.edge.rateLimit && isOpen(each) && urlOf(each))
     const limit = limitsOf(route?.edge.rateLimit || []).find((each) => !isCeiling(each))

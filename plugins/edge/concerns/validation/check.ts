@@ -67,7 +67,7 @@ export function* checkDocuments({ data, report, absolute }: Checked): Steps<void
   const routes = report.usable('/routes') ? data.routes : []
   const sections = [
     ['/edge', data.edge],
-    ...routes.map((route, index) => [pointer('/routes', index, 'edge'), route.edge] as const)
+    ...routes.map((route, index) => [pointer('/routes', index, 'edge'), route?.edge] as const)
   ] as const
   for (const [section, edge] of sections) {
     const at = `${section}/validation`
