@@ -2,7 +2,7 @@
 export interface ApiFacts {
   /** Security scheme objects (OpenAPI 3.1, 4.8.27) of a method of authentication, by a name for them. */
   readonly security?: Readonly<Record<string, object>>
-  /** How the methods of a route are combined: all of them or any one, or none at all. */
+  /** Combination of the methods of a route: all of them or any one, or none at all. */
   readonly combine?: { readonly isAll?: boolean; readonly isOptional?: boolean }
   /** Statuses of refusals, with a description. */
   readonly responses?: Readonly<Record<number, string>>

@@ -139,7 +139,9 @@ export function checkCache(options: CacheOptions, at: string, { report }: Checke
 /** Warns of routes on which no request can be answered from the cache. */
 export function checkRoutes({ data, report }: Checked): void {
   if (!report.usable('/routes')) return
-  for (const [index, { match, edge }] of data.routes.entries()) {
+  for (const [index, route] of data.routes.entries()) {
+    if (!report.usable(pointer('/routes', index))) continue
+    const { match, edge } = route
     const at = pointer('/routes', index, 'edge', 'cache')
     if (!report.usable(at) || !report.sound(pointer('/routes', index, 'match'))) continue
     const { methods } = match
