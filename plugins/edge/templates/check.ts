@@ -57,7 +57,7 @@ export function* routesWith<Options>(
   if (!report.usable('/routes')) return
   for (const [index, route] of data.routes.entries()) {
     const at = pointer('/routes', index, 'edge', key)
-    if (!report.usable(pointer('/routes', index)) || !report.sound(pointer('/routes', index, 'match'))) continue
+    if (!report.usable(pointer('/routes', index, 'edge')) || !report.sound(pointer('/routes', index, 'match'))) continue
     const options: unknown = Reflect.get(route.edge ?? {}, key)
     if (options && report.sound(at)) yield { at, options: options as Options, route }
   }
