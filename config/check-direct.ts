@@ -1,7 +1,7 @@
 /** Checks routes to which the gateway responds itself. */
 import { bodyKeyOf, checkBody } from './check-body.ts'
-import { isFolder, namesIn } from './checked.ts'
 import { checkPortal } from './check-portal.ts'
+import { isFolder, namesIn } from './checked.ts'
 import type { Checked } from './concern.ts'
 import type { DirectKind } from './direct-routes.ts'
 import { directKinds } from './direct-routes.ts'

@@ -1,7 +1,12 @@
 /** Routes to which the gateway responds itself, without a service. */
 import type { DirectOptions } from './schema/direct.ts'
 
-export const directKinds = ['response', 'redirect', 'files', 'portal'] as const satisfies readonly (keyof DirectOptions)[]
+export const directKinds = [
+  'response',
+  'redirect',
+  'files',
+  'portal'
+] as const satisfies readonly (keyof DirectOptions)[]
 
 export type DirectKind = (typeof directKinds)[number]
 
