@@ -5,6 +5,7 @@ import { keysAt } from './concern.ts'
 import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import type { ConsumerConfig } from './schema.ts'
+import { isComposed } from './targets.ts'
 
 /** Warns of the settings of one consumer; `report` is that of the file with the list. */
 export type WarnOfIdle = (consumer: ConsumerConfig, at: string, report: Report) => void
@@ -26,7 +27,7 @@ export function idleSettings(checked: Checked): WarnOfIdle {
     })
   const credentials = new Set(keys.edge.filter((key) => key.credentials && !identifies(key)).map(({ name }) => name))
   const isBridged =
-    data.forward !== undefined || data.routes.some(({ via, compose }) => via !== 'http-proxy' && compose === undefined)
+    data.forward !== undefined || data.routes.some((route) => route.via !== 'http-proxy' && !isComposed(route))
   const idle = new Map(keysAt(keys.edge, 'consumer').filter((key) => key.forConsumers && !isOn(key)).map((key) => [key.name, key])) // biome-ignore format: one line each
   let lacking = lackOnAll(checked)
   return (consumer, at, own) => {

@@ -38,3 +38,6 @@ export function callsOf({ targets }: Pick<RouteConfig, 'targets'>) {
   })
   return calls.length === 0 ? null : calls
 }
+
+/** Returns whether the response of a route, as written or completed, is made of several calls. */
+export const isComposed = (route: object): boolean => Reflect.get(route, 'compose') !== undefined

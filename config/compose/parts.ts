@@ -1,8 +1,8 @@
 /** Checks that the parts of a composed response have places of their own, and that no key of theirs is without effect. */
 import type { Report } from '../faults.ts'
 import { pointer } from '../faults.ts'
+import { membersOf } from '../json-pointer.ts'
 import type { CallConfig, ComposeConfig } from '../schema/compose.ts'
-import { membersOf } from './pointer.ts'
 
 /** Returns the place of a part in the response: empty for the top. */
 export function placeOf({ group, at }: Pick<CallConfig, 'group' | 'at'>): readonly string[] {

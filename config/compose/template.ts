@@ -1,9 +1,9 @@
 /** Templates of composed routes: a reference names a value of the request or of an earlier call's response. */
 import { token } from '../../plugins/http-syntax.ts'
+import { membersOf } from '../json-pointer.ts'
 import { didYouMean } from '../nearest.ts'
 import type { Reference as AnyReference, Template as AnyTemplate } from '../template.ts'
 import { parseTemplate as parse } from '../template.ts'
-import { membersOf } from './pointer.ts'
 
 export { referencesOf, soleReference } from '../template.ts'
 

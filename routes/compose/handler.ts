@@ -1,6 +1,6 @@
 /** The handler of composed routes. */
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod } from 'fastify'
-import { valueAt } from '../../config/compose/pointer.ts'
+import { valueAt } from '../../config/json-pointer.ts'
 import { bodyOf } from './body.ts'
 import type { Freshness } from './freshness.ts'
 import { freshnessOf } from './freshness.ts'

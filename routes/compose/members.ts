@@ -2,8 +2,8 @@
  * Reads and changes members of JSON values. A member named `__proto__` is data like any other: it is never assigned, which
  * would change the prototype of the object, and inherited members are never read.
  */
-import type { Move } from '../../config/compose/pointer.ts'
-import { valueAt } from '../../config/compose/pointer.ts'
+import type { Move } from '../../config/json-pointer.ts'
+import { valueAt } from '../../config/json-pointer.ts'
 import { textOfNumber } from './raw-number.ts'
 
 export type JsonObject = Record<string, unknown>

@@ -2,7 +2,7 @@
 import { hash } from 'node:crypto'
 import { referencesIn } from '../../config/compose/order.ts'
 import { placeOf } from '../../config/compose/parts.ts'
-import { membersOf } from '../../config/compose/pointer.ts'
+import { membersOf } from '../../config/json-pointer.ts'
 import type { ComposeConfig } from '../../config/schema/compose.ts'
 import type { RouteConfig, RouteTarget } from '../../config/schema.ts'
 import { BadInput } from './errors.ts'

@@ -1,5 +1,5 @@
 /** Compiles `pick`, `drop`, `rename` and `edit` into one function. It changes the value in place or returns another one. */
-import { membersOf, moveOf } from '../../config/compose/pointer.ts'
+import { membersOf, moveOf } from '../../config/json-pointer.ts'
 import type { EditStep, Reshaping } from '../../config/schema/compose.ts'
 import { append, flatten, moveAll, removeAll, setOwn } from './members.ts'
 import { textOfNumber } from './raw-number.ts'

@@ -1,6 +1,6 @@
 /** Makes the calls of a composed request: at the same time, or one after the other where a call uses a response. */
 import type { FastifyRequest } from 'fastify'
-import { valueAt } from '../../config/compose/pointer.ts'
+import { valueAt } from '../../config/json-pointer.ts'
 import { BadInput, Broken, Late, passedStatus, TooLarge, WrongShape, WrongStatus } from './errors.ts'
 import { cachedPart } from './freshness.ts'
 import { isObject } from './members.ts'

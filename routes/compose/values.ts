@@ -1,8 +1,8 @@
 /** Values of references while a composed request is served. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
-import { allAt, valueAt } from '../../config/compose/pointer.ts'
 import type { Reference } from '../../config/compose/template.ts'
+import { allAt, valueAt } from '../../config/json-pointer.ts'
 import { BadInput, WrongShape } from './errors.ts'
 import type { CachedPart } from './freshness.ts'
 import { textOfNumber } from './raw-number.ts'

@@ -102,7 +102,7 @@ t.test('a configuration with every section is loaded', async (t) => {
       accessLog: true,
       overload: { eventLoopDelay: 1000, memory: false, requests: false, mode: 'enforce' },
       websocket: { idleTimeout: 300_000 },
-      cors: { origin: ['https://app.example.com'], credentials: true, mode: 'enforce' },
+      cors: { origin: ['https://app.example.com'], credentials: true, privateNetwork: false, mode: 'enforce' },
       rateLimit: { max: 1000, window: 60_000, by: 'ip', mode: 'enforce', store: 'memory' },
       requestId: { header: 'x-request-id', trustClient: true }
     },
@@ -157,6 +157,7 @@ t.test('a configuration with every section is loaded', async (t) => {
             maxTokenSize: 8192,
             from: { header: 'authorization' },
             optional: false,
+            keepAuthorization: false,
             requireExp: true,
             boundTokens: 'check',
             consumer: 'sub',
@@ -255,7 +256,7 @@ routes:
     bodyLimit: 1_048_576,
     accessLog: false,
     websocket: { idleTimeout: 300_000 },
-    cors: { origin: '*', credentials: false, maxAge: 3_600_000, mode: 'enforce' },
+    cors: { origin: '*', credentials: false, maxAge: 3_600_000, privateNetwork: false, mode: 'enforce' },
     rateLimit: { max: 5, window: 1000, by: 'header:x-key', mode: 'enforce', store: 'memory' }
   })
   t.strictSame(routes[0]?.mesh, {})
@@ -263,7 +264,7 @@ routes:
     bodyLimit: false,
     accessLog: true,
     websocket: { idleTimeout: 300_000 },
-    cors: { origin: ['https://x'], credentials: false, mode: 'enforce' },
+    cors: { origin: ['https://x'], credentials: false, privateNetwork: false, mode: 'enforce' },
     rateLimit: false
   })
   t.equal(routes[1]?.service, 'b', 'route.service is the first service of the split')

@@ -8,6 +8,7 @@ import type { Static } from 'typebox'
 import type { Checked } from '../../../config/concern.ts'
 import { Names, orOff, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
+import { isComposed } from '../../../config/targets.ts'
 import { edgeRouteOf } from '../attach.ts'
 import { edgeConcern } from '../concern.ts'
 
@@ -80,12 +81,12 @@ export default edgeConcern({
       const end = afterSunset === 'refuse' ? Date.parse(sunset!) : Number.POSITIVE_INFINITY
       const counter = requests.labels(name)
       // A composed route gets several responses; its own one has no links of services.
-      const isComposed = config?.route?.compose !== undefined
+      const hasParts = config?.route !== undefined && isComposed(config.route)
       return {
         onRequest: (request, reply, done) => {
           counter.inc()
           reply.headers(fields)
-          if (fields.link !== undefined && !isComposed) keepLinks(request, reply, fields.link)
+          if (fields.link !== undefined && !hasParts) keepLinks(request, reply, fields.link)
           done()
         },
         // After authentication, and after `cors`, without whose headers a page could not see the status.

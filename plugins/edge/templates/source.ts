@@ -2,7 +2,7 @@
  * References of the templates in `edge.headers`, `edge.query` and `edge.cookies`. The syntax is that of composed routes: braces
  * without `$`, because `${NAME}` is an environment variable, which the loader replaces before.
  */
-import { membersOf } from '../../../config/compose/pointer.ts'
+import { membersOf } from '../../../config/json-pointer.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import type { Template as AnyTemplate } from '../../../config/template.ts'
 import { parseTemplate as parse, referencesOf } from '../../../config/template.ts'

@@ -1,7 +1,7 @@
 /** Values of templates while a request is served. */
 import type { FastifyRequest } from 'fastify'
-import { allAt, valueAt } from '../../../config/compose/pointer.ts'
 import { canonicalName } from '../../../config/header-names.ts'
+import { allAt, valueAt } from '../../../config/json-pointer.ts'
 import { cookieValues } from '../authentication/credentials.ts'
 import type { HeaderFilter } from '../bridge/upstream-headers.ts'
 import { claimsOf } from '../claims.ts'

@@ -5,6 +5,7 @@
 import type { FastifyRequest } from 'fastify'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
+import { isComposed } from '../../../../config/targets.ts'
 import { token } from '../../../http-syntax.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -42,7 +43,7 @@ export default edgeConcern({
           checkParams(pointer(at, 'request', operation, name), text, route, checked)
         }
       }
-      if (route.compose !== undefined && options.response !== undefined) {
+      if (isComposed(route) && options.response !== undefined) {
         checked.report.warn(`${at}/response`, 'has no effect with compose: clients get no cookies of services', 'key')
       }
     }
@@ -55,9 +56,9 @@ export default edgeConcern({
     decorateUpstreamHeaders(fastify)
     return ({ request: toService, response }, { config }) => {
       const isBridged = config?.route?.isBridged === true
-      const isComposed = config?.route?.compose !== undefined
+      const hasParts = config?.route !== undefined && isComposed(config.route)
       const change = toService === undefined ? null : requestRules(toService, isBridged)
-      const rewrite = response === undefined || isComposed ? null : responseRules(response)
+      const rewrite = response === undefined || hasParts ? null : responseRules(response)
       return {
         preParsing(
           request: FastifyRequest,

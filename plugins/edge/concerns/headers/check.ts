@@ -4,6 +4,7 @@ import { perRequestHeaders } from '../../../../config/declared.ts'
 import { pointer } from '../../../../config/faults.ts'
 import { canonicalName, isConnectionHeader, isGatewayHeader } from '../../../../config/header-names.ts'
 import type { EdgePolicy } from '../../../../config/schema.ts'
+import { isComposed } from '../../../../config/targets.ts'
 import { token } from '../../../http-syntax.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
 import { checkParams, checkTemplate } from '../../templates/check.ts'
@@ -143,7 +144,7 @@ export function checkRoutes(checked: Checked): void {
           }
         }
       }
-      if (direction === 'request' && route.compose !== undefined && isOwn) {
+      if (direction === 'request' && isComposed(route) && isOwn) {
         for (const key of ['only', 'remove', 'rename'] as const) {
           if (rules[key] === undefined) continue
           report.warn(`${below}/${key}`, "has no effect with compose: services get none of the client's headers", 'key')

@@ -7,6 +7,7 @@
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import { isComposed } from '../../../../config/targets.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf, isHidden } from '../../attach.ts'
 import { markRawForm } from '../../bridge/body-encoder.ts'
@@ -131,13 +132,13 @@ function hooksOf(
   const route = edgeRouteOf(config)!
   const isBridged = config?.route?.isBridged === true
   // A composed route gets several responses; its own one passes the `onSend` hook.
-  const isComposed = config?.route?.compose !== undefined
+  const hasParts = config?.route !== undefined && isComposed(config.route)
   const toService = request === undefined ? null : requestRules(request, isBridged)
   const toClient = response === undefined ? null : responseRules(response)
 
   const preParsing = (given: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
     toService?.(given, filter())
-    if (toClient !== null && !isComposed) {
+    if (toClient !== null && !hasParts) {
       const { onServiceResponse } = given
       given.onServiceResponse = (headers, status) => {
         const before: Before = new Map()

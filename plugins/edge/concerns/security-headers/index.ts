@@ -8,6 +8,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { Checked } from '../../../../config/concern.ts'
+import { isComposed } from '../../../../config/targets.ts'
 import { attach, edgeRouteOf, isHidden, isUnrouted } from '../../attach.ts'
 import { markRawForm } from '../../bridge/body-encoder.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -78,10 +79,10 @@ export default edgeConcern({
       const options = given === true ? byDefault : given
       const apply = applying(options)
       const route = edgeRouteOf(config)!
-      const isComposed = configured?.compose !== undefined
+      const hasParts = configured !== undefined && isComposed(configured)
       const preParsing = (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
         // A composed route gets several responses; its own one passes the `onSend` hook.
-        if (!isComposed) {
+        if (!hasParts) {
           const { onServiceResponse } = request
           request.onServiceResponse = (headers, status) => {
             const passed = onServiceResponse?.(headers, status) ?? headers

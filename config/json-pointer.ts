@@ -1,5 +1,5 @@
 /** JSON pointers (RFC 6901) of composed routes. In `pick`, `drop`, `rename` and `edit`, a member `*` stands for all items. */
-import { segmentsOf } from '../faults.ts'
+import { segmentsOf } from './faults.ts'
 
 /** Returns the members of a pointer; a text without a slash at its beginning is the name of one member. */
 export function membersOf(text: string): string[] {
