@@ -1,7 +1,8 @@
 /** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
+import { transforms } from './apisix-transforms.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
-import { oneOrAll, rewriteOf } from './patterns.ts'
+import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
 export interface ApisixContext {
@@ -18,7 +19,7 @@ interface Place {
   readonly name: string | null
 }
 
-type Convert = (config: Foreign, place: Place, context: ApisixContext) => void
+export type Convert = (config: Foreign, place: Place, context: ApisixContext) => void
 
 const methods: readonly string[] = ['key-auth', 'basic-auth', 'jwt-auth', 'hmac-auth']
 
@@ -82,6 +83,7 @@ const addLimit = (edge: Settings, limit: Settings): void => {
 }
 
 const converters: Readonly<Record<string, Convert>> = {
+  ...transforms,
   'key-auth': (config, { edge }) => {
     edge.keyAuth = {
       header: config.text('header') ?? 'apikey',
@@ -170,19 +172,6 @@ const converters: Readonly<Record<string, Convert>> = {
       ...sourceOf(config, draft, route)
     })
   },
-  'proxy-rewrite': (config, { route }, { draft }) => {
-    const uri = config.text('uri')
-    const [regex, to] = config.texts('regex_uri')
-    if (route === null) return draft.note(null, 'proxy-rewrite for all routes: not converted')
-    if (regex !== undefined) route.path = rewriteOf(regex, to ?? '')
-    else if (uri !== undefined) route.path = { rewrite: { path: uri.replace(/\$(\w+)/g, ':$1') } }
-    const host = config.text('host')
-    if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)
-    config.skip('use_real_request_uri_unsafe')
-    if (config.has('headers') || config.has('method'))
-      draft.note(route, `${config.where}: headers and method: not converted`)
-    config.skip('headers', 'method')
-  },
   'forward-auth': (config, { edge }) => {
     const lower = (key: string, name: string) => {
       const list = config.texts(key).map((each) => each.toLowerCase())
@@ -231,7 +220,7 @@ const converters: Readonly<Record<string, Convert>> = {
     }
     const maxAge = config.number('max_age')
     edge.cors = {
-      origin: isAny ? (credentials ? '/^https?:\\/\\/.+$/' : '*') : oneOrAll(origins),
+      origin: isAny ? '*' : oneOrAll(origins),
       ...list('allow_methods', 'methods'),
       ...list('allow_headers', 'allowedHeaders'),
       ...list('expose_headers', 'exposedHeaders'),

@@ -50,7 +50,7 @@ export function importApisix(root: Foreign): Imported {
       if (upstream.text('pass_host') === 'node') edge.host = 'upstream'
       if (upstream.text('pass_host') === 'rewrite') draft.note(settings, `${key}: pass_host rewrite: write edge.host`)
       upstream.skip('upstream_host')
-    } else draft.note(settings, `route ${name} has no upstream in this file`)
+    }
     const timeout = route.map('timeout')
     const read = timeout?.number('read')
     const connect = timeout?.number('connect')
@@ -75,7 +75,8 @@ export function importApisix(root: Foreign): Imported {
       })
     }
     if (Object.keys(edge).length > 0) settings.edge = edge
-    if (settings.service !== undefined) draft.routes.push(settings)
+    if (['service', 'response', 'redirect'].some((key) => settings[key] !== undefined)) draft.routes.push(settings)
+    else draft.note(null, `route ${name} has no upstream in this file`)
   }
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('APISIX')

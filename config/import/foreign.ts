@@ -14,7 +14,8 @@ export class Foreign {
   readonly where: string
   readonly #fields: Fields
   readonly #read = new Set<string>()
-  readonly #inner: Foreign[] = []
+  /** Mappings by their places: one that is read twice is the same. */
+  readonly #inner = new Map<string, Foreign>()
 
   /** Throws {ImportFault} for another value than a mapping. */
   constructor(value: unknown, where: string) {
@@ -96,12 +97,12 @@ export class Foreign {
   /** Returns the places of all values that were not read. */
   unread(): string[] {
     const own = this.keys.filter((key) => !this.#read.has(key) && !isEmpty(this.#fields[key]))
-    return [...own.map((key) => this.#place(key)), ...this.#inner.flatMap((inner) => inner.unread())]
+    return [...own.map((key) => this.#place(key)), ...[...this.#inner.values()].flatMap((inner) => inner.unread())]
   }
 
   #add(value: unknown, where: string): Foreign {
-    const inner = new Foreign(value, where)
-    this.#inner.push(inner)
+    const inner = this.#inner.get(where) ?? new Foreign(value, where)
+    this.#inner.set(where, inner)
     return inner
   }
 

@@ -1,6 +1,7 @@
 /** Plugins of Kong, as concerns of the edge. */
 import type { Draft } from './draft.ts'
 import { Foreign } from './foreign.ts'
+import { transforms } from './kong-transforms.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -22,14 +23,14 @@ interface Place {
   readonly hasMethod: boolean
 }
 
-interface Scope extends Place {
+export interface Scope extends Place {
   readonly context: KongContext
   readonly authenticates: boolean
   /** True if the plugin is that of a service or of all routes, so that they share its limit. */
   readonly isShared: boolean
 }
 
-type Convert = (config: Foreign, scope: Scope) => void
+export type Convert = (config: Foreign, scope: Scope) => void
 
 const methods = ['key-auth', 'basic-auth', 'hmac-auth', 'jwt', 'mtls-auth', 'openid-connect', 'oauth2-introspection']
 
@@ -138,7 +139,7 @@ const cors: Convert = (config, { target }) => {
   }
   const maxAge = config.number('max_age')
   target.cors = {
-    origin: any ? (credentials ? '/^https?:\\/\\/.+$/' : '*') : oneOrAll(exact),
+    origin: any ? '*' : oneOrAll(exact),
     ...list('methods', 'methods'),
     ...list('headers', 'allowedHeaders'),
     ...list('exposed_headers', 'exposedHeaders'),
@@ -234,6 +235,7 @@ const converters: Readonly<Record<string, Convert>> = {
     draft.edge.requestId = { header: header.toLowerCase() }
     if (about !== null) draft.note(about, 'correlation-id: edge.requestId is for all routes')
   },
+  ...transforms,
   prometheus: (config) => config.skip(...config.keys),
   'file-log': (config) => config.skip(...config.keys)
 }

@@ -2,6 +2,7 @@
 import type { Imported } from './draft.ts'
 import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { addRules, lower } from './headers.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -79,13 +80,27 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
   if (timeout !== undefined) route.mesh = { ...((route.mesh ?? {}) as Settings), timeout }
   const headers = endpoint.texts('input_headers')
   const query = endpoint.texts('input_query_strings')
-  if ((headers.length > 0 && !headers.includes('*')) || (query.length > 0 && !query.includes('*'))) {
-    draft.comment(route, 'input_headers, input_query_strings: all headers and the whole query reach the service')
+  if (others.length === 0) {
+    if (headers.length > 0 && !headers.includes('*')) addRules(edge, 'request', { only: lower(headers) })
+    if (query.length > 0 && !query.includes('*')) addRules(edge, 'query', { only: query })
+    if (headers.length === 0 || query.length === 0)
+      draft.comment(route, 'all headers, or the whole query, reach the service: see edge.headers.request.only')
   }
+  const age = endpoint.text('cache_ttl')
+  if (age !== undefined) addRules(edge, 'response', { add: { 'cache-control': `public, max-age=${secondsOf(age)}` } })
   const extra = endpoint.map('extra_config')
   if (extra !== undefined) applyExtra(extra, draft, edge, route)
   if (Object.keys(edge).length > 0) route.edge = edge
   draft.routes.push(route)
+}
+
+/** Returns the seconds of a duration of Go, such as `1h30m`. */
+function secondsOf(text: string): number {
+  const units: Readonly<Record<string, number>> = { h: 3600, m: 60, s: 1 }
+  return [...text.matchAll(/(\d+)([hms])(?!s)/g)].reduce(
+    (sum, [, number, unit]) => sum + Number(number) * units[unit!]!,
+    0
+  )
 }
 
 const callName = (backend: Foreign, index: number): string =>
@@ -217,7 +232,7 @@ const converters: Readonly<Record<string, Convert>> = {
     const credentials = config.flag('allow_credentials') === true
     const isAny = origins.length === 0 || origins.includes('*')
     edge.cors = {
-      origin: isAny ? (credentials ? '/^https?:\\/\\/.+$/' : '*') : oneOrAll(origins),
+      origin: isAny ? '*' : oneOrAll(origins),
       ...(methods.length > 0 && { methods }),
       ...(headers.length > 0 && !headers.includes('*') && { allowedHeaders: headers }),
       ...(exposed.length > 0 && { exposedHeaders: exposed }),
@@ -225,6 +240,10 @@ const converters: Readonly<Record<string, Convert>> = {
       ...(maxAge !== undefined && { maxAge })
     }
     config.skip('debug', 'options_success_status')
+  },
+  'qos/http-cache': (config, edge) => {
+    config.skip(...config.keys)
+    edge.cache = {}
   },
   'qos/ratelimit/proxy': (config, _edge, draft, route) => {
     const rate = config.number('max_rate') ?? 1

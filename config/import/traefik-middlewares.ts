@@ -1,6 +1,7 @@
 /** Middlewares of Traefik, as concerns of the edge and changes of the path. */
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { addRules, respondWith } from './headers.ts'
 import { oneOrAll, rewriteOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -159,10 +160,66 @@ const converters: Readonly<Record<string, Convert>> = {
       }
     }
     options.skip('addVaryHeader', 'accessControlAllowCredentials')
+    for (const direction of ['request', 'response'] as const) {
+      const custom = options.map(direction === 'request' ? 'customRequestHeaders' : 'customResponseHeaders')
+      const all = (custom?.keys ?? []).map((name) => [name.toLowerCase(), custom!.text(name) ?? ''] as const)
+      addRules(edge, direction, {
+        remove: all.filter(([, value]) => value === '').map(([name]) => name),
+        set: Object.fromEntries(all.filter(([, value]) => value !== ''))
+      })
+    }
+    addRules(edge, 'response', { set: securityOf(options) })
     for (const key of options.keys) {
-      if (key.startsWith('accessControl') || key === 'addVaryHeader') continue
+      if (key.startsWith('accessControl') || ofSecurity.has(key) || key.startsWith('custom') || key === 'addVaryHeader')
+        continue
       options.skip(key)
       draft.note(route, `${options.where}.${key}: not converted`)
     }
+  },
+  compress: (options, { edge }) => {
+    options.skip(...options.keys)
+    edge.compression = {}
+  },
+  redirectScheme: (options, { route }) => {
+    const port = options.number('port')
+    const status = options.flag('permanent') === true ? 308 : 307
+    respondWith(route, 'redirect', {
+      scheme: options.text('scheme') ?? 'https',
+      ...(port !== undefined && { port }),
+      status
+    })
   }
+}
+
+/** Options of `headers` that set one header of security each. */
+const ofSecurity = new Set([
+  'stsSeconds',
+  'stsIncludeSubdomains',
+  'stsPreload',
+  'forceSTSHeader',
+  'frameDeny',
+  'customFrameOptionsValue',
+  'contentTypeNosniff',
+  'browserXssFilter',
+  'contentSecurityPolicy',
+  'referrerPolicy',
+  'permissionsPolicy'
+])
+
+function securityOf(options: Foreign): Record<string, string> {
+  const seconds = options.number('stsSeconds') ?? 0
+  const subdomains = options.flag('stsIncludeSubdomains') === true ? '; includeSubDomains' : ''
+  const preload = options.flag('stsPreload') === true ? '; preload' : ''
+  const frame = options.text('customFrameOptionsValue') ?? (options.flag('frameDeny') === true ? 'DENY' : undefined)
+  const texts = {
+    'strict-transport-security': seconds === 0 ? undefined : `max-age=${seconds}${subdomains}${preload}`,
+    'x-frame-options': frame,
+    'x-content-type-options': options.flag('contentTypeNosniff') === true ? 'nosniff' : undefined,
+    'x-xss-protection': options.flag('browserXssFilter') === true ? '1; mode=block' : undefined,
+    'content-security-policy': options.text('contentSecurityPolicy'),
+    'referrer-policy': options.text('referrerPolicy'),
+    'permissions-policy': options.text('permissionsPolicy')
+  }
+  options.skip('forceSTSHeader')
+  return Object.fromEntries(Object.entries(texts).filter((each): each is [string, string] => each[1] !== undefined))
 }

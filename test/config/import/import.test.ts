@@ -213,6 +213,90 @@ t.test('KrakenD: endpoints with one backend and with several', async (t) => {
   t.match(summary, 'telemetry/opencensus: not converted')
 })
 
+t.test('plugins that change requests and responses, or respond themselves', async (t) => {
+  const kong = configOf(
+    'kong',
+    `
+services:
+  - name: a
+    url: http://a:80
+    routes:
+      - name: one
+        paths: [/one]
+        plugins:
+          - name: request-transformer
+            config: { add: { headers: ["X-A:{b}"], querystring: ["q:1"] }, remove: { headers: [X-Old] }, rename: { headers: ["a:b"] } }
+          - { name: response-transformer, config: { add: { headers: ["X-V: 1"] } } }
+          - { name: proxy-cache, config: { cache_ttl: 30, vary_headers: [Accept-Language] } }
+          - { name: bot-detection, config: { deny: [curl], allow: [curlew] } }
+      - { name: two, paths: [/two], plugins: [{ name: request-termination, config: { status_code: 403, message: gone } }] }
+      - { name: three, paths: [/three], plugins: [{ name: redirect, config: { location: "https://x.example/y", status_code: 302 } }] }
+`
+  )
+  const [one, two, three] = kong.config.routes
+  t.match(one!.edge, {
+    headers: {
+      request: { remove: ['x-old'], rename: { a: 'b' }, add: { 'x-a': '{{b}}' } },
+      response: { add: { 'x-v': '1' } }
+    },
+    query: { add: { q: '1' } },
+    cache: { ttl: { 200: 30_000 }, key: { headers: ['accept-language'] } },
+    userAgent: { deny: ['/^.*(?:curl).*$/'], except: ['/^.*(?:curlew).*$/'] }
+  })
+  t.match(two, { response: { status: 403, json: { message: 'gone' } } })
+  t.match(three, { redirect: { to: 'https://x.example/y', status: 302 } })
+  t.match(kong.summary, 'nothing is left to do by hand')
+
+  const traefik = configOf(
+    'traefik',
+    `
+http:
+  routers:
+    a: { rule: "PathPrefix(\`/a\`)", service: s, middlewares: [h, c] }
+    b: { rule: "PathPrefix(\`/b\`)", service: s, middlewares: [r] }
+  middlewares:
+    h: { headers: { customRequestHeaders: { X-A: b, X-Old: "" }, customResponseHeaders: { Server: "" }, stsSeconds: 100, frameDeny: true } }
+    c: { compress: {} }
+    r: { redirectScheme: { scheme: https, permanent: true } }
+  services: { s: { loadBalancer: { servers: [{ url: "http://a:80" }] } } }
+`
+  )
+  t.match(traefik.config.routes[0]!.edge, {
+    headers: {
+      request: { remove: ['x-old'], set: { 'x-a': 'b' } },
+      response: { remove: ['server'], set: { 'strict-transport-security': 'max-age=100', 'x-frame-options': 'DENY' } }
+    },
+    compression: {}
+  })
+  t.match(traefik.config.routes[1], { redirect: { scheme: 'https', status: 308 } })
+
+  const apisix = configOf(
+    'apisix',
+    `
+routes:
+  - { id: a, uri: /a/*, upstream: { nodes: { "a:80": 1 } }, plugins: { proxy-rewrite: { headers: { set: { X-A: b }, remove: [X-Old] } }, response-rewrite: { headers: { X-V: "1", X-Gone: "" } }, gzip: {}, proxy-cache: { cache_ttl: 5 } } }
+  - { id: b, uri: /b, plugins: { redirect: { uri: /c, ret_code: 301 } } }
+`
+  )
+  t.match(apisix.config.routes[0]!.edge, {
+    headers: {
+      request: { remove: ['x-old'], set: { 'x-a': 'b' } },
+      response: { remove: ['x-gone'], set: { 'x-v': '1' } }
+    },
+    cache: { ttl: { 200: 5000 } }
+  })
+  t.match(apisix.config.routes[1], { match: { path: { exact: '/b' } }, redirect: { to: '/c', status: 301 } })
+
+  const krakend = configOf(
+    'krakend',
+    '{"version":3,"host":["http://a:80"],"endpoints":[{"endpoint":"/u/{id}","cache_ttl":"1h30m","input_headers":["Authorization"],"input_query_strings":["q"],"backend":[{"url_pattern":"/u/{id}"}]}]}'
+  )
+  t.match(krakend.config.routes[0]!.edge, {
+    headers: { request: { only: ['authorization'] }, response: { add: { 'cache-control': 'public, max-age=5400' } } },
+    query: { only: ['q'] }
+  })
+})
+
 t.test('what would leave the gateway more open is a fault until somebody decides', async (t) => {
   const kong = 'services: [{ name: a, url: "http://a", plugins: [{ name: oauth2 }], routes: [{ paths: [/a] }] }]'
   const traefik =

@@ -1,0 +1,103 @@
+/** Plugins of APISIX that change requests and responses, or respond themselves. */
+import type { Convert } from './apisix-plugins.ts'
+import type { Foreign } from './foreign.ts'
+import { addRules, lower, respondWith } from './headers.ts'
+import { rewriteOf } from './patterns.ts'
+import type { Settings } from './yaml-text.ts'
+
+/** Adds the rules of `headers`: a mapping of `set`, `add` and `remove`, or of names and values, of which an empty one removes. */
+function headerRules(config: Foreign, edge: Settings, direction: 'request' | 'response'): void {
+  const headers = config.map('headers')
+  if (headers === undefined) return
+  const isRules = ['set', 'add', 'remove'].some((key) => headers.has(key))
+  const textsOf = (fields: Foreign | undefined) =>
+    Object.entries(
+      Object.fromEntries((fields?.keys ?? []).map((name) => [name.toLowerCase(), fields!.text(name) ?? '']))
+    )
+  if (isRules) {
+    addRules(edge, direction, {
+      remove: lower(headers.texts('remove')),
+      set: Object.fromEntries(textsOf(headers.map('set'))),
+      append: Object.fromEntries(textsOf(headers.map('add')))
+    })
+  } else {
+    const all = textsOf(headers)
+    addRules(edge, direction, {
+      remove: all.filter(([, value]) => value === '').map(([name]) => name),
+      set: Object.fromEntries(all.filter(([, value]) => value !== ''))
+    })
+  }
+}
+
+export const transforms: Readonly<Record<string, Convert>> = {
+  'proxy-rewrite': (config, { edge, route }, { draft }) => {
+    const uri = config.text('uri')
+    const [regex, to] = config.texts('regex_uri')
+    if (route === null) return draft.note(null, 'proxy-rewrite for all routes: not converted')
+    if (regex !== undefined) route.path = rewriteOf(regex, to ?? '')
+    else if (uri !== undefined) route.path = { rewrite: { path: uri.replace(/\$(\w+)/g, ':$1') } }
+    const host = config.text('host')
+    if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)
+    config.skip('use_real_request_uri_unsafe')
+    headerRules(config, edge, 'request')
+    if (config.has('method')) draft.note(route, `${config.where}.method: not converted`)
+    config.skip('method')
+  },
+  'response-rewrite': (config, { edge, route }, { draft }) => {
+    headerRules(config, edge, 'response')
+    for (const key of ['body', 'status_code', 'filters', 'vars'].filter((each) => config.has(each))) {
+      draft.note(route, `${config.where}.${key}: not converted`)
+    }
+    config.skip('body', 'body_base64', 'status_code', 'filters', 'vars')
+  },
+  redirect: (config, { route }, { draft }) => {
+    const to = config.text('uri')
+    const status = config.number('ret_code') ?? 302
+    const isHttps = config.flag('http_to_https') === true
+    config.skip(...config.keys)
+    if (isHttps) draft.note(route, 'redirect with http_to_https: write listen.redirect: https')
+    else if (route === null || to === undefined || to.includes('$'))
+      draft.note(route, 'redirect: write a route with "redirect"')
+    else respondWith(route, 'redirect', { to, status })
+  },
+  'proxy-cache': (config, { edge }) => {
+    const seconds = config.text('cache_ttl')
+    const statuses = config.texts('cache_http_status')
+    edge.cache =
+      seconds === undefined
+        ? {}
+        : {
+            ttl: Object.fromEntries(
+              (statuses.length > 0 ? statuses : ['200', '301', '404']).map((status) => [status, `${seconds}s`])
+            )
+          }
+    config.skip(
+      'cache_zone',
+      'cache_strategy',
+      'cache_key',
+      'cache_method',
+      'cache_bypass',
+      'no_cache',
+      'hide_cache_headers',
+      'cache_control'
+    )
+  },
+  gzip: (config, { edge }) => {
+    config.skip(...config.keys)
+    edge.compression ??= {}
+  },
+  brotli: (config, { edge }) => {
+    config.skip(...config.keys)
+    edge.compression ??= {}
+  },
+  'ua-restriction': (config, { edge }) => {
+    const expression = (text: string) => `/^.*(?:${text}).*$/`
+    const allow = config.texts('allowlist').map(expression)
+    const deny = config.texts('denylist').map(expression)
+    edge.userAgent = {
+      ...(allow.length > 0 ? { allow } : { deny }),
+      empty: config.flag('bypass_missing') === true ? 'pass' : 'refuse'
+    }
+    config.skip('message')
+  }
+}

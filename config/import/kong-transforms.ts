@@ -1,0 +1,93 @@
+/** Plugins of Kong that change requests and responses, or respond themselves. */
+import type { Foreign } from './foreign.ts'
+import { addRules, lower, pairsOf, respondWith } from './headers.ts'
+import type { Convert } from './kong-plugins.ts'
+
+/** Returns the names of `old:new`. */
+const renamed = (config: Foreign | undefined, key: string): Record<string, string> => pairsOf(config?.texts(key) ?? [])
+
+function operations(config: Foreign, key: 'headers' | 'querystring') {
+  const [add, append, replace, remove, rename] = ['add', 'append', 'replace', 'remove', 'rename'].map((each) =>
+    config.map(each)
+  )
+  return {
+    remove: lower(remove?.texts(key) ?? []),
+    rename: renamed(rename, key),
+    set: pairsOf(replace?.texts(key) ?? []),
+    add: pairsOf(add?.texts(key) ?? []),
+    append: pairsOf(append?.texts(key) ?? [])
+  }
+}
+
+/** Notes values that Kong reads as templates, and which are texts here. */
+function noteTemplates({ add, set, append }: ReturnType<typeof operations>, note: (text: string) => void): void {
+  for (const [name, value] of Object.entries({ ...add, ...set, ...append })) {
+    if (value.includes('$('))
+      note(`header ${name}: ${value} is a template of Kong: write it with {…}, as in plugins/edge/templates`)
+  }
+}
+
+export const transforms: Readonly<Record<string, Convert>> = {
+  'request-transformer': (config, { target, about, context: { draft } }) => {
+    const headers = operations(config, 'headers')
+    addRules(target, 'request', headers)
+    addRules(target, 'query', operations(config, 'querystring'))
+    noteTemplates(headers, (text) => draft.note(about, text))
+    const uri = config.map('replace')?.text('uri')
+    if (uri !== undefined && about !== null) about.path = { rewrite: { path: uri } }
+  },
+  'response-transformer': (config, { target, about, context: { draft } }) => {
+    const headers = operations(config, 'headers')
+    addRules(target, 'response', headers)
+    noteTemplates(headers, (text) => draft.note(about, text))
+  },
+  'request-termination': (config, { about, context: { draft } }) => {
+    const status = config.number('status_code') ?? 503
+    const body = config.text('body')
+    const message = config.text('message')
+    const contentType = config.text('content_type')
+    config.skip('echo', 'trigger')
+    if (about === null || about.match === undefined)
+      return draft.undecided(about, 'request-termination: write maintenance, or a route with "response"')
+    const content =
+      body === undefined
+        ? { json: { message: message ?? 'Service unavailable' } }
+        : { body, ...(contentType !== undefined && { contentType }) }
+    respondWith(about, 'response', { status, ...content })
+  },
+  redirect: (config, { about, context: { draft } }) => {
+    const to = config.text('location')
+    const keeps = config.flag('keep_incoming_path') === true
+    const status = config.number('status_code') ?? 301
+    if (about === null || about.match === undefined || to === undefined)
+      return draft.undecided(about, 'redirect: write a route with "redirect"')
+    respondWith(about, 'redirect', { to: keeps ? new URL(to).origin : to, status })
+  },
+  'proxy-cache': (config, { target }) => {
+    const seconds = config.number('cache_ttl') ?? 300
+    const codes = config.texts('response_code')
+    const headers = lower(config.texts('vary_headers'))
+    const statuses = codes.length > 0 ? codes : ['200', '301', '404']
+    target.cache = {
+      ttl: Object.fromEntries(statuses.map((status) => [status, `${seconds}s`])),
+      ...(headers.length > 0 && { key: { headers } })
+    }
+    config.skip(
+      'request_method',
+      'content_type',
+      'strategy',
+      'memory',
+      'cache_control',
+      'storage_ttl',
+      'vary_query_params',
+      'ignore_uri_case'
+    )
+  },
+  'bot-detection': (config, { target, about, context: { draft } }) => {
+    const expression = (text: string) => `/^.*(?:${text}).*$/`
+    const [allow, deny] = ['allow', 'deny'].map((key) => config.texts(key).map(expression)) as [string[], string[]]
+    if (deny.length > 0) target.userAgent = { deny, ...(allow.length > 0 && { except: allow }) }
+    else
+      draft.undecided(about, "bot-detection: Kong's own list of bots is not converted; write userAgent: { deny: […] }")
+  }
+}
