@@ -234,8 +234,10 @@ t.test('shadow mode counts, and sends no challenge', async (t) => {
 
 t.test('explain shows the decision for an example', async (t) => {
   const gateway = await start(t, { allow: ['gold'], scopes: ['a'] }, { admin: { port: 0 } })
-  const explained = async (query: string) =>
-    (await gateway.server.admin!.inject(`/admin/explain?${query}`)).json().decisions
+  const explained = async (query: string) => {
+    const { decisions } = (await gateway.server.admin!.inject(`/admin/explain?${query}`)).json()
+    return (decisions as [string, string][]).filter(([name]) => name === 'acl')
+  }
   t.strictSame(await explained('consumer=alice&claims={"scope":"a"}'), [['acl', 'allows']])
   t.strictSame(await explained('consumer=alice'), [['acl', 'refuses: acl_no_token']])
   t.strictSame(await explained('consumer=bob'), [['acl', 'refuses: acl_not_allowed']])
