@@ -12,6 +12,7 @@ export interface Started {
   readonly isOpen: (route: RouteConfig) => boolean
 }
 
+/** A command that a concern adds to the command line. */
 export interface EdgeCommand {
   readonly name: string
   /** Lines of the help text. */

@@ -137,7 +137,9 @@ t.test('types explain what authors of concerns and plugins write', async (t) => 
     .join('\n')
   const explained = {
     'config/concern': ['Key', 'Place', 'Checked'],
-    'plugins/edge/concern': ['EdgeDefinition', 'ConcernContext', 'EdgeCommand', 'Started'],
+    'plugins/edge/concern': ['EdgeDefinition', 'ConcernContext'],
+    'plugins/edge/concern-commands': ['EdgeCommand', 'Started'],
+    'plugins/edge/api-facts': ['ApiFacts'],
     'plugins/mesh/concern': ['MeshConcern'],
     'plugins/mesh/core/layer': ['LayerContext'],
     'plugins/mesh/core/service': ['Service'],
