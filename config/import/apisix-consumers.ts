@@ -1,6 +1,7 @@
 /** Consumers of APISIX, with their credentials and plugins. */
-import type { ApisixContext } from './apisix-plugins.ts'
+
 import { applyPlugins } from './apisix-plugins.ts'
+import type { ApisixContext } from './apisix-scope.ts'
 import { isVariable, keyHash, passwordHash } from './credentials.ts'
 import type { Foreign } from './foreign.ts'
 import type { Settings } from './yaml-text.ts'

@@ -1,25 +1,10 @@
 /** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
+import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
-
-export interface ApisixContext {
-  readonly draft: Draft
-  /** Keys of the consumers' tokens, for the routes with jwt-auth. */
-  readonly issuers: Settings[]
-}
-
-interface Place {
-  readonly edge: Settings
-  /** The route; null for all routes. */
-  readonly route: Settings | null
-  /** Name of a limit that several routes share; null for that of a route. */
-  readonly name: string | null
-}
-
-export type Convert = (config: Foreign, place: Place, context: ApisixContext) => void
 
 const methods: readonly string[] = ['key-auth', 'basic-auth', 'jwt-auth', 'hmac-auth']
 

@@ -1,5 +1,5 @@
 /** Plugins of APISIX that change requests and responses, or respond themselves. */
-import type { Convert } from './apisix-plugins.ts'
+import type { Convert } from './apisix-scope.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, respondWith } from './headers.ts'
 import { rewriteOf } from './patterns.ts'

@@ -1,7 +1,7 @@
 /** Import of APISIX's standalone configuration (`apisix.yaml`), or of the objects of its Admin API in the same form. */
 import { importConsumers } from './apisix-consumers.ts'
-import type { ApisixContext } from './apisix-plugins.ts'
 import { applyPlugins } from './apisix-plugins.ts'
+import type { ApisixContext } from './apisix-scope.ts'
 import type { Imported } from './draft.ts'
 import { Draft, duration } from './draft.ts'
 import type { Foreign } from './foreign.ts'

@@ -1,7 +1,7 @@
 /** Plugins of Kong that change requests and responses, or respond themselves. */
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, pairsOf, respondWith } from './headers.ts'
-import type { Convert } from './kong-plugins.ts'
+import type { Convert } from './kong-scope.ts'
 
 /** Returns the names of `old:new`. */
 const renamed = (config: Foreign | undefined, key: string): Record<string, string> => pairsOf(config?.texts(key) ?? [])

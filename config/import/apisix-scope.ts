@@ -1,0 +1,20 @@
+/** Place and context in which a plugin of APISIX is converted. */
+import type { Draft } from './draft.ts'
+import type { Foreign } from './foreign.ts'
+import type { Settings } from './yaml-text.ts'
+
+export interface ApisixContext {
+  readonly draft: Draft
+  /** Keys of the consumers' tokens, for the routes with jwt-auth. */
+  readonly issuers: Settings[]
+}
+
+export interface Place {
+  readonly edge: Settings
+  /** The route; null for all routes. */
+  readonly route: Settings | null
+  /** Name of a limit that several routes share; null for that of a route. */
+  readonly name: string | null
+}
+
+export type Convert = (config: Foreign, place: Place, context: ApisixContext) => void
