@@ -1,6 +1,7 @@
 /** The handler of composed routes. */
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod } from 'fastify'
 import { valueAt } from '../../config/json-pointer.ts'
+import { matchesTag } from '../entity-tags.ts'
 import { bodyOf } from './body.ts'
 import type { Freshness } from './freshness.ts'
 import { freshnessOf } from './freshness.ts'
@@ -53,7 +54,7 @@ function respond(plan: Plan, results: Results, request: FastifyRequest, reply: F
   }
   if (isSafe && reply.statusCode === 200 && reply.getHeader('cache-control') !== 'no-store') {
     if (!reply.hasHeader('etag')) reply.header('etag', weakTag(text))
-    if (matches(request.headers['if-none-match'], String(reply.getHeader('etag')))) {
+    if (matchesTag(request.headers['if-none-match'], String(reply.getHeader('etag')))) {
       reply.code(304).send()
       return
     }
@@ -92,11 +93,4 @@ function addVary(reply: FastifyReply, names: readonly string[]): void {
   const before = [reply.getHeader('vary') ?? []].flat().map(String)
   const all = [...new Set([...before, ...names])]
   if (all.length > 0) reply.header('vary', all.includes('*') ? '*' : all.join(', '))
-}
-
-/** Compares entity tags weakly (RFC 9110, 13.1.2). */
-function matches(field: string | undefined, tag: string): boolean {
-  if (field === undefined) return false
-  if (field.trim() === '*') return true
-  return field.split(',').some((each) => each.trim().replace(/^W\//, '') === tag.replace(/^W\//, ''))
 }

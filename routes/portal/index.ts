@@ -4,6 +4,7 @@ import type { FastifyInstance, FastifyRequest, RouteHandlerMethod } from 'fastif
 import { dump } from 'js-yaml'
 import type { PortalConfig } from '../../config/schema/portal.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
+import { matchesTag } from '../entity-tags.ts'
 import { MethodNotAllowed, NotFound } from '../unrouted.ts'
 import { documentOf } from './fetch.ts'
 import type { Document } from './merge.ts'
@@ -68,7 +69,7 @@ export function portalRoute(
     const { type, text, tag } = (await current(request)).bodies.get(end)!
     reply.header('etag', tag).header('cache-control', 'no-cache')
     if (end === '') reply.header('content-security-policy', pagePolicy).header('x-content-type-options', 'nosniff')
-    if (request.headers['if-none-match'] === tag) return reply.code(304).send()
+    if (matchesTag(request.headers['if-none-match'], tag)) return reply.code(304).send()
     return reply.type(type).send(text)
   }
 }

@@ -1,13 +1,14 @@
 /** Makes zlib streams, and bounds the memory that all of them take together. */
 import type { BrotliCompress, Gzip, ZstdCompress } from 'node:zlib'
 import { constants, createBrotliCompress, createGzip, createZstdCompress } from 'node:zlib'
+import type { MemoryBudget } from '../../memory-budget.ts'
 import type { Encoding } from './accept-encoding.ts'
 import type { Options } from './options.ts'
 
 export type Zlib = Gzip | BrotliCompress | ZstdCompress
 
 /** Memory for all compressors of the process, in bytes. */
-const mostMemory = 256 * 1024 * 1024
+export const mostMemory = 256 * 1024 * 1024
 
 /** Longest window, in bits: 256 KB for zstd and brotli, whose own defaults take megabytes for each stream; 32 KB for gzip. */
 const longestWindow = { zstd: 18, br: 18, gzip: 15 } as const
@@ -25,26 +26,6 @@ const queues = 160 * 1024
 
 const memoryOf = (encoding: Encoding, level: number): number =>
   kilobytes[encoding].find(([upTo]) => level <= upTo)![1] * 1024 + queues
-
-/** Memory that is in use by compressors. */
-export class MemoryBudget {
-  #used = 0
-
-  get used(): number {
-    return this.#used
-  }
-
-  /** Returns false if the memory would be too much. */
-  take(bytes: number): boolean {
-    if (this.#used + bytes > mostMemory) return false
-    this.#used += bytes
-    return true
-  }
-
-  give(bytes: number): void {
-    this.#used -= bytes
-  }
-}
 
 /** Flush operations, after which a client can decode all bytes so far. */
 export const flushes: Readonly<Record<Encoding, number>> = {

@@ -11,12 +11,13 @@ import type { EncodeResponse, EncoderSink } from '../../bridge/body-encoder.ts'
 import { markRawForm } from '../../bridge/body-encoder.ts'
 import { streamOf } from '../../bridge/service-body.ts'
 import { edgeConcern } from '../../concern.ts'
+import { MemoryBudget } from '../../memory-budget.ts'
 import type { Encoding } from './accept-encoding.ts'
 import { Negotiator } from './accept-encoding.ts'
 import { BodyCompressor } from './body-compressor.ts'
 import { CompressedBody } from './compressed-body.ts'
 import type { Zlib } from './compressors.ts'
-import { Compressors, flushes, MemoryBudget } from './compressors.ts'
+import { Compressors, flushes, mostMemory } from './compressors.ts'
 import type { Options } from './options.ts'
 import { Compression, check } from './options.ts'
 import { encodedHeaders, Rules, tagOfUnchanged, untouched, varyOf, weak } from './response.ts'
@@ -52,7 +53,7 @@ export default edgeConcern({
     return `compresses ${which} with ${encoding}`
   },
   async plugin(_fastify, { stores, meter }) {
-    const budget = stores.claim('jingwei.compression-memory', null, () => new MemoryBudget())
+    const budget = stores.claim('jingwei.compression-memory', null, () => new MemoryBudget(mostMemory))
     meter.gauge({
       name: 'jingwei_edge_compression_memory_bytes',
       help: 'Memory that is reserved for responses that are compressed now.',

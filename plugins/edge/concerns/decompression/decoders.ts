@@ -6,7 +6,7 @@ export const codings = ['gzip', 'br', 'zstd', 'deflate'] as const
 export type Coding = (typeof codings)[number]
 
 /** Memory for all bodies that are decompressed now, in bytes. */
-const mostMemory = 256 * 1024 * 1024
+export const mostMemory = 256 * 1024 * 1024
 
 const kilobyte = 1024
 const megabyte = 1024 * kilobyte
@@ -27,26 +27,6 @@ export const longWindow = 12 * megabyte
 
 /** Returns whether the first byte of a brotli stream announces a window above 4 MB (RFC 7932, 9.1). */
 export const hasLongWindow = (first: number): boolean => (first & 1) === 1 && (first & 0b1110) >> 1 > 5
-
-/** Memory that is in use. */
-export class DecoderMemory {
-  #used = 0
-
-  get used(): number {
-    return this.#used
-  }
-
-  /** Returns false if the memory would be too much. */
-  take(bytes: number): boolean {
-    if (this.#used + bytes > mostMemory) return false
-    this.#used += bytes
-    return true
-  }
-
-  give(bytes: number): void {
-    this.#used -= bytes
-  }
-}
 
 // Bytes after the end are an error: the service would not see them. Several gzip members are one body (RFC 1952).
 const whole = { rejectGarbageAfterEnd: true }

@@ -6,7 +6,8 @@
 import type { Transform } from 'node:stream'
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
-import type { Coding, DecoderMemory } from './decoders.ts'
+import type { MemoryBudget } from '../../memory-budget.ts'
+import type { Coding } from './decoders.ts'
 import { hasLongWindow, longWindow, open } from './decoders.ts'
 
 export const TooLarge = createError(
@@ -35,7 +36,7 @@ export class DecompressedBody extends Readable {
   readonly #source: Readable
   readonly #codings: readonly Coding[]
   readonly #limits: Limits
-  readonly #memory: DecoderMemory
+  readonly #memory: MemoryBudget
   /** Memory to give back. */
   #taken: number
   #stages: Transform[] = []
@@ -45,7 +46,7 @@ export class DecompressedBody extends Readable {
   #isOver = false
 
   /** `taken`: the memory that was taken for the streams. */
-  constructor(source: Readable, codings: readonly Coding[], limits: Limits, memory: DecoderMemory, taken: number) {
+  constructor(source: Readable, codings: readonly Coding[], limits: Limits, memory: MemoryBudget, taken: number) {
     super()
     this.#source = source
     this.#codings = codings

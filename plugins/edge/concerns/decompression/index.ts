@@ -8,8 +8,9 @@ import Type from '../../../../config/schema/type.ts'
 import { removeHeader } from '../../authentication/credentials.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
+import { MemoryBudget } from '../../memory-budget.ts'
 import { hasBody } from '../../protocol/request-body.ts'
-import { codings, codingsOf, DecoderMemory, memoryOf } from './decoders.ts'
+import { codings, codingsOf, memoryOf, mostMemory } from './decoders.ts'
 import { Busy, DecompressedBody } from './decompressed-body.ts'
 
 const Decompression = Type.Object(
@@ -65,7 +66,7 @@ export default edgeConcern({
   },
   async plugin(fastify, { stores, meter }) {
     decorateUpstreamHeaders(fastify)
-    const memory = stores.claim('jingwei.decompression-memory', null, () => new DecoderMemory())
+    const memory = stores.claim('jingwei.decompression-memory', null, () => new MemoryBudget(mostMemory))
     meter.gauge({
       name: 'jingwei_edge_decompression_memory_bytes',
       help: 'Memory that is reserved for request bodies that are decompressed now.',
