@@ -61,7 +61,7 @@ export const transforms: Readonly<Record<string, Convert>> = {
     const status = config.number('status_code') ?? 301
     if (about === null || about.match === undefined || to === undefined)
       return draft.undecided(about, 'redirect: write a route with "redirect"')
-    respondWith(about, 'redirect', { to: keeps ? new URL(to).origin : to, status })
+    respondWith(about, 'redirect', { to: keeps ? (URL.parse(to)?.origin ?? to) : to, status })
   },
   'proxy-cache': (config, { target }) => {
     const seconds = config.number('cache_ttl') ?? 300

@@ -14,7 +14,7 @@ export type Alternatives = readonly (readonly Matcher[])[]
 /** Most alternatives of a rule, which `&&` multiplies. */
 const mostAlternatives = 200
 
-const token = /\s*(?:(&&|\|\||!|\(|\))|(\w+)\(\s*((?:(?:`[^`]*`|"[^"]*"|'[^']*')\s*,?\s*)*)\))/y
+const token = /\s*(?:(&&|\|\||!|\(|\))|(\w+)\(\s*((?:(?:`[^`]*`|"[^"]*"|'[^']*')\s*(?:,\s*)?)*)\))/y
 
 /** Throws {ImportFault} for a rule that Traefik would not accept. */
 export function alternativesOf(rule: string): Alternatives {

@@ -6,7 +6,7 @@ import type { RouteConfig } from '../../config/schema.ts'
 const templateOf = (pattern: string): string => pattern.replace(/:(\w+)(?:\(\^(?:[^()]|\([^()]*\))*\$\))?/g, '{$1}')
 
 /** Returns a template without the names of its parameters, which services and routes choose on their own. */
-const shapeOf = (template: string): string => template.replace(/\{[^}]*\}/g, '{}')
+const shapeOf = (template: string): string => template.replace(/\{[^{}]*\}/g, '{}')
 
 const isBelow = (path: string, prefix: string): boolean =>
   prefix === '/' || path === prefix || path.startsWith(`${prefix}/`)
@@ -16,9 +16,9 @@ const joined = (prefix: string, path: string): string =>
 
 /** Returns a template of the route with the names that the document has for the parameters of `from`. */
 function renamed(template: string, from: string, document: string): string {
-  const theirs = [...document.matchAll(/\{([^}]*)\}/g)].map(([, name]) => name!)
-  const ours = [...from.matchAll(/\{([^}]*)\}/g)].map(([, name]) => name!)
-  return template.replace(/\{([^}]*)\}/g, (text, name: string) => {
+  const theirs = [...document.matchAll(/\{([^{}]*)\}/g)].map(([, name]) => name!)
+  const ours = [...from.matchAll(/\{([^{}]*)\}/g)].map(([, name]) => name!)
+  return template.replace(/\{([^{}]*)\}/g, (text, name: string) => {
     const index = ours.indexOf(name)
     return index === -1 || theirs[index] === undefined ? text : `{${theirs[index]}}`
   })

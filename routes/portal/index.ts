@@ -60,7 +60,8 @@ export function portalRoute(
   return async (request, reply) => {
     request.isOwnResponse = true
     const path = request.raw.url!.split('?', 1)[0]!
-    const end = path.slice(base.length).replace(/\/+$/, '')
+    const rest = path.slice(base.length)
+    const end = rest.endsWith('/') ? rest.slice(0, -1) : rest
     if (!ends.includes(end)) throw new NotFound()
     if (!['GET', 'HEAD'].includes(request.method)) {
       reply.header('allow', 'GET, HEAD')

@@ -224,15 +224,19 @@ function operationsOf(
   })
 }
 
+/** Longest URL of a server that is read, in characters. */
+const longestUrl = 2000
+
 /** Returns the path of a call for a path of a document: below that of its first server, without the service's base path. */
 function calledPath(document: Part, path: string, basePath: string): string {
   const [server] = Array.isArray(document.servers) ? (document.servers as unknown[]) : []
   const { url, variables } = isPart(server) ? server : {}
-  const text = String(url ?? '').replace(/\{([^}]*)\}/g, (_, name: string) => {
+  const text = String(url ?? '').replace(/\{([^{}]*)\}/g, (_, name: string) => {
     const variable = isPart(variables) ? variables[name] : undefined
     return isPart(variable) ? String(variable.default ?? '') : ''
   })
-  const prefix = (URL.parse(text, 'http://service')?.pathname ?? '').replace(/\/+$/, '')
+  const { pathname = '' } = (text.length <= longestUrl && URL.parse(text, 'http://service')) || {}
+  const prefix = pathname.endsWith('/') ? pathname.slice(0, -1) : pathname
   const full = `${prefix}${path}`
   return basePath !== '' && full.startsWith(`${basePath}/`) ? full.slice(basePath.length) : full
 }

@@ -61,6 +61,7 @@ t.test('the path of a client is the reverse of match and path', async (t) => {
     ['/u/:user', { rewrite: { path: '/v2/user/:user' } }, '/v2/user/{id}', '/u/{id}'],
     ['/u/:user', { rewrite: { path: '/v2/user/:user' } }, '/v2/users/{id}', null],
     ['/files/*', undefined, '/files/{name}', '/files/{name}'],
+    ['/u/:user', undefined, `/u/${'{'.repeat(200_000)}`, null],
     ['/x', { rewrite: { regex: '^/x$', to: '/y' } }, '/y', null]
   ]
   for (const [path, change, called, client] of cases) {
