@@ -12,13 +12,18 @@ export interface Started {
   readonly isOpen: (route: RouteConfig) => boolean
 }
 
+/** Option of a command, for `parseArgs`. */
+type CommandOption =
+  | { readonly type: 'string'; readonly default: string }
+  | { readonly type: 'boolean'; readonly default: boolean }
+
 /** A command that a concern adds to the command line. */
 export interface EdgeCommand {
   readonly name: string
   /** Lines of the help text. */
   readonly usage: string
   /** Options of the command, for `parseArgs`. */
-  readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
+  readonly options: Readonly<Record<string, CommandOption>>
   /** Returns the text to print. `load` loads the configuration that the command line names. */
   run(
     load: () => Promise<Config>,

@@ -78,6 +78,10 @@ export interface Example {
   readonly paths: Config['listen']['paths']
   /** Milliseconds since 1970. */
   readonly date: number
+  /** Name of the route. */
+  readonly route?: string | undefined
+  /** The gateway, for state that concerns have decorated it with. */
+  readonly gateway?: FastifyInstance | undefined
 }
 
 /** Dependencies that the plugin of a concern gets besides Fastify. */

@@ -2,10 +2,15 @@
 import { parseArgs } from 'node:util'
 import { didYouMean } from '../../config/nearest.ts'
 
+/** Option of a command, for `parseArgs`. */
+type CommandOption =
+  | { readonly type: 'string'; readonly default: string }
+  | { readonly type: 'boolean'; readonly default: boolean }
+
 /** Part of a command that says which options it takes. */
 export interface TakesOptions {
   readonly name: string
-  readonly options: Readonly<Record<string, { readonly type: 'string'; readonly default: string }>>
+  readonly options: Readonly<Record<string, CommandOption>>
 }
 
 /** Parsed options: those of every command, and those of concerns' commands. */

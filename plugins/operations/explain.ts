@@ -141,11 +141,12 @@ export async function explain(
   const { paths } = config.listen
   const sent = { method, target: path, headers, ip, paths }
   const consumers = registry?.isKnown === true ? registry : undefined
-  const example = { ...sent, consumer: caller.consumer, user: claims, consumers, date: Date.now() }
+  const example = { ...sent, consumer: caller.consumer, user: claims, consumers, date: Date.now(), gateway }
   if (own !== undefined) {
     const { plugin, path: matched, plugins } = own
     const shown = { edge: own.edge, match }
-    const [edge, decisions] = [gateway.edgeOrder.namesOn(shown), gateway.edgeOrder.explain(shown, example)]
+    const decisions = gateway.edgeOrder.explain(shown, { ...example, route: matched })
+    const edge = gateway.edgeOrder.namesOn(shown)
     return { request, route: null, refused: null, own: { plugin, path: matched }, edge, decisions, plugins }
   }
   if (route === undefined || pattern === undefined) {
@@ -168,7 +169,7 @@ export async function explain(
     refused: null,
     own: null,
     edge: gateway.edgeOrder.namesOn({ edge: route.edge, match }),
-    decisions: gateway.edgeOrder.explain({ edge: route.edge, match }, example),
+    decisions: gateway.edgeOrder.explain({ edge: route.edge, match }, { ...example, route: route.name }),
     plugins: gateway.pluginRecord.hooksOf(route.name),
     config: routeSettings(route, config.plugins),
     via: route.via ?? null,

@@ -12,9 +12,14 @@ import { Duration, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { parseAddress } from '../../../address-ranges.ts'
 import { token } from '../../../http-syntax.ts'
+import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import { AddressList, addressReader, checkedRanges } from '../../protocol/address-list.ts'
+import { addPages } from './admin.ts'
+import { maintenanceCommand } from './command.ts'
+import { RouteStates } from './states.ts'
 import { isPresent, SwitchFile } from './switch-file.ts'
+import { Switches } from './switches.ts'
 
 const Allow = Type.Object(
   {
@@ -47,7 +52,10 @@ const Allow = Type.Object(
 
 const Maintenance = Type.Object(
   {
-    enabled: Type.Boolean({ default: true, description: 'false: off, with its settings kept for the next time.' }),
+    enabled: Type.Boolean({
+      default: true,
+      description: 'false: off, with its settings kept, until it is switched on at the admin port.'
+    }),
     whileFile: Type.Optional(
       Type.String({
         minLength: 1,
@@ -66,6 +74,13 @@ type Options = Static<typeof Maintenance>
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
     maintenance?: Options | false
+  }
+}
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Maintenance mode of the routes that use the concern. */
+    maintenanceStates: RouteStates
   }
 }
 
@@ -99,19 +114,42 @@ export default edgeConcern({
       ...(file !== undefined && { file: absolute(file) })
     }
   },
-  explain(options, { ip, headers, consumer }) {
+  commands: [maintenanceCommand],
+  explain(options, { ip, headers, consumer, route, gateway }) {
     const { enabled, whileFile, allow = {} } = options
-    if (!enabled) return 'off: enabled is false'
-    if (whileFile !== undefined && !isPresent(whileFile)) return `off: ${whileFile} does not exist`
+    const states = gateway?.hasDecorator('maintenanceStates') ? gateway.maintenanceStates : null
+    const switched = states?.switchOf(route) ?? null
+    if (switched === false) return 'off: switched off at the admin port'
+    if (switched === null && !enabled) return 'off: enabled is false'
+    if (switched === null && whileFile !== undefined && !isPresent(whileFile)) return `off: ${whileFile} does not exist`
     const address = parseAddress(ip)
     if (address !== null && new AddressList(allow.addresses ?? []).has(address))
       return `allows ${ip} during the maintenance`
     if (headersOf(allow.headers)(headers)) return 'allows the request by its header during the maintenance'
     if (consumer !== null && allow.consumers?.includes(consumer.id))
       return `allows ${consumer.id} during the maintenance`
-    return `refuses with 503 ${code}`
+    return `refuses with 503 ${code}${switched ? ': switched on at the admin port' : ''}`
   },
-  async plugin(_fastify, { config, stores, log }) {
+  async plugin(fastify, { config, stores, meter, log }) {
+    const switches = stores.claim('jingwei.maintenance-switches', null, () => new Switches())
+    const states = new RouteStates(switches)
+    fastify.decorate('maintenanceStates', states)
+    fastify.addHook('onClose', async () => states.close())
+    // Once the configuration is in use: a reload that fails forgets nothing.
+    fastify.addHook('onListen', async () => {
+      const routes = new Set([...states.names, ...config.routes.map(({ name }) => name)])
+      switches.retain(routes, new Set(config.routes.flatMap(({ group }) => group ?? [])))
+    })
+    const admin = fastify.hasDecorator('admin') ? fastify.admin : null
+    if (admin !== null) addPages(admin, { config, states, switches, log })
+    meter.gauge({
+      name: 'jingwei_edge_maintenance',
+      help: '1 while a route with maintenance settings refuses requests because of them, else 0.',
+      labelNames: ['route'],
+      collect: (set) => {
+        for (const { route, on, mode } of states.list()) set({ route }, on && mode === undefined ? 1 : 0)
+      }
+    })
     const switchOf = (file: string): SwitchFile =>
       stores.claim(
         'jingwei.maintenance-file',
@@ -119,10 +157,13 @@ export default edgeConcern({
         () => new SwitchFile(file, log),
         (opened) => opened.close()
       )
-    return (options, _route, shadow, refused) => {
+    return (options, routeOptions, shadow, refused) => {
       const { enabled, whileFile, retryAfter, allow = {} } = options
-      if (!enabled) return null
       const file = whileFile === undefined ? null : switchOf(whileFile)
+      const route = edgeRouteOf(routeOptions.config)!
+      const settings = { enabled, file, isShadow: shadow !== null }
+      const state = states.add(route.name, routeOptions.config?.route?.group, settings)
+      if (!enabled && admin === null) return null
       const page = contentOf(options)
       const addresses = allow.addresses === undefined ? null : new AddressList(allow.addresses)
       const consumers = allow.consumers === undefined ? null : new Set(allow.consumers)
@@ -137,7 +178,7 @@ export default edgeConcern({
       }
       /** Returns the error for a request, or null. With a page of its own, it sends the response, and calls nothing more. */
       const refusalOf = (request: FastifyRequest, reply: FastifyReply): Error | 'sent' | null => {
-        if ((file !== null && !file.exists) || isAllowed(request)) return null
+        if (!state.isOn || isAllowed(request)) return null
         if (page === null) return Object.assign(new UnderMaintenance(), { retryAfterMs: retryAfter })
         if (shadow !== null) {
           shadow(request, code)
