@@ -37,6 +37,7 @@ const modules = [
   'plugins/edge/concerns/oidc/login.mts',
   'config/yaml-thread.ts',
   'plugins/edge/concerns/basic-auth/bcrypt-thread.ts',
+  'routes/portal/thread.ts',
   'config/examples/service.ts',
   'config/examples/services.ts'
 ]

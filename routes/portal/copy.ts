@@ -9,27 +9,48 @@ export const isPart = (value: unknown): value is Part =>
 const mostValues = 200_000
 const deepest = 100
 
+/** Kinds of components (OpenAPI 3.1, 4.8.7). Other names could be those of members of every object. */
+const kinds: ReadonlySet<string> = new Set([
+  'schemas', 'responses', 'parameters', 'examples', 'requestBodies', 'headers', 'securitySchemes', 'links', 'callbacks',
+  'pathItems'
+]) // biome-ignore format: a list
+
+export const isKind = (name: string): boolean => kinds.has(name)
+
 const ofComponents = /^#\/components\/([A-Za-z]+)\/([^/]+)$/
 
 /** Copies parts of the document of one service. Names of its components get the prefix `SERVICE.`. */
 export class Copier {
   readonly #prefix: string
   readonly #is30: boolean
+  readonly #mostCharacters: number
   #values = 0
+  #characters = 0
 
-  /** `is30`: the document has version 3.0, whose schemas have other words for null and for exclusive limits. */
-  constructor(service: string, is30: boolean) {
+  /**
+   * `is30`: the document has version 3.0, whose schemas have other words for null and for exclusive limits. `mostCharacters`
+   * bounds the copies: an alias of YAML stands for any number of long texts.
+   */
+  constructor(service: string, is30: boolean, mostCharacters: number) {
     this.#prefix = `${service}.`
     this.#is30 = is30
+    this.#mostCharacters = mostCharacters
   }
 
   name(component: string): string {
     return `${this.#prefix}${component.replace(/[^\w.-]/g, '_')}`
   }
 
+  #count(characters: number): void {
+    if (++this.#values > mostValues) throw new Error(`the document has more than ${mostValues} values`)
+    this.#characters += characters
+    if (this.#characters > this.#mostCharacters)
+      throw new Error(`the document stands for more than ${this.#mostCharacters} characters`)
+  }
+
   /** Throws if the document is too large or too deep. */
   copy(value: unknown, depth = 0): unknown {
-    if (++this.#values > mostValues) throw new Error(`the document has more than ${mostValues} values`)
+    this.#count(typeof value === 'string' ? value.length : 0)
     if (depth > deepest) throw new Error(`the document is deeper than ${deepest} levels`)
     if (Array.isArray(value)) return (value as unknown[]).map((each) => this.copy(each, depth + 1))
     if (!isPart(value)) return value
@@ -41,21 +62,24 @@ export class Copier {
   }
 
   #member(key: string, value: unknown, depth: number): unknown {
-    if (key === 'operationId' && typeof value === 'string') return `${this.#prefix}${value}`
-    if (key === 'mapping' && isPart(value)) {
-      return Object.fromEntries(Object.entries(value).map(([name, each]) => [name, this.#target(String(each))]))
-    }
-    return this.copy(value, depth + 1)
+    this.#count(key.length)
+    const copied = this.copy(value, depth + 1)
+    if (key === 'operationId' && typeof copied === 'string') return `${this.#prefix}${copied}`
+    if (key !== 'mapping' || !isPart(copied)) return copied
+    return Object.fromEntries(
+      Object.entries(copied).map(([name, each]) => [name, typeof each === 'string' ? this.#target(each) : each])
+    )
   }
 
   /** References out of the components cannot be followed by readers of the merged document: they become any value. */
   #reference(reference: string): object {
-    return ofComponents.test(reference) ? { $ref: this.#target(reference) } : {}
+    const [, kind] = ofComponents.exec(reference) ?? []
+    return kind !== undefined && isKind(kind) ? { $ref: this.#target(reference) } : {}
   }
 
   #target(reference: string): string {
     const [, kind, name] = ofComponents.exec(reference) ?? []
-    return kind === undefined ? reference : `#/components/${kind}/${this.name(decoded(name!))}`
+    return kind === undefined || !isKind(kind) ? reference : `#/components/${kind}/${this.name(decoded(name!))}`
   }
 }
 
@@ -65,6 +89,8 @@ const decoded = (text: string): string => text.replaceAll('~1', '/').replaceAll(
 /** Returns a schema of version 3.0 as one of 3.1, which is JSON Schema; other objects stay as they are. */
 function converted(part: Record<string, unknown>): Record<string, unknown> {
   const { nullable, exclusiveMinimum, exclusiveMaximum, ...rest } = part
+  // A mapping of properties may have these names.
+  if ([nullable, exclusiveMinimum, exclusiveMaximum].some(isPart)) return part
   const limits: Record<string, unknown> = {}
   if (exclusiveMinimum === true && typeof rest.minimum === 'number') limits.exclusiveMinimum = rest.minimum
   else if (typeof exclusiveMinimum === 'number') limits.exclusiveMinimum = exclusiveMinimum

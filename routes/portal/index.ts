@@ -1,24 +1,22 @@
 /** Portals: one OpenAPI document, and a page, for the services behind the gateway's routes. */
 import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest, RouteHandlerMethod } from 'fastify'
-import { dump } from 'js-yaml'
 import type { PortalConfig } from '../../config/schema/portal.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { matchesTag } from '../entity-tags.ts'
 import { MethodNotAllowed, NotFound } from '../unrouted.ts'
+import type { Outcome, Written } from './build.ts'
 import { documentOf } from './fetch.ts'
-import type { Document } from './merge.ts'
-import { Merged } from './merge.ts'
-import { pageOf, pageStyle } from './page.ts'
+import { pageStyle } from './page.ts'
+import { buildInThread } from './thread.ts'
 
 interface Built {
   readonly atMs: number
   readonly isWhole: boolean
-  /** Bodies by the end of the path. */
-  readonly bodies: ReadonlyMap<string, { readonly type: string; readonly text: string; readonly tag: string }>
+  readonly bodies: Outcome['bodies']
 }
 
-/** Time after which documents are fetched again that were not available. */
+/** Time after which documents are fetched again that were not available, and a portal is made again that could not be made. */
 const retryMs = 5000
 
 const styleHash = createHash('sha256').update(pageStyle).digest('base64')
@@ -34,14 +32,21 @@ export function portalRoute(
   const base = route.match.path === '/' ? '' : String(route.match.path)
   let built: Built | null = null
   let building: Promise<Built> | null = null
+  let failure: { readonly atMs: number; readonly error: Error } | null = null
   /** Documents that services have had; used while a service has none. */
-  const last = new Map<string, unknown>()
+  const last = new Map<string, string>()
 
   const isOld = () => built !== null && Date.now() - built.atMs > (built.isWhole ? portal.refresh : retryMs)
+  const recentFailure = () => (failure !== null && Date.now() - failure.atMs <= retryMs ? failure.error : null)
 
   const current = async (request: FastifyRequest): Promise<Built> => {
     // A client that leaves aborts its calls: those of the others then make their own.
     while (built === null || isOld()) {
+      const error = recentFailure()
+      if (error !== null) {
+        if (built === null) throw error
+        return built
+      }
       const own = building === null
       building ??= build(fastify, portal, config, request, last, base).finally(() => {
         building = null
@@ -51,7 +56,10 @@ export function portalRoute(
         built = await building
         return built
       } catch (error) {
-        if (own) throw error
+        if (!own) continue
+        if (request.mesh.signal.aborted) throw error
+        request.log.warn({ err: error as Error }, 'portal: the documents cannot be shown')
+        failure = { atMs: Date.now(), error: error as Error }
       }
     }
     return built
@@ -68,8 +76,8 @@ export function portalRoute(
       throw new MethodNotAllowed(request.method)
     }
     const { type, text, tag } = (await current(request)).bodies.get(end)!
-    reply.header('etag', tag).header('cache-control', 'no-cache')
-    if (end === '') reply.header('content-security-policy', pagePolicy).header('x-content-type-options', 'nosniff')
+    reply.header('etag', tag).header('cache-control', 'no-cache').header('x-content-type-options', 'nosniff')
+    if (end === '') reply.header('content-security-policy', pagePolicy)
     if (matchesTag(request.headers['if-none-match'], tag)) return reply.code(304).send()
     return reply.type(type).send(text)
   }
@@ -82,60 +90,45 @@ async function build(
   portal: PortalConfig,
   { routes, services }: Pick<Config, 'routes' | 'services'>,
   request: FastifyRequest,
-  last: Map<string, unknown>,
+  last: Map<string, string>,
   base: string
 ): Promise<Built> {
-  const { title, version, description } = portal
-  const merged = new Merged()
   const fetched = await Promise.all(
-    Object.entries(portal.services).map(async ([name, source]) => {
+    Object.entries(portal.services).map(async ([service, source]) => {
       try {
-        last.set(name, await documentOf(name, source, request, portal))
-        return { name, isFresh: true }
+        return { service, text: await documentOf(service, source, request, portal) }
       } catch (error) {
-        request.log.warn(
-          { err: error as Error, service: name },
-          'portal: the OpenAPI document of a service is not available'
-        )
-        return { name, isFresh: false }
+        tell(service, (error as Error).message)
+        return { service, text: null }
       }
     })
   )
   // A client that has left says nothing about the services.
   if (request.mesh.signal.aborted) throw request.mesh.signal.reason
-  for (const { name } of fetched) {
-    const document = last.get(name)
-    if (document === undefined) {
-      merged.lacks(name)
-      continue
-    }
+  const documents = fetched.map(({ service, text }): Written => {
     const leading = routes.filter(
-      ({ services: all, isBridged, via }) => (isBridged || via !== undefined) && all.includes(name)
+      ({ services: all, isBridged, via }) => (isBridged || via !== undefined) && all.includes(service)
     )
-    const described = leading.map((route) => ({ route, facts: fastify.edgeOrder.apiFacts(route) }))
-    try {
-      await merged.add(name, document, services[name]?.basePath ?? '', described)
-    } catch (error) {
-      request.log.warn(
-        { err: error as Error, service: name },
-        'portal: the OpenAPI document of a service cannot be used'
-      )
-      merged.lacks(name)
-    }
-  }
-  const document = merged.finish({ title, version, ...(description !== undefined && { description }) })
-  return { atMs: Date.now(), isWhole: fetched.every(({ isFresh }) => isFresh), bodies: bodiesOf(document, base) }
-}
-
-function bodiesOf(document: Document, base: string): Built['bodies'] {
-  const body = (type: string, text: string) => ({
-    type,
-    text,
-    tag: `"${createHash('sha256').update(text).digest('base64url').slice(0, 22)}"`
+    const described = leading.map((route) => {
+      const {
+        match: { path, methods },
+        path: change
+      } = route
+      const rules = { match: { path, ...(methods && { methods }) }, ...(change && { path: change }) }
+      return { route: rules, facts: fastify.edgeOrder.apiFacts(route) }
+    })
+    const texts = [text ?? [], last.get(service) ?? []].flat()
+    // As JSON, because facts are those of plugins, too, and may have values that no thread can be given.
+    const plain = JSON.parse(JSON.stringify(described)) as Written['routes']
+    return { service, basePath: services[service]?.basePath ?? '', texts: [...new Set(texts)], routes: plain }
   })
-  return new Map([
-    ['', body('text/html; charset=utf-8', pageOf(document, base))],
-    ['/openapi.json', body('application/json; charset=utf-8', JSON.stringify(document))],
-    ['/openapi.yaml', body('application/yaml; charset=utf-8', dump(document, { noRefs: true }))]
-  ])
+  const { bodies, shown, problems } = await buildInThread({ portal, base, documents })
+  for (const { service, reason } of problems) tell(service, reason)
+  for (const [service, text] of shown) last.set(service, text)
+  const isWhole = fetched.every(({ service, text }) => text !== null && shown.get(service) === text)
+  return { atMs: Date.now(), isWhole, bodies }
+
+  function tell(service: string, reason: string): void {
+    request.log.warn({ service, reason }, 'portal: the OpenAPI document of a service is not available')
+  }
 }

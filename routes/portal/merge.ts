@@ -1,17 +1,26 @@
 /** Merges the OpenAPI documents of services into one, for the routes by which clients reach them. */
 import type { FastifyInstance } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
-import { TimeSlice } from '../../plugins/time-slices.ts'
 import type { Part } from './copy.ts'
-import { Copier, isPart } from './copy.ts'
+import { Copier, isKind, isPart } from './copy.ts'
 import { gatewayPath } from './gateway-path.ts'
 
 /** Facts about a concern of a route. */
 type ApiFacts = ReturnType<FastifyInstance['edgeOrder']['apiFacts']>[number]
 
+/** The place of a document behind the gateway. */
+export interface Place {
+  /** Base path of the service. */
+  readonly basePath: string
+  /** The routes to the service. */
+  readonly routes: readonly Described[]
+  /** Most characters of its texts. */
+  readonly mostCharacters: number
+}
+
 /** A route with the facts about its concerns. */
 export interface Described {
-  readonly route: RouteConfig
+  readonly route: Pick<RouteConfig, 'match' | 'path'>
   readonly facts: readonly ApiFacts[]
 }
 
@@ -47,7 +56,7 @@ const errorSchema = {
 /** The merged document, while it is made. */
 export class Merged {
   readonly #paths: Record<string, Record<string, Part>> = Object.create(null)
-  readonly #components: Record<string, Record<string, unknown>> = {}
+  readonly #components: Record<string, Record<string, unknown>> = Object.create(null)
   readonly #missing: string[] = []
 
   /** Notes that the document of a service is not available. */
@@ -56,52 +65,65 @@ export class Merged {
   }
 
   /** Adds the operations of a service. Throws if its document is not one of OpenAPI 3. */
-  async add(service: string, document: unknown, basePath: string, routes: readonly Described[]): Promise<void> {
+  add(service: string, document: unknown, { basePath, routes, mostCharacters }: Place): void {
     const { openapi, paths } = isPart(document) ? document : {}
     if (typeof openapi !== 'string' || !/^3\.[01]\./.test(openapi) || !isPart(paths))
       throw new Error('not a document of OpenAPI 3.0 or 3.1')
-    const copier = new Copier(service, openapi.startsWith('3.0'))
+    const copier = new Copier(service, openapi.startsWith('3.0'), mostCharacters)
     const own = document as Part
-    const found: Found[] = []
-    const slice = new TimeSlice()
+    const found = new Map<string, Map<string, Part>>()
     for (const [path, item] of Object.entries(paths)) {
-      if (slice.isOver) await slice.next()
       if (!isPart(item) || !path.startsWith('/')) continue
       const called = calledPath(own, path, basePath)
       for (const described of routes) {
         const client = gatewayPath(described.route, called)
         if (client === null) continue
-        for (const each of operationsOf(item, described, copier, own, service)) found.push({ ...each, path: client })
+        const taken = found.get(client) ?? new Map<string, Part>()
+        found.set(client, taken)
+        const isTaken = (method: string) => taken.has(method) || this.#paths[client]?.[method] !== undefined
+        for (const method of methodsOf(item, described.route).filter((each) => !isTaken(each))) {
+          const operation = operationOf(item, method, copier, own, service)
+          taken.set(method, this.#completed(operation, described.facts, own, copier))
+        }
       }
     }
-    for (const { path, method, operation, facts } of found) {
-      this.#paths[path] ??= {}
-      this.#paths[path][method] ??= this.#completed(operation, facts, own, copier)
+    // Nothing of a document is shown before all of it is known to be sound.
+    this.#addComponents(own, copier, found)
+    for (const [path, operations] of found) {
+      this.#paths[path] = Object.assign(this.#paths[path] ?? {}, Object.fromEntries(operations))
     }
-    this.#addComponents(own, copier)
   }
 
-  /** Adds the components to which an operation refers, and those to which they refer. */
-  #addComponents(document: Part, copier: Copier): void {
+  /** Adds the components to which operations refer, and those to which they refer. */
+  #addComponents(document: Part, copier: Copier, operations: ReadonlyMap<string, ReadonlyMap<string, Part>>): void {
     const all = isPart(document.components) ? document.components : {}
-    const given = new Map<string, [kind: string, value: unknown]>()
+    const given = new Map<string, readonly [kind: string, name: string, value: unknown]>()
     for (const [kind, each] of Object.entries(all)) {
-      if (!isPart(each)) continue
-      for (const [name, value] of Object.entries(each)) given.set(`${kind}/${copier.name(name)}`, [kind, value])
+      if (!isKind(kind) || !isPart(each)) continue
+      for (const [own, value] of Object.entries(each)) {
+        const name = copier.name(own)
+        given.set(`${kind}/${name}`, [kind, name, value])
+      }
     }
     const wanted = new Set<string>()
-    referencesIn(this.#paths, wanted)
+    for (const each of operations.values()) referencesIn([...each.values()], wanted)
+    const copies: (readonly [kind: string, name: string, value: unknown])[] = []
     for (const reference of wanted) {
-      const [kind, value] = given.get(reference) ?? []
-      if (kind === undefined) continue
-      const name = reference.slice(kind.length + 1)
-      this.#components[kind] ??= {}
-      if (Object.hasOwn(this.#components[kind], name)) continue
+      const component = given.get(reference)
+      if (component === undefined) continue
+      const [kind, name, value] = component
       const copied = copier.copy(value)
-      this.#components[kind][name] = copied
+      copies.push([kind, name, copied])
       // The set grows while it is read.
       referencesIn(copied, wanted)
     }
+    for (const [kind, name, copied] of copies) this.#kind(kind)[name] = copied
+  }
+
+  /** Returns the components of a kind. */
+  #kind(kind: string): Record<string, unknown> {
+    this.#components[kind] ??= Object.create(null) as Record<string, unknown>
+    return this.#components[kind]
   }
 
   #completed(given: Part, all: readonly ApiFacts[], document: Part, copier: Copier): Part {
@@ -128,8 +150,7 @@ export class Merged {
   }
 
   #error(status: number, description: string): object {
-    this.#components.schemas ??= {}
-    this.#components.schemas['gateway.Error'] ??= errorSchema
+    this.#kind('schemas')['gateway.Error'] ??= errorSchema
     const content = { 'application/json': { schema: { $ref: '#/components/schemas/gateway.Error' } } }
     return { $ref: this.#shared('responses', `gateway.${status}`, { description, content }) }
   }
@@ -138,7 +159,7 @@ export class Merged {
   #security(operation: Part, facts: readonly ApiFacts[], document: Part, copier: Copier): object {
     const schemes = facts.flatMap(({ security = {} }) => Object.entries(security))
     if (schemes.length === 0) {
-      const own = operation.security ?? document.security
+      const own = operation.security ?? copier.copy(document.security)
       if (!Array.isArray(own)) return {}
       const all =
         isPart(document.components) && isPart(document.components.securitySchemes)
@@ -146,9 +167,7 @@ export class Merged {
           : {}
       const used = (own as unknown[]).filter(isPart)
       for (const name of used.flatMap((each) => Object.keys(each))) {
-        if (all[name] === undefined) continue
-        this.#components.securitySchemes ??= {}
-        this.#components.securitySchemes[copier.name(name)] = copier.copy(all[name])
+        if (Object.hasOwn(all, name)) this.#kind('securitySchemes')[copier.name(name)] = copier.copy(all[name])
       }
       return {
         security: used.map((each) =>
@@ -168,8 +187,7 @@ export class Merged {
 
   /** Returns the reference of a component that routes share; others with the same name get a number. */
   #shared(kind: string, name: string, value: object): string {
-    this.#components[kind] ??= {}
-    const all = this.#components[kind]
+    const all = this.#kind(kind)
     const text = JSON.stringify(value)
     let free = name
     for (let i = 2; all[free] !== undefined && JSON.stringify(all[free]) !== text; i++) free = `${name}-${i}`
@@ -189,39 +207,26 @@ export class Merged {
   }
 }
 
-/** An operation of a service, with the facts about the route by which clients reach it. */
-interface Found {
-  readonly path: string
-  readonly method: string
-  readonly operation: Part
-  readonly facts: readonly ApiFacts[]
+/** Returns the methods of a path that a route lets pass. */
+function methodsOf(item: Part, { match }: Described['route']): string[] {
+  const allowed = match.methods?.map((method) => method.toLowerCase())
+  return methods.filter(
+    (method) =>
+      isPart(item[method]) &&
+      (allowed === undefined || allowed.includes(method) || (method === 'head' && allowed.includes('get')))
+  )
 }
 
-function operationsOf(
-  item: Part,
-  { route, facts }: Described,
-  copier: Copier,
-  document: Part,
-  service: string
-): Omit<Found, 'path'>[] {
-  const allowed = route.match.methods?.map((method) => method.toLowerCase())
-  const shared = Array.isArray(item.parameters) ? (item.parameters as unknown[]) : []
-  const tagged = Array.isArray(document.tags) && document.tags.length > 0
-  return methods.flatMap((method) => {
-    const operation = item[method]
-    const isAllowed =
-      allowed === undefined || allowed.includes(method) || (method === 'head' && allowed.includes('get'))
-    if (!isPart(operation) || !isAllowed) return []
-    const { servers: _servers, ...rest } = operation
-    const own = Array.isArray(rest.parameters) ? (rest.parameters as unknown[]) : []
-    const parameters = [...shared, ...own]
-    const copied = copier.copy({
-      ...rest,
-      ...(parameters.length > 0 && { parameters }),
-      ...(rest.tags === undefined && !tagged && { tags: [service] })
-    }) as Part
-    return [{ method, operation: copied, facts }]
-  })
+function operationOf(item: Part, method: string, copier: Copier, document: Part, service: string): Part {
+  const { servers: _servers, ...rest } = item[method] as Part
+  const listed = (value: unknown) => (Array.isArray(value) ? (value as unknown[]) : [])
+  const parameters = [...listed(item.parameters), ...listed(rest.parameters)]
+  const isTagged = Array.isArray(document.tags) && document.tags.length > 0
+  return copier.copy({
+    ...rest,
+    ...(parameters.length > 0 && { parameters }),
+    ...(rest.tags === undefined && !isTagged && { tags: [service] })
+  }) as Part
 }
 
 /** Longest URL of a server that is read, in characters. */
