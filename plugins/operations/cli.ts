@@ -20,6 +20,7 @@ import { parseCommandLine, UsageError } from './command-line.ts'
 import type { ExplainQuery } from './explain.ts'
 import { importFrom } from './import.ts'
 import { init } from './init.ts'
+import { keepRequestsYoung } from './keep-requests-young.ts'
 import { logFlushed } from './logging.ts'
 import { hooksText } from './plugin-record.ts'
 import { runReadyHooks } from './ready-hooks.ts'
@@ -56,6 +57,7 @@ export interface Command extends TakesOptions {
 export async function run(argv: readonly string[], gateways: Gateways): Promise<number | null> {
   // Without a listener, an 'error' event would end the process: `| head -1` closes the pipe before all is written.
   for (const stream of [process.stdout, process.stderr]) stream.on('error', () => {})
+  keepRequestsYoung()
   try {
     return await command(argv, gateways)
   } catch (error) {

@@ -13,6 +13,7 @@ interface Concern {
   /** Other lines of the configuration. */
   readonly more?: (setup: Setup) => readonly string[]
   readonly clients?: () => readonly Readonly<Record<string, string>>[]
+  readonly calls?: number
 }
 
 const callers = 1000
@@ -142,7 +143,7 @@ const concerns: Readonly<Record<string, Concern>> = {
     },
     clients: keys
   },
-  'forward auth': { edge: ['forwardAuth: { service: origin, path: /small }'] },
+  'forward auth': { edge: ['forwardAuth: { service: origin, path: /small }'], calls: 2 },
   'forward auth with a cache': {
     edge: ["forwardAuth: { service: origin, path: /small, cache: { ttl: 1m, key: ['header:x-api-key'] } }"],
     clients: keys
@@ -172,6 +173,24 @@ const concerns: Readonly<Record<string, Concern>> = {
       "authorization: { default: allow, rules: [{ action: deny, methods: [DELETE] }, { action: deny, addresses: ['192.0.2.0/24'] }] }"
     ]
   },
+  'request headers': {
+    edge: ["headers: { request: { set: { x-request: '{request.id}', x-gateway: jingwei }, remove: [x-debug] } }"]
+  },
+  'response headers': { edge: ['headers: { response: { set: { x-frame-options: DENY }, remove: [server] } }'] },
+  'security headers': { edge: ['securityHeaders: true'] },
+  query: { edge: ['query: { set: { source: gateway }, remove: [debug] }'] },
+  cookies: {
+    edge: ['cookies: { request: { remove: [debug] } }'],
+    clients: () => [{ cookie: 'session=0123456789abcdef; debug=1; theme=dark' }]
+  },
+  validation: {
+    edge: ['validation: { query: { type: object, properties: { page: { type: integer } } } }']
+  },
+  deprecation: { edge: ["deprecation: { at: '2030-01-01', successor: /v2 }"] },
+  'error pages': { edge: ["errorPages: { upstream: [5xx], pages: { default: { html: '<h1>{{status}}</h1>' } } }"] },
+  compression: { edge: ['compression: {}'], clients: () => [{ 'accept-encoding': 'gzip' }] },
+  csrf: { edge: ['csrf: {}'], clients: () => [{ 'sec-fetch-site': 'same-origin' }] },
+  'user agents': { edge: ["userAgent: { deny: ['*curl*', '*bot*'] }"] },
   'least request': { mesh: ['balance: least-request'] },
   retries: { mesh: ['retry: { on: [connect-failure, reset, gateway-error] }'] },
   'circuit breaker': { mesh: ['circuitBreaker: { maxConnections: 10000, perInstance: { maxConnections: 10000 } }'] },
@@ -179,7 +198,7 @@ const concerns: Readonly<Record<string, Concern>> = {
 }
 
 /** Returns the function that starts the gateway with nothing but one concern. */
-function only({ edge = [], mesh = [], listen = [], more = () => [], clients = () => [] }: Concern) {
+function only({ edge = [], mesh = [], listen = [], more = () => [], clients = () => [], calls }: Concern) {
   return async (setup: Setup): Promise<Launch> => {
     const off = (name: string, lines: readonly string[], line: string) =>
       lines.some((each) => each.startsWith(`${name}:`)) ? [] : [line]
@@ -196,7 +215,8 @@ function only({ edge = [], mesh = [], listen = [], more = () => [], clients = ()
     ]
     return {
       ...launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')} }`, listen),
-      clients: clients()
+      clients: clients(),
+      calls
     }
   }
 }

@@ -32,6 +32,7 @@ export interface Contender {
   readonly url: string
   readonly headers: Readonly<Record<string, string>>
   readonly clients: readonly Readonly<Record<string, string>>[]
+  readonly calls: number
 }
 
 export const subjectCore = 0
@@ -51,7 +52,15 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
   const { consulUrl, redisUrl, origin } = bench
   const checkout = subject.checkout ?? bench.checkout
   const setup = { port, originPort: origin.port, consulUrl, redisUrl, folder, checkout, size: size ?? one }
-  const { command, args, env = process.env, prefix = '', headers = {}, clients = [] } = await subject.launch(setup)
+  const {
+    command,
+    args,
+    env = process.env,
+    prefix = '',
+    headers = {},
+    clients = [],
+    calls = 1
+  } = await subject.launch(setup)
   const running = await start({
     command: 'taskset',
     args: ['-c', String(subjectCore), command, ...args],
@@ -63,5 +72,5 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
     const log = join(folder, 'gateway.log')
     throw new Error(error.message + (existsSync(log) ? readFileSync(log, 'utf8').slice(-2000) : ''))
   })
-  return { name, running, url: `http://127.0.0.1:${port}${prefix}${scenario.path}`, headers, clients }
+  return { name, running, url: `http://127.0.0.1:${port}${prefix}${scenario.path}`, headers, clients, calls }
 }

@@ -176,7 +176,7 @@ async function slice({ contender, load }: Measured, requests: () => Promise<numb
   await untilIdle(pid)
   const cpu = cpuUs(pid) - before.cpu
   const othersCpu = coreBusyUs(subjectCore) - before.busy - cpu
-  return { us, cpu, othersCpu, requests: (await requests()) - before.requests }
+  return { us, cpu, othersCpu, requests: ((await requests()) - before.requests) / contender.calls }
 }
 
 /** Waits until the subject uses no more CPU: requests were in flight when the clients stopped. */

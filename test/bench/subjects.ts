@@ -26,6 +26,8 @@ export interface Launch {
   readonly headers?: Readonly<Record<string, string>>
   /** Headers of several clients, whose requests alternate. All have the same names. */
   readonly clients?: readonly Readonly<Record<string, string>>[]
+  /** Requests that the origin gets for each one of a client; by default 1. */
+  readonly calls?: number
 }
 
 export interface Subject {
