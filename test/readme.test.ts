@@ -219,7 +219,12 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
         fault: { delay: { for: '1ms', percent: '0%' } }
       },
       routes: [
-        { name: 'orders', match: { path: '/orders' }, service: 'orders', mesh: { mirror: { service: 'shadow' } } },
+        {
+          name: 'orders',
+          match: { path: '/orders' },
+          service: 'orders',
+          mesh: { mirror: { service: 'shadow' }, circuitBreaker: {} }
+        },
         {
           name: 'composed',
           match: { path: '/composed', methods: ['GET'] },
