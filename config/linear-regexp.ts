@@ -1,6 +1,7 @@
 /**
  * Regular expressions with linear cost for every text: the pattern is compiled into a nondeterministic automaton whose states
- * advance in parallel. JavaScript's engine backtracks, so a text chosen by a client could take seconds.
+ * advance in parallel. JavaScript's engine backtracks, so a text chosen by a client could take seconds. A search keeps the
+ * sets of states that texts have reached, so that most characters take one step.
  *
  * Patterns match the whole text and must begin with `^` and end with `$`. Supported are characters, `.`, classes, `\d \w \s`
  * and their negations, groups, `|`, and the quantifiers `? * + {n} {n,m}`. Back-references, look-around and `\b` are not.
@@ -51,21 +52,46 @@ function alternativesOf(pattern: string): string[] {
   return [...found, pattern.slice(from)]
 }
 
+/** States that a text may have reached, with those that follow them by the next character. */
+interface Reached {
+  readonly states: readonly State[]
+  readonly isEnd: boolean
+  readonly next: Map<number, Reached>
+}
+
+/** States in all sets that are kept, so that they take a few megabytes. */
+const mostKept = 200_000
+/** Sets that one text may add. With more, the pattern has too many sets to keep. */
+const mostAdded = 200
+/** Work for a character whose set is kept: a unit for this many. */
+const keptPerUnit = 4
+
+interface Kept {
+  /** Sets by the indexes of their states. */
+  readonly sets: Map<string, Reached>
+  readonly first: Reached
+}
+
+/** The sets of all matchers. When they are too many, all are dropped. */
+let keptSets = new WeakMap<Automaton, Kept>()
+let kept = 0
+
 function matcher(
-  { start, end, count }: Automaton,
+  automaton: Automaton,
   spend: ((work: number) => void) | null,
   joinsPairs: boolean
 ): (text: string) => boolean {
+  const { start, end, count } = automaton
   const seen = new Uint32Array(count)
   let round = 0
-  let current: State[] = []
-  let following: State[] = []
+  let work = 0
   const pending: State[] = []
 
   /** Adds a state and all states that it reaches without consuming a character. */
   function follow(from: State, to: State[]): void {
     pending.push(from)
     for (let state = pending.pop(); state !== undefined; state = pending.pop()) {
+      work++
       if (seen[state.index] === round) continue
       seen[state.index] = round
       if (state.test === null) pending.push(...state.next)
@@ -73,31 +99,108 @@ function matcher(
     }
   }
 
-  return (text) => {
-    if (round > 0xf000_0000) {
+  function nextRound(): void {
+    if (round === 0xffff_ffff) {
       round = 0
       seen.fill(0)
     }
     round++
-    current.length = 0
-    follow(start, current)
-    for (let i = 0; i < text.length; i++) {
+  }
+
+  function startStates(): State[] {
+    const states: State[] = []
+    nextRound()
+    follow(start, states)
+    return states
+  }
+
+  /** Returns the states after a character. */
+  function advance(states: readonly State[], code: number): State[] {
+    const following: State[] = []
+    nextRound()
+    work += states.length
+    for (const { test, next } of states) if (test!(code)) follow(next[0]!, following)
+    return following
+  }
+
+  function spendWork(): void {
+    const done = work
+    work = 0
+    spend?.(done)
+  }
+
+  /** Returns the set of the states that were reached in this round. */
+  function keep(states: State[], sets: Map<string, Reached>): Reached {
+    const isEnd = seen[end.index] === round
+    states.sort((a, b) => a.index - b.index)
+    const key = `${states.map(({ index }) => index).join()}${isEnd ? '$' : ''}`
+    // The key costs more than to visit the states.
+    work += 2 * states.length
+    let set = sets.get(key)
+    if (set === undefined) {
+      set = { states, isEnd, next: new Map() }
+      sets.set(key, set)
+      kept += states.length
+    }
+    kept++
+    return set
+  }
+
+  /** Returns whether a text matches whose first characters lead to `states`. */
+  function searchOn(text: string, from: number, states: readonly State[]): boolean {
+    let current = states
+    for (let i = from; i < text.length; i++) {
       if (current.length === 0) return false
-      let code = text.charCodeAt(i)
-      if (joinsPairs && code >= 0xd800 && code < 0xdc00) {
-        code = text.codePointAt(i)!
-        if (code > 0xffff) i++
-      }
-      spend?.(current.length)
-      following.length = 0
-      round++
-      for (const { test, next } of current) if (test!(code)) follow(next[0]!, following)
-      const done = current
-      current = following
-      following = done
+      const code = codeAt(text, i, joinsPairs)
+      if (code > 0xffff) i++
+      current = advance(current, code)
+      spendWork()
     }
     return seen[end.index] === round
   }
+
+  function keptSetsOf(): Kept {
+    if (kept > mostKept) {
+      kept = 0
+      keptSets = new WeakMap()
+    }
+    let found = keptSets.get(automaton)
+    if (found === undefined) {
+      const sets = new Map<string, Reached>()
+      found = { sets, first: keep(startStates(), sets) }
+      keptSets.set(automaton, found)
+    }
+    return found
+  }
+
+  return (text) => {
+    if (spend === null) return searchOn(text, 0, startStates())
+    const { sets, first } = keptSetsOf()
+    let current = first
+    let added = 0
+    for (let i = 0; i < text.length; i++) {
+      if (current.states.length === 0) return false
+      const code = codeAt(text, i, joinsPairs)
+      let next = current.next.get(code)
+      if (next === undefined) {
+        const states = advance(current.states, code)
+        if (++added > mostAdded || kept > mostKept) return searchOn(text, i + (code > 0xffff ? 2 : 1), states)
+        next = keep(states, sets)
+        current.next.set(code, next)
+        spendWork()
+      }
+      if (code > 0xffff) i++
+      current = next
+    }
+    spend(Math.ceil(text.length / keptPerUnit))
+    return current.isEnd
+  }
+}
+
+/** Returns the character at an index: with `joinsPairs`, a pair of surrogates is one. */
+function codeAt(text: string, at: number, joinsPairs: boolean): number {
+  const code = text.charCodeAt(at)
+  return joinsPairs && code >= 0xd800 && code < 0xdc00 ? text.codePointAt(at)! : code
 }
 
 /** Positions in a text: start and end of each group; -1 for a group that did not take part. */

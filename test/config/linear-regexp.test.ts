@@ -117,14 +117,49 @@ t.test('linearSearch finds what JavaScript finds', async (t) => {
   }
 })
 
+let seed = 1
+
+/** Returns a text that is the same in each run. */
+const randomText = (length: number, characters: string): string =>
+  Array.from({ length }, () => {
+    seed = (seed * 48271) % 2147483647
+    return characters[seed % characters.length]
+  }).join('')
+
 t.test('linearSearch counts its work', async (t) => {
   let work = 0
-  const search = linearSearch('(a?){50}b', (states) => {
-    work += states
+  const spend = (more: number) => {
+    work += more
+  }
+  const workOf = (search: (text: string) => boolean, text: string) => {
+    work = 0
+    search(text)
+    return work
+  }
+  const few = linearSearch('(a?){50}b', spend)
+  const first = workOf(few, 'a'.repeat(100))
+  t.ok(first > 500, `${first}`)
+  t.equal(workOf(few, 'a'.repeat(100)), 25, 'a step between sets of states that are known costs little')
+  // 2^12 sets of states: they are not all kept.
+  const many = linearSearch('a[ab]{12}$', spend)
+  t.ok(workOf(many, randomText(4000, 'ab')) > 4000)
+  const message = 'enough'
+  const limited = linearSearch('^[a-z]{1,500}x', () => {
+    throw new Error(message)
   })
-  search('a'.repeat(100))
-  const once = work
-  search('a'.repeat(100))
-  t.equal(work, 2 * once)
-  t.ok(once > 2000, String(once))
+  for (const _ of [1, 2]) t.throws(() => limited('abc'), { message })
+})
+
+t.test('linearSearch matches alike while it keeps sets of states, and once there are too many', async (t) => {
+  for (const pattern of ['a[ab]{12}$', '^(?:a|b)*a(?:a|b){9}$', '(?:é[abé]{8}|😀)b$', '^[ab]*$']) {
+    const [search, expression] = [linearSearch(pattern, () => {}), new RegExp(pattern, 'u')]
+    const found = new Set<boolean>()
+    for (let round = 0; round < 400; round++) {
+      const text = randomText((round * 7) % (round < 200 ? 30 : 1500), round % 2 === 0 ? 'aaabbb' : 'aaabbbé')
+      const expected = expression.test(text)
+      found.add(expected)
+      if (search(text) !== expected) t.fail(`${pattern} ${text}`)
+    }
+    t.equal(found.size, 2, pattern)
+  }
 })

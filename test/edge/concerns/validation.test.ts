@@ -278,19 +278,26 @@ t.test('the work for one request is bounded', async (t) => {
     tree,
     unique: { uniqueItems: true },
     pattern: { items: { pattern: '(a*)*b' } },
-    long: { items: { pattern: '(a?){900}b' } },
+    known: { items: { pattern: '(a?){900}b' } },
+    long: { items: { pattern: '[a-z]{1,900}x' } },
+    enum: { items: { enum: [...Array(10_000).keys()] } },
+    branches: { items: { anyOf: [...Array(500).keys()].map((n) => ({ const: n })) } },
     self: { $ref: '#' }
   }
   const values = {
     tree: nested(30),
     unique: JSON.stringify([...Array(20_000).keys()].map((n) => ({ n, same: [1, 2, 3] }))),
     pattern: JSON.stringify(['a'.repeat(500_000)]),
+    known: JSON.stringify(['a'.repeat(500_000)]),
     long: JSON.stringify(['a'.repeat(500_000)]),
+    // One after another, these would be 5 billion comparisons.
+    enum: `[${Array(500_000).fill(9999).join()}]`,
+    branches: `[${Array(100_000).fill(499).join()}]`,
     self: '1'
   }
   const statuses: Record<string, unknown> = {}
   for (const [name, schema] of Object.entries(schemas)) {
-    const { post } = await guarded(t, ofBody(schema))
+    const { post } = await guarded(t, ofBody(schema, { maxBody: '4mb' }))
     const response = await post(values[name as keyof typeof values])
     statuses[name] = response.status === 200 ? 200 : problem(response).detail
   }
@@ -299,9 +306,36 @@ t.test('the work for one request is bounded', async (t) => {
     tree: costly,
     unique: 200,
     pattern: 'The body does not match its schema',
+    known: 'The body does not match its schema',
     long: costly,
+    enum: 200,
+    branches: costly,
     self: costly
   })
+})
+
+t.test('a value of an enum is found by its type and its members, in any order', async (t) => {
+  const { post } = await guarded(t, ofBody({ items: { enum: [1, 'b', null, true, [1, 2], { a: 1, b: [{}] }] } }))
+  for (const each of ['1', '1.0', '"b"', 'null', 'true', '[1,2]', '{"b":[{}],"a":1}']) {
+    t.equal((await post(`[${each}]`)).status, 200, each)
+  }
+  for (const each of [
+    '"1"',
+    '"true"',
+    'false',
+    '"null"',
+    '2',
+    '[2,1]',
+    '{}',
+    '{"a":1,"b":[]}',
+    '{"a":1,"b":[{}],"c":0}',
+    '"[1,2]"'
+  ]) {
+    const refused = await post(`[${each}]`)
+    t.equal(refused.status, 400, each)
+    t.strictSame(problem(refused).errors, [{ pointer: '/0', detail: 'must be equal to one of the allowed values' }])
+  }
+  t.equal((await (await guarded(t, ofBody({ enum: ['a', 'b'] }))).post('["a"]')).status, 400)
 })
 
 t.test('names of prototypes are names like others', async (t) => {

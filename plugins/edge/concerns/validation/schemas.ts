@@ -13,7 +13,7 @@ import { formats } from './formats.ts'
 import type { Place, Sources } from './sources.ts'
 import { SchemaFault, valueAt } from './sources.ts'
 import type { Dialect } from './validators.ts'
-import { checkerOf, isOld, reference, step, Validators } from './validators.ts'
+import { checkerOf, costOfReference, isOld, reference, step, Validators } from './validators.ts'
 
 /** Message that a schema describes: `readOnly` properties are only in responses, `writeOnly` ones only in requests. */
 export type Direction = 'request' | 'response'
@@ -22,7 +22,9 @@ const single = new Set([
   'additionalProperties', 'additionalItems', 'not', 'if', 'then', 'else', 'contains', 'propertyNames', 'unevaluatedProperties',
   'unevaluatedItems'
 ]) // biome-ignore format: a list
-const lists = new Set(['allOf', 'anyOf', 'oneOf', 'prefixItems'])
+/** Keywords whose schemas are all evaluated for one value. */
+const branches = new Set(['allOf', 'anyOf', 'oneOf'])
+const lists = new Set([...branches, 'prefixItems'])
 const maps = new Set(['properties', 'patternProperties', 'dependentSchemas'])
 const assertions = new Set([
   'type', 'enum', 'const', 'multipleOf', 'maximum', 'exclusiveMaximum', 'minimum', 'exclusiveMinimum', 'maxLength', 'minLength',
@@ -98,7 +100,7 @@ export class Schemas {
   }
 
   #refer(copy: Record<string, unknown>, place: Place): void {
-    copy[step] = true
+    copy[step] = costOfReference
     copy.$ref = this.add(place)
     this.#referring.push(copy)
   }
@@ -137,7 +139,8 @@ export class Schemas {
       for (const copy of this.#referring) {
         copy[reference] = copy.$ref
         delete copy.$ref
-        delete copy[step]
+        // The keyword counts this by itself.
+        copy[step] = Number(copy[step]) - costOfReference
       }
     }
     const values = new Map([...this.#copies].filter(([id]) => !id.startsWith(ofObjects)))
@@ -168,8 +171,11 @@ export class Schemas {
       if (key === '$ref' || key.startsWith('x-') || annotations.has(key)) continue
       if (single.has(key)) copy[key] = this.#copy(value, at(key))
       else if (key === 'items' && !Array.isArray(value)) copy[key] = this.#copy(value, at(key))
-      else if (lists.has(key) || key === 'items') copy[key] = this.#list(value, at(key))
-      else if (maps.has(key)) copy[key] = this.#map(value, at(key))
+      else if (lists.has(key) || key === 'items') {
+        const list = this.#list(value, at(key))
+        copy[key] = list
+        if (branches.has(key)) copy[step] = Number(copy[step] ?? 0) + list.length
+      } else if (maps.has(key)) copy[key] = this.#map(value, at(key))
       else if (key === 'dependencies') copy[key] = this.#dependencies(value, at(key))
       else if (assertions.has(key)) this.#assert(key, value, copy, at(key))
       else if (unsupported.has(key)) this.#fault(new SchemaFault(at(key), `"${key}" is not supported`, true))

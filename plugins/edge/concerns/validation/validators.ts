@@ -4,8 +4,8 @@ import { linearSearch } from '../../../../config/linear-regexp.ts'
 import { onFirstUse } from '../../../on-first-use.ts'
 import type { Steps } from '../../../time-slices.ts'
 import { spend } from './budget.ts'
+import { hasUniqueItems, memberTest } from './equal-values.ts'
 import { formats } from './formats.ts'
-import { hasUniqueItems } from './unique-items.ts'
 
 const draft7 = onFirstUse<{ Ajv: typeof AjvOfDraft7 }>('ajv')
 const draft2020 = onFirstUse<{ Ajv2020: typeof AjvOfDraft7 }>('ajv/dist/2020')
@@ -14,14 +14,14 @@ export type Dialect = 'draft-07' | '2020-12' | 'openapi-3.0' | 'openapi-3.1'
 
 export const isOld = (dialect: Dialect): boolean => dialect === 'draft-07' || dialect === 'openapi-3.0'
 
-/** Keyword that counts each evaluation of a `$ref`. */
+/** Keyword that counts work: of a `$ref`, and of the branches of `allOf`, `anyOf` and `oneOf`. */
 export const step = 'jingweiStep'
 /**
  * Keyword in place of `$ref`. It finds the function of the other schema when it is called, so that ajv compiles each schema on
  * its own: with `$ref` it compiles all that a schema leads to, recursively, which takes long and may exhaust the stack.
  */
 export const reference = 'jingweiRef'
-const costOfReference = 20
+export const costOfReference = 20
 
 const validatorOf = (dialect: Dialect) => (isOld(dialect) ? draft7().Ajv : draft2020().Ajv2020)
 
@@ -85,13 +85,20 @@ function addKeywords(ajv: AjvOfDraft7, functions: ReadonlyMap<string, ValidateFu
     error: { message: 'must NOT have equal items' },
     validate: (isUnique: boolean, items: readonly unknown[]) => !isUnique || hasUniqueItems(items)
   })
+  ajv.removeKeyword('enum')
+  ajv.addKeyword({
+    keyword: 'enum',
+    schemaType: 'array',
+    error: { message: 'must be equal to one of the allowed values' },
+    compile: memberTest
+  })
   ajv.addKeyword({
     keyword: step,
-    schemaType: 'boolean',
+    schemaType: 'number',
     errors: false,
     before: '$ref',
-    validate: () => {
-      spend(costOfReference)
+    validate: (cost: number) => {
+      spend(cost)
       return true
     }
   })
