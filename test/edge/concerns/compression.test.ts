@@ -187,9 +187,69 @@ for (const path of paths) {
     t.match(await get(gateway.port, '/204', [accept]), { status: 204, headers: { etag: '"v1"' }, body: '' })
     const unchanged = (...known: string[]) =>
       get(gateway.port, '/304', [accept, ...known.map((tag) => `If-None-Match: ${tag}`)])
-    t.match(await unchanged('"v1"'), { status: 304, headers: { etag: '"v1"' } })
-    t.match(await unchanged('W/"v1"'), { status: 304, headers: { etag: 'W/"v1"', vary: 'Accept-Encoding' } })
-    t.match(await unchanged('W/"v11"'), { status: 304, headers: { etag: '"v1"' } })
+    const vary = 'Accept-Encoding'
+    t.match(await unchanged('"v1"'), { status: 304, headers: { etag: '"v1"', vary } })
+    t.match(await unchanged('W/"v1"'), { status: 304, headers: { etag: 'W/"v1"', vary } })
+    t.match(await unchanged('W/"v11"'), { status: 304, headers: { etag: '"v1"', vary } })
+    t.match(await unchanged(), { status: 304, headers: { etag: '"v1"', vary } })
+  })
+
+  t.test(`on the ${path} path, a 304 has Vary where the whole response would have it`, async (t) => {
+    const fields: Record<string, Record<string, string>> = {
+      bare: {},
+      origin: { vary: 'Origin' },
+      image: { 'content-type': 'image/png' },
+      fixed: { 'cache-control': 'no-transform' },
+      zipped: { 'content-encoding': 'gzip' }
+    }
+    const handler: Handler = ({ url }, response) => void response.writeHead(304, fields[url!.slice(1)]).end()
+    const gateway = await start(t, handler, {}, {}, path)
+    for (const [name, vary] of [
+      ['bare', 'Accept-Encoding'],
+      ['origin', 'Origin, Accept-Encoding'],
+      ['image', undefined],
+      ['fixed', undefined],
+      ['zipped', undefined]
+    ] as const) {
+      const got = await get(gateway.port, `/${name}`, ['Accept-Encoding: gzip', 'If-Modified-Since: x'])
+      t.equal(got.headers.vary, vary, name)
+    }
+  })
+
+  t.test(`on the ${path} path, If-Match has the tags of the service`, async (t) => {
+    const seen: unknown[] = []
+    const handler: Handler = (request, response) => {
+      const { 'if-match': match, 'if-none-match': noMatch } = request.headers
+      seen.push([match, noMatch])
+      sending(json, type)(request, response)
+    }
+    const gateway = await start(t, handler, {}, {}, path)
+    const { headers } = await get(gateway.port, '/', ['Accept-Encoding: gzip'])
+    t.equal(headers.etag, 'W/"v1"')
+    for (const [given, expected] of [
+      ['W/"v1"', '"v1"'],
+      ['"v0", W/"v1",W/"b"', '"v0", "v1","b"'],
+      ['"a, W/", W/"b"', '"a, W/", "b"'],
+      ['"v1"', '"v1"'],
+      ['*', '*'],
+      ['W/', 'W/']
+    ] as const) {
+      await get(gateway.port, '/', [`If-Match: ${given}`, 'If-None-Match: W/"v1"'])
+      t.strictSame(seen.pop(), [expected, 'W/"v1"'], given)
+    }
+  })
+
+  t.test(`on the ${path} path, messages of gRPC stay as they are`, async (t) => {
+    const handler: Handler = ({ url }, response) => {
+      response.writeHead(200, { 'content-type': `application/${url!.slice(1)}` }).end(json)
+    }
+    const gateway = await start(t, handler, { types: ['*/*'] }, {}, path)
+    for (const subtype of ['grpc', 'grpc+json', 'grpc-web+proto', 'grpc-web-text', 'GRPC+proto']) {
+      const got = await get(gateway.port, `/${subtype}`, ['Accept-Encoding: gzip'])
+      t.match(got, { status: 200, headers: { 'content-encoding': undefined, vary: undefined } }, subtype)
+      t.ok(Buffer.from(got.body, 'latin1').equals(json), subtype)
+    }
+    t.match(await get(gateway.port, '/grpcx', ['Accept-Encoding: gzip']), { headers: { 'content-encoding': 'gzip' } })
   })
 
   t.test(`on the ${path} path, errors of a service and responses to HTTP/1.0 are compressed, too`, async (t) => {
@@ -207,7 +267,8 @@ for (const path of paths) {
     async (t) => {
       const handler: Handler = (request, response) => {
         const cache = request.headers['x-cache']
-        sending(json, { ...type, ...(cache !== undefined && { 'cache-control': cache }) })(request, response)
+        const login = request.headers['x-login'] === undefined ? {} : { 'set-cookie': 'session=1' }
+        sending(json, { ...type, ...login, ...(cache !== undefined && { 'cache-control': cache }) })(request, response)
       }
       const key = {
         consumers: [
@@ -233,12 +294,51 @@ for (const path of paths) {
         t.equal(await isCompressed(gateway.port, known, 'X-Cache: public, no-store'), false, known)
         t.equal(await isCompressed(gateway.port, known, 'X-Cache: public, max-age=5'), true, known)
         t.equal(await isCompressed(gateway.port, known, 'X-Cache: s-maxage=5'), true, known)
+        for (const other of [
+          'publicity',
+          'max-age=1, x="a, public"',
+          'no-public',
+          'x=public',
+          's-maxage',
+          'x="s-maxage=5'
+        ]) {
+          t.equal(await isCompressed(gateway.port, known, `X-Cache: ${other}`), false, `${known}: ${other}`)
+        }
+        t.equal(
+          await isCompressed(gateway.port, known, 'X-Cache: public', 'X-Login: 1'),
+          false,
+          `${known}: a new cookie`
+        )
         t.equal(await isCompressed(open.port, known), true, known)
       }
       t.equal(await isCompressed(gateway.port), true)
       t.equal(await isCompressed(gateway.port, 'Cache-Control: no-transform'), false)
     }
   )
+
+  t.test(`on the ${path} path, a client that forwardAuth or a function has let in is a known one`, async (t) => {
+    const folder = t.testdir({ 'authorize.ts': 'export default () => ({ consumer: null })' })
+    const server = await startService((_request, response) => response.writeHead(200).end())
+    t.teardown(server.close)
+    const handler: Handler = (request, response) => {
+      const cache = request.headers['x-cache'] ?? 'max-age=1'
+      sending(json, { ...type, 'cache-control': cache })(request, response)
+    }
+    for (const edge of [
+      { forwardAuth: { url: server.url, requestHeaders: ['x-key'] } },
+      { authorizer: { module: `${folder}/authorize.ts` } }
+    ]) {
+      const [name = ''] = Object.keys(edge)
+      const gateway = await start(t, handler, {}, { edge }, path)
+      const encodingOf = async (...headers: string[]) => {
+        const got = await get(gateway.port, '/', ['Accept-Encoding: gzip', 'X-Key: 1', ...headers])
+        t.match(got, { status: 200, headers: { vary: 'Accept-Encoding' } }, name)
+        return got.headers['content-encoding']
+      }
+      t.equal(await encodingOf(), undefined, name)
+      t.equal(await encodingOf('X-Cache: public'), 'gzip', name)
+    }
+  })
 
   t.test(`on the ${path} path, a client that does not read stops the service`, async (t) => {
     let sent = 0

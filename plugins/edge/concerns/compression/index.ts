@@ -3,7 +3,7 @@
  * `onSend` hook does: on plugins' own routes, on composed routes, and where plugins have `onSend` hooks, which run before it.
  */
 import { Readable } from 'node:stream'
-import type { FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
+import type { FastifyReply, FastifyRequest, onRequestHookHandler, onSendHookHandler } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { ConfigurationMeter } from '../../../meter.ts'
 import { edgeRouteOf } from '../../attach.ts'
@@ -20,7 +20,8 @@ import type { Zlib } from './compressors.ts'
 import { Compressors, flushes, mostMemory } from './compressors.ts'
 import type { Options } from './options.ts'
 import { Compression, check } from './options.ts'
-import { encodedHeaders, Rules, tagOfUnchanged, untouched, varyOf, weak } from './response.ts'
+import type { Callers } from './response.ts'
+import { encodedHeaders, Rules, strongTags, tagOfUnchanged, untouched, varyOf, weak } from './response.ts'
 
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
@@ -62,7 +63,7 @@ export default edgeConcern({
     return (options, routeOptions) => {
       const { name, edge } = edgeRouteOf(routeOptions.config)!
       const compressors = new Compressors(budget, options.level)
-      const rules = new Rules(options, anonymousOf(edge))
+      const rules = new Rules(options, callersOf(edge))
       const metrics = metricsOf(meter, name)
       const open = (encoding: Encoding, length: unknown): Zlib | null => {
         const zlib = compressors.open(encoding, length === undefined ? null : Number(length))
@@ -72,29 +73,44 @@ export default edgeConcern({
       }
       const onSend = markRawForm(compressReply(rules, open))
       routeOptions.config = { ...routeOptions.config!, encodeResponse: compressRaw(rules, open) }
-      return { onSend }
+      return { onRequest, onSend }
     }
   }
 })
 
-/** Returns the consumer of requests without credentials, which is the setting of another concern. */
-function anonymousOf(edge: object): string | undefined {
+/** Returns what settings of other concerns tell of the callers of a route. */
+function callersOf(edge: object): Callers {
   const authentication: unknown = Reflect.get(edge, 'authentication')
-  return (authentication as { anonymous?: string } | undefined)?.anonymous
+  return {
+    anonymous: (authentication as { anonymous?: string } | undefined)?.anonymous,
+    areDecidedUpon: ['forwardAuth', 'authorizer'].some((name) => Boolean(Reflect.get(edge, name)))
+  }
+}
+
+/** Gives the service its own tags in `If-Match`. */
+const onRequest: onRequestHookHandler = ({ raw }, _reply, done) => {
+  const { headers, rawHeaders } = raw
+  if (headers['if-match']?.includes('W/') === true) {
+    headers['if-match'] = strongTags(headers['if-match'])
+    for (let at = 0; at < rawHeaders.length; at += 2) {
+      if (rawHeaders[at]!.toLowerCase() === 'if-match') rawHeaders[at + 1] = strongTags(rawHeaders[at + 1]!)
+    }
+  }
+  done()
 }
 
 type Open = (encoding: Encoding, length: unknown) => Zlib | null
 
 function compressRaw(rules: Rules, open: Open): EncodeResponse {
   return (request, reply, status, headers) => {
-    if (status === 304) {
-      const tag = tagOfUnchanged(request, headers.etag)
-      return tag === null
-        ? null
-        : { headers: { ...headers, etag: tag, vary: varyOf(headers.vary) as string }, start: null }
-    }
     const own = reply.getHeaders()
     const header = (name: string) => own[name] ?? headers[name]
+    if (status === 304) {
+      const tag = tagOfUnchanged(request, headers.etag)
+      if (tag === null && !rules.variesUnchanged({ header })) return null
+      const vary = varyOf(headers.vary) as string
+      return { headers: { ...headers, ...(tag !== null && { etag: tag }), vary }, start: null }
+    }
     const { isEligible, encoding } = rules.judge(request, { status, header })
     if (!isEligible) return null
     const zlib = encoding !== null && request.method !== 'HEAD' ? open(encoding, headers['content-length']) : null
@@ -115,7 +131,8 @@ function compressReply(rules: Rules, open: Open): onSendHookHandler {
     const { statusCode: status } = reply
     if (status === 304) {
       const tag = tagOfUnchanged(request, reply.getHeader('etag'))
-      if (tag !== null) addVary(reply).header('etag', tag)
+      if (tag !== null || rules.variesUnchanged({ header: (name) => reply.getHeader(name) })) addVary(reply)
+      if (tag !== null) reply.header('etag', tag)
       return done(null, payload)
     }
     const size = sizeOf(payload)

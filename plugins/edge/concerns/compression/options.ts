@@ -51,7 +51,7 @@ export const Compression = Type.Object(
         maxItems: 100,
         default: defaultTypes,
         description:
-          'Content types that are compressed. `*` stands for any part of the subtype. `text/event-stream` is never compressed.'
+          'Content types that are compressed. `*` stands for any part of the subtype. `text/event-stream` and types of gRPC are never compressed.'
       }
     ),
     minSize: Size(
@@ -75,7 +75,7 @@ export const Compression = Type.Object(
     authenticated: Type.Boolean({
       default: false,
       description:
-        'Also compress responses to requests with a cookie, `Authorization`, a consumer or a client certificate that are not public by their `Cache-Control`. Such responses can be open to the BREACH attack.'
+        'Also compress responses to requests with a cookie, `Authorization`, a consumer or a client certificate, or on a route with `forwardAuth` or `authorizer`, that are not public by their `Cache-Control`. Such responses can be open to the BREACH attack.'
     })
   },
   { ...strict, description: "Compresses responses, as the client's `Accept-Encoding` allows." }
@@ -86,14 +86,18 @@ export type Options = Static<typeof Compression>
 export function check({ types, encodings: offered, level }: Options, at: string, { report }: Checked): void {
   if (!report.sound(at)) return
   for (const [index, type] of types.entries()) {
-    if (type.toLowerCase() === 'text/event-stream')
-      report.fault(pointer(at, 'types', index), 'events are never compressed: remove "text/event-stream"')
+    const what =
+      type.toLowerCase() === 'text/event-stream' ? 'events' : isGrpc(type.toLowerCase()) ? 'messages of gRPC' : null
+    if (what !== null) report.fault(pointer(at, 'types', index), `${what} are never compressed: remove "${type}"`)
   }
   for (const name of encodings) {
     if (!offered.includes(name) && level[name] !== undefined && level[name] !== defaultLevels[name])
       report.fault(pointer(at, 'level', name), `"encodings" does not have ${name}: add it, or remove its level`)
   }
 }
+
+/** Returns whether a content type is one of gRPC or gRPC-Web, whose messages have their own compression. */
+const isGrpc = (type: string): boolean => /^application\/grpc(?:$|[+-])/.test(type)
 
 /** Returns the test for the content types in a list. */
 export function typeTest(types: readonly string[]): (type: string) => boolean {
@@ -104,6 +108,7 @@ export function typeTest(types: readonly string[]): (type: string) => boolean {
     .map((type) => (type === '*/*' ? ['', ''] : type.split('*'))) as [string, string][]
   return (type) =>
     type !== 'text/event-stream' &&
+    !isGrpc(type) &&
     (exact.has(type) ||
       patterns.some(
         ([start, end]) => type.length >= start.length + end.length && type.startsWith(start) && type.endsWith(end)

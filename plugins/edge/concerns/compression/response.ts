@@ -33,14 +33,32 @@ const digestTrailer = /(?:^|[\s,])(?:content-digest|repr-digest|digest|content-m
 /** Returns whether a `Cache-Control` has a directive. */
 const hasDirective = (value: unknown, directive: RegExp) => value !== undefined && directive.test(String(value))
 const noTransform = /(?:^|[\s,])no-transform(?:$|[\s,;])/i
-const isShared = /(?:^|[\s,])(?:public|s-maxage\s*=)/i
+const isShared = /(?:^|,)\s*(?:public|s-maxage\s*=\s*\d+)\s*(?:$|,)/i
 const isPersonal = /(?:^|[\s,])(?:private|no-store)(?:$|[\s,=])/i
+
+/** Returns whether a response is the same for everybody, by its `Cache-Control`. A cookie is for one client. */
+function isPublic(subject: Subject): boolean {
+  const caching = subject.header('cache-control')
+  if (caching === undefined || subject.header('set-cookie') !== undefined) return false
+  // What stands in quotes is no directive.
+  const plain = String(caching).replace(/"[^"]*"?/g, '""')
+  return isShared.test(plain) && !isPersonal.test(String(caching))
+}
+
+/** What the settings of a route tell of its callers. */
+export interface Callers {
+  /** Id of the consumer of requests without credentials. */
+  readonly anonymous: string | undefined
+  /** True if a server or a function decides who may pass: it may know a client by any part of the request. */
+  readonly areDecidedUpon: boolean
+}
 
 /**
  * Returns whether a request has credentials. The fields are looked up as the client has sent them, since concerns remove
- * credentials that they have verified. `anonymous`: the consumer of requests without any.
+ * credentials that they have verified.
  */
-function isAuthenticated(request: FastifyRequest, anonymous: unknown): boolean {
+function isAuthenticated(request: FastifyRequest, { anonymous, areDecidedUpon }: Callers): boolean {
+  if (areDecidedUpon) return true
   const { consumer, clientCertificate, user } = request as FastifyRequest & { user?: unknown }
   if (consumer !== null && consumer.id !== anonymous) return true
   if ((clientCertificate ?? user ?? null) !== null) return true
@@ -52,6 +70,10 @@ function isAuthenticated(request: FastifyRequest, anonymous: unknown): boolean {
   }
   return false
 }
+
+const essenceOf = (type: string): string => type.split(';', 1)[0]!.trim().toLowerCase()
+
+const isEncoded = (coding: unknown): boolean => coding !== undefined && String(coding).toLowerCase() !== 'identity'
 
 /** Returns whether clients may check the bytes of the response, which would be others. */
 function isChecked(subject: Subject): boolean {
@@ -65,35 +87,38 @@ export class Rules {
   readonly #negotiator: Negotiator
   readonly #minSize: number
   readonly #authenticated: boolean
-  readonly #anonymous: string | undefined
+  readonly #callers: Callers
 
-  /** `anonymous`: id of the consumer of requests without credentials. */
-  constructor({ types, encodings, minSize, authenticated }: Options, anonymous: string | undefined) {
+  constructor({ types, encodings, minSize, authenticated }: Options, callers: Callers) {
     this.#isCompressible = typeTest(types)
     this.#negotiator = new Negotiator(encodings)
     this.#minSize = minSize
     this.#authenticated = authenticated
-    this.#anonymous = anonymous
+    this.#callers = callers
+  }
+
+  /** Returns whether the response that a 304 stands for varies by `Accept-Encoding`, as far as its headers show that. */
+  variesUnchanged({ header }: Pick<Subject, 'header'>): boolean {
+    const type = header('content-type')
+    const isEligible = type === undefined || (typeof type === 'string' && this.#isCompressible(essenceOf(type)))
+    return isEligible && !isEncoded(header('content-encoding')) && !hasDirective(header('cache-control'), noTransform)
   }
 
   judge(request: FastifyRequest, subject: Subject): Verdict {
     const { status } = subject
     if (status < 200 || without.has(status) || request.upgrade !== null) return untouched
     const type = subject.header('content-type')
-    if (typeof type !== 'string' || !this.#isCompressible(type.split(';', 1)[0]!.trim().toLowerCase())) return untouched
-    const coding = subject.header('content-encoding')
-    if (coding !== undefined && String(coding).toLowerCase() !== 'identity') return untouched
+    if (typeof type !== 'string' || !this.#isCompressible(essenceOf(type))) return untouched
+    if (isEncoded(subject.header('content-encoding'))) return untouched
     if (subject.header('content-range') !== undefined || isChecked(subject)) return untouched
-    const caching = subject.header('cache-control')
-    if (hasDirective(caching, noTransform)) return untouched
+    if (hasDirective(subject.header('cache-control'), noTransform)) return untouched
     const { headers } = request.raw
     const { encoding, needsEncoding } = this.#negotiator.choose(headers['accept-encoding'] as string | undefined)
     const length = subject.header('content-length')
     const isSmall = length !== undefined && Number(length) < (needsEncoding ? 1 : this.#minSize)
     if (isSmall) return untouched
     if (encoding === null || hasDirective(headers['cache-control'], noTransform)) return asItIs
-    const isPublic = hasDirective(caching, isShared) && !hasDirective(caching, isPersonal)
-    if (!this.#authenticated && !isPublic && isAuthenticated(request, this.#anonymous)) return asItIs
+    if (!this.#authenticated && !isPublic(subject) && isAuthenticated(request, this.#callers)) return asItIs
     return { isEligible: true, encoding }
   }
 }
@@ -109,6 +134,12 @@ export function varyOf(before: string | readonly string[] | undefined): string |
 
 /** Returns an ETag as a weak one: the encoded bytes are others than those of the service (RFC 9110, 8.8.3.3). */
 export const weak = (tag: string): string => (tag.startsWith('"') ? `W/${tag}` : tag)
+
+/**
+ * Returns an `If-Match` with strong tags. Clients have weak ones of compressed responses, and a weak tag never matches. The
+ * service compares them with its own tags: one that is weak there does not match.
+ */
+export const strongTags = (field: string): string => field.replace(/(?:W\/)?("[^"]*")/g, '$1')
 
 /**
  * Returns the ETag of a 304: weak if the client has the weak one of a response that was compressed. A cache updates a stored
