@@ -24,7 +24,13 @@ const encode = {
 } as const
 const codings = Object.keys(encode) as (keyof typeof encode)[]
 
-async function start(t: Test, options: object, protocol: Protocol = 'HTTP/1.1', edge: object = {}) {
+async function start(
+  t: Test,
+  options: object,
+  protocol: Protocol = 'HTTP/1.1',
+  edge: object = {},
+  listen: object = {}
+) {
   let received = 0
   const service = await startService((request, response) => {
     const hash = createHash('sha256')
@@ -43,7 +49,7 @@ async function start(t: Test, options: object, protocol: Protocol = 'HTTP/1.1', 
   t.teardown(service.close)
   const gateway = await startGateway(
     {
-      listen: listenFor(t, protocol),
+      listen: { ...listenFor(t, protocol), ...listen },
       services: { any: { instances: [service.url] } },
       edge: { decompression: options, ...edge },
       routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
@@ -134,7 +140,7 @@ for (const protocol of protocols) {
   })
 
   t.test(`over ${protocol}, malformed bodies are refused with 400`, async (t) => {
-    const { post, isIdle } = await start(t, {}, protocol)
+    const { post, isIdle, begin, received } = await start(t, {}, protocol)
     for (const coding of codings) {
       const zipped = encode[coding](plain)
       const cases: [string, Buffer][] = [
@@ -148,6 +154,16 @@ for (const protocol of protocols) {
       }
     }
     t.equal((await post('gzip', Buffer.concat([gzipSync('a'), gzipSync('b')]))).seen.size, 2, 'two members')
+    for (const rest of ['\0', '\0GET / HTTP/1.1\r\n\r\n', `\0${gzipSync('b').toString('latin1')}`]) {
+      const body = Buffer.concat([gzipSync('a'), Buffer.from(rest, 'latin1')])
+      t.match(await post('gzip', body), { status: 400, seen: { code: 'JW_BAD_ENCODING' } }, `behind it: ${rest.length}`)
+      const call = begin('/', { method: 'POST', headers: { 'content-encoding': 'gzip' }, streams: true })
+      call.send(body.subarray(0, -rest.length))
+      await eventually(() => received() > 0)
+      call.send(body.subarray(-rest.length))
+      call.end()
+      t.equal((await call.response).status, 400, `behind it, later: ${rest.length}`)
+    }
     await isIdle()
   })
 
@@ -235,11 +251,12 @@ t.test('trailers of a chunked body reach the service', async (t) => {
 })
 
 t.test('bodies beyond the memory are refused with 503', async (t) => {
-  const { begin, post, isIdle } = await start(t, {})
+  const { begin, post, isIdle } = await start(t, {}, 'HTTP/1.1', {}, { trustProxy: ['127.0.0.1'] })
   const calls = []
   const first = encode.zstd(plain).subarray(0, 10)
   for (let count = 0; count < 30; count++) {
-    const call = begin('/', { method: 'POST', headers: { 'content-encoding': 'zstd' }, streams: true })
+    const headers = { 'content-encoding': 'zstd', 'x-forwarded-for': `192.0.2.${count % 2}` }
+    const call = begin('/', { method: 'POST', headers, streams: true })
     call.send(first)
     calls.push(call)
   }
@@ -255,6 +272,60 @@ t.test('bodies beyond the memory are refused with 503', async (t) => {
   await Promise.all(calls.map((call) => call.leave()))
   await isIdle()
   t.equal((await post('zstd', encode.zstd(plain))).status, 200)
+})
+
+t.test('the bodies of one client leave memory for those of others', async (t) => {
+  const { begin, post, memory, isIdle } = await start(t, {}, 'HTTP/1.1', {}, { trustProxy: ['127.0.0.1'] })
+  const calls = []
+  const from = (address: string) => ({ 'x-forwarded-for': address })
+  for (let count = 0; count < 40; count++) {
+    const headers = { 'content-encoding': 'zstd', ...from('2001:db8::1') }
+    const call = begin('/', { method: 'POST', headers, streams: true })
+    call.send(encode.zstd(plain).subarray(0, 10))
+    calls.push(call)
+  }
+  await eventually(async () => (await memory()) > 110 * megabyte)
+  t.ok((await memory()) <= 128 * megabyte)
+  const body = encode.zstd(plain)
+  t.match(
+    await post('zstd', body, from('2001:db8::2')),
+    { status: 503, seen: { code: 'JW_DECOMPRESSION_BUSY' } },
+    'same /64'
+  )
+  t.equal((await post('zstd', body, from('2001:db8:1::2'))).status, 200)
+  await Promise.all(calls.map((call) => call.leave()))
+  await isIdle()
+  t.equal((await post('zstd', body, from('2001:db8::2'))).status, 200)
+})
+
+t.test('a long window of brotli takes its memory in any place', async (t) => {
+  const { begin, memory, isIdle } = await start(t, { maxSize: '40mb' })
+  const lgwin = (bits: number) => ({ params: { [constants.BROTLI_PARAM_LGWIN]: bits } })
+  const memoryOf = async (encoding: string, body: Buffer) => {
+    const call = begin('/', { method: 'POST', headers: { 'content-encoding': encoding }, streams: true })
+    call.send(body.subarray(0, -1))
+    await eventually(async () => (await memory()) > 0)
+    let last = -1
+    await eventually(async () => {
+      const before = last
+      last = await memory()
+      await new Promise((resolve) => setTimeout(resolve, 100))
+      return last === before
+    })
+    await call.leave()
+    await isIdle()
+    return last
+  }
+  const long = brotliCompressSync(plain, lgwin(24))
+  const short = brotliCompressSync(plain, lgwin(22))
+  const difference = (await memoryOf('br', long)) - (await memoryOf('br', short))
+  t.ok(difference > 8 * megabyte)
+  t.equal((await memoryOf('br, gzip', gzipSync(long))) - (await memoryOf('br, gzip', gzipSync(short))), difference)
+  t.equal(
+    (await memoryOf('br, br, gzip', gzipSync(brotliCompressSync(long, lgwin(24))))) -
+      (await memoryOf('br, br, gzip', gzipSync(brotliCompressSync(short, lgwin(22))))),
+    2 * difference
+  )
 })
 
 t.test('encodings in a field, and windows of brotli', async (t) => {

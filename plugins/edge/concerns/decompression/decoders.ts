@@ -1,5 +1,5 @@
 /** Makes the zlib streams that decompress bodies, and bounds the memory that all of them take together. */
-import type { Transform } from 'node:stream'
+import type { BrotliDecompress, Gunzip, Inflate, ZstdDecompress } from 'node:zlib'
 import { constants, createBrotliDecompress, createGunzip, createInflate, createZstdDecompress } from 'node:zlib'
 
 export const codings = ['gzip', 'br', 'zstd', 'deflate'] as const
@@ -7,6 +7,8 @@ export type Coding = (typeof codings)[number]
 
 /** Memory for all bodies that are decompressed now, in bytes. */
 export const mostMemory = 256 * 1024 * 1024
+/** Part of it for the bodies of one client, which could else keep all others waiting by bodies that it does not end. */
+export const mostMemoryOfClient = mostMemory / 2
 
 const kilobyte = 1024
 const megabyte = 1024 * kilobyte
@@ -28,10 +30,13 @@ export const longWindow = 12 * megabyte
 /** Returns whether the first byte of a brotli stream announces a window above 4 MB (RFC 7932, 9.1). */
 export const hasLongWindow = (first: number): boolean => (first & 1) === 1 && (first & 0b1110) >> 1 > 5
 
-// Bytes after the end are an error: the service would not see them. Several gzip members are one body (RFC 1952).
+// Bytes after the end are an error: the service would not see them. For gzip, `DecompressedBody` finds them, since several
+// members are one body (RFC 1952), which this option does not allow.
 const whole = { rejectGarbageAfterEnd: true }
 
-export const open: Readonly<Record<Coding, () => Transform>> = {
+export type Decoder = Gunzip | Inflate | BrotliDecompress | ZstdDecompress
+
+export const open: Readonly<Record<Coding, () => Decoder>> = {
   gzip: () => createGunzip(),
   deflate: () => createInflate(whole as object),
   br: () => createBrotliDecompress(whole as object),

@@ -3,11 +3,10 @@
  * `100 Continue` only when a service can take its body. Destroying it, as undici does, does not close the client's connection.
  */
 
-import type { Transform } from 'node:stream'
 import { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { MemoryBudget } from '../../memory-budget.ts'
-import type { Coding } from './decoders.ts'
+import type { Coding, Decoder } from './decoders.ts'
 import { hasLongWindow, longWindow, open } from './decoders.ts'
 
 export const TooLarge = createError(
@@ -32,27 +31,47 @@ export interface Limits {
   exceeded(reason: Reason): boolean
 }
 
+/** The part of the memory that one body has. */
+export class Share {
+  readonly #memory: MemoryBudget
+  readonly #client: string
+  #taken = 0
+
+  constructor(memory: MemoryBudget, client: string) {
+    this.#memory = memory
+    this.#client = client
+  }
+
+  /** Returns false if the memory is in use. */
+  take(bytes: number): boolean {
+    if (!this.#memory.take(bytes, this.#client)) return false
+    this.#taken += bytes
+    return true
+  }
+
+  giveBack(): void {
+    this.#memory.give(this.#taken, this.#client)
+    this.#taken = 0
+  }
+}
+
 export class DecompressedBody extends Readable {
   readonly #source: Readable
   readonly #codings: readonly Coding[]
   readonly #limits: Limits
-  readonly #memory: MemoryBudget
-  /** Memory to give back. */
-  #taken: number
-  #stages: Transform[] = []
+  readonly #memory: Share
+  #stages: Decoder[] = []
   #isStarted = false
   #read = 0
   readonly #sizes: number[]
   #isOver = false
 
-  /** `taken`: the memory that was taken for the streams. */
-  constructor(source: Readable, codings: readonly Coding[], limits: Limits, memory: MemoryBudget, taken: number) {
+  constructor(source: Readable, codings: readonly Coding[], limits: Limits, memory: Share) {
     super()
     this.#source = source
     this.#codings = codings
     this.#limits = limits
     this.#memory = memory
-    this.#taken = taken
     this.#sizes = codings.map(() => 0)
     // Without a listener an error would end the process. A request that is refused for another reason has none.
     this.on('error', () => {})
@@ -79,15 +98,22 @@ export class DecompressedBody extends Readable {
       stage.on('drain', () => (index === 0 ? source : this.#stages[index - 1]!).resume())
       stage.on('data', (chunk: Buffer) => {
         if (!this.#count(index, chunk)) return
+        if (this.#sizes[index] === chunk.length && !this.#takeWindow(index + 1, chunk)) return
         if (!(next === undefined ? this.push(chunk) : next.write(chunk))) stage.pause()
       })
-      stage.once('end', () => (next === undefined ? this.push(null) : next.end()))
+      stage.once('end', () => {
+        const given = index === 0 ? this.#read : this.#sizes[index - 1]!
+        // It has ended before its input.
+        if (stage.bytesWritten < given) this.destroy(new Malformed())
+        else if (next === undefined) this.push(null)
+        else next.end()
+      })
     })
     source.once('error', (error) => this.destroy(error))
     source.on('data', (chunk: Buffer) => {
       // The rest is read and dropped, because the next request on the connection follows it.
       if (this.destroyed) return
-      if (this.#read === 0 && !this.#takeWindow(chunk)) return
+      if (this.#read === 0 && !this.#takeWindow(0, chunk)) return
       this.#read += chunk.length
       if (!first.write(chunk)) source.pause()
     })
@@ -99,15 +125,11 @@ export class DecompressedBody extends Readable {
     source.resume()
   }
 
-  /** Takes the memory for a long window of brotli; returns false if it is in use. */
-  #takeWindow(chunk: Buffer): boolean {
-    if (this.#codings[0] !== 'br' || chunk.length === 0 || !hasLongWindow(chunk[0]!)) return true
-    if (!this.#memory.take(longWindow)) {
-      this.destroy(new Busy())
-      return false
-    }
-    this.#taken += longWindow
-    return true
+  /** Takes the memory for a long window of brotli, by the first bytes that a stage gets; returns false if it is in use. */
+  #takeWindow(index: number, chunk: Buffer): boolean {
+    if (this.#codings[index] !== 'br' || !hasLongWindow(chunk[0]!) || this.#memory.take(longWindow)) return true
+    this.destroy(new Busy())
+    return false
   }
 
   /** Counts the output of a stage; returns false if the body is too large. */
@@ -131,8 +153,7 @@ export class DecompressedBody extends Readable {
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     for (const stage of this.#stages) stage.on('error', () => {}).destroy()
-    this.#memory.give(this.#taken)
-    this.#taken = 0
+    this.#memory.giveBack()
     if (this.#isStarted) this.#source.resume()
     done(error)
   }

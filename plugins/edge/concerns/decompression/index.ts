@@ -9,9 +9,10 @@ import { removeHeader } from '../../authentication/credentials.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { MemoryBudget } from '../../memory-budget.ts'
+import { clientAddressOf, networkOf } from '../../protocol/client-address.ts'
 import { hasBody } from '../../protocol/request-body.ts'
-import { codings, codingsOf, memoryOf, mostMemory } from './decoders.ts'
-import { Busy, DecompressedBody } from './decompressed-body.ts'
+import { codings, codingsOf, memoryOf, mostMemory, mostMemoryOfClient } from './decoders.ts'
+import { Busy, DecompressedBody, Share } from './decompressed-body.ts'
 
 const Decompression = Type.Object(
   {
@@ -66,7 +67,11 @@ export default edgeConcern({
   },
   async plugin(fastify, { stores, meter }) {
     decorateUpstreamHeaders(fastify)
-    const memory = stores.claim('jingwei.decompression-memory', null, () => new MemoryBudget(mostMemory))
+    const memory = stores.claim(
+      'jingwei.decompression-memory',
+      null,
+      () => new MemoryBudget(mostMemory, mostMemoryOfClient)
+    )
     meter.gauge({
       name: 'jingwei_edge_decompression_memory_bytes',
       help: 'Memory that is reserved for request bodies that are decompressed now.',
@@ -87,15 +92,15 @@ export default edgeConcern({
           reply.header('accept-encoding', accepted)
           return done(new Unknown())
         }
-        const needed = found.reduce((sum, coding) => sum + memoryOf[coding], 0)
-        if (!memory.take(needed)) return done(new Busy())
+        const share = new Share(memory, networkOf(clientAddressOf(request)))
+        if (!share.take(found.reduce((sum, coding) => sum + memoryOf[coding], 0))) return done(new Busy())
         const exceeded = (reason: string): boolean => {
           ;(shadow ?? refused)(request, 'JW_BODY_TOO_LARGE', reason)
           if (shadow === null) request.refusalReason = reason
           return shadow === null
         }
         relabel(request)
-        const body = new DecompressedBody(payload as Readable, found, { maxSize, maxRatio, exceeded }, memory, needed)
+        const body = new DecompressedBody(payload as Readable, found, { maxSize, maxRatio, exceeded }, share)
         // A request that is refused later never reads its body.
         reply.raw.once('close', () => body.destroy())
         done(null, body)
