@@ -78,7 +78,7 @@ export default edgeConcern({
   }
 })
 
-/** Returns what settings of other concerns tell of the callers of a route. */
+/** Returns facts about the callers of a route, by the settings of other concerns. */
 function callersOf(edge: object): Callers {
   const authentication: unknown = Reflect.get(edge, 'authentication')
   return {

@@ -40,12 +40,12 @@ const isPersonal = /(?:^|[\s,])(?:private|no-store)(?:$|[\s,=])/i
 function isPublic(subject: Subject): boolean {
   const caching = subject.header('cache-control')
   if (caching === undefined || subject.header('set-cookie') !== undefined) return false
-  // What stands in quotes is no directive.
+  // Text in quotes is no directive.
   const plain = String(caching).replace(/"[^"]*"?/g, '""')
   return isShared.test(plain) && !isPersonal.test(String(caching))
 }
 
-/** What the settings of a route tell of its callers. */
+/** Facts about the callers of a route, by its settings. */
 export interface Callers {
   /** Id of the consumer of requests without credentials. */
   readonly anonymous: string | undefined

@@ -103,7 +103,7 @@ export class DecompressedBody extends Readable {
       })
       stage.once('end', () => {
         const given = index === 0 ? this.#read : this.#sizes[index - 1]!
-        // It has ended before its input.
+        // The stage has ended before its input.
         if (stage.bytesWritten < given) this.destroy(new Malformed())
         else if (next === undefined) this.push(null)
         else next.end()
