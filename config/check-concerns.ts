@@ -28,15 +28,44 @@ export function* checkConcerns(checked: Checked): Steps<void> {
       }
     }
   }
+  const usable = { ...checked, data: withoutMalformed(checked) }
   for (const half of halves) {
     for (const key of keys[half]) {
-      const steps = key.checkAll?.(checked)
+      const steps = key.checkAll?.(usable)
       if (steps !== undefined) yield* steps
       yield
     }
   }
   // Skipped if a concern could not be loaded, since it might provide the facts.
   if (!keys.lackConcerns) yield* checkFacts(checked)
+}
+
+/** Returns the configuration as `checkAll` reads it: sections with a fault are empty, and options with a fault are off. */
+function withoutMalformed({ data, report }: Checked): Checked['data'] {
+  if (report.sound('')) return data
+  const sectionOf = <T extends object | undefined>(at: string, section: T): T => {
+    if (section === undefined) return section
+    if (!report.usable(at)) return {} as T
+    const options = Object.entries(section).map(([name, value]) => [
+      name,
+      report.usable(pointer(at, name)) ? (value as unknown) : false
+    ])
+    return Object.fromEntries(options) as T
+  }
+  const withSections = <T extends { readonly edge?: object; readonly mesh?: object }>(at: string, holder: T): T => ({
+    ...holder,
+    ...(holder.edge !== undefined && { edge: sectionOf(`${at}/edge`, holder.edge) }),
+    ...(holder.mesh !== undefined && { mesh: sectionOf(`${at}/mesh`, holder.mesh) })
+  })
+  return {
+    ...withSections('', data),
+    ...(report.usable('/routes') && {
+      routes: data.routes.map((route, index) => {
+        const at = pointer('/routes', index)
+        return report.usable(at) ? withSections(at, route) : route
+      })
+    })
+  }
 }
 
 /** Runs the checks of the concerns that a section sets. */

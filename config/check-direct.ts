@@ -35,7 +35,7 @@ export function checkDirect(at: string, route: Route, kind: DirectKind, checked:
     report.fault(`${at}/${key}`, why, 'key')
   }
   for (const { name, needsBridge } of keys.edge) {
-    if (needsBridge === undefined || !Reflect.get(route.edge ?? {}, name) || !report.usable(`${at}/edge/${name}`))
+    if (needsBridge === undefined || !Reflect.get(Object(route.edge), name) || !report.usable(`${at}/edge/${name}`))
       continue
     report.fault(`${at}/edge/${name}`, `no effect with ${kind}: the response is not that of a service`, 'key')
   }

@@ -28,13 +28,14 @@ export function checkPortal(at: string, route: Route, { services }: PortalConfig
     if (!report.usable('/services')) continue
     const known = Object.keys(data.services)
     if (!known.includes(name)) report.fault(place, `unknown service "${name}"${didYouMean(name, known)}`, 'key')
-    else if (
-      !data.routes.some((each) => each?.service === name || each?.split?.some((share) => share?.service === name))
-    ) {
+    else if (report.sound('/routes') && !data.routes.some((each) => leadsTo(each, name))) {
       report.warn(place, `no effect: no route leads to the service "${name}", so none of its operations is shown`)
     }
   }
 }
+
+const leadsTo = ({ service, split }: Route, name: string): boolean =>
+  service === name || split?.some((share) => share.service === name) === true
 
 /** Returns the options with absolute paths of files. */
 export function completePortal(portal: PortalConfig, absolute: (path: string) => string): PortalConfig {

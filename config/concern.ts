@@ -90,7 +90,8 @@ export interface Key {
   /** Checks rules that the schema cannot express, for each value without a fault; values within it may have faults. */
   check?(options: unknown, at: string, checked: Checked, place: Place): void
   /**
-   * Checks rules between values of all levels. A generator that yields for each route and service lets the event loop run
+   * Checks rules between values of all levels. In `checked.data`, sections with a fault are empty and options with a fault are
+   * `false`; `report` tells which routes and other values are usable. A generator that yields for each route and service lets the event loop run
    * while a large file is checked.
    */
   checkAll?(checked: Checked): void | Iterable<void>

@@ -34,7 +34,7 @@ export function checkComposedRoute(at: string, route: Route, { keys, report }: C
     report.fault(`${at}/path/${key}`, 'no effect with compose: each call has its own path', 'key')
   }
   for (const { name, needsBridge } of keys.edge) {
-    if (needsBridge === undefined || !Reflect.get(edge ?? {}, name) || !report.usable(`${at}/edge/${name}`)) continue
+    if (needsBridge === undefined || !Reflect.get(Object(edge), name) || !report.usable(`${at}/edge/${name}`)) continue
     report.fault(`${at}/edge/${name}`, 'cannot be set with compose: the response is not that of a service', 'key')
   }
   if (report.sound(`${at}/match`) && route.match.methods === undefined) {

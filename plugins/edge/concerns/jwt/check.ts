@@ -51,11 +51,13 @@ function checkForward(at: string, { forward = {}, forwardClaims }: JwtOptions, {
   ).map(canonicalName)
   const places = report.usable(`${at}/forward`)
     ? Object.entries(forward).flatMap(([claim, headers]) =>
-        typeof headers === 'string'
-          ? [[claim, headers, pointer(at, 'forward', claim)] as const]
-          : [...headers.entries()].map(
-              ([index, header]) => [claim, header, pointer(at, 'forward', claim, index)] as const
-            )
+        !report.usable(pointer(at, 'forward', claim))
+          ? []
+          : typeof headers === 'string'
+            ? [[claim, headers, pointer(at, 'forward', claim)] as const]
+            : [...headers.entries()].map(
+                ([index, header]) => [claim, header, pointer(at, 'forward', claim, index)] as const
+              )
       )
     : []
   const all = `${at}/forwardClaims/header`
