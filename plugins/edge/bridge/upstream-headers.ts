@@ -17,6 +17,8 @@ declare module 'fastify' {
     upstreamHeaders: string[] | null
     /** Names of the client's fields that do not reach the service, in lower case; null if there are none. */
     removedHeaders: Set<string> | null
+    /** Test for fields of the client's trailer section that do not reach the service; null if there are none. */
+    isRemovedTrailer: HeaderFilter | null
   }
 }
 
@@ -24,6 +26,7 @@ export function decorateUpstreamHeaders(fastify: FastifyInstance): void {
   if (fastify.hasRequestDecorator('upstreamHeaders')) return
   fastify.decorateRequest('upstreamHeaders', null)
   fastify.decorateRequest('removedHeaders', null)
+  fastify.decorateRequest('isRemovedTrailer', null)
 }
 
 export function addUpstreamHeader(request: FastifyRequest, name: string, value: string): void {

@@ -148,7 +148,8 @@ export class UpstreamRequests {
       if (cookie !== undefined && !isDropped?.('cookie') && !alsoDrop?.has('cookie')) headers.push('cookie', cookie)
     }
     if (mayTrail && trailer !== undefined && !alsoDrop?.has('trailer')) {
-      const isOmitted = (name: string) => !isPassedOn(name, this.#droppedInTrailers(rules), alsoDrop, isDropped)
+      const isLeftOut = trailerFilter(request, isDropped)
+      const isOmitted = (name: string) => !isPassedOn(name, this.#droppedInTrailers(rules), alsoDrop, isLeftOut)
       for (const line of announced(trailer, isOmitted)) headers.push('trailer', line)
     }
     if (takesTrailers(te)) headers.push('te', 'trailers')
@@ -218,16 +219,23 @@ export class UpstreamRequests {
     if (request.upstreamHeaders !== null) headers.push(...request.upstreamHeaders)
   }
 
-  #trailers({ raw, removedHeaders }: FastifyRequest, rules: RequestRules): string[] {
+  #trailers(request: FastifyRequest, rules: RequestRules): string[] {
+    const { raw, removedHeaders } = request
     const dropped = this.#droppedInTrailers(rules)
     const alsoDrop = both(nominated(raw.headers.connection), removedHeaders)
-    return copyHeaders([], raw.rawTrailers, dropped, alsoDrop, rules.isDropped)
+    return copyHeaders([], raw.rawTrailers, dropped, alsoDrop, trailerFilter(request, rules.isDropped))
   }
 }
 
 type Fields = ReadonlySet<string> | null
 
 const both = (a: Fields, b: Fields): Fields => (a === null || b === null ? (a ?? b) : a.union(b))
+
+/** Returns the test for fields of the trailer section that are removed. */
+function trailerFilter({ isRemovedTrailer }: FastifyRequest, isDropped: HeaderFilter | null): HeaderFilter | null {
+  if (isRemovedTrailer === null || isDropped === null) return isRemovedTrailer ?? isDropped
+  return (name) => isRemovedTrailer(name) || isDropped(name)
+}
 
 /** Returns the body; null unless the framing announces one: undici would send an empty chunked body. */
 export function bodyOf({ raw, body }: Pick<FastifyRequest, 'raw' | 'body'>): Dispatcher.DispatchOptions['body'] {

@@ -1,10 +1,12 @@
 /** Checks of templates in the configuration. */
 import type { Checked } from '../../../config/concern.ts'
 import { pointer } from '../../../config/faults.ts'
+import { forwardingHeaders } from '../../../config/header-names.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import { paramNames, pathPatterns } from '../../../config/path-pattern.ts'
 import type { WrittenRoute } from '../../../config/schema.ts'
 import { referencesOf } from '../../../config/template.ts'
+import { headerFilter } from '../bridge/upstream-headers.ts'
 import type { Template } from './source.ts'
 import { parseTemplate, sourcesIn } from './source.ts'
 
@@ -17,8 +19,9 @@ export function checkTemplate(
   text: string,
   isResponse: boolean,
   literalFault: (text: string) => string | null,
-  { report }: Checked
+  checked: Checked
 ): void {
+  const { report } = checked
   if (!report.usable(at)) return
   let template: Template
   try {
@@ -37,7 +40,22 @@ export function checkTemplate(
   if (early !== undefined && !isResponse) {
     report.fault(at, `there is no response yet for "{${early.text}}"; it can be used in rules for the response`)
   }
+  for (const { source } of references) if (source.of === 'headers') warnOfForwarding(at, source.name, checked)
 }
+
+/** Warns of a header that is always missing, because no listener trusts proxies for it. */
+export function warnOfForwarding(at: string, name: string, { data, report }: Checked): void {
+  if (!isForwarding(name) || !report.sound('/listen')) return
+  if (
+    data.listeners.some(
+      ({ trustProxy, trustHeaders }) => trustProxy.length > 0 && trustHeaders.some((each) => each === name)
+    )
+  )
+    return
+  report.warn(at, `"${name}" is always missing: no listener trusts a proxy for it (listen.trustProxy, trustHeaders)`)
+}
+
+const isForwarding = headerFilter(forwardingHeaders)!
 
 /** Reports references to parameters that no path of the route has. */
 export function checkParams(at: string, text: string, route: WrittenRoute, { report }: Checked): void {

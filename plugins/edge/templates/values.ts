@@ -1,11 +1,10 @@
 /** Values of templates while a request is served. */
 import type { FastifyRequest } from 'fastify'
-import { canonicalName } from '../../../config/header-names.ts'
 import { allAt, valueAt } from '../../../config/json-pointer.ts'
 import { cookieValues } from '../authentication/credentials.ts'
-import type { HeaderFilter } from '../bridge/upstream-headers.ts'
 import { claimsOf } from '../claims.ts'
 import { clientAddressOf } from '../protocol/client-address.ts'
+import type { FieldTest } from './client-fields.ts'
 import type { Source } from './source.ts'
 import { parseTemplate } from './source.ts'
 
@@ -15,8 +14,8 @@ export const longestValue = 8192
 /** The request and response to which references refer. */
 export interface Scope {
   readonly request: FastifyRequest
-  /** Test for headers that services trust: the client's copies are no values. */
-  readonly isDropped: HeaderFilter | null
+  /** Test for headers whose copies of clients are no values; null where only the client gets the text. */
+  readonly isUncounted: FieldTest | null
   /** The response, in its own templates. */
   readonly response: { readonly status: number; readonly header: (name: string) => unknown } | null
 }
@@ -69,8 +68,7 @@ function reader(source: Source): (scope: Scope) => unknown {
     }
     case 'headers': {
       const { name } = source
-      const canonical = canonicalName(name)
-      return ({ request, isDropped }) => (isDropped?.(canonical) ? undefined : request.raw.headers[name])
+      return ({ request, isUncounted }) => (isUncounted?.(name, request) ? undefined : request.raw.headers[name])
     }
     case 'cookies': {
       const { name } = source

@@ -10,6 +10,7 @@ import { token } from '../../../http-syntax.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkParams, checkTemplate, routesWith } from '../../templates/check.ts'
+import { uncountedFields } from '../../templates/client-fields.ts'
 import { isIdentity, sourcesIn, usesFact } from '../../templates/source.ts'
 import type { CookiesOptions } from './options.ts'
 import { CookiesOrOff } from './options.ts'
@@ -52,12 +53,14 @@ export default edgeConcern({
     Object.entries({ 'to the service': request, 'to the client': response })
       .flatMap(([where, rules]) => (rules === undefined ? [] : [`${where}: ${Object.keys(rules).join(', ')}`]))
       .join('; '),
-  async plugin(fastify) {
+  async plugin(fastify, { config: gateway }) {
     decorateUpstreamHeaders(fastify)
-    return ({ request: toService, response }, { config }) => {
+    return ({ request: toService, response }, route) => {
+      const { config } = route
       const isBridged = config?.route?.isBridged === true
       const hasParts = config?.route !== undefined && isComposed(config.route)
-      const change = toService === undefined ? null : requestRules(toService, isBridged)
+      const change =
+        toService === undefined ? null : requestRules(toService, isBridged, uncountedFields(fastify, route, gateway))
       const rewrite = response === undefined || hasParts ? null : responseRules(response)
       return {
         preParsing(

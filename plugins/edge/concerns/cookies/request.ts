@@ -2,6 +2,7 @@
 import type { FastifyRequest } from 'fastify'
 import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import { nominated } from '../../protocol/headers.ts'
+import type { FieldTest } from '../../templates/client-fields.ts'
 import type { Scope, Text, TextPlace } from '../../templates/values.ts'
 import { compileText } from '../../templates/values.ts'
 import type { RequestCookies } from './options.ts'
@@ -31,14 +32,18 @@ const compiled = (values: RequestCookies['set']): Compiled =>
  * Returns the function that changes the cookies of one request. The client's fields stay as they are, and one field of the
  * gateway replaces them. `isBridged`: the bridge forwards the client's fields; otherwise the plugin sees the changed ones.
  */
-export function requestRules(rules: RequestCookies, isBridged: boolean): (request: FastifyRequest) => void {
+export function requestRules(
+  rules: RequestCookies,
+  isBridged: boolean,
+  isUncounted: FieldTest
+): (request: FastifyRequest) => void {
   const only = rules.only === undefined ? null : new Set(rules.only)
   const [set, add] = [compiled(rules.set), compiled(rules.add)]
   const removed = new Set([...(rules.remove ?? []), ...set.map(([name]) => name)])
   const renames = new Map(Object.entries(rules.rename ?? {}))
 
   return (request) => {
-    const scope: Scope = { request, isDropped: null, response: null }
+    const scope: Scope = { request, isUncounted, response: null }
     const valuesOf = (values: Compiled) => values.map(([name, text]) => [name, text(scope)] as const)
     const [own, added] = [valuesOf(set), valuesOf(add)]
     const given = pairsOf(request)

@@ -7,7 +7,7 @@ import type { EdgePolicy } from '../../../../config/schema.ts'
 import { isComposed } from '../../../../config/targets.ts'
 import { token } from '../../../http-syntax.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
-import { checkParams, checkTemplate } from '../../templates/check.ts'
+import { checkParams, checkTemplate, warnOfForwarding } from '../../templates/check.ts'
 import { isIdentity, sourcesIn } from '../../templates/source.ts'
 import type { HeaderRules, HeadersOptions } from './options.ts'
 import { entriesOf, valued } from './options.ts'
@@ -71,6 +71,7 @@ function checkRules(rules: HeaderRules, at: string, direction: Direction, checke
       continue
     }
     if (use.operation === 'only' || use.operation === 'remove') continue
+    if (direction === 'request' && use.operation === 'rename' && !use.isWritten) warnOfForwarding(place, name, checked)
     const id = `${use.operation}${use.isWritten} ${canonicalName(name)}`
     const before = seen.get(id)
     if (before !== undefined) report.fault(place, `"${use.operation}" has "${before}" already`, 'key')

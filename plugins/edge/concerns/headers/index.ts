@@ -6,15 +6,17 @@
  * for errors and other responses of the gateway, and for those of plugins.
  */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { FastifyInstance, FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
+import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { isComposed } from '../../../../config/targets.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf, isHidden } from '../../attach.ts'
 import { markRawForm } from '../../bridge/body-encoder.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
-import { decorateUpstreamHeaders, headerFilter } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RouteHooks } from '../../route-hooks.ts'
+import type { FieldTest } from '../../templates/client-fields.ts'
+import { trustedByServices, uncountedFields } from '../../templates/client-fields.ts'
 import { isIdentity, isOfClient, sourcesIn, usesFact } from '../../templates/source.ts'
 import { checkHeaders, checkRoutes } from './check.ts'
 import type { HeaderRules, HeadersOptions } from './options.ts'
@@ -64,7 +66,7 @@ export default edgeConcern({
   checkAll: checkRoutes,
   explain: ({ request, response }) =>
     [explained('to the service', request), explained('to the client', response)].filter(Boolean).join('; '),
-  async plugin(fastify) {
+  async plugin(fastify, { config }) {
     decorateUpstreamHeaders(fastify)
     fastify.decorateRequest(CHANGED, null)
     const risky: (() => void)[] = []
@@ -73,14 +75,13 @@ export default edgeConcern({
       for (const check of risky.splice(0)) check()
     })
     return ({ request, response }, route) => {
-      const filter = filterOf(fastify, route)
       if (request !== undefined) {
         const trusted = identityHeaders(request)
         dropHeaders(route, trusted)
         const chosen = ofClients(request)
-        if (chosen.length > 0) risky.push(() => refuseForgery(route, chosen, filter()))
+        if (chosen.length > 0) risky.push(() => refuseForgery(route, chosen, trustedByServices(fastify, route)()))
       }
-      return hooksOf(route, request, response, filter)
+      return hooksOf(route, request, response, uncountedFields(fastify, route, config))
     }
   }
 })
@@ -108,26 +109,11 @@ function refuseForgery({ config }: RouteOptions, names: readonly string[], isDro
   throw new Error(`route ${edgeRouteOf(config)?.name}: edge.headers.request: ${what}; choose another name`)
 }
 
-/** Returns the function that returns the filter of headers that services trust. It is complete once all routes are added. */
-function filterOf(fastify: FastifyInstance, { config }: RouteOptions): () => HeaderFilter | null {
-  let filter: HeaderFilter | null | undefined
-  return () => {
-    if (filter === undefined) {
-      const route = config?.route
-      filter =
-        route !== undefined && fastify.hasDecorator('upstreamRequests')
-          ? fastify.upstreamRequests.trust.filterFor(route)
-          : headerFilter(config?.dropHeaders)
-    }
-    return filter
-  }
-}
-
 function hooksOf(
   { config }: RouteOptions,
   request: HeaderRules | undefined,
   response: HeaderRules | undefined,
-  filter: () => HeaderFilter | null
+  isUncounted: FieldTest
 ): RouteHooks {
   const route = edgeRouteOf(config)!
   const isBridged = config?.route?.isBridged === true
@@ -137,7 +123,7 @@ function hooksOf(
   const toClient = response === undefined ? null : responseRules(response)
 
   const preParsing = (given: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
-    toService?.(given, filter())
+    toService?.(given, isUncounted)
     if (toClient !== null && !hasParts) {
       const { onServiceResponse } = given
       given.onServiceResponse = (headers, status) => {

@@ -1,9 +1,9 @@
 /** Rules for the headers that reach the service. */
 import type { FastifyRequest } from 'fastify'
 import { canonicalName, passedOnHeaders } from '../../../../config/header-names.ts'
-import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import { addUpstreamHeader, headerFilter } from '../../bridge/upstream-headers.ts'
 import { nominated } from '../../protocol/headers.ts'
+import type { FieldTest } from '../../templates/client-fields.ts'
 import { inHeader } from '../../templates/headers.ts'
 import type { Scope, Text } from '../../templates/values.ts'
 import { compileText } from '../../templates/values.ts'
@@ -42,14 +42,14 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
   const always = headerFilter([...(rules.remove ?? []), ...renames.map(([from]) => from), ...set.map(([name]) => name)])
   const isKept = (name: string) => only!.has(name) || kept.has(name) || name.startsWith(ofHandshake)
 
-  return (request: FastifyRequest, isDropped: HeaderFilter | null): void => {
-    const scope: Scope = { request, isDropped, response: null }
+  return (request: FastifyRequest, isUncounted: FieldTest): void => {
+    const scope: Scope = { request, isUncounted, response: null }
     const { rawHeaders, headers } = request.raw
     // First of all: values may be those of headers that are removed.
     const own = [...evaluated(set, scope)]
     const [added, appended] = [evaluated(add, scope), evaluated(append, scope)]
     const renamed = renames.flatMap(([from, to]) => {
-      const values = valuesFor(request, from, isDropped)
+      const values = valuesFor(request, from, isUncounted)
       return values.length === 0 ? [] : [[to, values] as const]
     })
     const replaced = headerFilter(renamed.map(([name]) => name))
@@ -62,6 +62,7 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
       if (!isBridged || ofProxies.has(name)) Reflect.deleteProperty(headers, name)
     }
     if (removed.size > 0) request.removedHeaders = removed
+    request.isRemovedTrailer = (name) => isRemoved(name) || only?.has(name) === false
     if (request.upstreamHeaders !== null && (always ?? replaced) !== null) {
       request.upstreamHeaders = request.upstreamHeaders.filter(
         (_, index, all) => !isRemoved(all[index - (index % 2)]!.toLowerCase())
@@ -70,7 +71,7 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
     for (const [name, values] of renamed) for (const value of values) addUpstreamHeader(request, name, value)
     for (const [name, values] of own) for (const value of values) addUpstreamHeader(request, name, value)
     for (const [name, values] of added) {
-      if (values.length === 0 || isPresent(request, name, isDropped)) continue
+      if (values.length === 0 || isPresent(request, name, isUncounted)) continue
       for (const value of values) addUpstreamHeader(request, name, value)
     }
     for (const [name, values] of appended) for (const value of values) addUpstreamHeader(request, name, value)
@@ -78,17 +79,15 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
 }
 
 /** Returns the values of a header for the service, in all spellings. */
-function valuesFor(
-  { raw, removedHeaders, upstreamHeaders }: FastifyRequest,
-  wanted: string,
-  isDropped: HeaderFilter | null
-) {
+function valuesFor(request: FastifyRequest, wanted: string, isUncounted: FieldTest) {
+  const { raw, removedHeaders, upstreamHeaders } = request
   const values: string[] = []
   const collect = (fields: readonly string[], isOfClient: boolean) => {
     for (let i = 0; i < fields.length; i += 2) {
       const name = fields[i]!
       if (name.length !== wanted.length || canonicalName(name) !== wanted) continue
-      if (!isOfClient || !(removedHeaders?.has(name.toLowerCase()) || isDropped?.(name))) values.push(fields[i + 1]!)
+      if (!isOfClient || !(removedHeaders?.has(name.toLowerCase()) || isUncounted(name, request)))
+        values.push(fields[i + 1]!)
     }
   }
   collect(raw.rawHeaders, true)
@@ -97,9 +96,9 @@ function valuesFor(
 }
 
 /** Returns whether a header reaches the service, so far. */
-function isPresent(request: FastifyRequest, name: string, isDropped: HeaderFilter | null): boolean {
+function isPresent(request: FastifyRequest, name: string, isUncounted: FieldTest): boolean {
   const { raw, removedHeaders, upstreamHeaders } = request
   if (upstreamHeaders?.some((each, index) => index % 2 === 0 && each.toLowerCase() === name)) return true
-  if (raw.headers[name] === undefined || removedHeaders?.has(name) || isDropped?.(name)) return false
+  if (raw.headers[name] === undefined || removedHeaders?.has(name) || isUncounted(name, request)) return false
   return nominated(raw.headers.connection)?.has(name) !== true
 }

@@ -47,7 +47,7 @@ export function responseRules(rules: HeaderRules) {
       reply.removeHeader(name)
       if (value !== undefined) reply.header(name, value)
     }
-    const scope: Scope = { request, isDropped: null, response: { status, header: valueNow } }
+    const scope: Scope = { request, isUncounted: null, response: { status, header: valueNow } }
     const replaced = evaluated(set, scope)
     const [added, appended] = [evaluated(add, scope), evaluated(append, scope)]
     if (only !== null)

@@ -35,7 +35,7 @@ export function changedQuery(
 ): { readonly target: string; readonly query: () => Record<string, string | string[]> } {
   const mark = target.indexOf('?')
   const path = mark === -1 ? target : target.slice(0, mark)
-  const given = mark === -1 ? [] : target.slice(mark + 1).split('&')
+  const given = mark === -1 || mark === target.length - 1 ? [] : target.slice(mark + 1).split('&')
   const replaced = new Set(set.map(([name]) => name))
   const isRemoved = (name: string) => removed.has(name) || replaced.has(name) || only?.has(name) === false
   let parts: { name: string; part: string }[] = []
@@ -58,7 +58,7 @@ export function changedQuery(
   for (const [name, values] of add) if (!names.has(name) && !replaced.has(name)) put(name, values)
   for (const [name, values] of append) put(name, values)
   const query = parts.map(({ part }) => part).join('&')
-  const changed = parts.length === 0 ? path : `${path}?${query}`
+  const changed = parts.length === 0 ? (given.length === 0 ? target : path) : `${path}?${query}`
   return { target: changed, query: () => parsed(parts) }
 }
 
@@ -68,8 +68,7 @@ export function changedQuery(
  */
 function withoutHidden(part: string, isRemoved: (name: string) => boolean): string {
   if (!part.includes(';')) return part
-  const [, ...others] = part.split(';')
-  return others.some((each) => isRemoved(decoded(rawName(each)))) ? part.replaceAll(';', '%3B') : part
+  return part.split(';').some((each) => isRemoved(decoded(rawName(each)))) ? part.replaceAll(';', '%3B') : part
 }
 
 function parsed(parts: readonly { name: string; part: string }[]): Record<string, string | string[]> {

@@ -10,6 +10,7 @@ import { Either, orOff, strict, Text } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkParams, checkTemplate, routesWith } from '../../templates/check.ts'
+import { uncountedFields } from '../../templates/client-fields.ts'
 import { factsOf, isIdentity, sourcesIn } from '../../templates/source.ts'
 import type { Scope, Text as TextOf, TextPlace } from '../../templates/values.ts'
 import { compileText } from '../../templates/values.ts'
@@ -99,7 +100,7 @@ export default edgeConcern({
     Object.entries(options)
       .map(([operation, rules]) => `${operation} ${(Array.isArray(rules) ? rules : Object.keys(rules)).join(', ')}`)
       .join('; '),
-  async plugin() {
+  async plugin(fastify, { config }) {
     return (options, route) => {
       const { only, remove = [], rename = {} } = options
       const rules = {
@@ -108,6 +109,7 @@ export default edgeConcern({
         renames: new Map(Object.entries(rename))
       }
       const [set, add, append] = [compiled(options.set), compiled(options.add), compiled(options.append)]
+      const isUncounted = uncountedFields(fastify, route, config)
       const isBridged = route.config?.route?.isBridged === true
       return {
         preParsing(
@@ -116,7 +118,7 @@ export default edgeConcern({
           payload: unknown,
           done: (error: null, payload: unknown) => void
         ) {
-          const scope: Scope = { request, isDropped: null, response: null }
+          const scope: Scope = { request, isUncounted, response: null }
           const valuesOf = (compiled: typeof set) =>
             compiled.map(([name, texts]) => [name, texts.flatMap((each) => each(scope) ?? [])] as const)
           const { raw } = request
