@@ -6,6 +6,7 @@ import { composeEdge } from './compose.ts'
 import type { EdgeConcern } from './concern.ts'
 import { globalConcern } from './concern.ts'
 import acl from './concerns/acl/index.ts'
+import apiVersion from './concerns/api-version.ts'
 import authentication from './concerns/authentication/index.ts'
 import authorization from './concerns/authorization/index.ts'
 import authorizer from './concerns/authorizer/index.ts'
@@ -81,6 +82,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('client-certificate', tls, { isOn: asksForCertificates, noShadow: 'it is a rule of TLS handshakes' }), // after request-target: its rule depends on a valid host
   errorPages, // before the concerns that refuse requests; its pages are rendered by the error table
   deprecation, // before the concerns that may refuse: their responses tell of it, too
+  apiVersion, // as deprecation: refused requests are counted, too
   bodyTimeout, // early: its time starts with the header section
   ipFilter, // before authentication and rate limits: a refused address costs neither; also for preflights
   userAgent, // as ipFilter
