@@ -203,6 +203,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       services: { orders: { instances: [origin] }, shadow: { instances: [origin] } },
       edge: {
         ipFilter: { deny: ['192.0.2.1'], mode: 'shadow' },
+        accessLog: { file: '/dev/null' },
         gatewayNodes: 2,
         metrics: { consumers: 1 },
         rateLimit: { max: 10, window: '1m', store: 'redis' }

@@ -181,10 +181,11 @@ t.test('the gateway starts with /dev/full as stdout', async (t) => {
   t.strictSame(await gateway.exited, [0, null])
 })
 
-const writer = JSON.stringify(join(home, 'plugins/operations/log-writer.ts'))
+const writer = JSON.stringify(join(home, 'plugins/log-writer.ts'))
 const program = (body: string) => `
-  import { LogWriter } from ${writer}
-  const lines = new LogWriter(1, (lines, reason) => \`dropped \${lines} \${reason}\\n\`)
+  import { LogWriter, nonBlocking } from ${writer}
+  const formatDropped = (lines, reason) => \`dropped \${lines} \${reason}\\n\`
+  const lines = new LogWriter(nonBlocking(1), { formatDropped })
   ${body}`
 
 t.test('lines for a paused reader are buffered up to the limit', async (t) => {

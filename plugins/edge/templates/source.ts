@@ -32,7 +32,8 @@ const examples = '{headers.user-agent}, {query.page}, {params.id}, {request.ip},
 /** Parses a template. Throws an error whose message is the fault. */
 export const parseTemplate = (text: string): Template => parse(text, parseSource)
 
-function parseSource(path: string, text: string): Source {
+/** Parses a reference without its substitute; `text` is the whole of it. Throws an error whose message is the fault. */
+export function parseSource(path: string, text: string): Source {
   const [, of, rest = ''] = /^(params|query|headers|cookies)\.(.+)$/s.exec(path) ?? []
   if (of === 'headers' || of === 'cookies') return { of, name: nameOf(rest, of === 'headers' ? 'header' : 'cookie') }
   if (of === 'params' || of === 'query') return { of, name: rest }

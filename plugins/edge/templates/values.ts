@@ -59,7 +59,8 @@ export function compileText(template: string, { value: encode, literal }: TextPl
 
 const bounded = (text: string | undefined) => (text === undefined || text.length > longestValue ? undefined : text)
 
-function reader(source: Source): (scope: Scope) => unknown {
+/** Returns a function that reads a value. */
+export function reader(source: Source): (scope: Scope) => unknown {
   switch (source.of) {
     case 'params':
     case 'query': {

@@ -1,10 +1,10 @@
-import { constants, fstatSync, openSync, write, writeSync } from 'node:fs'
+import { close, constants, fstatSync, openSync, write, writeSync } from 'node:fs'
 
 /** Size and age at which a batch of lines is written. A write per line would cost more CPU than formatting it. */
 const batchCharacters = 65_536
 const batchMs = 250
-/** Maximum of buffered characters while stdout is not read; further lines are dropped. */
-const maxHeldCharacters = 16 * 1024 * 1024
+/** Maximum of buffered characters and bytes while stdout is not read; further lines are dropped. */
+const longestBuffer = 16 * 1024 * 1024
 /** Maximum delay before a full pipe is retried. The delay starts at 1 ms and doubles. */
 const maxPauseMs = 50
 /** Delay before a descriptor is retried whose last write failed, unless a new line retries it sooner. */
@@ -14,8 +14,21 @@ const patienceMs = 1000
 
 const newline = 10
 
-/** Formats the line that reports dropped lines: their number, and the error code of the last failed write. */
-type FormatDropped = (lines: number, reason: string) => string
+/** Writers whose remaining lines are written at the end of the process. */
+const open = new Set<LogWriter>()
+
+process.once('exit', () => {
+  for (const writer of open) writer.finish()
+})
+
+interface WriterOptions {
+  /** Formats the line that reports dropped lines: their number, and the error code of the last failed write. */
+  readonly formatDropped?: (lines: number, reason: string) => string
+  /** Called with the number of lines that are dropped. */
+  readonly onDropped?: (lines: number, reason: string) => void
+  /** Maximum of characters and bytes that are buffered. */
+  readonly longest?: number
+}
 
 /**
  * A pino destination that never blocks the process and survives errors of its descriptor. With a full disk or a closed pipe,
@@ -24,13 +37,18 @@ type FormatDropped = (lines: number, reason: string) => string
  * process, and stops after an error.
  */
 export class LogWriter {
-  readonly #fd: number
-  readonly #formatDropped: FormatDropped
+  #fd: number
+  readonly #formatDropped: NonNullable<WriterOptions['formatDropped']>
+  readonly #onDropped: WriterOptions['onDropped']
+  readonly #longest: number
   #held = ''
   #timer: NodeJS.Timeout | null = null
   /** The buffer that is being written: a report of dropped lines, if any, and then lines. */
   #sending: { bytes: Buffer; sent: number; reportLength: number; reported: number } | null = null
   #isWriting = false
+  /** Descriptor that takes the place of the current one after the write in progress. */
+  #nextFd: number | null = null
+  #isClosed = false
   /** True if a flush was requested during a write; it follows the write at once. */
   #flushNext = false
   /** True if the last byte written is not the end of a line, since a write failed part-way. */
@@ -43,10 +61,12 @@ export class LogWriter {
   #reason = ''
   #waiting: (() => void)[] = []
 
-  constructor(fd: number, formatDropped: FormatDropped) {
-    this.#fd = nonBlocking(fd)
+  constructor(fd: number, { formatDropped = () => '', onDropped, longest = longestBuffer }: WriterOptions = {}) {
+    this.#fd = fd
     this.#formatDropped = formatDropped
-    process.once('exit', () => this.#finish())
+    this.#onDropped = onDropped
+    this.#longest = longest
+    open.add(this)
   }
 
   /** Lines dropped since the start. */
@@ -62,7 +82,9 @@ export class LogWriter {
 
   /** Adds a line to the batch, which is written at most 250 ms later. */
   batch(line: string): void {
-    if (this.#held.length > maxHeldCharacters) {
+    const sending = this.#sending
+    const unsent = sending === null ? 0 : sending.bytes.length - sending.sent
+    if (this.#isClosed || this.#held.length + unsent > this.#longest) {
       this.#drop(1, 'EAGAIN')
       return
     }
@@ -80,6 +102,37 @@ export class LogWriter {
     const timer = setTimeout(resolve, timeoutMs)
     await promise
     clearTimeout(timer)
+  }
+
+  /** Writes further lines to another descriptor, and closes the current one. A write in progress ends first. */
+  replace(fd: number): void {
+    if (this.#sending !== null) {
+      if (this.#nextFd !== null) close(this.#nextFd, () => {})
+      this.#nextFd = fd
+      return
+    }
+    close(this.#fd, () => {})
+    this.#fd = fd
+    this.#isWithinLine = false
+  }
+
+  /** Writes the remaining lines, at the latest until `timeoutMs`, and closes the descriptor. Further lines are dropped. */
+  async close(timeoutMs: number): Promise<void> {
+    await this.flushed(timeoutMs)
+    this.#isClosed = true
+    open.delete(this)
+    if (this.#timer !== null) clearTimeout(this.#timer)
+    // During a write the number of the descriptor must not become that of another file.
+    if (!this.#isWriting) this.#closeNow()
+  }
+
+  #closeNow(): void {
+    if (this.#nextFd !== null) close(this.#nextFd, () => {})
+    close(this.#fd, () => {})
+    if (this.#sending === null) return
+    const { bytes, sent } = this.#sending
+    this.#sending = null
+    this.#drop(linesIn(bytes, sent), 'closed')
   }
 
   #schedule(ms: number): void {
@@ -108,10 +161,17 @@ export class LogWriter {
   }
 
   #send(): void {
-    const { bytes, sent } = this.#sending!
+    // The writer was closed during the pause before a retry.
+    if (this.#sending === null) return
+    const { bytes, sent } = this.#sending
     this.#isWriting = true
     write(this.#fd, bytes, sent, null, null, (error, written) => {
       this.#isWriting = false
+      if (this.#isClosed) {
+        this.#sending!.sent += error === null ? written : 0
+        this.#closeNow()
+        return
+      }
       if (error?.code === 'EAGAIN') {
         this.#fullSince ??= performance.now()
         setTimeout(() => this.#send(), this.#pauseMs).unref()
@@ -131,6 +191,11 @@ export class LogWriter {
     this.#sending = null
     if (sent > 0) this.#isWithinLine = bytes[sent - 1] !== newline
     if (sent >= reportLength) this.#unreported -= reported
+    if (this.#nextFd !== null) {
+      const fd = this.#nextFd
+      this.#nextFd = null
+      this.replace(fd)
+    }
     if (error !== null) {
       this.#drop(linesIn(bytes, Math.max(sent, reportLength)), error.code ?? 'unknown')
       this.#schedule(failedWriteMs)
@@ -148,11 +213,12 @@ export class LogWriter {
     this.#dropped += lines
     this.#unreported += lines
     this.#reason = reason
+    this.#onDropped?.(lines, reason)
   }
 
   /** Writes the remaining lines synchronously at the end of the process. Node completes a pending write itself. */
-  #finish(): void {
-    const deadline =
+  finish(): void {
+    const lastMs =
       this.#fullSince !== null && performance.now() - this.#fullSince > patienceMs ? 0 : performance.now() + patienceMs
     const unsent = this.#sending !== null && !this.#isWriting ? this.#sending.bytes.subarray(this.#sending.sent) : ''
     let rest = Buffer.concat([Buffer.from(unsent), this.#take()?.bytes ?? Buffer.alloc(0)])
@@ -160,7 +226,7 @@ export class LogWriter {
       try {
         rest = rest.subarray(writeSync(this.#fd, rest))
       } catch (error) {
-        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || performance.now() > deadline) return
+        if ((error as NodeJS.ErrnoException).code !== 'EAGAIN' || performance.now() > lastMs) return
         Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1)
       }
     }
@@ -178,7 +244,7 @@ function linesIn(bytes: Buffer, from: number): number {
  * Returns a descriptor for the same target on which a write returns EAGAIN instead of blocking. A blocked thread of Node's
  * pool would keep the process from ending, even by `process.exit()`.
  */
-function nonBlocking(fd: number): number {
+export function nonBlocking(fd: number): number {
   const target = fstatSync(fd)
   if (target.isFIFO() || target.isCharacterDevice()) {
     try {

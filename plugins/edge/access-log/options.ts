@@ -1,0 +1,175 @@
+/** Options of `edge.accessLog`, and their checks. */
+import { accessSync, constants, statSync } from 'node:fs'
+import { dirname } from 'node:path'
+import type { Static } from 'typebox'
+import type { Checked } from '../../../config/concern.ts'
+import { pointer } from '../../../config/faults.ts'
+import { didYouMean } from '../../../config/nearest.ts'
+import { Duration, Either, HeaderName, Names, Share, Size, strict } from '../../../config/schema/kit.ts'
+import Type from '../../../config/schema/type.ts'
+import { referencesOf } from '../../../config/template.ts'
+import { fieldNames } from './fields.ts'
+import { isMasked, parseLine } from './template.ts'
+
+/** Formats with names. */
+export const namedFormats = {
+  common: '{ip} - {consumer} [{time.common}] "{method} {path} {protocol}" {status} {bytesSent}',
+  combined:
+    '{ip} - {consumer} [{time.common}] "{method} {path} {protocol}" {status} {bytesSent} "{referer}" "{headers.user-agent}"'
+} as const
+
+const Headers = (what: string, member: string) =>
+  Type.Optional(
+    Type.Array(HeaderName(''), {
+      minItems: 1,
+      maxItems: 64,
+      description: `Headers of the ${what} in the JSON line, as \`${member}\`. Of those with secrets, it shows that they are there.`
+    })
+  )
+
+const Filters = Type.Object(
+  {
+    statusCodes: Type.Optional(
+      Type.Array(
+        Either(
+          { type: 'string' },
+          Type.String({
+            pattern: '^([1-5]xx|[1-5]\\d\\d(-[1-5]\\d\\d)?)$',
+            expected: 'a status such as 404, a class such as 5xx or a range such as 400-499'
+          }),
+          Type.Integer({ minimum: 100, maximum: 599 }),
+          { expected: 'a status such as 404, a class such as 5xx or a range such as 400-499' }
+        ),
+        { minItems: 1, maxItems: 64, description: 'Responses with such a status: `404`, `5xx`, `400-499`.' }
+      )
+    ),
+    minDuration: Type.Optional(Duration('Requests that took at least this time, to the end of the response.')),
+    retryAttempts: Type.Optional(Type.Literal(true, { description: 'Requests of which an attempt was repeated.' })),
+    sample: Type.Optional(Share('This share of the requests that no other filter selects, chosen at random.'))
+  },
+  {
+    ...strict,
+    minProperties: 1,
+    description: 'Requests that are logged; without filters, all. One filter that selects a request is enough.'
+  }
+)
+
+const AccessLog = Type.Object(
+  {
+    file: Type.Optional(
+      Type.String({
+        minLength: 1,
+        maxLength: 4096,
+        description:
+          'File to which lines are appended, instead of stdout. It is opened again when it was renamed or removed, as logrotate does.'
+      })
+    ),
+    buffer: Size('Lines that are kept in memory while the file cannot be written; further lines are dropped.', {
+      default: '1mb'
+    }),
+    format: Either(
+      { type: 'object' },
+      Type.Record(Type.String({ pattern: '^[A-Za-z@][\\w.@-]{0,63}$' }), Type.String({ maxLength: 4096 }), {
+        ...strict,
+        minProperties: 1,
+        maxProperties: 64
+      }),
+      Type.String({ minLength: 1, maxLength: 4096 }),
+      {
+        default: 'json',
+        expected: 'json, common, combined, a template, or a mapping of templates',
+        description:
+          'json; common or combined, as of Apache and nginx; a template such as `{ip} {status} {durationMs}`; or a mapping of templates, for a JSON line with these members.'
+      }
+    ),
+    requestHeaders: Headers('request', 'requestHeaders'),
+    responseHeaders: Headers('response', 'responseHeaders'),
+    omit: Type.Optional(
+      Type.Array(Names(fieldNames), {
+        minItems: 1,
+        maxItems: fieldNames.length,
+        description: 'Fields that are left out of the JSON line, such as `ip` and `agent`.'
+      })
+    ),
+    filters: Type.Optional(Filters)
+  },
+  { ...strict, description: 'Output, format, further fields and filters of the access log.' }
+)
+
+export const AccessLogOrSwitch = Either({ type: 'boolean' }, Type.Boolean(), AccessLog, {
+  expected: 'true, false or a mapping',
+  description: 'Log one line for each request: true, as JSON to the log on stdout; or a mapping.'
+})
+
+export type AccessLogOptions = Static<typeof AccessLog>
+export type FilterOptions = NonNullable<AccessLogOptions['filters']>
+
+export function checkAccessLog(options: boolean | AccessLogOptions, at: string, { report, absolute }: Checked): void {
+  if (typeof options === 'boolean' || !report.sound(at)) return
+  const { file, format, filters, buffer } = options
+  if (file !== undefined) {
+    const fault = faultOfFile(absolute(file))
+    if (fault !== null) report.fault(`${at}/file`, fault)
+    if (buffer < 4096) report.fault(`${at}/buffer`, 'must hold the longest lines; write at least 4kb')
+  }
+  const templates = typeof format === 'string' ? { '': format } : format
+  for (const [name, text] of Object.entries(templates)) {
+    const fault = typeof format === 'string' ? faultOfFormat(text) : faultOfTemplate(text)
+    if (fault !== null) report.fault(name === '' ? `${at}/format` : pointer(at, 'format', name), fault)
+  }
+  if (format !== 'json') {
+    for (const key of ['requestHeaders', 'responseHeaders', 'omit'] as const) {
+      if (options[key] === undefined) continue
+      report.fault(`${at}/${key}`, 'has an effect with "format: json" only; other formats list their fields', 'key')
+    }
+  }
+  if (filters !== undefined && filters.sample === 0 && Object.keys(filters).length === 1) {
+    report.fault(`${at}/filters/sample`, 'selects no request; write accessLog: false')
+  }
+  for (const key of ['requestHeaders', 'responseHeaders'] as const) {
+    const names = options[key]?.map((name) => name.toLowerCase()) ?? []
+    names.forEach((name, index) => {
+      const place = pointer(at, key, index)
+      if (name in {}) report.fault(place, `"${name}" is not the name of a header`)
+      else if (names.indexOf(name) < index) report.fault(place, `"${name}" is in the list already`)
+      else if (isMasked(name))
+        report.warn(place, `of "${name}" the log shows only that it is there: it may be a secret`)
+    })
+  }
+}
+
+function faultOfFormat(text: string): string | null {
+  if (text === 'json' || Object.hasOwn(namedFormats, text)) return null
+  const fault = faultOfTemplate(text)
+  if (fault !== null) return fault
+  if (referencesOf(parseLine(text)).length > 0) return null
+  const names = ['json', ...Object.keys(namedFormats)]
+  return `"${text}" would write the same text for each request${didYouMean(text, names) || `; write ${names.join(', ')} or a template such as "{ip} {status}"`}`
+}
+
+function faultOfTemplate(text: string): string | null {
+  // biome-ignore lint/suspicious/noControlCharactersInRegex: a line must not have them
+  if (/[\u0000-\u0008\u000a-\u001f\u007f-\u009f\u2028\u2029]/.test(text))
+    return 'a line has no line breaks and control characters'
+  try {
+    parseLine(text)
+    return null
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
+/** Returns why a file cannot be written; null if it can. */
+function faultOfFile(path: string): string | null {
+  try {
+    const stats = statSync(path, { throwIfNoEntry: false })
+    if (stats?.isDirectory()) return `${path} is a folder`
+    if (stats === undefined && !statSync(dirname(path)).isDirectory()) return `${dirname(path)} is not a folder`
+    accessSync(stats === undefined ? dirname(path) : path, constants.W_OK)
+    return null
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException
+    if (code === 'ENOENT') return `the folder ${dirname(path)} does not exist`
+    return `${path} cannot be written (${code})`
+  }
+}
