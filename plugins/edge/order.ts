@@ -83,6 +83,14 @@ export class EdgeOrder {
     return this.concerns.flatMap(({ apiFacts }) => apiFacts?.(route) ?? [])
   }
 
+  /** Returns whether a concern may refuse some callers of a route, apart from those that every route has. */
+  isGuarded({ edge }: ShownRoute): boolean {
+    const keys = this.concerns.flatMap((concern) => concern.keys)
+    return keys.some(
+      ({ name, protects, default: always }) => protects !== false && always === undefined && Reflect.get(edge, name)
+    )
+  }
+
   /** All concerns in order. Users' concerns are included before the first plugin starts. */
   get concerns(): Shown[] {
     return this.#slots.flatMap((slots, index) => {

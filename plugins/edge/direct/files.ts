@@ -1,4 +1,5 @@
 /** Files of a folder, `routes[].files`, sent by @fastify/static. */
+import type { Stats } from 'node:fs'
 import { realpath, stat } from 'node:fs/promises'
 import { join, sep } from 'node:path'
 import createError from '@fastify/error'
@@ -13,15 +14,24 @@ import { localPath } from './location.ts'
 const NoFile = createError('JW_NO_FILE', 'There is no such file', 404)
 const WrongMethod = createError('JW_METHOD_NOT_ALLOWED', 'Files are only read: GET or HEAD', 405)
 
-/** Returns the handler that sends files. `reply.sendFile` is that of @fastify/static, without routes of its own. */
-export function files(route: RouteConfig, pattern: PathPattern, paths: PathReadings): RouteHandlerMethod {
+/**
+ * Returns the handler that sends files. `reply.sendFile` is that of @fastify/static, without routes of its own. `isGuarded`:
+ * concerns of the route decide who gets the files.
+ */
+export function files(
+  route: RouteConfig,
+  pattern: PathPattern,
+  paths: PathReadings,
+  isGuarded: boolean
+): RouteHandlerMethod {
   const { root, index, spa } = route.files!
   const rewrite = targetPath(route, pattern, paths)
-  const cacheFor = cacheRules(route)
+  const cacheFor = cacheRules(route, isGuarded)
   let realRoot: Promise<string> | undefined
 
-  /** Refuses what a symbolic link leads to outside of the folder. */
-  const onFile = async (file: string): Promise<void> => {
+  /** Refuses what a symbolic link leads to outside of the folder, and what is no file: the end of a pipe never comes. */
+  const onFile = async (file: string, stats: Stats): Promise<void> => {
+    if (!stats.isFile()) throw new NoFile()
     realRoot ??= realpath(root)
     const [folder, real] = [await realRoot, await realpath(file)]
     if (!real.startsWith(folder.endsWith(sep) ? folder : folder + sep)) throw new NoFile()
@@ -93,12 +103,21 @@ function isNavigation({ headers }: FastifyRequest): boolean {
   return mode === undefined ? (headers.accept ?? '').toLowerCase().includes('text/html') : mode === 'navigate'
 }
 
+/** Removes the field for a file from an error in its place, such as 416, which caches would keep as long as the file. */
+export function removeCacheControl(_request: unknown, reply: FastifyReply, _error: unknown, done: () => void): void {
+  reply.removeHeader('cache-control')
+  done()
+}
+
 /** Returns the function for `Cache-Control`. A page names the newest files, so it is always validated. */
-function cacheRules({ files }: RouteConfig): (request: FastifyRequest, isPage: boolean) => string {
+function cacheRules({ files }: RouteConfig, isGuarded: boolean): (request: FastifyRequest, isPage: boolean) => string {
   const { maxAge, immutable } = files!
   const age = maxAge === undefined ? null : `max-age=${Math.floor(maxAge / 1000)}${immutable ? ', immutable' : ''}`
-  return ({ consumer, headers }, isPage) => {
-    const isPrivate = consumer != null || headers.authorization !== undefined
+  return ({ consumer, clientCertificate, headers }, isPage) => {
+    const isPrivate =
+      consumer != null ||
+      headers.authorization !== undefined ||
+      (isGuarded && (headers.cookie !== undefined || clientCertificate != null))
     return `${isPrivate ? 'private' : 'public'}, ${isPage || age === null ? 'no-cache' : age}`
   }
 }

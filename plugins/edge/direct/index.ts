@@ -4,7 +4,7 @@ import fp from 'fastify-plugin'
 import { directKindOf } from '../../../config/direct-routes.ts'
 import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
-import { setHandler } from '../attach.ts'
+import { attach, setHandler } from '../attach.ts'
 import { Peers } from '../protocol/peers.ts'
 import { isSecure } from '../protocol/secure.ts'
 import { fixedResponse } from './fixed.ts'
@@ -22,12 +22,15 @@ export default fp<Config>(
       if (route === undefined || matchedPath === undefined || preflightFor !== undefined || ownPath !== undefined)
         return
       const handler = handlerOf(route, matchedPath)
-      if (handler !== null) setHandler(routeOptions, handler)
+      if (handler === null) return
+      if (route.files !== undefined) attach(routeOptions, 'onError', files!.removeCacheControl as never)
+      setHandler(routeOptions, handler)
     })
 
     function handlerOf(route: RouteConfig, pattern: PathPattern): RouteHandlerMethod | null {
       if (route.response !== undefined) return fixedResponse(route.response)
-      if (route.files !== undefined) return files!(route, pattern, config.listen.paths)
+      if (route.files !== undefined)
+        return files!.files(route, pattern, config.listen.paths, fastify.edgeOrder.isGuarded(route))
       if (route.redirect === undefined) return null
       const { status } = route.redirect
       const locationOf = redirection(route, pattern, config.listen.paths)
@@ -51,7 +54,7 @@ export default fp<Config>(
 
 /** Loads what sends files. @fastify/static adds no route, only `reply.sendFile`, and looks for `FILE.br` and `FILE.gz`. */
 async function filesOf(fastify: FastifyInstance) {
-  const [{ default: fastifyStatic }, { files }] = await Promise.all([import('@fastify/static'), import('./files.ts')])
+  const [{ default: fastifyStatic }, files] = await Promise.all([import('@fastify/static'), import('./files.ts')])
   // Present if a user's plugin has registered it.
   if (fastify.hasReplyDecorator('sendFile')) return files
   await fastify.register(fastifyStatic, { serve: false, preCompressed: true, etag: true, lastModified: true })
