@@ -1,7 +1,7 @@
 /** Bodies of error responses in place of the standard one. A concern registers them by route; the error table asks for them. */
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { EdgeRoute } from './attach.ts'
-import { edgeRouteOf } from './attach.ts'
+import { edgeRouteOf, isHidden } from './attach.ts'
 
 /** An error as its response tells it. */
 export interface ToldError {
@@ -42,7 +42,10 @@ export function errorBodyOf(error: ToldError, request: FastifyRequest): ErrorBod
     | FastifyInstance['errorBodies']
     | undefined
   if (bodies === undefined || bodies.size === 0) return null
-  return bodies.get(edgeRouteOf(request.routeOptions?.config) ?? null)?.bodyOf(error, request) ?? null
+  const route = edgeRouteOf(request.routeOptions?.config)
+  // A hidden route has the response to a request that matches no route.
+  const shown = route !== undefined && isHidden(route, request) ? null : (route ?? null)
+  return bodies.get(shown)?.bodyOf(error, request) ?? null
 }
 
 /** Sets the header fields for a body. */

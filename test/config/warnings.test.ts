@@ -239,4 +239,9 @@ t.test('any origin with credentials is warned of', async (t) => {
     '1:43: edge.cors.credentials: any page on the web can act as the logged-in user; list the origins'
   ])
   t.strictSame(warningsOf('edge: { cors: { origin: "*" } }'), [])
+  t.strictSame(warningsOf(`edge: { cors: { origin: ['null'], credentials: true, privateNetwork: true } }`), [
+    '1:48: edge.cors.credentials: any page on the web can act as the logged-in user: any page can have the origin "null"; list the origins',
+    '1:70: edge.cors.privateNetwork: any page on the web can call the private network: any page can have the origin "null"; list the origins'
+  ])
+  t.match(warningsOf('edge: { cors: { origin: "*", privateNetwork: true } }'), [/can call the private network; list/])
 })

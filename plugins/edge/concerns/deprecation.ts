@@ -9,7 +9,7 @@ import type { Checked } from '../../../config/concern.ts'
 import { Names, orOff, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import { isComposed } from '../../../config/targets.ts'
-import { edgeRouteOf } from '../attach.ts'
+import { edgeRouteOf, isHidden } from '../attach.ts'
 import { edgeConcern } from '../concern.ts'
 
 const time = (description: string) =>
@@ -75,15 +75,17 @@ export default edgeConcern({
       labelNames: ['route']
     })
     return (options, { config }) => {
-      const { name } = edgeRouteOf(config)!
+      const route = edgeRouteOf(config)!
       const fields = fieldsOf(options)
       const { sunset, afterSunset } = options
       const end = afterSunset === 'refuse' ? Date.parse(sunset!) : Number.POSITIVE_INFINITY
-      const counter = requests.labels(name)
+      const counter = requests.labels(route.name)
       // A composed route gets several responses; its own one has no links of services.
       const hasParts = config?.route !== undefined && isComposed(config.route)
       return {
         onRequest: (request, reply, done) => {
+          // A hidden route has the response to a request that matches no route.
+          if (isHidden(route, request)) return done()
           counter.inc()
           reply.headers(fields)
           if (fields.link !== undefined && !hasParts) keepLinks(request, reply, fields.link)

@@ -84,6 +84,35 @@ t.test('a list has an address in all its spellings, behind all trusted proxies',
   }
 })
 
+/** Concerns that would add headers to responses, or send other bodies. */
+const telling = {
+  deprecation: { at: '2020-01-01', sunset: '2020-01-02', link: '/docs' },
+  errorPages: { pages: { default: { text: 'the page of the route' } } },
+  maintenance: { body: 'down' },
+  userAgent: { allow: ['none'] },
+  csrf: {},
+  securityHeaders: true,
+  headers: { response: { set: { 'x-own': '1' } } }
+}
+
+t.test('a hidden route with other concerns looks like a path without a route', async (t) => {
+  const edge = { ipFilter: { allow: ['192.0.2.1'], status: 404 }, ...telling }
+  const { from } = await start(t, false, {
+    edge: { errorPages: { pages: { default: { text: '{{status}} {{code}}' } } } },
+    routes: [{ name: 'hidden', match: { path: '/hidden' }, service: 'any', edge }]
+  })
+  const fields = ['Origin: https://evil.example', 'Sec-Fetch-Site: cross-site', 'User-Agent: a']
+  for (const method of ['GET', 'POST', 'OPTIONS']) {
+    const shapeOf = async (path: string) => {
+      const { status, headers, body } = await from('192.0.2.9', path, fields, method)
+      return { status, body, names: Object.keys(headers).sort() }
+    }
+    t.strictSame(await shapeOf('/hidden'), await shapeOf('/nothing'), method)
+  }
+  const { headers } = await from('192.0.2.1', '/hidden')
+  t.match(headers, { deprecation: /^@/, 'x-own': '1', 'x-frame-options': 'SAMEORIGIN' }, 'for others it is there')
+})
+
 t.test('a hidden route looks like a path without a route, for each method and with CORS', async (t) => {
   const hidden = { match: { path: '/hidden', methods: ['GET'] }, service: 'any' }
   const ipFilter = { allow: ['192.0.2.1'], status: 404 }

@@ -112,9 +112,14 @@ export default edgeConcern({
 
 function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
   if (!report.sound(at)) return
-  const any = [cors.origin].flat().includes('*')
-  if (cors.credentials && any) {
-    report.warn(`${at}/credentials`, 'any page on the web can act as the logged-in user; list the origins')
+  // Any page can have the origin "null": that of a frame with `sandbox`.
+  const any = [cors.origin].flat().find((origin) => origin === '*' || origin === 'null')
+  const why = any === 'null' ? ': any page can have the origin "null"' : ''
+  if (cors.credentials && any !== undefined) {
+    report.warn(`${at}/credentials`, `any page on the web can act as the logged-in user${why}; list the origins`)
+  }
+  if (cors.privateNetwork && any !== undefined) {
+    report.warn(`${at}/privateNetwork`, `any page on the web can call the private network${why}; list the origins`)
   }
   const single = typeof cors.origin === 'string'
   for (const [index, origin] of [cors.origin].flat().entries()) {

@@ -1,6 +1,7 @@
 /** Rules for the headers that reach the service. */
 import type { FastifyRequest } from 'fastify'
 import { canonicalName, passedOnHeaders } from '../../../../config/header-names.ts'
+import { hopByHop } from '../../../http-syntax.ts'
 import { addUpstreamHeader, headerFilter } from '../../bridge/upstream-headers.ts'
 import { nominated } from '../../protocol/headers.ts'
 import type { FieldTest } from '../../templates/client-fields.ts'
@@ -10,8 +11,10 @@ import { compileText } from '../../templates/values.ts'
 import type { HeaderRules } from './options.ts'
 import { entriesOf } from './options.ts'
 
-/** Headers that `only` keeps: they describe the body, or belong to a handshake. */
-const kept: ReadonlySet<string> = new Set(['content-type', 'content-encoding', 'content-length', 'content-range'])
+/** Headers that `only` keeps: they describe or frame the body, or belong to the connection or to a handshake. */
+const kept: ReadonlySet<string> = new Set([
+  'content-type', 'content-encoding', 'content-length', 'content-range', 'host', 'expect', ...hopByHop
+]) // biome-ignore format: a list
 const ofHandshake = 'sec-websocket-'
 
 /** Headers that the bridge copies from trusted proxies, apart from the client's other fields. */

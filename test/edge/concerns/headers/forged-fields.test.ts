@@ -4,7 +4,15 @@ import t from 'tap'
 import { parseConfig } from '../../../../plugins/config.ts'
 import { secret } from '../../../helpers/edge/tokens.ts'
 import type { Seen } from '../../../helpers/gateway.ts'
-import { ask, connect, gatewayBefore, startEcho, startGateway, startRawService } from '../../../helpers/gateway.ts'
+import {
+  ask,
+  connect,
+  gatewayBefore,
+  parse,
+  startEcho,
+  startGateway,
+  startRawService
+} from '../../../helpers/gateway.ts'
 
 const echo = await startEcho()
 t.teardown(echo.close)
@@ -130,5 +138,20 @@ t.test('a forwarding header that is always missing causes a warning', async (t) 
   for (const request of [rename, set]) {
     t.match(warningsOf(request), [/x-real-ip" is always missing/])
     t.strictSame(warningsOf(request, { trustProxy: ['10.0.0.0/8'], trustHeaders: ['x-real-ip'] }), [])
+  }
+})
+
+t.test('only keeps what frames the body and belongs to the connection, for handlers of plugins, too', async (t) => {
+  const plugin = `export default async (server) => {
+    server.addContentTypeParser('*', { parseAs: 'string' }, (request, body, done) => done(null, body))
+    const config = { edge: { headers: { request: { only: ['x-a'] } } } }
+    server.post('/own', { config }, async ({ headers, host, body }) => ({ host, body, hidden: headers['x-b'] ?? null }))
+  }`
+  const path = `${t.testdir({ 'own.mjs': plugin })}/own.mjs`
+  const { port } = await gatewayBefore(t, echo.url, { plugins: [{ path }] })
+  const head = 'POST /own HTTP/1.1\r\nHost: h\r\nX-B: 1\r\nConnection: close\r\n'
+  for (const rest of ['Content-Length: 2\r\n\r\nhi', 'Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n']) {
+    const { text } = await connect(port, head + rest).closed
+    t.strictSame(JSON.parse(parse(text).body), { host: 'h', body: 'hi', hidden: null }, rest)
   }
 })
