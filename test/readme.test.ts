@@ -224,7 +224,8 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
           name: 'orders',
           match: { path: '/orders' },
           service: 'orders',
-          mesh: { mirror: { service: 'shadow' }, circuitBreaker: {} }
+          mesh: { mirror: { service: 'shadow' } },
+          edge: { cache: {} }
         },
         {
           name: 'composed',
@@ -243,7 +244,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
             compression: {},
             decompression: {},
             uma: { url: origin, audience: 'a', permissions: ['a'] },
-            cache: {},
+            cache: { store: 'redis' },
             oidc: { issuer: origin, clientId: 'a', session: { secrets: ['a secret that is long enough, for tests'] } }
           }
         }

@@ -249,10 +249,11 @@ export const Discovery = Type.Object(
 
 export const Redis = Type.Object(
   {
-    url: Url('redis', 'URL of the Redis that holds the counters of cluster-wide limits.'),
-    timeout: Duration('A request waits for Redis at most this long; then the node uses its own counters.', {
-      default: '50ms'
-    })
+    url: Url('redis', 'URL of the Redis that the nodes share, for all that is stored with `store: redis`.'),
+    timeout: Duration(
+      'A request waits for Redis at most this long; then the node uses its own counters, and no stored responses.',
+      { default: '50ms' }
+    )
   },
   strict
 )

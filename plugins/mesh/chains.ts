@@ -2,7 +2,6 @@
 import type { RoutePolicy } from '../../config/schema.ts'
 import type { LayerContext } from './core/layer.ts'
 import { originOf } from './core/origin.ts'
-import type { RouteStates } from './core/route-states.ts'
 import type { Service } from './core/service.ts'
 import type { DispatchHandler } from './core/types.ts'
 import type { Chain, Interceptors } from './interceptors.ts'
@@ -11,10 +10,7 @@ import { split } from './split.ts'
 interface ChainDeps {
   readonly services: ReadonlyMap<string, Service>
   readonly used: Interceptors
-  readonly context: Omit<LayerContext, 'routeState'>
-  readonly routeStates: RouteStates
-  /** Names of the configured routes, by their policies. */
-  readonly routeOf: ReadonlyMap<RoutePolicy, string>
+  readonly context: LayerContext
   /** Fails a call to a service that is not configured. */
   readonly refuse: (name: string, handler: DispatchHandler) => boolean
 }
@@ -47,25 +43,23 @@ export class Chains {
     const chains = this.byOrigin.get(originOf(name))!
     const known = policy === undefined ? chains.own : chains.byPolicy.get(policy)
     if (known) return known
-    const route = (policy && this.#deps.routeOf.get(policy)) ?? ''
-    const chain = this.#compose(name, policy, this.#deps.routeStates(route))
+    const chain = this.#compose(name, policy)
     if (policy === undefined) chains.own = chain
     else chains.byPolicy.set(policy, chain)
     return chain
   }
 
-  #compose(name: string, policy: RoutePolicy = {}, routeState: LayerContext['routeState']): Chain {
-    const { split: shares, stickOn, ...override } = policy
+  #compose(name: string, { split: shares, stickOn, ...override }: RoutePolicy = {}): Chain {
     const { services, used, context, refuse } = this.#deps
     if (shares !== undefined) {
       const chains = shares.map(({ service, subset }) =>
-        this.#compose(service, { ...override, ...(subset !== undefined && { subset }) }, routeState)
+        this.#compose(service, { ...override, ...(subset !== undefined && { subset }) })
       )
       const targets = shares.map((share, index) => ({ share, dispatch: chains[index]!.dispatch }))
       return { dispatch: split(targets, stickOn, context), layers: [], shares: chains }
     }
     const service = services.get(name)
     if (service === undefined) return { dispatch: (_opts, handler) => refuse(name, handler), layers: [] }
-    return used.compose(service, { ...service.config.mesh, ...override }, { ...context, routeState })
+    return used.compose(service, { ...service.config.mesh, ...override }, context)
   }
 }

@@ -11,12 +11,7 @@ type Target = Pick<SplitShare, 'service' | 'weight'> & { readonly subset?: strin
 
 /** Methods of the mesh that `explain` uses. */
 interface Services {
-  layers(
-    service: string,
-    policy: RoutePolicy,
-    route?: string,
-    share?: number
-  ): readonly { readonly name: string; readonly text?: string | null }[]
+  describe(service: string, policy: RoutePolicy, route?: string, share?: number): string[]
   service(name: string): Service
 }
 
@@ -28,14 +23,12 @@ export function explain(mesh: Services, service: string, policy: RoutePolicy, op
   return targets
     .filter((share) => matched === undefined || share === matched)
     .map((share) => {
-      const layers = mesh.layers(service, policy, opts.route?.name, targets.indexOf(share))
       const subset = share.subset ?? policy.subset
       return {
         service: share.service,
         subset: subset ?? null,
         share: split === undefined ? null : { weight: share.weight, matched: share === matched },
-        chain: layers.map(({ name }) => name),
-        decisions: layers.flatMap(({ name, text }) => (text ? [[name, text] as const] : [])),
+        chain: mesh.describe(service, policy, opts.route?.name, targets.indexOf(share)),
         basePath: mesh.service(share.service).config.basePath ?? null,
         hashed: hashed(mesh, share.service, subset ?? '', opts),
         status: mesh.service(share.service).status()

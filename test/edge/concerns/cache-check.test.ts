@@ -5,9 +5,9 @@ import { parseConfig } from '../../../plugins/config.ts'
 const service = 'services: { any: { instances: ["http://127.0.0.1:9000"] } }'
 
 /** Returns the faults, or the warnings if there is no fault. */
-function faultsOf(cache: string, methods = '[GET, POST]'): string[] {
+function faultsOf(cache: string, methods = '[GET, POST]', more = ''): string[] {
   const match = `{ path: /, methods: ${methods} }`
-  const text = `${service}\nroutes: [{ name: r, match: ${match}, service: any, edge: { cache: ${cache} } }]\n`
+  const text = `${service}\nroutes: [{ name: r, match: ${match}, service: any, edge: { cache: ${cache} } }]\n${more}\n`
   const warnings: string[] = []
   try {
     parseConfig(text, '/gateway.yaml', {}, ({ message }) => void warnings.push(message))
@@ -26,7 +26,9 @@ t.test('faults', async (t) => {
     ['{ key: { ignoreHeaders: [Cookie] } }', /Cookie cannot be ignored/],
     ['{ key: { ignoreHeaders: [x-a, authorization] } }', /authorization cannot be ignored/],
     ['{ key: { consumer: true } }', /consumer/],
-    ['{ cacheTtl: 5s }', /write ttl/]
+    ['{ cacheTtl: 5s }', /write ttl/],
+    ['{ store: redis }', /needs the top-level "redis"/],
+    ['{ strategy: redis }', /write store: redis/]
   ]
   for (const [cache, fault] of cases) {
     const found = faultsOf(cache)
@@ -40,4 +42,5 @@ t.test('warnings', async (t) => {
   t.match(faultsOf('{ ttl: { 200: 25h } }'), [/more than a day/])
   t.match(faultsOf('{}', '[POST]'), [/no effect: only GET and HEAD/])
   t.strictSame(faultsOf('{ ttl: { 200: 24h } }'), [])
+  t.strictSame(faultsOf('{ store: redis }', '[GET]', 'redis: { url: "redis://127.0.0.1:6379" }'), [])
 })

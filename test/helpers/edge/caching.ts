@@ -19,6 +19,7 @@ export interface Caching {
   /** Purges by the admin API. */
   readonly purge: (query: string) => Promise<{ statusCode: number; body: unknown }>
   readonly status: () => Promise<{ stores: { routes: { entries: number }[] }[] }>
+  readonly close: () => Promise<void>
   /** Moves the clock of the gateway. */
   pass(seconds: number): void
 }
@@ -27,12 +28,17 @@ export interface CachingOptions {
   readonly cache?: object
   readonly edge?: object
   readonly more?: object
+  readonly listen?: object
   readonly protocol?: Protocol
 }
 
 /** `handler` gets the number of the request, from 1. The service has the clock of the gateway. */
 export async function cachingGateway(t: Test, handler: Handler, options: CachingOptions = {}): Promise<Caching> {
-  const { cache = {}, edge = {}, more = {}, protocol = 'HTTP/1.1' } = options
+  return (await cachingNodes(t, handler))(options)
+}
+
+/** Starts a service, and returns a function that starts gateways before it. They share the requests seen and the clock. */
+export async function cachingNodes(t: Test, handler: Handler): Promise<(options: CachingOptions) => Promise<Caching>> {
   const seen: IncomingMessage[] = []
   let passed = 0
   const service = await startService((request, response) => {
@@ -42,32 +48,36 @@ export async function cachingGateway(t: Test, handler: Handler, options: Caching
   })
   t.teardown(service.close)
   const clock: Clock = { now: () => performance.now() + passed, date: () => Date.now() + passed }
-  const gateway = await startGateway(
-    {
-      admin: { port: 0 },
-      listen: listenFor(t, protocol),
-      services: { any: { instances: [service.url] } },
-      routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
-      edge: { cache, ...edge },
-      ...more
-    },
-    { log: true, before: (server) => server.decorate(CLOCK, clock) }
-  )
-  t.teardown(gateway.close)
-  const admin = gateway.server.admin!
-  return {
-    port: gateway.port,
-    client: { ...anyClient(t, protocol, gateway.port), port: gateway.port },
-    seen,
-    logged: gateway.log,
-    purge: async (query) => {
-      const { statusCode, body } = await admin.inject({ method: 'POST', url: `/admin/cache/purge?${query}` })
-      return { statusCode, body: JSON.parse(body) as unknown }
-    },
-    status: async () => JSON.parse((await admin.inject('/admin/cache')).body),
-    metrics: async () => (await admin.inject('/metrics')).body,
-    pass: (seconds) => {
-      passed += seconds * 1000
+  const pass = (seconds: number) => {
+    passed += seconds * 1000
+  }
+  return async ({ cache = {}, edge = {}, more = {}, listen = {}, protocol = 'HTTP/1.1' }) => {
+    const gateway = await startGateway(
+      {
+        admin: { port: 0 },
+        listen: { ...listenFor(t, protocol), ...listen },
+        services: { any: { instances: [service.url] } },
+        routes: [{ name: 'all', match: { path: '/' }, service: 'any' }],
+        edge: { cache, ...edge },
+        ...more
+      },
+      { log: true, before: (server) => server.decorate(CLOCK, clock) }
+    )
+    t.teardown(gateway.close)
+    const admin = gateway.server.admin!
+    return {
+      port: gateway.port,
+      client: { ...anyClient(t, protocol, gateway.port), port: gateway.port },
+      seen,
+      logged: gateway.log,
+      close: gateway.close,
+      purge: async (query) => {
+        const { statusCode, body } = await admin.inject({ method: 'POST', url: `/admin/cache/purge?${query}` })
+        return { statusCode, body: JSON.parse(body) as unknown }
+      },
+      status: async () => JSON.parse((await admin.inject('/admin/cache')).body),
+      metrics: async () => (await admin.inject('/metrics')).body,
+      pass
     }
   }
 }

@@ -1,17 +1,33 @@
 /** The cache on the admin port: what is stored, and purges. The admin server decides who may ask. */
 import type { FastifyInstance, FastifyReply } from 'fastify'
-import type { MemoryStore, Purge } from './memory-store.ts'
+import type { MemoryStore } from './memory-store.ts'
+import { criteria } from './redis-purges.ts'
+import type { RedisStore } from './redis-store.ts'
+import type { Purge } from './store.ts'
 
-const criteria = ['path', 'prefix', 'tag', 'host', 'route'] as const
+/** Most characters of all criteria together: nodes keep those of purges in Redis. */
+const maxCriteria = 2048
+
+type Stores = ReadonlySet<MemoryStore | RedisStore>
+
+/** Result of a purge. */
+export interface Purged {
+  /** Number of responses that were removed from the memory of this node. */
+  readonly purged: number
+  /** True if routes store in memory: other nodes keep their responses. */
+  readonly memory: boolean
+  /** True if routes store in Redis, where the purge is for all nodes. */
+  readonly redis: boolean
+}
 
 /** Adds the pages. `stores` are those of the routes of this configuration. */
-export function addPages(admin: FastifyInstance, stores: ReadonlySet<MemoryStore>): void {
+export function addPages(admin: FastifyInstance, stores: Stores): void {
   admin.get('/admin/cache', async () => ({
-    stores: [...stores].map(({ maxSize, bytes, sums }) => ({
-      maxSize,
-      bytes,
-      routes: [...sums].map(([route, sum]) => ({ route, ...sum }))
-    }))
+    stores: [...stores].map((store) => {
+      const { maxSize, bytes } = store
+      if (store.isRemote) return { store: 'redis', maxSize, bytes, isUp: store.isUp }
+      return { store: 'memory', maxSize, bytes, routes: [...store.sums].map(([route, sum]) => ({ route, ...sum })) }
+    })
   }))
 
   admin.post<{ Querystring: Readonly<Record<string, unknown>> }>('/admin/cache/purge', async ({ query }, reply) => {
@@ -21,10 +37,27 @@ export function addPages(admin: FastifyInstance, stores: ReadonlySet<MemoryStore
     if (given.length === 0)
       return refuse(reply, `give one or more of ${criteria.join(', ')}; all=true purges everything`)
     const purge: Purge = Object.fromEntries(given.filter(([name]) => name !== 'all'))
-    let purged = 0
-    for (const store of stores) purged += store.purge(purge)
-    return { purged }
+    if (Object.values(purge).join('').length > maxCriteria)
+      return refuse(reply, `the criteria have more than ${maxCriteria} characters`)
+    return purgeAll(stores, purge, reply)
   })
+}
+
+async function purgeAll(stores: Stores, purge: Purge, reply: FastifyReply): Promise<Purged | FastifyReply> {
+  let purged = 0
+  let memory = false
+  const ofRedis: Promise<string | null>[] = []
+  for (const store of stores) {
+    if (store.isRemote) ofRedis.push(new Promise((resolve) => store.purge(purge, resolve)))
+    else {
+      memory = true
+      purged += store.purge(purge)
+    }
+  }
+  const failure = (await Promise.all(ofRedis)).find((each) => each !== null)
+  if (failure === undefined) return { purged, memory, redis: ofRedis.length > 0 }
+  const message = `nothing was purged in Redis, and nodes still send its responses: ${failure}`
+  return reply.code(503).send({ statusCode: 503, error: 'Service Unavailable', message })
 }
 
 function isCriterion(name: string, value: unknown): boolean {

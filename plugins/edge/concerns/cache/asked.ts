@@ -43,6 +43,8 @@ export interface Asked {
   readonly isHead: boolean
   /** Header section for the service, by name in lower case; several values are joined. */
   readonly headers: ReadonlyMap<string, string>
+  /** Names of the headers whose values are a part of both keys. */
+  readonly keyed: ReadonlySet<string>
   readonly directives: Directives
   /** URI as the service sees it, for invalidation: a digest. */
   readonly resource: string
@@ -114,6 +116,7 @@ export class Reader {
       opts,
       isHead: method === 'HEAD',
       headers,
+      keyed: distinguishing,
       directives: this.#obeys ? requestDirectives(headers) : onlyIfCached(headers),
       resource: resourceOf(request, headers, path),
       url: request.raw.url!,

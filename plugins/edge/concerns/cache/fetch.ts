@@ -4,8 +4,8 @@ import type { Dispatcher } from 'undici'
 import type { CallContext, CallRecord } from '../../../seam.ts'
 import type { Asked } from './asked.ts'
 import type { Delivery } from './delivery.ts'
-import type { Pending } from './memory-store.ts'
 import { isUnchanged } from './respond.ts'
+import type { Pending } from './store.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 
 /** Bytes of the body of an error that are read after a stored response was sent in its place. */
@@ -20,18 +20,21 @@ export interface FetchContext {
   end(pending: Pending): void
   /** Returns what is to be stored of a response, null for nothing. */
   judge(fetch: Fetch, status: number, headers: IncomingHttpHeaders, text: string): StoredHead | null
-  store(fetch: Fetch, entry: StoredResponse): void
-  /** Updates the stored response of a fetch after a 304, and returns it. */
-  confirm(fetch: Fetch, headers: IncomingHttpHeaders): StoredResponse
+  /** Stores the response of a fetch. `done` gets it, or null if it was invalidated meanwhile. */
+  store(fetch: Fetch, entry: StoredResponse, done: Done): void
+  /** Updates the stored response of a fetch after a 304, and returns it. `done` gets it too, unless it is not stored any more. */
+  confirm(fetch: Fetch, headers: IncomingHttpHeaders, done: Done): StoredResponse
   /** Returns whether the stored response is to be sent in place of an error. */
   rescues(fetch: Fetch): boolean
   /** Sends a stored response to the client of a fetch. */
   send(fetch: Fetch, stored: StoredResponse, kind: 'revalidated' | 'stale', status: number | null): void
   /** Adds the fields of the cache to a response of the service. */
   annotate(fetch: Fetch, headers: IncomingHttpHeaders, status: number, head: StoredHead | null): IncomingHttpHeaders
-  /** Called once it is known whether the response is stored. */
-  settled(fetch: Fetch, isStored: boolean): void
+  /** Called with the response once it is stored; with null if it is not. */
+  settled(fetch: Fetch, stored: StoredResponse | null): void
 }
+
+type Done = (stored: StoredResponse | null) => void
 
 export class Fetch implements Dispatcher.DispatchHandler {
   readonly asked: Asked
@@ -56,6 +59,8 @@ export class Fetch implements Dispatcher.DispatchHandler {
   #isDetached = false
   #dropped = 0
   #isSettled = false
+  /** True once the response was given to the store, which settles the fetch. */
+  #isStoring = false
 
   constructor(
     context: FetchContext,
@@ -99,20 +104,21 @@ export class Fetch implements Dispatcher.DispatchHandler {
     }
     this.instance = this.#record?.instance ?? null
     if (this.isConditional && status === 304) {
-      this.#replace(this.#context.confirm(this, headers), 'revalidated', status)
-      this.#settle(true)
+      this.#isStoring = true
+      const confirmed = this.#context.confirm(this, headers, (stored) => this.#settle(stored))
+      this.#replace(confirmed, 'revalidated', status)
       return
     }
     if (isFailure(status) && this.#context.rescues(this)) {
       this.#replace(this.stored!, 'stale', status)
-      this.#settle(false)
+      this.#settle(null)
       return
     }
     this.#head = this.#context.judge(this, status, headers, text)
     if (Number(headers['content-length'] ?? 0) > this.#context.maxEntry) this.#head = null
     if (this.#head === null) {
       this.isUnstorable = status < 500 && !this.pending.isOutdated
-      this.#settle(false)
+      this.#settle(null)
     }
     if (this.delivery === null) {
       if (this.#head === null) controller.abort(new Error('the response cannot be stored'))
@@ -160,21 +166,27 @@ export class Fetch implements Dispatcher.DispatchHandler {
     this.#context.release(this.#bytes)
     this.#bytes = 0
     this.#chunks = []
-    this.#settle(false)
+    this.#settle(null)
   }
 
   onResponseEnd(_controller: Dispatcher.DispatchController, trailers: IncomingHttpHeaders = {}): void {
     const head = this.#head
-    if (head !== null && Object.keys(trailers).length === 0) {
-      const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks)
-      this.#context.store(this, { ...head, body })
-      this.#context.release(this.#bytes)
-      this.#bytes = 0
-      this.#head = null
-      this.#settle(true)
-    } else if (head !== null) this.#forget()
-    this.#settle(false)
+    if (head !== null && Object.keys(trailers).length === 0) this.#store(head)
+    else if (head !== null) this.#forget()
+    else if (!this.#isStoring) this.#settle(null)
     if (!this.#isDetached) this.delivery!.end(trailers)
+  }
+
+  #store(head: StoredHead): void {
+    const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks)
+    const bytes = this.#bytes
+    this.#bytes = 0
+    this.#head = null
+    this.#isStoring = true
+    this.#context.store(this, { ...head, body }, (stored) => {
+      this.#context.release(bytes)
+      this.#settle(stored)
+    })
   }
 
   onResponseError(_controller: Dispatcher.DispatchController, error: Error): void {
@@ -183,7 +195,7 @@ export class Fetch implements Dispatcher.DispatchHandler {
     if (!this.#isDetached && !delivery!.isOver && !delivery!.hasHead && this.#context.rescues(this)) {
       this.#replace(this.stored!, 'stale', null)
     }
-    this.#settle(false)
+    if (!this.#isStoring) this.#settle(null)
     if (!this.#isDetached) delivery!.fail(error)
   }
 
@@ -196,11 +208,11 @@ export class Fetch implements Dispatcher.DispatchHandler {
     this.#context.send(this, stored, kind, status)
   }
 
-  #settle(isStored: boolean): void {
+  #settle(stored: StoredResponse | null): void {
     if (this.#isSettled) return
     this.#isSettled = true
     this.#context.end(this.pending)
-    this.#context.settled(this, isStored)
+    this.#context.settled(this, stored)
   }
 }
 

@@ -1,5 +1,9 @@
 /** Fetches of one key that others wait for, so that the service gets one request at a time for a response that is not stored. */
 import type { Clock } from '../../../clock.ts'
+import type { StoredResponse } from './stored.ts'
+
+/** Called with the response of the fetch; with null if it is not for others, or if the time is over. */
+type Callback = (stored: StoredResponse | null) => void
 
 /** Most requests that wait for one fetch. */
 const maxWaiting = 1000
@@ -9,7 +13,7 @@ const unsharedMs = 60_000
 
 class Flight {
   readonly #onEnd: () => void
-  #waiting: (() => void)[] = []
+  #waiting: Callback[] = []
   #timer: NodeJS.Timeout | undefined
 
   constructor(onEnd: () => void) {
@@ -17,25 +21,25 @@ class Flight {
   }
 
   /** Calls back when the fetch has ended, or after the time. Returns false if too many wait. */
-  join(callback: () => void, waitMs: number): boolean {
+  join(callback: Callback, waitMs: number): boolean {
     if (this.#waiting.length >= maxWaiting) return false
     this.#waiting.push(callback)
-    this.#timer ??= setTimeout(() => this.#wake(), waitMs)
+    this.#timer ??= setTimeout(() => this.#wake(null), waitMs)
     return true
   }
 
   /** Ends the fetch for those that wait. A later call has no effect. */
-  end(): void {
+  end(stored: StoredResponse | null): void {
     this.#onEnd()
-    this.#wake()
+    this.#wake(stored)
   }
 
-  #wake(): void {
+  #wake(stored: StoredResponse | null): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
     const waiting = this.#waiting
     this.#waiting = []
-    for (const callback of waiting) callback()
+    for (const callback of waiting) callback(stored)
   }
 }
 

@@ -1,37 +1,27 @@
 /** Stored responses in this process, with a bound in bytes; those that were used least recently are removed first. */
+import type { Asked } from './asked.ts'
+import type { Found, Pending, Purge, ResponseStore } from './store.ts'
+import { isMeant, PendingFetches } from './store.ts'
 import type { StoredResponse } from './stored.ts'
+import { pick } from './usable.ts'
 
 /** Memory of a response besides its texts and its body. */
 const entryBytes = 1024
 /** Most responses of one key, which differ in `Vary`. */
 const maxVariants = 64
 
-/** Responses that a purge removes. */
-export interface Purge {
-  readonly path?: string | undefined
-  readonly prefix?: string | undefined
-  readonly tag?: string | undefined
-  readonly host?: string | undefined
-  readonly route?: string | undefined
-}
-
 export interface RouteSums {
   bytes: number
   entries: number
 }
 
-/** A fetch whose response may be stored, so that an invalidation in the meantime prevents it. */
-export interface Pending {
-  readonly resource: string
-  isOutdated: boolean
-}
-
-export class MemoryStore {
+export class MemoryStore implements ResponseStore {
+  readonly isRemote = false
   readonly maxSize: number
   /** By key, the least recently used first. */
   readonly #variants = new Map<string, StoredResponse[]>()
   readonly #keysOf = new Map<string, Set<string>>()
-  readonly #pending = new Map<string, Set<Pending>>()
+  readonly #pending = new PendingFetches()
   readonly #sums = new Map<string, RouteSums>()
   readonly #sizes = new WeakMap<StoredResponse, number>()
   #bytes = 0
@@ -52,8 +42,15 @@ export class MemoryStore {
     return this.#sums
   }
 
+  lookup(asked: Asked, done: (found: Found) => void): void {
+    const ofAll = this.#find(asked.publicKey)
+    const own = asked.ownKey === asked.publicKey || asked.isPersonal ? ofAll : this.#find(asked.ownKey)
+    const stored = pick(asked, ofAll, own)
+    done({ stored, hasVariants: ofAll.length > 0, varyNames: own[0]?.varyNames ?? [], state: null })
+  }
+
   /** Returns the responses of a key, the newest last. */
-  find(key: string): readonly StoredResponse[] {
+  #find(key: string): readonly StoredResponse[] {
     const variants = this.#variants.get(key)
     if (variants === undefined) return []
     this.#variants.delete(key)
@@ -61,22 +58,14 @@ export class MemoryStore {
     return variants
   }
 
-  /** Begins a fetch of a resource; `end` has to follow. */
   begin(resource: string): Pending {
-    const pending = { resource, isOutdated: false }
-    const all = this.#pending.get(resource)
-    if (all === undefined) this.#pending.set(resource, new Set([pending]))
-    else all.add(pending)
-    return pending
+    return this.#pending.begin(resource, null)
   }
 
   end(pending: Pending): void {
-    const all = this.#pending.get(pending.resource)
-    all?.delete(pending)
-    if (all?.size === 0) this.#pending.delete(pending.resource)
+    this.#pending.end(pending)
   }
 
-  /** Reserves memory for a part of a body that is being received; returns false if there is none. */
   reserve(bytes: number): boolean {
     if (this.#receiving + bytes > this.maxSize) return false
     this.#receiving += bytes
@@ -87,8 +76,13 @@ export class MemoryStore {
     this.#receiving -= bytes
   }
 
+  put(entry: StoredResponse, _asked: Asked, { isOutdated }: Pending, done: (isValid: boolean) => void): void {
+    if (!isOutdated) this.#put(entry)
+    done(!isOutdated)
+  }
+
   /** Adds a response in place of the one for the same requests. */
-  put(entry: StoredResponse): void {
+  #put(entry: StoredResponse): void {
     const bytes = sizeOf(entry)
     if (bytes > this.maxSize) return
     const variants = this.#variants.get(entry.key) ?? []
@@ -125,17 +119,18 @@ export class MemoryStore {
     if (keys?.size === 0) this.#keysOf.delete(entry.resource)
   }
 
-  /** Removes all responses for a URI, also those that are being received. */
-  invalidate(resource: string): void {
-    for (const pending of this.#pending.get(resource) ?? []) pending.isOutdated = true
-    const keys = this.#keysOf.get(resource)
-    if (keys === undefined) return
-    for (const key of [...keys]) for (const entry of [...(this.#variants.get(key) ?? [])]) this.remove(entry)
+  invalidate(resources: readonly string[], done: () => void): void {
+    for (const resource of resources) {
+      this.#pending.outdate(resource)
+      for (const key of [...(this.#keysOf.get(resource) ?? [])])
+        for (const entry of [...(this.#variants.get(key) ?? [])]) this.remove(entry)
+    }
+    done()
   }
 
   /** Removes responses, and returns their number. Responses that are being received are not stored. */
   purge(purge: Purge): number {
-    for (const all of this.#pending.values()) for (const pending of all) pending.isOutdated = true
+    this.#pending.outdateAll()
     const removed = [...this.#variants.values()].flatMap((variants) => variants.filter((each) => isMeant(each, purge)))
     for (const entry of removed) this.remove(entry)
     return removed.length
@@ -154,17 +149,6 @@ export class MemoryStore {
     if (sums.entries > 0) this.#sums.set(route, sums)
     else this.#sums.delete(route)
   }
-}
-
-function isMeant({ url, path, host, tags, route }: StoredResponse, purge: Purge): boolean {
-  if (purge.host !== undefined && purge.host.toLowerCase() !== host) return false
-  if (purge.route !== undefined && purge.route !== route) return false
-  if (purge.tag !== undefined && !tags.includes(purge.tag)) return false
-  if (purge.prefix !== undefined && !url.startsWith(purge.prefix) && !path.startsWith(purge.prefix)) return false
-  if (purge.path === undefined) return true
-  const isPath = (each: string) =>
-    each === purge.path || (!purge.path!.includes('?') && each.split('?', 1)[0] === purge.path)
-  return isPath(url) || isPath(path)
 }
 
 /** Size of a response in memory. Texts of HTTP have one byte per character. */

@@ -1,6 +1,7 @@
 /** Metrics of the cache, by route. */
 import type { ConfigurationMeter } from '../../../meter.ts'
 import type { MemoryStore } from './memory-store.ts'
+import type { RedisStore } from './redis-store.ts'
 
 /** Results of requests, a closed list: see the help text of the counter. */
 const results = ['hit', 'stale', 'collapsed', 'revalidated', 'miss', 'expired', 'bypass'] as const
@@ -48,3 +49,34 @@ export function measure(store: MemoryStore, { lasting }: ConfigurationMeter): ()
     for (const end of ends) end()
   }
 }
+
+/** Returns the function that counts commands to Redis, and the one that measures a store as long as it exists. */
+export function measureRedis({ lasting }: ConfigurationMeter) {
+  const commands = lasting.counter({
+    name: 'jingwei_edge_cache_redis_commands_total',
+    help: 'Commands of the cache to Redis (lookup, store, invalidate, purge) by result. Of lookups: hit, miss, purged, corrupt (damaged or foreign). Of stores: ok, outdated (invalidated meanwhile), too-large, oom (Redis is out of memory). Of all: unavailable, busy (too many at a time), timeout, error.',
+    labelNames: ['command', 'result']
+  })
+  // Made at start: rate() does not see the first increment of a series that starts with it.
+  for (const [command, results] of Object.entries(resultsOf))
+    for (const result of results) commands.labels(command, result).inc(0)
+  return {
+    count: (command: string, result: string) => commands.labels(command, result).inc(),
+    watch: (store: RedisStore): (() => void) =>
+      lasting.gauge({
+        name: 'jingwei_edge_cache_redis_up',
+        help: 'State of the Redis that holds stored responses: 1 if they are used, 0 while it does not respond in time.',
+        collect: (set) => set({}, store.isUp ? 1 : 0)
+      })
+  }
+}
+
+const failures = ['unavailable', 'busy', 'timeout', 'oom', 'error'] as const
+
+/** Results of commands, a closed list. */
+const resultsOf = {
+  lookup: ['hit', 'miss', 'purged', 'corrupt', ...failures],
+  store: ['ok', 'outdated', 'too-large', ...failures],
+  invalidate: ['ok', ...failures],
+  purge: ['ok', ...failures]
+} as const

@@ -38,9 +38,15 @@ const Key = Type.Object(
 
 export const Cache = Type.Object(
   {
-    maxSize: Size('Memory of the stored responses, in each process. Routes with the same `maxSize` share it.', {
-      default: '64mb'
+    store: Names(['memory', 'redis'], {
+      description:
+        '`memory`: each process has stored responses of its own. `redis`: all nodes of the gateway share them in the Redis of the top-level `redis`.',
+      default: 'memory'
     }),
+    maxSize: Size(
+      'Memory of the stored responses, in each process. Routes with the same `maxSize` share it. With `store: redis`: memory of responses that are being received or written; Redis limits the others itself (`maxmemory`).',
+      { default: '64mb' }
+    ),
     maxEntry: Size('Largest body that is stored.', { default: '1mb' }),
     ttl: Type.Optional(
       Type.Unsafe<Record<string, number>>({
@@ -115,8 +121,10 @@ const essential = new Set(['host', 'authorization', 'cookie', 'range', 'if-range
 /** Longest time by status without a warning: a response that was wrong for a moment would stay for longer. */
 const longestTtl = 24 * 3_600_000
 
-export function checkCache(options: CacheOptions, at: string, { report }: Checked): void {
-  const { maxSize, maxEntry, ttl = {}, key = {} } = options
+export function checkCache(options: CacheOptions, at: string, { data, report }: Checked): void {
+  const { store, maxSize, maxEntry, ttl = {}, key = {} } = options
+  if (store === 'redis' && data.redis === undefined)
+    report.fault(`${at}/store`, 'needs the top-level "redis", which is not set')
   if (report.sound(`${at}/maxEntry`) && report.sound(`${at}/maxSize`) && maxEntry > maxSize / 4) {
     report.fault(`${at}/maxEntry`, 'is more than a quarter of maxSize, so a few responses would replace all others')
   }

@@ -10,15 +10,15 @@ import { Delivery } from './delivery.ts'
 import type { FetchContext } from './fetch.ts'
 import { Fetch } from './fetch.ts'
 import type { Flight, Flights } from './flights.ts'
-import { Invalidation } from './invalidation.ts'
-import type { MemoryStore } from './memory-store.ts'
+import { passing } from './invalidation.ts'
 import type { Count } from './metrics.ts'
 import type { CacheOptions } from './options.ts'
 import { responseFrom } from './respond.ts'
 import { annotated, hitStatus, withFields } from './status-field.ts'
+import type { Found, ResponseStore } from './store.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 import { storable, updatedHeaders } from './stored.ts'
-import { choose, isUsableOnError, usability } from './usable.ts'
+import { fits, isUsableOnError, usability } from './usable.ts'
 
 const NotCached = createError(
   'JW_NOT_CACHED',
@@ -39,16 +39,22 @@ interface Turn {
   rounds: number
 }
 
+/** A flight, and the fetch on whose response its requests wait. */
+interface LedFlight {
+  readonly key: string
+  readonly flight: Flight
+}
+
 export class RouteCache implements FetchContext {
   readonly #options: CacheOptions
   readonly #route: RouteConfig
   readonly #reader: Reader
-  readonly #store: MemoryStore
+  readonly #store: ResponseStore
   readonly #flights: Flights
   readonly #clock: Clock
   readonly #count: Count
   readonly #dispatch: Dispatcher['dispatch']
-  readonly #flightOf = new WeakMap<Fetch, { readonly key: string; readonly flight: Flight }>()
+  readonly #flightOf = new WeakMap<Fetch, LedFlight>()
   readonly #background = new Set<Fetch>()
   readonly maxEntry: number
 
@@ -57,7 +63,7 @@ export class RouteCache implements FetchContext {
       readonly options: CacheOptions
       readonly route: RouteConfig
       readonly reader: Reader
-      readonly store: MemoryStore
+      readonly store: ResponseStore
       readonly flights: Flights
       readonly clock: Clock
       readonly count: Count
@@ -80,41 +86,37 @@ export class RouteCache implements FetchContext {
     const asked = this.#reader.read(opts)
     if (asked === null) {
       if (!opts.upgrade) this.#count('bypass')
-      return this.#dispatch(opts, new Invalidation(handler, opts, this.#store, this.#options))
+      return this.#dispatch(opts, passing(handler, opts, this.#store, this.#options, this.#route.service))
     }
     const delivery = new Delivery(handler, this.#route.service)
     delivery.start()
-    this.#decide({ asked, delivery, rounds: 0 })
+    this.#lookUp({ asked, delivery, rounds: 0 })
     return true
   }
 
-  #find(asked: Asked): StoredResponse | null {
-    const isShared = asked.publicKey === asked.ownKey
-    const shared = choose(this.#store.find(asked.publicKey), asked, asked.isPersonal || !isShared)
-    if (isShared || asked.isPersonal) return shared
-    const own = choose(this.#store.find(asked.ownKey), asked, false)
-    return own !== null && (shared === null || own.storedAt >= shared.storedAt) ? own : shared
+  #lookUp(turn: Turn): void {
+    this.#store.lookup(turn.asked, (found) => this.#decide(turn, found))
   }
 
-  #decide(turn: Turn): void {
+  #decide(turn: Turn, found: Found): void {
     const { asked, delivery } = turn
     if (delivery.isOver) return
-    const stored = this.#find(asked)
+    const { stored } = found
     const state = stored === null || asked.directives.has('no-store') ? null : usability(stored, asked, this.now())
     if (state === 'fresh' || state === 'stale' || state === 'refresh') {
       this.#count(turn.rounds > 0 ? 'collapsed' : state === 'fresh' ? 'hit' : 'stale')
-      if (state === 'refresh') this.#refresh(asked, stored!)
+      if (state === 'refresh') this.#refresh(asked, stored!, found)
       const status = hitStatus(this.#options, stored!, asked, this.now(), turn.rounds > 0)
       this.#respond(asked, delivery, stored!, state === 'fresh' ? 'hit' : 'stale', status)
     } else if (asked.directives.has('only-if-cached')) {
       this.#count('miss')
       delivery.fail(new NotCached())
-    } else this.#fetch(turn, state === null ? null : stored, reasonOf(asked, stored, state, this.#store))
+    } else this.#fetch(turn, state === null ? null : stored, found, reasonOf(asked, found, state))
   }
 
-  #fetch(turn: Turn, stored: StoredResponse | null, reason: string): void {
+  #fetch(turn: Turn, stored: StoredResponse | null, found: Found, reason: string): void {
     const { asked, delivery } = turn
-    const key = this.#flightKey(asked)
+    const key = flightKey(asked, found)
     const waitMs = this.#options.coalesce
     // A response to a condition, a range or HEAD may not be stored, so others do not wait for it.
     const mayLead = !hasConditions(asked) || (stored !== null && hasValidator(stored))
@@ -122,38 +124,38 @@ export class RouteCache implements FetchContext {
     let flight: Flight | undefined
     if (mayShare && !this.#flights.isUnshared(key)) {
       const other = this.#flights.get(key)
-      const wait = () => {
+      const wait = (shared: StoredResponse | null) => {
         turn.rounds++
-        this.#decide(turn)
+        if (shared !== null && fits(shared, asked)) this.#decide(turn, { ...found, stored: shared })
+        else this.#lookUp(turn)
       }
       if (other !== undefined && turn.rounds < maxRounds && other.join(wait, waitMs)) return
       if (other === undefined) flight = this.#flights.begin(key)
     }
     this.#count(stored === null ? 'miss' : 'expired')
-    this.#send(asked, delivery, stored, reason, flight)
-  }
-
-  /** Requests for different variants do not wait for each other, once it is known what they differ in. */
-  #flightKey(asked: Asked): string {
-    const [known] = this.#store.find(asked.isPersonal ? asked.publicKey : asked.ownKey)
-    // Callers with credentials often get responses that are not stored, for which no other client should wait.
-    const key = asked.isPersonal ? `personal ${asked.publicKey}` : asked.ownKey
-    if (known === undefined || known.varyNames.length === 0) return key
-    return `${key} ${known.varyNames.map((name) => asked.headers.get(name)).join('\n')}`
+    this.#send(asked, delivery, stored, found, reason, flight && { key, flight })
   }
 
   /** Fetches a response in the background, unless that is under way. */
-  #refresh(asked: Asked, stored: StoredResponse): void {
-    const key = this.#flightKey(asked)
+  #refresh(asked: Asked, stored: StoredResponse, found: Found): void {
+    const key = flightKey(asked, found)
     if (this.#flights.get(key) !== undefined || this.#background.size >= maxBackground) return
-    this.#send({ ...asked, isHead: false }, null, stored, 'stale', this.#flights.begin(key))
+    const flight = this.#flights.begin(key)
+    this.#send({ ...asked, isHead: false }, null, stored, found, 'stale', { key, flight })
   }
 
-  #send(asked: Asked, delivery: Delivery | null, stored: StoredResponse | null, reason: string, flight?: Flight): void {
+  #send(
+    asked: Asked,
+    delivery: Delivery | null,
+    stored: StoredResponse | null,
+    found: Found,
+    reason: string,
+    led?: LedFlight
+  ): void {
     const isConditional = stored !== null && !asked.isHead && hasValidator(stored)
-    const pending = this.#store.begin(asked.resource)
+    const pending = this.#store.begin(asked.resource, found)
     const fetch = new Fetch(this, { asked, delivery, stored, isConditional, pending, reason })
-    if (flight !== undefined) this.#flightOf.set(fetch, { key: this.#flightKey(asked), flight })
+    if (led !== undefined) this.#flightOf.set(fetch, led)
     let { opts } = asked
     if (isConditional || (delivery === null && stored !== null))
       opts = { ...opts, headers: conditionalHeaders(opts.headers as readonly string[], stored!) }
@@ -188,7 +190,7 @@ export class RouteCache implements FetchContext {
   judge(fetch: Fetch, status: number, headers: IncomingHttpHeaders, text: string): StoredHead | null {
     const { asked, stored, substitute } = fetch
     if (asked.isHead) {
-      if (stored !== null && differs(stored, headers)) this.#store.remove(stored)
+      if (stored !== null && differs(stored, headers)) this.#store.remove(stored, asked)
       return null
     }
     // A response that ends with the connection may be cut off, which nothing would show. Trailers are not stored.
@@ -197,7 +199,7 @@ export class RouteCache implements FetchContext {
     const isEmpty = status === 204
     const mayStore = (substitute === null || substitute === 'shared') && (hasEnd || isEmpty)
     const head = mayStore ? storable(asked, this.#options, status, headers, text, this.#facts(fetch)) : null
-    if (head === null && stored !== null && status < 500) this.#store.remove(stored)
+    if (head === null && stored !== null && status < 500) this.#store.remove(stored, asked)
     return fetch.pending.isOutdated ? null : head
   }
 
@@ -205,21 +207,23 @@ export class RouteCache implements FetchContext {
     return { route: this.#route.name, instance, sentAt, now: this.now() }
   }
 
-  store({ pending, stored }: Fetch, entry: StoredResponse): void {
-    if (pending.isOutdated) return
-    if (stored !== null) this.#store.remove(stored)
-    this.#store.put(entry)
+  store({ asked, pending, stored }: Fetch, entry: StoredResponse, done: (stored: StoredResponse | null) => void): void {
+    if (stored !== null && !pending.isOutdated) this.#store.remove(stored, asked)
+    this.#store.put(entry, asked, pending, (isValid) => done(isValid ? entry : null))
   }
 
-  confirm(fetch: Fetch, headers: IncomingHttpHeaders): StoredResponse {
+  confirm(fetch: Fetch, headers: IncomingHttpHeaders, done: (stored: StoredResponse | null) => void): StoredResponse {
     const { asked, pending } = fetch
     const stored = fetch.stored!
     const merged = updatedHeaders(stored, headers)
     const head = storable(asked, this.#options, stored.status, merged, stored.text, this.#facts(fetch))
-    this.#store.remove(stored)
-    if (head === null) return { ...stored, headers: merged }
+    this.#store.remove(stored, asked)
+    if (head === null) {
+      done(null)
+      return { ...stored, headers: merged }
+    }
     const updated = { ...head, instance: stored.instance, body: stored.body }
-    if (!pending.isOutdated) this.#store.put(updated)
+    this.#store.put(updated, asked, pending, (isValid) => done(isValid ? updated : null))
     return updated
   }
 
@@ -260,14 +264,14 @@ export class RouteCache implements FetchContext {
     return withFields(this.#options, headers, field)
   }
 
-  settled(fetch: Fetch, isStored: boolean): void {
+  settled(fetch: Fetch, stored: StoredResponse | null): void {
     this.#background.delete(fetch)
     const own = this.#flightOf.get(fetch)
     if (own === undefined) return
     this.#flightOf.delete(fetch)
-    if (isStored) this.#flights.noteShared(own.key)
+    if (stored !== null) this.#flights.noteShared(own.key)
     else if (fetch.isUnstorable) this.#flights.noteUnshared(own.key)
-    own.flight.end()
+    own.flight.end(stored)
   }
 
   #respond(asked: Asked, delivery: Delivery, stored: StoredResponse, kind: string, field: string | null): void {
@@ -279,9 +283,16 @@ export class RouteCache implements FetchContext {
   }
 }
 
+/** Requests for different variants do not wait for each other, once it is known what they differ in. */
+function flightKey(asked: Asked, { varyNames }: Found): string {
+  // Callers with credentials often get responses that are not stored, for which no other client should wait.
+  const key = asked.isPersonal ? `personal ${asked.publicKey}` : asked.ownKey
+  return varyNames.length === 0 ? key : `${key} ${varyNames.map((name) => asked.headers.get(name)).join('\n')}`
+}
+
 /** Returns the reason of a fetch, as in `Cache-Status` (RFC 9211, 2.2). */
-function reasonOf(asked: Asked, stored: StoredResponse | null, state: string | null, store: MemoryStore): string {
+function reasonOf(asked: Asked, { stored, hasVariants }: Found, state: string | null): string {
   if (asked.directives.has('no-store') || state === 'asked') return 'request'
   if (stored !== null) return 'stale'
-  return store.find(asked.publicKey).length > 0 ? 'vary-miss' : 'uri-miss'
+  return hasVariants ? 'vary-miss' : 'uri-miss'
 }

@@ -39,7 +39,7 @@ export function isUsableOnError(stored: StoredHead, { directives }: Asked, now: 
 }
 
 /** Returns the newest of the stored responses that fits a request; null if none does. */
-export function choose(variants: readonly StoredResponse[], asked: Asked, onlyPublic: boolean): StoredResponse | null {
+function choose(variants: readonly StoredResponse[], asked: Asked, onlyPublic: boolean): StoredResponse | null {
   const known = new Map<string, string>()
   /** Most variants have the same names, so that one digest is enough. */
   const valuesOf = ({ varyNames }: StoredHead): string => {
@@ -49,4 +49,26 @@ export function choose(variants: readonly StoredResponse[], asked: Asked, onlyPu
     return values
   }
   return variants.findLast((each) => (each.isPublic || !onlyPublic) && each.varyValues === valuesOf(each)) ?? null
+}
+
+/**
+ * Returns the newest stored response that may be sent to the caller of a request. `ofAll` are the responses of the public
+ * key, `own` those of the caller's own key, which may be the same.
+ */
+export function pick(
+  asked: Asked,
+  ofAll: readonly StoredResponse[],
+  own: readonly StoredResponse[]
+): StoredResponse | null {
+  const isShared = asked.publicKey === asked.ownKey
+  const shared = choose(ofAll, asked, asked.isPersonal || !isShared)
+  if (isShared || asked.isPersonal) return shared
+  const chosen = choose(own, asked, false)
+  return chosen !== null && (shared === null || chosen.storedAt >= shared.storedAt) ? chosen : shared
+}
+
+/** Returns whether a response that another request has caused may be sent for a request. */
+export function fits(stored: StoredResponse, asked: Asked): boolean {
+  const of = (key: string) => (stored.key === key ? [stored] : [])
+  return pick(asked, of(asked.publicKey), of(asked.ownKey)) !== null
 }

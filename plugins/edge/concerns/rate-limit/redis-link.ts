@@ -7,12 +7,10 @@ import { randomUUID } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, Result } from 'ioredis'
 import type { RedisOptions } from '../../../../config/schema.ts'
-import { onFirstUse } from '../../../on-first-use.ts'
+import { RedisConnection } from '../../redis-connection.ts'
 import type { Algorithm, Quota } from './algorithms.ts'
 import { algorithms } from './algorithms.ts'
 import { limitScript, nodesScript } from './redis-script.ts'
-
-const ioredis = onFirstUse<typeof import('ioredis')>('ioredis')
 
 declare module 'ioredis' {
   interface RedisCommander<Context> {
@@ -44,50 +42,48 @@ export interface Answer {
   readonly wait: number
 }
 
-const probeInterval = 500
-/** Time without a response after which the connection is replaced. */
-const deadAfter = 5000
 /** Period in which a node announces itself, and the time after which a node that does not is taken for ended. */
 const announceEvery = 5000
 const nodeLifetime = 15_000
 const nodesKey = 'jingwei:rl-nodes'
 
+const quotaOfProbe = { max: 1, burst: 1, window: 1000 }
+const asksOfProbe: readonly Ask[] = [
+  {
+    key: 'jingwei:probe',
+    algorithm: algorithms['fixed-window'],
+    quota: quotaOfProbe,
+    cost: 1,
+    wanted: 1,
+    isShadow: false
+  }
+]
+
 export class RedisLink {
-  readonly #client: Redis
-  readonly #timeout: number
-  readonly #log: Pick<FastifyBaseLogger, 'info' | 'warn'>
-  #suspended = false
-  #reported = false
-  #closed = false
+  readonly #connection: RedisConnection
   #nodes = 0
   readonly #id = randomUUID()
   #announce: NodeJS.Timeout | undefined
-  #probe: NodeJS.Timeout | undefined
-  #watch: NodeJS.Timeout | undefined
 
   constructor(options: RedisOptions, log: Pick<FastifyBaseLogger, 'info' | 'warn'>) {
-    this.#timeout = options.timeout
-    this.#log = log
-    this.#client = new (ioredis().Redis)(options.url, {
-      lazyConnect: true,
-      enableOfflineQueue: false,
-      maxRetriesPerRequest: 0,
-      autoResendUnfulfilledCommands: false,
-      connectTimeout: deadAfter,
-      // After a failover, this Redis node may have become a replica.
-      reconnectOnError: (error) => error.message.startsWith('READONLY'),
-      retryStrategy: (times) => Math.min(50 * 2 ** Math.min(times, 10), 5000) * (0.75 + Math.random() / 2),
-      scripts: { jingweiLimit: { lua: limitScript }, jingweiNodes: { lua: nodesScript, numberOfKeys: 1 } }
-    })
-    this.#client.on('connect', () => this.#scheduleReconnect())
-    this.#client.on('ready', () => this.#resume())
-    this.#client.on('close', () => this.#onClose())
-    this.#client.on('error', (error: Error) => this.#report(error))
+    const facts = {
+      scripts: { jingweiLimit: { lua: limitScript }, jingweiNodes: { lua: nodesScript, numberOfKeys: 1 } },
+      // The command of requests, so that a Redis which responds but cannot write stays suspended.
+      probe: (client: Redis) => send(client, asksOfProbe, true),
+      suspendsOnErrors: true,
+      timeoutsToSuspend: 1,
+      onUp: () => this.#onUp(),
+      messages: {
+        down: 'Redis is unavailable: this node applies rate limits on its own',
+        up: 'Redis responds again: rate limits are shared with the other nodes'
+      }
+    }
+    this.#connection = new RedisConnection(options, facts, log)
   }
 
   /** True while Redis is connected and responds in time. */
   get isUp(): boolean {
-    return this.#client.status === 'ready' && !this.#suspended
+    return this.#connection.isUp
   }
 
   /** Number of nodes when Redis last responded; 0 if it never did. */
@@ -97,16 +93,13 @@ export class RedisLink {
 
   /** Starts to connect, and reconnects until `close`. */
   connect(): void {
-    if (this.#client.status === 'wait') this.#client.connect().catch(() => {})
+    this.#connection.connect()
   }
 
   close(): void {
-    this.#closed = true
     clearInterval(this.#announce)
-    clearTimeout(this.#probe)
-    clearTimeout(this.#watch)
-    if (this.isUp) this.#client.zrem(nodesKey, this.#id).catch(() => {})
-    this.#client.disconnect()
+    if (this.isUp) this.#connection.client.zrem(nodesKey, this.#id).catch(() => {})
+    this.#connection.close()
   }
 
   /**
@@ -114,113 +107,35 @@ export class RedisLink {
    * to decide on its own. `isForced`: takes them in any case, for units that are used already.
    */
   ask(asks: readonly Ask[], isForced: boolean, done: (answers: Answer[] | null) => void): void {
-    if (!this.isUp) {
-      done(null)
-      return
-    }
-    let open = true
-    const settle = (answers: Answer[] | null, error?: Error): void => {
-      if (!open) return
-      open = false
-      clearTimeout(timer)
-      if (error) this.#suspend(error)
-      done(answers)
-    }
-    // setImmediate: if this process was busy, the response may already be in the kernel, and is read first.
-    const timer = setTimeout(() => {
-      setImmediate(() => settle(null, new Error(`no response within ${this.#timeout} ms`)))
-    }, this.#timeout)
-    this.#send(asks, isForced).then(
-      (answers) => settle(answers),
-      (error: Error) => settle(null, error)
-    )
+    this.#connection.run((client) => send(client, asks, isForced), done)
   }
 
-  async #send(asks: readonly Ask[], isForced: boolean): Promise<Answer[]> {
-    const args: (string | number)[] = asks.map(({ key }) => key)
-    args.push(isForced ? 1 : 0)
-    for (const { algorithm, quota, cost, wanted, isShadow } of asks) {
-      args.push(algorithm.tag, quota.max, quota.window, quota.burst, cost, wanted, isShadow ? 1 : 0)
-    }
-    const numbers = await this.#client.jingweiLimit(asks.length, ...args)
-    return asks.map((_, i) => {
-      const [taken, remaining, reset, wait] = numbers.slice(i * 4) as [number, number, number, number]
-      return { taken, remaining, reset, wait }
-    })
-  }
-
-  /** Sends no commands to Redis until it has responded to a probe in time. */
-  #suspend(error: Error): void {
-    this.#report(error)
-    if (this.#suspended || this.#closed) return
-    this.#suspended = true
-    this.#scheduleProbe()
-  }
-
-  #scheduleProbe(): void {
-    clearTimeout(this.#probe)
-    if (this.#closed) return
-    this.#probe = setTimeout(() => this.#runProbe(), probeInterval).unref()
-  }
-
-  /** Probes with the command of requests, so that a Redis which responds but cannot write stays suspended. */
-  async #runProbe(): Promise<void> {
-    if (this.#client.status !== 'ready') return
-    const start = performance.now()
-    this.#scheduleReconnect()
-    try {
-      const quota = { max: 1, burst: 1, window: 1000 }
-      await this.#send(
-        [{ key: 'jingwei:probe', algorithm: algorithms['fixed-window'], quota, cost: 1, wanted: 1, isShadow: false }],
-        true
-      )
-      clearTimeout(this.#watch)
-      if (performance.now() - start <= this.#timeout) this.#resume()
-      else this.#scheduleProbe()
-    } catch {
-      // After a lost connection the client reconnects; after an error reply, probe again.
-      clearTimeout(this.#watch)
-      if (this.#client.status === 'ready') this.#scheduleProbe()
-    }
-  }
-
-  /** Reconnects unless Redis responds: a connection to a vanished peer would stay open for many minutes. */
-  #scheduleReconnect(): void {
-    clearTimeout(this.#watch)
-    this.#watch = setTimeout(() => this.#client.disconnect(true), deadAfter).unref()
-  }
-
-  #resume(): void {
-    clearTimeout(this.#watch)
-    clearTimeout(this.#probe)
-    this.#suspended = false
+  #onUp(): void {
     this.#countNodes()
     this.#announce ??= setInterval(() => this.#countNodes(), announceEvery).unref()
-    if (this.#reported) this.#log.info('Redis responds again: rate limits are shared with the other nodes')
-    this.#reported = false
   }
 
   /** Announces this node. On failure, the last known number of nodes stays. */
   #countNodes(): void {
     if (!this.isUp) return
-    this.#client.jingweiNodes(nodesKey, this.#id, nodeLifetime).then(
+    this.#connection.client.jingweiNodes(nodesKey, this.#id, nodeLifetime).then(
       (nodes) => {
         this.#nodes = nodes
       },
       () => {}
     )
   }
+}
 
-  #onClose(): void {
-    clearTimeout(this.#watch)
-    clearTimeout(this.#probe)
-    this.#report(new Error('connection closed'))
+async function send(client: Redis, asks: readonly Ask[], isForced: boolean): Promise<Answer[]> {
+  const args: (string | number)[] = asks.map(({ key }) => key)
+  args.push(isForced ? 1 : 0)
+  for (const { algorithm, quota, cost, wanted, isShadow } of asks) {
+    args.push(algorithm.tag, quota.max, quota.window, quota.burst, cost, wanted, isShadow ? 1 : 0)
   }
-
-  /** Logs an error, once per outage. */
-  #report(error: Error): void {
-    if (this.#reported || this.#closed) return
-    this.#reported = true
-    this.#log.warn({ err: error }, 'Redis is unavailable: this node applies rate limits on its own')
-  }
+  const numbers = await client.jingweiLimit(asks.length, ...args)
+  return asks.map((_, i) => {
+    const [taken, remaining, reset, wait] = numbers.slice(i * 4) as [number, number, number, number]
+    return { taken, remaining, reset, wait }
+  })
 }

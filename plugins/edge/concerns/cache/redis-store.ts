@@ -1,0 +1,295 @@
+/**
+ * Stored responses in Redis, for all nodes of a cluster. No request depends on it: where Redis does not respond in time, the
+ * service is asked. Invalidations that Redis has not confirmed are repeated, and until then this node uses nothing of it.
+ */
+import { randomBytes } from 'node:crypto'
+import type { FastifyBaseLogger } from 'fastify'
+import type { Redis, Result } from 'ioredis'
+import type { RedisOptions } from '../../../../config/schema.ts'
+import type { RedisFailure } from '../../redis-connection.ts'
+import { RedisConnection } from '../../redis-connection.ts'
+import type { Asked } from './asked.ts'
+import { digest, encode, normalized } from './asked.ts'
+import { RedisInvalidations } from './redis-invalidations.ts'
+import { KnownPurges, purgeText } from './redis-purges.ts'
+import {
+  epochLength,
+  findScript,
+  invalidateScript,
+  markerLength,
+  purgeScript,
+  putScript,
+  removeScript
+} from './redis-scripts.ts'
+import { decoded, encoded } from './redis-values.ts'
+import type { Found, Pending, Purge, ResponseStore } from './store.ts'
+import { PendingFetches } from './store.ts'
+import type { StoredHead, StoredResponse } from './stored.ts'
+import { pick } from './usable.ts'
+
+type Values = (string | number | Buffer)[]
+
+declare module 'ioredis' {
+  interface RedisCommander<Context> {
+    jingweiCacheFindBuffer(keys: number, ...values: Values): Result<(Buffer | Buffer[] | null)[], Context>
+    jingweiCachePut(...values: Values): Result<number, Context>
+    jingweiCacheRemove(...values: Values): Result<number, Context>
+    jingweiCacheInvalidate(keys: number, ...values: Values): Result<number, Context>
+    jingweiCachePurge(...values: Values): Result<number, Context>
+  }
+}
+
+/** Prefix of all keys. The number changes with the form of the values, so that releases never read those of each other. */
+const prefix = 'jingwei:cache:1:'
+const purgesKey = `${prefix}purges`
+/** Longest time for which a response is stored. */
+const longestMs = 30 * 24 * 3_600_000
+/** Longest time after its expiry for which a response is kept only to be confirmed by the service. */
+const longestGraceMs = 24 * 3_600_000
+/** Time for which the marker of an invalidation is kept: longer than any fetch that began before it. */
+const invalidatedMs = 3_600_000
+/** Bytes of a value besides its body. */
+const maxHeadBytes = 128 * 1024
+/** Time for commands on which no request waits. */
+const writeMs = 2000
+
+type Count = (command: 'lookup' | 'store' | 'invalidate' | 'purge', result: string) => void
+
+interface Seen {
+  readonly version: string
+  readonly marker: string
+}
+
+const nothing: Found = { stored: null, hasVariants: false, varyNames: [], state: null }
+
+export class RedisStore implements ResponseStore {
+  readonly isRemote = true
+  readonly maxSize: number
+  readonly #connection: RedisConnection
+  readonly #count: Count
+  readonly #pending = new PendingFetches()
+  readonly #purges = new KnownPurges()
+  /** Bytes of bodies that are being received or written. */
+  #receiving = 0
+  readonly #invalidations: RedisInvalidations
+
+  constructor(redis: RedisOptions, maxSize: number, log: Pick<FastifyBaseLogger, 'info' | 'warn'>, count: Count) {
+    this.maxSize = maxSize
+    this.#count = count
+    const facts = {
+      scripts: {
+        jingweiCacheFind: { lua: findScript },
+        jingweiCachePut: { lua: putScript, numberOfKeys: 3 },
+        jingweiCacheRemove: { lua: removeScript, numberOfKeys: 1 },
+        jingweiCacheInvalidate: { lua: invalidateScript },
+        jingweiCachePurge: { lua: purgeScript, numberOfKeys: 1 }
+      },
+      probe: (client: Redis) => client.ping(),
+      suspendsOnErrors: false,
+      timeoutsToSuspend: 3,
+      onUp: () => this.#invalidations.repeat(),
+      messages: {
+        down: 'Redis is unavailable: requests are sent to the services, without stored responses',
+        up: 'Redis responds again: stored responses are used'
+      }
+    }
+    this.#connection = new RedisConnection(redis, facts, log)
+    this.#invalidations = new RedisInvalidations(
+      (resources, isRepeated, done) => this.#sendInvalidations(resources, isRepeated, done),
+      (done) => this.#sendPurge('', done),
+      () => this.#connection.isUp
+    )
+  }
+
+  /** True while stored responses are used. */
+  get isUp(): boolean {
+    return this.#connection.isUp && this.#invalidations.areConfirmed
+  }
+
+  /** Bytes of bodies that are being received or written. */
+  get bytes(): number {
+    return this.#receiving
+  }
+
+  connect(): void {
+    this.#connection.connect()
+  }
+
+  close(): void {
+    this.#invalidations.close()
+    this.#connection.close()
+  }
+
+  lookup(asked: Asked, done: (found: Found) => void): void {
+    if (!this.isUp) {
+      this.#count('lookup', 'unavailable')
+      done(nothing)
+      return
+    }
+    const { publicKey, ownKey, isPersonal, keyed } = asked
+    const isShared = publicKey === ownKey
+    const keys = isShared || isPersonal ? [publicKey] : [publicKey, ownKey]
+    const values: Values = [purgesKey, markerKey(asked.resource), ...keys.map(responsesKey), this.#purges.version]
+    values.push(isPersonal || !isShared ? 1 : 0)
+    for (const [name, value] of asked.headers) if (!keyed.has(name)) values.push(name, variantText(value))
+    this.#connection.run(
+      (client) => client.jingweiCacheFindBuffer(2 + keys.length, ...values),
+      (reply, failure, error) => {
+        if (reply === null) {
+          this.#count('lookup', resultOf(failure, error))
+          done(nothing)
+        } else done(this.#found(asked, keys, reply))
+      }
+    )
+  }
+
+  #found(asked: Asked, keys: readonly string[], reply: readonly (Buffer | Buffer[] | null)[]): Found {
+    const [version, marker, purges] = reply as [Buffer, Buffer, Buffer[]]
+    const state: Seen = { version: version.toString('latin1'), marker: marker.toString('latin1') }
+    this.#purges.update(state.version, purges)
+    const [ofAll, own = ofAll] = reply.slice(3, 3 + keys.length) as (Buffer | null)[]
+    const varyNames = own?.toString().split(',').filter(Boolean) ?? []
+    const found = { hasVariants: ofAll !== null, varyNames, state }
+    const value = reply.at(-1) as Buffer
+    if (value.length === 0) {
+      this.#count('lookup', 'miss')
+      return { ...found, stored: null }
+    }
+    const result = decoded(value, keys)
+    if (result === null) {
+      this.#count('lookup', 'corrupt')
+      return { ...found, stored: null }
+    }
+    const { stored, sequence } = result
+    if (this.#purges.includes(stored, sequence)) {
+      this.#count('lookup', 'purged')
+      this.remove(stored, asked)
+      return { ...found, stored: null }
+    }
+    const of = (key: string) => (stored.key === key ? [stored] : [])
+    const picked = pick(asked, of(asked.publicKey), of(asked.ownKey))
+    this.#count('lookup', picked === null ? 'corrupt' : 'hit')
+    return { ...found, stored: picked }
+  }
+
+  begin(resource: string, { state }: Found): Pending {
+    return this.#pending.begin(resource, state)
+  }
+
+  end(pending: Pending): void {
+    this.#pending.end(pending)
+  }
+
+  reserve(bytes: number): boolean {
+    if (this.#receiving + bytes > this.maxSize) return false
+    this.#receiving += bytes
+    return true
+  }
+
+  release(bytes: number): void {
+    this.#receiving -= bytes
+  }
+
+  put(entry: StoredResponse, asked: Asked, pending: Pending, done: (isValid: boolean) => void): void {
+    const seen = pending.state as Seen | null
+    if (seen === null || !this.isUp || pending.isOutdated) {
+      this.#count('store', pending.isOutdated ? 'outdated' : 'unavailable')
+      done(!pending.isOutdated)
+      return
+    }
+    const value = encoded(entry)
+    const isTooLarge = value.length > entry.body.length + maxHeadBytes || !entry.varyNames.every(isName)
+    if (isTooLarge || !this.reserve(value.length)) {
+      this.#count('store', isTooLarge ? 'too-large' : 'busy')
+      done(true)
+      return
+    }
+    const keys = [purgesKey, markerKey(entry.resource), responsesKey(entry.key)]
+    const fresh = [seen.version, seen.marker, randomText(epochLength), `p${randomText(markerLength - 1)}`]
+    const { varyNames } = entry
+    const values: Values = [...keys, ...fresh, timeToLive(entry), varyNames.join(), value]
+    values.push(...variantTexts(varyNames, asked))
+    this.#connection.run(
+      (client) => client.jingweiCachePut(...values),
+      (isStored, failure, error) => {
+        this.release(value.length)
+        const result = isStored === null ? resultOf(failure, error) : isStored === 1 ? 'ok' : 'outdated'
+        this.#count('store', result)
+        done(result !== 'outdated' && !pending.isOutdated)
+      },
+      writeMs
+    )
+  }
+
+  remove({ key, varyNames }: StoredHead, asked: Asked): void {
+    const texts = variantTexts(varyNames, asked)
+    this.#connection.run(
+      (client) => client.jingweiCacheRemove(responsesKey(key), varyNames.join(), ...texts),
+      () => {},
+      writeMs
+    )
+  }
+
+  invalidate(resources: readonly string[], done: () => void): void {
+    for (const resource of resources) this.#pending.outdate(resource)
+    this.#invalidations.add(resources, done)
+  }
+
+  #sendInvalidations(resources: readonly string[], isRepeated: boolean, done: (isConfirmed: boolean) => void): void {
+    const markers = resources.map(() => `i${randomText(markerLength - 1)}`)
+    this.#connection.run(
+      (client) =>
+        client.jingweiCacheInvalidate(resources.length, ...resources.map(markerKey), invalidatedMs, ...markers),
+      (reply, failure, error) => {
+        this.#count('invalidate', reply === null ? resultOf(failure, error) : 'ok')
+        done(reply !== null)
+      },
+      isRepeated ? writeMs : undefined
+    )
+  }
+
+  /** Purges for all nodes. Calls back with null, or with the reason of a failure. */
+  purge(purge: Purge, done: (failure: string | null) => void): void {
+    this.#pending.outdateAll()
+    this.#sendPurge(purgeText(purge), (isConfirmed, reason) => done(isConfirmed ? null : reason))
+  }
+
+  #sendPurge(text: string, done: (isConfirmed: boolean, reason: string) => void): void {
+    this.#connection.run(
+      (client) => client.jingweiCachePurge(purgesKey, randomText(epochLength), text),
+      (reply, failure, error) => {
+        this.#count('purge', reply === null ? resultOf(failure, error) : 'ok')
+        done(reply !== null, error?.message ?? 'Redis is not available')
+      },
+      writeMs
+    )
+  }
+}
+
+const markerKey = (resource: string) => `${prefix}m:${resource}`
+const responsesKey = (key: string) => `${prefix}r:${key}`
+
+/** Random text of hexadecimal digits. */
+const randomText = (length: number) => randomBytes(length / 2).toString('hex')
+
+const isName = (name: string) => !/[,\s]/.test(name)
+
+/** Returns the value of a header for the key of a variant: a digest, since Redis needs to know no cookies and addresses. */
+const variantText = (value: string) => digest(encode(normalized(value)))
+
+/** Returns the texts of a request for the names in a `Vary`; empty for headers that are absent, or a part of the key. */
+const variantTexts = (names: readonly string[], { headers, keyed }: Asked): readonly string[] =>
+  names.map((name) => (keyed.has(name) || !headers.has(name) ? '' : variantText(headers.get(name)!)))
+
+/** Returns the time for which a response is of use: while it is fresh, may be sent stale, or can be confirmed. */
+function timeToLive({ lifetime, initialAge, whileRevalidate, ifError, headers }: StoredHead): number {
+  const isConfirmable = headers.etag !== undefined || headers['last-modified'] !== undefined
+  const grace = isConfirmable ? Math.min(longestGraceMs, Math.max(60_000, lifetime)) : 0
+  const ms = Math.max(0, lifetime - initialAge) + Math.max(grace, whileRevalidate, ifError)
+  return Math.ceil(Math.min(longestMs, Math.max(1000, ms)))
+}
+
+function resultOf(failure: RedisFailure | null, error: Error | null): string {
+  if (failure !== 'reply') return failure ?? 'error'
+  return error?.message.includes('OOM') ? 'oom' : 'error'
+}

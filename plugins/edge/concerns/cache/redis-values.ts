@@ -1,0 +1,85 @@
+/**
+ * Stored responses as values in Redis. A value is text for the scripts (public or not, time), the SHA-256 of key and value,
+ * the header section as JSON, and the body. A value that is damaged, that belongs to another key or that has another form is
+ * taken for absent.
+ */
+import { createHash } from 'node:crypto'
+import { prefixLength, sequenceLength } from './redis-scripts.ts'
+import type { StoredHead, StoredResponse } from './stored.ts'
+
+const flagAndTime = 16
+const digestLength = 32
+const sizeLength = 8
+const fixed = flagAndTime + digestLength + sizeLength
+
+/** Returns the value of a response, without the prefix that the script adds. */
+export function encoded({ body, ...head }: StoredResponse): Buffer {
+  const json = Buffer.from(JSON.stringify(head))
+  const value = Buffer.allocUnsafe(fixed + json.length + body.length)
+  value.write(`${head.isPublic ? 'P' : '-'}${String(head.storedAt).padStart(flagAndTime - 1, '0')}`, 0, 'latin1')
+  value.write(String(json.length).padStart(sizeLength, '0'), flagAndTime + digestLength, 'latin1')
+  json.copy(value, fixed)
+  body.copy(value, fixed + json.length)
+  digestOf(head.key, value).copy(value, flagAndTime)
+  return value
+}
+
+export interface DecodedValue {
+  /** Number of the last purge when the fetch began. */
+  readonly sequence: string
+  readonly stored: StoredResponse
+}
+
+/** Returns the response of a value with its prefix; null if it is not one that this release has stored under one of the keys. */
+export function decoded(given: Buffer, keys: readonly string[]): DecodedValue | null {
+  const value = given.subarray(prefixLength)
+  if (value.length < fixed) return null
+  const size = Number(value.toString('latin1', flagAndTime + digestLength, fixed))
+  if (!Number.isSafeInteger(size) || fixed + size > value.length) return null
+  const digest = value.subarray(flagAndTime, flagAndTime + digestLength)
+  const key = keys.find((each) => digestOf(each, value).equals(digest))
+  if (key === undefined) return null
+  const head = headOf(value.toString('utf8', fixed, fixed + size))
+  if (head === null || head.key !== key) return null
+  const sequence = given.toString('latin1', prefixLength - 17 - sequenceLength, prefixLength - 17)
+  return { sequence, stored: { ...head, body: value.subarray(fixed + size) } }
+}
+
+function digestOf(key: string, value: Buffer): Buffer {
+  const hash = createHash('sha256').update(key)
+  return hash
+    .update(value.subarray(0, flagAndTime))
+    .update(value.subarray(flagAndTime + digestLength))
+    .digest()
+}
+
+function headOf(json: string): StoredHead | null {
+  try {
+    const head = JSON.parse(json) as StoredHead
+    return isHead(head) ? head : null
+  } catch {
+    return null
+  }
+}
+
+const texts = ['key', 'route', 'resource', 'url', 'path', 'host', 'varyValues', 'text'] as const
+const numbers = ['status', 'storedAt', 'initialAge', 'lifetime', 'whileRevalidate', 'ifError'] as const
+const booleans = ['isPublic', 'noCache', 'mustRevalidate'] as const
+
+const isTexts = (value: unknown) => Array.isArray(value) && value.every((each) => typeof each === 'string')
+
+function isHead(head: StoredHead): boolean {
+  return (
+    typeof head === 'object' &&
+    head !== null &&
+    texts.every((name) => typeof head[name] === 'string') &&
+    numbers.every((name) => Number.isFinite(head[name])) &&
+    booleans.every((name) => typeof head[name] === 'boolean') &&
+    isTexts(head.tags) &&
+    isTexts(head.varyNames) &&
+    (head.instance === null || typeof head.instance === 'string') &&
+    typeof head.headers === 'object' &&
+    head.headers !== null &&
+    Object.values(head.headers).every((value) => typeof value === 'string' || isTexts(value))
+  )
+}

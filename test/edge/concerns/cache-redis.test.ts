@@ -1,0 +1,435 @@
+// slow: starts Redis
+/** `edge.cache` with `store: redis`: all nodes share the responses, and no request depends on Redis. */
+import type { IncomingMessage, ServerResponse } from 'node:http'
+import { Redis } from 'ioredis'
+import type { Test } from 'tap'
+import t from 'tap'
+import { protocols } from '../../helpers/edge/asking-client.ts'
+import type { Caching, CachingOptions } from '../../helpers/edge/caching.ts'
+import { cachingNodes, respond } from '../../helpers/edge/caching.ts'
+import { eventually } from '../../helpers/eventually.ts'
+import { startRedis } from '../../helpers/redis.ts'
+
+type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => void
+
+/** Starts Redis and a service, and returns a function that starts nodes which share them. */
+async function cluster(t: Test, handler: Handler, timeout = '2s') {
+  const redis = await startRedis()
+  t.teardown(() => redis.stop())
+  const client = new Redis(redis.url)
+  client.on('error', () => {})
+  t.teardown(() => client.disconnect())
+  const startNode = await cachingNodes(t, handler)
+  const start = async ({ cache = {}, more = {}, ...options }: CachingOptions = {}): Promise<Caching> => {
+    const node = await startNode({
+      ...options,
+      listen: { trustProxy: ['127.0.0.1'] },
+      cache: { store: 'redis', ...cache },
+      // Long by default, so that a busy machine is not taken for an outage.
+      more: { redis: { url: redis.url, timeout }, ...more }
+    })
+    await isUp(node, true)
+    // One name and port for all nodes, as behind a load balancer.
+    const name = options.protocol === 'HTTP/2' ? ':authority' : 'host'
+    const ask: Caching['client']['ask'] = (path, given = {}) =>
+      node.client.ask(path, {
+        ...given,
+        headers: { [name]: 'api.example', 'x-forwarded-port': '443', ...given.headers }
+      })
+    return { ...node, client: { ...node.client, ask } }
+  }
+  return { redis, client, start }
+}
+
+const isUp = (node: Caching, expected: boolean) =>
+  eventually(async () => (await node.metrics()).includes(`jingwei_edge_cache_redis_up ${expected ? 1 : 0}`))
+
+async function counted({ metrics }: Caching, command: string, result: string): Promise<number> {
+  const series = `jingwei_edge_cache_redis_commands_total{command="${command}",result="${result}"} `
+  const line = (await metrics()).split('\n').find((each) => each.startsWith(series))
+  return Number(line?.slice(series.length) ?? Number.NaN)
+}
+
+const bytes = Buffer.from(Array.from({ length: 200_000 }, (_, i) => (i * 7 + (i >> 8)) & 255))
+
+for (const protocol of protocols) {
+  t.test(`${protocol}: a response of one node reaches the clients of the others, byte for byte`, async (t) => {
+    const { start } = await cluster(t, (_request, response) =>
+      respond(response, bytes, { 'cache-control': 'max-age=60', etag: '"a"', 'x-list': ['a', 'b'], server: 'caf\xe9' })
+    )
+    const [one, two] = [await start({ protocol }), await start({ protocol })]
+    const first = await one.client.ask('/')
+    t.match(first.headers['cache-status'], /^jingwei; fwd=uri-miss; stored; ttl=\d+$/)
+    await eventually(async () => (await counted(one, 'store', 'ok')) === 1)
+    for (const node of [one, two]) {
+      const given = await node.client.ask('/')
+      t.match(given.headers['cache-status'], /^jingwei; hit; ttl=\d+$/)
+      t.ok(given.isWhole)
+      t.ok(given.body.equals(bytes))
+      t.equal(given.headers['x-list'], first.headers['x-list'])
+      t.equal(given.headers.server, first.headers.server)
+      const part = await node.client.ask('/', { headers: { range: 'bytes=1000-1999' } })
+      t.equal(part.status, 206)
+      t.ok(part.body.equals(bytes.subarray(1000, 2000)))
+      t.equal((await node.client.ask('/', { headers: { 'if-none-match': '"a"' } })).status, 304)
+      const head = await node.client.ask('/', { method: 'HEAD' })
+      t.equal(head.headers['content-length'], '200000')
+      t.equal(head.body.length, 0)
+    }
+    t.equal(one.seen.length, 1)
+  })
+}
+
+t.test('a lookup takes one round trip, whatever is stored', async (t) => {
+  const { start, client } = await cluster(t, (_request, response) =>
+    respond(response, 'x', { 'cache-control': 'max-age=60', vary: 'accept-language, user-agent' })
+  )
+  const node = await start()
+  const scripts = async () => {
+    const calls = [...(await client.info('commandstats')).matchAll(/cmdstat_eval(?:sha)?:calls=(\d+)/g)]
+    return calls.reduce((sum, [, count]) => sum + Number(count), 0)
+  }
+  await node.client.ask('/')
+  await eventually(async () => (await counted(node, 'store', 'ok')) === 1)
+  const before = await scripts()
+  for (let round = 0; round < 20; round++) await node.client.ask('/')
+  t.equal(await scripts(), before + 20)
+  t.equal(node.seen.length, 1)
+  await client.script('FLUSH')
+  await node.client.ask('/')
+  t.equal(node.seen.length, 1, 'a script that Redis has forgotten is loaded again')
+})
+
+t.test('variants and callers are kept apart on all nodes', async (t) => {
+  const { start } = await cluster(t, (request, response) => {
+    const directive = decodeURIComponent(request.url!.split('/')[1]!)
+    const { authorization, 'accept-language': language } = request.headers
+    respond(response, `${authorization} ${language}`, { 'cache-control': directive, vary: 'accept-language' })
+  })
+  const [one, two] = [await start(), await start()]
+  let stored = 0
+  const fill = async (path: string, headers: Record<string, string>) => {
+    await one.client.ask(path, { headers })
+    stored++
+    await eventually(async () => (await counted(one, 'store', 'ok')) === stored)
+  }
+  const ask = async (path: string, headers: Record<string, string>) => {
+    const before = one.seen.length
+    const { body } = await two.client.ask(path, { headers })
+    return [body.toString(), one.seen.length > before]
+  }
+  await fill('/max-age=60', { 'accept-language': 'en' })
+  await fill('/max-age=60', { 'accept-language': 'de' })
+  t.strictSame(await ask('/max-age=60', { 'accept-language': 'de' }), ['undefined de', false])
+  t.strictSame(await ask('/max-age=60', { 'accept-language': 'en' }), ['undefined en', false])
+  t.strictSame(await ask('/max-age=60', { 'accept-language': 'en', authorization: 'a' }), ['a en', true])
+  await fill('/public,max-age=60', { 'accept-language': 'en', authorization: 'a' })
+  t.strictSame(await ask('/public,max-age=60', { 'accept-language': 'en', authorization: 'b' }), ['a en', false])
+  t.strictSame(await ask('/public,max-age=60', { 'accept-language': 'fr' }), ['undefined fr', true])
+  for (const directive of ['private', 'no-store', 'max-age=60,private']) {
+    await one.client.ask(`/${directive}`, { headers: { authorization: 'a' } })
+    t.strictSame(await ask(`/${directive}`, {}), ['undefined undefined', true])
+  }
+})
+
+t.test('expired responses are confirmed, sent stale and refreshed on all nodes', async (t) => {
+  let isBroken = false
+  const { start, client } = await cluster(t, (request, response, count) => {
+    if (isBroken) respond(response, 'broken', {}, 503)
+    else if (request.headers['if-none-match'] === '"a"')
+      response.writeHead(304, { 'cache-control': 'max-age=10' }).end()
+    else {
+      const more = request.url === '/refresh' ? ', stale-while-revalidate=1000' : ', stale-if-error=2000'
+      const etag: Record<string, string> = request.url === '/confirm' ? { etag: '"a"' } : {}
+      respond(response, `${count}`, { 'cache-control': `max-age=10${more}`, ...etag })
+    }
+  })
+  const [one, two] = [await start(), await start()]
+  for (const path of ['/confirm', '/refresh', '/error']) await one.client.ask(path)
+  await eventually(async () => (await counted(one, 'store', 'ok')) === 3)
+  const left = await Promise.all((await client.keys('jingwei:cache:*:r:*:*')).map((key) => client.pttl(key)))
+  t.ok(
+    left.every((ms) => ms > 60_000),
+    `${left}`
+  )
+  t.ok(
+    left.some((ms) => ms > 1_900_000 && ms <= 2_010_000),
+    'stale-if-error'
+  )
+  t.ok(
+    left.some((ms) => ms > 900_000 && ms <= 1_010_000),
+    'stale-while-revalidate'
+  )
+  one.pass(11)
+  t.match((await two.client.ask('/confirm')).headers['cache-status'], /fwd=stale; fwd-status=304/)
+  await eventually(async () => /hit/.test(String((await one.client.ask('/confirm')).headers['cache-status'])))
+  t.equal((await two.client.ask('/refresh')).body.toString(), '2')
+  await eventually(async () => (await one.client.ask('/refresh')).body.toString() !== '2')
+  isBroken = true
+  t.equal((await two.client.ask('/error')).body.toString(), '3')
+})
+
+t.test('unsafe methods invalidate on all nodes before their client gets the response', async (t) => {
+  const { start } = await cluster(t, (request, response, count) => {
+    if (request.method === 'GET') respond(response, `${count}`, { 'cache-control': 'max-age=60' })
+    else respond(response, Buffer.alloc(300_000, 'y'), { location: '/other' }, request.url === '/fails' ? 500 : 201)
+  })
+  const more = { routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST', 'DELETE'] }, service: 'any' }] }
+  const [one, two] = [await start({ more }), await start({ more })]
+  const fill = async () => {
+    for (const path of ['/a', '/a?x', '/other', '/fails']) {
+      await eventually(async () => /hit/.test(String((await one.client.ask(path)).headers['cache-status'])))
+    }
+  }
+  const isHit = async (node: Caching, path: string) =>
+    /hit/.test(String((await node.client.ask(path)).headers['cache-status']))
+  for (const [writer, reader] of [
+    [one, two],
+    [two, one]
+  ] as const) {
+    await fill()
+    const written = await writer.client.ask('/a', { method: 'POST', body: 'z' })
+    t.equal(written.status, 201)
+    t.ok(written.body.equals(Buffer.alloc(300_000, 'y')))
+    t.match(written.headers['cache-status'], /fwd=method/)
+    t.notOk(await isHit(reader, '/a'))
+    t.notOk(await isHit(reader, '/other'))
+    t.ok(await isHit(reader, '/a?x'))
+    t.equal((await writer.client.ask('/fails', { method: 'DELETE' })).status, 500)
+    t.ok(await isHit(reader, '/fails'))
+  }
+})
+
+t.test('purges remove from all nodes', async (t) => {
+  const { start, client } = await cluster(t, (request, response) => {
+    const [, tag] = request.url!.split('/')
+    respond(response, 'x', { 'cache-control': 'max-age=60', 'surrogate-key': `all ${tag}` })
+  })
+  const [one, two] = [await start(), await start()]
+  const paths = ['/a/1', '/a/1?x=1', '/a/2', '/b/1', '/ab']
+  const isHit = async (path: string) => /hit/.test(String((await two.client.ask(path)).headers['cache-status']))
+  const cases: [query: string, left: string[]][] = [
+    ['path=/a/1', ['/a/2', '/b/1', '/ab']],
+    ['path=/a/1%3Fx=1', ['/a/1', '/a/2', '/b/1', '/ab']],
+    ['prefix=/a/', ['/b/1', '/ab']],
+    ['tag=a', ['/b/1', '/ab']],
+    ['tag=all&prefix=/b', ['/a/1', '/a/1?x=1', '/a/2', '/ab']],
+    ['host=other.example', paths],
+    ['route=all', []],
+    ['all=true', []]
+  ]
+  for (const [query, left] of cases) {
+    for (const path of paths) await eventually(() => isHit(path))
+    t.strictSame(await one.purge(query), { statusCode: 200, body: { purged: 0, memory: false, redis: true } }, query)
+    const kept: string[] = []
+    for (const path of paths) if (await isHit(path)) kept.push(path)
+    t.strictSame(kept, left, query)
+  }
+  // Each purge of other criteria is remembered, up to a bound; equal ones take one place.
+  for (let round = 0; round < 3; round++) await one.purge('tag=same')
+  t.equal(await client.hlen('jingwei:cache:1:purges'), 4)
+  t.equal((await one.purge(`tag=${'x'.repeat(3000)}`)).statusCode, 400)
+})
+
+t.test('more purges than are remembered purge older responses', async (t) => {
+  const { start, client } = await cluster(t, (_request, response) =>
+    respond(response, 'x', { 'cache-control': 'max-age=60' })
+  )
+  const node = await start()
+  const isHit = async () => /hit/.test(String((await node.client.ask('/')).headers['cache-status']))
+  await eventually(isHit)
+  for (let at = 0; at < 1000; at++) await node.purge(`tag=t${at}`)
+  t.ok(await isHit())
+  await node.purge('tag=last')
+  t.notOk(await isHit())
+  t.equal(await client.hlen('jingwei:cache:1:purges'), 1003)
+  await eventually(isHit)
+})
+
+t.test('what is invalidated or purged while it is received is not stored, on any node', async (t) => {
+  const responses: ServerResponse[] = []
+  const { start } = await cluster(t, (request, response) => {
+    if (request.method === 'GET') responses.push(response)
+    else respond(response, '')
+  })
+  const more = { routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST'] }, service: 'any' }] }
+  const [one, two] = [await start({ more }), await start({ more })]
+  const changes = [
+    () => two.client.ask('/', { method: 'POST' }),
+    () => two.purge('tag=none'),
+    () => two.purge('all=true')
+  ]
+  for (const [index, change] of changes.entries()) {
+    const before = responses.length
+    const asked = one.client.ask('/')
+    await eventually(() => responses.length === before + 1)
+    await change()
+    respond(responses.at(-1)!, 'old', { 'cache-control': 'max-age=60' })
+    await asked
+    await eventually(async () => (await counted(one, 'store', 'outdated')) === index + 1)
+    const next = two.client.ask('/')
+    await eventually(() => responses.length === before + 2)
+    respond(responses.at(-1)!, 'no', { 'cache-control': 'no-store' })
+    t.equal((await next).body.toString(), 'no')
+  }
+})
+
+t.test('equal requests of a node take one fetch, with and without Redis', async (t) => {
+  const responses: ServerResponse[] = []
+  const { start, redis } = await cluster(t, (_request, response) => void responses.push(response))
+  const node = await start()
+  for (const isAway of [false, true]) {
+    if (isAway) {
+      await redis.stop()
+      await isUp(node, false)
+    }
+    const before = responses.length
+    const all = Array.from({ length: 10 }, () => node.client.ask(`/${isAway}`))
+    await eventually(() => responses.length === before + 1)
+    const other = node.client.ask('/other')
+    await eventually(() => responses.length === before + 2)
+    respond(responses.at(-1)!, 'other', { 'cache-control': 'no-store' })
+    await other
+    respond(responses.at(-2)!, 'x', { 'cache-control': 'max-age=60' })
+    t.ok((await Promise.all(all)).every(({ body }) => body.toString() === 'x'))
+    t.equal(responses.length, before + 2)
+  }
+})
+
+t.test('a Redis that hangs, restarts or is away delays no request for long, and fails none', async (t) => {
+  const { start, redis, client } = await cluster(
+    t,
+    (request, response, count) =>
+      respond(response, `${count}`, request.method === 'GET' ? { 'cache-control': 'max-age=60' } : {}),
+    '100ms'
+  )
+  const more = {
+    redis: { url: redis.url, timeout: '100ms' },
+    routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'POST'] }, service: 'any' }]
+  }
+  const [one, two] = [await start({ more }), await start({ more })]
+  const isHit = async (node: Caching, path = '/') =>
+    /hit/.test(String((await node.client.ask(path)).headers['cache-status']))
+  await eventually(() => isHit(one))
+  redis.pause()
+  for (let round = 0; round < 10; round++) t.equal((await one.client.ask('/')).status, 200)
+  t.ok((await counted(one, 'lookup', 'timeout')) >= 3)
+  t.ok((await counted(one, 'lookup', 'unavailable')) >= 1)
+  t.equal((await one.client.ask('/', { method: 'POST' })).status, 200)
+  t.match(await one.purge('all=true'), { statusCode: 503, body: { message: /nothing was purged in Redis/ } })
+  redis.resume()
+  await isUp(one, true)
+  // The invalidation is repeated before this node uses Redis again.
+  t.notOk(await isHit(one))
+  await isUp(two, true)
+  await eventually(() => isHit(two))
+  const { port } = redis
+  await redis.stop()
+  await isUp(one, false)
+  t.equal((await one.client.ask('/')).status, 200)
+  const again = await startRedis({ port })
+  t.teardown(() => again.stop())
+  await isUp(one, true)
+  t.notOk(await isHit(one), 'it has lost all')
+  await eventually(() => isHit(one))
+  t.equal(one.logged.filter(({ msg }) => String(msg).startsWith('Redis is unavailable: requests are sent')).length, 2)
+  client.disconnect()
+})
+
+t.test('values that are damaged, foreign, of another type or of another key are misses', async (t) => {
+  const { start, client } = await cluster(t, (request, response) =>
+    respond(response, request.url!, { 'cache-control': 'max-age=60' })
+  )
+  const node = await start()
+  const isHit = async (path: string) => {
+    const { headers, body, status } = await node.client.ask(path)
+    t.equal(body.toString(), path)
+    t.equal(status, 200)
+    return /hit/.test(String(headers['cache-status']))
+  }
+  const values = async () => (await client.keys('jingwei:cache:1:r:*:*')).filter((key) => !key.endsWith(':'))
+  await eventually(() => isHit('/a'))
+  const [a] = await values()
+  const genuine = (await client.getBuffer(a!))!
+  const damages: (() => Promise<unknown>)[] = [
+    () => client.set(a!, 'x'),
+    () => client.set(a!, ''),
+    () => client.set(a!, Buffer.concat([genuine.subarray(0, 45), Buffer.from('P')])),
+    () => client.set(a!, genuine.subarray(0, genuine.length - 1)),
+    () => client.set(a!, Buffer.concat([genuine, Buffer.from('x')])),
+    ...[45, 50, 70, 98, 120, genuine.length - 1].map((at) => () => {
+      const changed = Buffer.from(genuine)
+      changed[at]! ^= 1
+      return client.set(a!, changed)
+    }),
+    async () => {
+      await client.del(a!)
+      await client.lpush(a!, 'x')
+    },
+    async () => {
+      for (const key of await client.keys('jingwei:cache:1:*')) {
+        await client.del(key)
+        await client.lpush(key, 'x')
+      }
+    },
+    async () => {
+      for (const key of await client.keys('jingwei:cache:1:*')) await client.set(key, 'x')
+    },
+    async () => {
+      await client.del('jingwei:cache:1:purges')
+      await client.hset('jingwei:cache:1:purges', 'epoch', 'x', 'seq', 'y', 'c{', 'z')
+    },
+    () => client.del('jingwei:cache:1:purges')
+  ]
+  for (const [index, damage] of damages.entries()) {
+    await eventually(() => isHit('/a'))
+    await damage()
+    t.notOk(await isHit('/a'), `damage ${index}`)
+  }
+  await client.hset('jingwei:cache:1:purges', 'c{', '999999999999')
+  await eventually(() => isHit('/b'))
+  await eventually(() => isHit('/a'))
+  const b = (await values()).find((key) => key !== a)!
+  await client.set(b, (await client.getBuffer(a!))!)
+  t.notOk(await isHit('/b'), 'a response of another key')
+  t.ok((await counted(node, 'lookup', 'corrupt')) >= 8)
+})
+
+t.test('a Redis without memory stores nothing, and still invalidates and purges', async (t) => {
+  const { start, client } = await cluster(t, (request, response) =>
+    respond(response, Buffer.alloc(1000), request.method === 'GET' ? { 'cache-control': 'max-age=60' } : {})
+  )
+  const node = await start()
+  const isHit = async (path: string) => /hit/.test(String((await node.client.ask(path)).headers['cache-status']))
+  for (const path of ['/a', '/b']) await eventually(() => isHit(path))
+  await client.config('SET', 'maxmemory', '1')
+  t.ok(await isHit('/a'))
+  t.equal((await node.client.ask('/new')).status, 200)
+  await eventually(async () => (await counted(node, 'store', 'oom')) === 1)
+  t.equal((await node.client.ask('/a', { method: 'POST' })).status, 200)
+  t.notOk(await isHit('/a'))
+  t.strictSame(await node.purge('tag=none'), { statusCode: 200, body: { purged: 0, memory: false, redis: true } })
+  t.notOk(await isHit('/b'), 'everything is purged, since one purge cannot be remembered')
+  await client.config('SET', 'maxmemory', '0')
+  await eventually(() => isHit('/b'))
+  await client.config('SET', 'maxmemory-policy', 'allkeys-lru', 'maxmemory', '3mb')
+  for (let at = 0; at < 3000; at++) await node.client.ask(`/many/${at}`)
+  t.equal((await node.client.ask('/a')).status, 200, 'evictions make misses')
+})
+
+t.test('responses of other configurations and larger bodies stay out', async (t) => {
+  const { start, client } = await cluster(t, (request, response) => {
+    const size = Number(request.url!.slice(1)) || 1
+    respond(response, Buffer.alloc(size), { 'cache-control': 'max-age=60' })
+  })
+  const [one, two] = [await start(), await start({ cache: { ttl: { 404: '5s' } } })]
+  await eventually(async () => /hit/.test(String((await one.client.ask('/')).headers['cache-status'])))
+  t.match((await two.client.ask('/')).headers['cache-status'], /uri-miss/)
+  const small = await start({ cache: { maxEntry: '1kb' } })
+  await small.client.ask('/1025')
+  await small.client.ask('/1024')
+  await eventually(async () => (await counted(small, 'store', 'ok')) === 1)
+  t.match((await small.client.ask('/1025')).headers['cache-status'], /uri-miss/)
+  t.match((await small.client.ask('/1024')).headers['cache-status'], /hit/)
+  t.ok((await client.keys('*')).every((key) => key.startsWith('jingwei:cache:1:')))
+})
