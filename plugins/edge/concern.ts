@@ -47,7 +47,7 @@ export interface EdgeConcern {
   /** Returns what the concern would do with a request to a route; null if it has nothing to say. */
   readonly explain?: (route: ShownRoute, example: Example, gateway?: EdgePolicy) => string | null
   /** Returns facts for the OpenAPI document of a route; null if there are none. */
-  readonly apiFacts?: (route: ShownRoute) => ApiFacts | null
+  readonly apiFacts?: (route: ShownRoute) => ApiFacts | readonly ApiFacts[] | null
   /** Returns whether the concern only counts its refusals on a route. Absent: it has no shadow mode. */
   readonly isShadow?: (route: ShownRoute, gateway: EdgePolicy) => boolean
   /** Reason why the concern has no shadow mode. */
@@ -146,7 +146,7 @@ export interface EdgeDefinition<S extends TSchema = TSchema>
   /** Returns what the concern would do with a request, for `explain`: `allows`. */
   explain?(options: Exclude<Static<S>, false>, example: Example): string | null
   /** Returns facts for the OpenAPI documents of the routes that enable the concern. In shadow mode it is not called. */
-  apiFacts?(options: Exclude<Static<S>, false>): ApiFacts
+  apiFacts?(options: Exclude<Static<S>, false>): ApiFacts | readonly ApiFacts[]
   /** Effect on plugins' own routes: `always`; `asked`, if the route's `config.edge` or the plugin's `guarded` asks for it; `never`. Default: `asked`. */
   readonly ownRoutes?: EdgeConcern['ownRoutes']
   /** Commands of the command line. */

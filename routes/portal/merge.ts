@@ -3,6 +3,8 @@ import type { FastifyInstance } from 'fastify'
 import type { RouteConfig } from '../../config/schema.ts'
 import type { Part } from './copy.ts'
 import { Copier, isKind, isPart } from './copy.ts'
+import type { Format, GatewayError } from './gateway-errors.ts'
+import { errorFormats, hasRetryAfter, ofServices } from './gateway-errors.ts'
 import { gatewayPath } from './gateway-path.ts'
 
 /** Facts about a concern of a route. */
@@ -33,25 +35,10 @@ export interface Document {
 }
 
 const methods = ['get', 'put', 'post', 'delete', 'options', 'head', 'patch', 'trace']
-/** Failures of every call to a service. */
-const ofServices: Readonly<Record<number, string>> = {
-  502: 'The service responded with an error of the protocol, or could not be reached.',
-  503: 'No instance of the service is available, or the gateway is overloaded.',
-  504: 'The service did not respond in time.'
-}
 
-/** Schema of the gateway's errors. */
-const errorSchema = {
-  type: 'object',
-  required: ['statusCode', 'error', 'message'],
-  properties: {
-    statusCode: { type: 'integer' },
-    code: { type: 'string' },
-    error: { type: 'string' },
-    message: { type: 'string' },
-    requestId: { type: 'string' }
-  }
-}
+/** Returns whether facts are about a method. */
+const concerns = (methods: ApiFacts['methods'], method: string): boolean =>
+  methods === undefined || methods.some((each) => each.toLowerCase() === method)
 
 /** The merged document, while it is made. */
 export class Merged {
@@ -83,7 +70,8 @@ export class Merged {
         const isTaken = (method: string) => taken.has(method) || this.#paths[client]?.[method] !== undefined
         for (const method of methodsOf(item, described.route).filter((each) => !isTaken(each))) {
           const operation = operationOf(item, method, copier, own, service)
-          taken.set(method, this.#completed(operation, described.facts, own, copier))
+          const facts = described.facts.filter(({ methods }) => concerns(methods, method))
+          taken.set(method, this.#completed(operation, facts, own, copier))
         }
       }
     }
@@ -128,31 +116,58 @@ export class Merged {
 
   #completed(given: Part, all: readonly ApiFacts[], document: Part, copier: Copier): Part {
     const hasBody = given.requestBody !== undefined
-    const statuses = new Map<number, string>(Object.entries(ofServices).map(([status, text]) => [Number(status), text]))
-    for (const { responses = {}, ofBodies } of all) {
-      if (ofBodies && !hasBody) continue
+    const format = all.some(({ errors }) => errors === 'problem') ? 'problem' : 'json'
+    const errors = new Map<string, GatewayError>()
+    const add = (responses: Readonly<Record<string, string | undefined>>, format: Format) => {
       for (const [status, text] of Object.entries(responses)) {
-        const before = statuses.get(Number(status))
-        statuses.set(Number(status), before === undefined || before === text ? text : `${before} ${text}`)
+        if (text === undefined) continue
+        const { texts, formats } = errors.get(status) ?? { texts: new Set(), formats: new Set() }
+        errors.set(status, { texts: texts.add(text), formats: formats.add(format) })
       }
     }
+    add(ofServices, format)
+    for (const { responses = {}, ofBodies, format: own } of all) if (!ofBodies || hasBody) add(responses, own ?? format)
     const responses = isPart(given.responses) ? given.responses : {}
-    const added = [...statuses].filter(([status]) => !Object.hasOwn(responses, String(status)))
+    const added = [...errors].filter(([status]) => !Object.hasOwn(responses, status))
+    const headers = Object.assign({}, ...all.map(({ headers }) => headers)) as Readonly<Record<string, string>>
     return {
       ...given,
+      ...(all.some(({ isDeprecated }) => isDeprecated) && { deprecated: true }),
       responses: {
-        ...responses,
-        ...Object.fromEntries(added.map(([status, text]) => [status, this.#error(status, text)]))
+        ...Object.fromEntries(Object.entries(responses).map(([status, each]) => [status, this.#with(headers, each)])),
+        ...Object.fromEntries(added.map(([status, error]) => [status, this.#error(status, error, headers)]))
       },
       ...this.#security(given, all, document, copier),
       ...Object.assign({}, ...all.map(({ extensions }) => extensions ?? {}))
     }
   }
 
-  #error(status: number, description: string): object {
-    this.#kind('schemas')['gateway.Error'] ??= errorSchema
-    const content = { 'application/json': { schema: { $ref: '#/components/schemas/gateway.Error' } } }
-    return { $ref: this.#shared('responses', `gateway.${status}`, { description, content }) }
+  #error(status: string, { texts, formats }: GatewayError, headers: Readonly<Record<string, string>>): object {
+    const content = Object.fromEntries(
+      [...formats].map((format) => {
+        const { type, name, schema } = errorFormats[format]
+        this.#kind('schemas')[name] ??= schema
+        return [type, { schema: { $ref: `#/components/schemas/${name}` } }]
+      })
+    )
+    const response = { description: [...texts].join(' '), content }
+    const all = { ...headers, ...(hasRetryAfter.has(status) && { 'Retry-After': 'Seconds after which to try again.' }) }
+    return { $ref: this.#shared('responses', `gateway.${status}`, this.#with(all, response) as object) }
+  }
+
+  /** Returns a response with header fields of the gateway. One that is a reference stays as it is. */
+  #with(headers: Readonly<Record<string, string>>, response: unknown): unknown {
+    const added = Object.entries(headers)
+    if (added.length === 0 || !isPart(response) || response.$ref !== undefined) return response
+    const own = isPart(response.headers) ? response.headers : {}
+    const known = new Set(Object.keys(own).map((name) => name.toLowerCase()))
+    const more = added
+      .filter(([name]) => !known.has(name.toLowerCase()))
+      .map(([name, description]) => {
+        const header = { description, schema: { type: 'string' } }
+        return [name, { $ref: this.#shared('headers', `gateway.${name}`, header) }]
+      })
+    return { ...response, headers: { ...own, ...Object.fromEntries(more) } }
   }
 
   /** Returns the security of the gateway; without one, that of the service. */

@@ -77,6 +77,10 @@ interface Facts {
 export default edgeConcern({
   name: 'csrf',
   options: orOff(Csrf),
+  apiFacts: () => ({
+    methods: ['POST', 'PUT', 'PATCH', 'DELETE'],
+    responses: { 403: 'The request is one of a page on another site.' }
+  }),
   // The concern protects the user of a browser; it is no access control.
   protects: false,
   aliases: Object.fromEntries(

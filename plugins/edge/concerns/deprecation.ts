@@ -63,6 +63,15 @@ export default edgeConcern({
   ownsHeaders: ['deprecation', 'sunset'],
   aliases: { 'deprecated|sunset': 'write deprecation: { at: DATE, sunset: DATE }' },
   innerAliases: { 'date|since|deprecatedAt': 'write at', 'sunsetAt|removal': 'write sunset' },
+  apiFacts: ({ at, sunset, successor, link, afterSunset }) => ({
+    isDeprecated: true,
+    headers: {
+      ...(at !== undefined && { Deprecation: `Time of the deprecation: ${at}.` }),
+      ...(sunset !== undefined && { Sunset: `Time from which the operation may be gone: ${sunset}.` }),
+      ...((successor ?? link) !== undefined && { Link: 'The successor, and documentation of the deprecation.' })
+    },
+    ...(afterSunset === 'refuse' && { responses: { 410: `The operation is gone, since ${sunset}.` } })
+  }),
   check,
   explain: ({ sunset, afterSunset }, { date }) => {
     const isGone = afterSunset === 'refuse' && date >= Date.parse(sunset!)

@@ -58,6 +58,7 @@ const mostKept = 500
 export default edgeConcern({
   name: 'userAgent',
   options: orOff(UserAgent),
+  apiFacts: () => ({ responses: { 403: 'The user agent is not allowed.' } }),
   // A client can claim to be any other one.
   protects: false,
   aliases: Object.fromEntries(

@@ -37,6 +37,13 @@ export default edgeConcern({
     'lock|cacheLock|collapsing': 'write coalesce: 5s',
     'strategy|storage|backend|storeType': 'write store: redis, or memory'
   },
+  apiFacts: ({ cacheStatus }) => ({
+    methods: ['GET', 'HEAD'],
+    headers: {
+      Age: 'Seconds since the service has made the response.',
+      ...(cacheStatus !== 'off' && { 'Cache-Status': 'Whether the response is from the cache (RFC 9211).' })
+    }
+  }),
   check: checkCache,
   checkAll: checkRoutes,
   isolate: (options) => ({ ...options, store: 'memory' as const }),

@@ -37,6 +37,11 @@ export default edgeConcern({
   options: orOff(Compression),
   noShadow: 'it refuses no request',
   protects: false,
+  apiFacts: ({ encodings }) => ({
+    headers: {
+      'Content-Encoding': `Encoding that the client accepts: ${encodings.join(', ')}. Small bodies have none.`
+    }
+  }),
   aliases: Object.fromEntries(names.map((name) => [name, advice])),
   innerAliases: {
     'algorithms|algorithm|compressorLibrary|encoding': 'write "encodings"',

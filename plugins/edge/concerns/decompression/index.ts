@@ -57,6 +57,15 @@ export default edgeConcern({
   ),
   innerAliases: { 'maxInflateRatio|ratio': 'write "maxRatio"', 'maxBytes|limit|maxBodySize': 'write "maxSize"' },
   protects: false,
+  apiFacts: ({ unknown }) => ({
+    ofBodies: true,
+    responses: {
+      400: 'The body is not encoded as its Content-Encoding says.',
+      413: 'The request body is too large once it is decompressed.',
+      ...(unknown !== 'pass' && { 415: 'The Content-Encoding of the body is not supported.' })
+    },
+    extensions: { 'x-request-encodings': accepted.split(', ') }
+  }),
   explain({ unknown }, { headers }) {
     const found = codingsOf(headers['content-encoding'] ?? '')
     if (found?.length === 0) return 'passes the body on: it has no Content-Encoding'

@@ -85,6 +85,7 @@ export default edgeConcern({
     'status|statuses|codes|errors': 'write pages: { 404: { html: … }, 5xx: … }',
     'interceptErrors|proxyInterceptErrors|services|hideUpstream': 'write upstream: true, or a list of statuses'
   },
+  apiFacts: ({ format }) => (format === 'problem' ? { errors: 'problem' } : {}),
   check,
   checkAll,
   complete({ pages, ...rest }, absolute) {

@@ -99,6 +99,7 @@ export default edgeConcern({
     'on|active': 'write enabled',
     'flagFile|triggerFile|ifFile': 'write whileFile'
   },
+  apiFacts: () => ({ responses: { 503: 'The service is under maintenance.' } }),
   // A route without it is protected equally: the mode is no protection.
   protects: false,
   needs: {

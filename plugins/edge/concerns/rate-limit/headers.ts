@@ -1,7 +1,8 @@
 /** Response headers with the state of rate limits. */
 import type { FastifyReply } from 'fastify'
 import type { Quota } from './algorithms.ts'
-import type { LimitOptions } from './options.ts'
+import type { AnyLimit, LimitOptions } from './options.ts'
+import { isCeiling } from './options.ts'
 import { rest } from './store.ts'
 
 export type HeaderStyle = NonNullable<LimitOptions['headers']>
@@ -45,4 +46,24 @@ function addToLists(reply: FastifyReply, { rule: { quota, policy }, remaining, r
 function append(reply: FastifyReply, name: string, item: string): void {
   const before = reply.getHeader(name)
   reply.header(name, before === undefined ? item : `${before}, ${item}`)
+}
+
+/** Returns the header fields of limits with a description. */
+export function headerFacts(limits: readonly AnyLimit[]): Record<string, string> {
+  const styles = new Set(limits.flatMap((limit) => (isCeiling(limit) ? [] : (limit.headers ?? 'separate'))))
+  const facts: Record<string, string> = {}
+  for (const [style, prefix] of [
+    ['separate', 'RateLimit'],
+    ['x-ratelimit', 'X-RateLimit']
+  ] as const) {
+    if (!styles.has(style)) continue
+    facts[`${prefix}-Limit`] = 'Requests that the limit allows.'
+    facts[`${prefix}-Remaining`] = 'Requests that are left.'
+    facts[`${prefix}-Reset`] = 'Seconds until the limit is renewed.'
+  }
+  if (styles.has('ietf')) {
+    facts['RateLimit-Policy'] = 'The limits, as in draft-ietf-httpapi-ratelimit-headers.'
+    facts.RateLimit = 'Requests that are left of each limit.'
+  }
+  return facts
 }

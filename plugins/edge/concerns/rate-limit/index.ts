@@ -19,6 +19,7 @@ import { mayOverride } from '../../consumers/overrides.ts'
 import { shadowRecorder } from '../../shadow.ts'
 import { checkAllLimits, checkRateLimit } from './check.ts'
 import { explainLimits } from './explain.ts'
+import { headerFacts } from './headers.ts'
 import { admitterTo, hooksFor, withOwn } from './hooks.ts'
 import type { KeyOf } from './keys.ts'
 import { addressKey, keyBy, perDirection } from './keys.ts'
@@ -38,6 +39,7 @@ export default edgeConcern({
   options: orOff(RateLimit),
   apiFacts: (options) => ({
     responses: { 429: 'Too many requests. Retry-After has the seconds to wait.' },
+    headers: headerFacts(limitsOf(options)),
     extensions: {
       'x-rate-limit': limitsOf(options).map((limit) =>
         isCeiling(limit)

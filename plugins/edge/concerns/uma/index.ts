@@ -33,6 +33,9 @@ const maxResponseSize = 64 * 1024
 export default edgeConcern({
   name: 'uma',
   options: orOff(Uma),
+  apiFacts: () => ({
+    responses: { 401: 'The token is missing or wrong.', 403: 'The token does not allow the request.' }
+  }),
   aliases: { 'authzKeycloak|keycloak': 'write edge.uma' },
   // Others would need connections of their own while the gateway serves.
   forConsumers: { phases: ['preParsing'], options: Off },

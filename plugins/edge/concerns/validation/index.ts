@@ -6,6 +6,7 @@ import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler, RouteOptions } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { atOnce, inSlices } from '../../../time-slices.ts'
+import type { ApiFacts } from '../../api-facts.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import { takeWhole } from '../../protocol/whole-body.ts'
@@ -23,6 +24,16 @@ import { asProblem } from './refusals.ts'
 import { responseHook } from './responses.ts'
 import { compileRoute, withAbsoluteFiles } from './route-schemas.ts'
 import type { SchemaFault } from './sources.ts'
+
+const ofBodies: ApiFacts = {
+  ofBodies: true,
+  format: 'problem',
+  responses: { 413: 'The request body is too large.', 415: 'The request body has another type than the API.' }
+}
+const ofPaths: ApiFacts = {
+  format: 'problem',
+  responses: { 404: 'The API has no such path.', 405: 'The path does not have this method.' }
+}
 
 export default edgeConcern({
   name: 'validation',
@@ -43,6 +54,11 @@ export default edgeConcern({
     'validateResponse|responseValidation': 'write responses: enforce, or responses: shadow',
     'rejectedCode|rejectedMsg': 'refusals have status 400, in the format of RFC 9457'
   },
+  apiFacts: ({ openapi, body, undocumented }) => [
+    { format: 'problem', responses: { 400: 'The request does not match its schema.' } },
+    ...((openapi ?? body) === undefined ? [] : [ofBodies]),
+    ...(openapi === undefined || undocumented === 'pass' ? [] : [ofPaths])
+  ],
   check: checkValidation,
   checkAll: checkDocuments,
   complete(options, absolute) {
