@@ -3,6 +3,7 @@ import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { member } from './foreign.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -10,7 +11,7 @@ const methods: readonly string[] = ['key-auth', 'basic-auth', 'jwt-auth', 'hmac-
 
 /** Converts one plugin. */
 function convertPlugin(name: string, config: Foreign, context: ApisixContext, place: Place): void {
-  const convert = converters[name]
+  const convert = member(converters, name)
   if (convert !== undefined) convert(config, place, context)
   else {
     config.skip(...config.keys)
@@ -27,8 +28,7 @@ export function applyPlugins(
 ): void {
   for (const name of plugins?.keys ?? []) {
     if (except.includes(name)) continue
-    const config = plugins!.map(name)
-    if (config === undefined) continue
+    const config = plugins!.mapOrEmpty(name)
     const meta = config.map('_meta')
     if (meta?.flag('disable') === true || config.flag('disable') === true) {
       config.skip(...config.keys)

@@ -5,6 +5,7 @@ import type { ApisixContext } from './apisix-scope.ts'
 import type { Imported } from './draft.ts'
 import { Draft, duration } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { member } from './foreign.ts'
 import { anyOf, oneOrAll, prefixOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -100,6 +101,7 @@ function matchOf(route: Foreign, report: (text: string) => void): Settings {
     ...(addresses.length > 0 && { addresses })
   }
   const vars = route.value('vars')
+  if (vars !== undefined && !Array.isArray(vars)) report('vars: not converted')
   for (const each of Array.isArray(vars) ? (vars as unknown[]) : []) {
     const [variable, operator, value] = Array.isArray(each) ? (each as unknown[]).map(String) : []
     const [, kind = '', name = ''] = /^(http|arg|cookie)_(.+)$/.exec(variable ?? '') ?? []
@@ -141,7 +143,7 @@ function serviceOf(upstream: Foreign, draft: Draft): Settings {
   else settings.instances = instancesOf(upstream, scheme)
   if (scheme !== 'http' && scheme !== 'https')
     draft.note(settings, `${upstream.where}: scheme ${scheme}: not converted`)
-  const policy = policies[type]
+  const policy = member(policies, type)
   const hashOn = upstream.text('hash_on') ?? 'vars'
   const key = upstream.text('key') ?? 'remote_addr'
   if (policy === 'ring-hash') {

@@ -28,7 +28,9 @@ export class Draft {
   redis: string | null = null
   readonly #comments = new Map<unknown, string[]>()
   readonly #notes: string[] = []
-  readonly #names = new Map<string, Set<string>>()
+  readonly #names = new Set<string>()
+  /** Numbers that names are tried with, by their first parts. */
+  readonly #numbers = new Map<string, number>()
 
   /** Adds a note to the summary, and as a comment before the settings that it is about. */
   note(about: Settings | null, text: string): void {
@@ -59,8 +61,6 @@ export class Draft {
 
   /** Returns a name that is valid and not in use: of `a-z`, `0-9` and dashes. */
   name(kind: 'service' | 'route', wanted: string): string {
-    const used = this.#names.get(kind) ?? new Set<string>()
-    this.#names.set(kind, used)
     const base =
       wanted
         .toLowerCase()
@@ -68,9 +68,12 @@ export class Draft {
         .replace(/^-+|-+$/g, '')
         .slice(0, longestName - 5)
         .replace(/-+$/, '') || kind
+    const key = `${kind} ${base}`
     let name = base
-    for (let i = 2; used.has(name); i++) name = `${base}-${i}`
-    used.add(name)
+    let number = this.#numbers.get(key) ?? 2
+    while (this.#names.has(`${kind} ${name}`)) name = `${base}-${number++}`
+    this.#numbers.set(key, number)
+    this.#names.add(`${kind} ${name}`)
     return name
   }
 

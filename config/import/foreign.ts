@@ -8,6 +8,10 @@ type Fields = Readonly<Record<string, unknown>>
 const isMapping = (value: unknown): value is Fields =>
   typeof value === 'object' && value !== null && !Array.isArray(value)
 
+/** Returns the member of a table that a name of the file has; names of prototypes, such as "constructor", have none. */
+export const member = <T>(table: Readonly<Record<string, T>>, name: string): T | undefined =>
+  Object.hasOwn(table, name) ? table[name] : undefined
+
 /** A mapping of the file. It remembers which keys were read, so that the others can be reported. */
 export class Foreign {
   /** Place in the file: `services[0].routes[1]`. */
@@ -70,6 +74,11 @@ export class Foreign {
     })
   }
 
+  /** Returns a mapping; null stands for an empty one, as in `cors:`. */
+  mapOrEmpty(key: string): Foreign {
+    return this.map(key) ?? this.#add({}, this.#place(key))
+  }
+
   map(key: string): Foreign | undefined {
     const value = this.value(key)
     return value === undefined ? undefined : this.#add(value, this.#place(key))
@@ -82,11 +91,11 @@ export class Foreign {
     return (value as unknown[]).map((each, index) => this.#add(each, `${this.#place(key)}[${index}]`))
   }
 
-  /** Returns the members of a mapping of mappings; null stands for an empty one, as in `cors:`. */
+  /** Returns the members of a mapping of mappings. */
   named(key: string): [name: string, fields: Foreign][] {
     const outer = this.map(key)
     if (outer === undefined) return []
-    return outer.keys.map((name) => [name, outer.map(name) ?? outer.#add({}, outer.#place(name))])
+    return outer.keys.map((name) => [name, outer.mapOrEmpty(name)])
   }
 
   /** Marks keys as read that need no counterpart. */

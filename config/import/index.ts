@@ -32,11 +32,23 @@ const ownVariables = (text: string): string =>
     .replace(/\{vault:\/\/env\/([\w-]+)\}/g, (_, name: string) => `\${${name.toUpperCase().replaceAll('-', '_')}}`)
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the configuration
 
-function unmasked(value: unknown): unknown {
-  if (typeof value === 'string') return unmask(value)
-  if (Array.isArray(value)) return (value as unknown[]).map(unmasked)
-  if (typeof value !== 'object' || value === null) return value
-  return Object.fromEntries(Object.entries(value).map(([key, each]) => [unmask(key), unmasked(each)]))
+/** Most values of a file. Aliases of aliases could stand for any number of them. */
+const mostValues = 5_000_000
+/** Deepest nesting, for which aliases count as their values. */
+const deepest = 1000
+
+/** Returns a copy with variables, and without aliases. Throws {ImportFault} for too many values. */
+function unmasked(document: unknown): unknown {
+  let left = mostValues
+  const copy = (value: unknown, depth = 0): unknown => {
+    if (--left < 0) throw new ImportFault(`the file has more than ${mostValues} values`)
+    if (depth > deepest) throw new ImportFault('recursive alias: an alias refers to a value that contains it')
+    if (typeof value === 'string') return unmask(value)
+    if (Array.isArray(value)) return (value as unknown[]).map((each) => copy(each, depth + 1))
+    if (typeof value !== 'object' || value === null) return value
+    return Object.fromEntries(Object.entries(value).map(([key, each]) => [unmask(key), copy(each, depth + 1)]))
+  }
+  return copy(document)
 }
 
 /** Returns the configuration for the text of another gateway's file, in YAML or JSON. Throws {ImportFault}. */

@@ -1,11 +1,19 @@
 /** Plugins of Kong, as concerns of the edge. */
-import { Foreign } from './foreign.ts'
+import type { Foreign } from './foreign.ts'
+import { ImportFault, member } from './foreign.ts'
 import type { Convert, KongContext, Place } from './kong-scope.ts'
 import { transforms } from './kong-transforms.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
 const methods = ['key-auth', 'basic-auth', 'hmac-auth', 'jwt', 'mtls-auth', 'openid-connect', 'oauth2-introspection']
+
+/** Returns the name of a plugin. Throws {ImportFault} for a plugin without one, which would be lost. */
+export function nameOf(plugin: Foreign): string {
+  const name = plugin.text('name')
+  if (name === undefined) throw new ImportFault(`${plugin.where}.name: expected the name of a plugin, found nothing`)
+  return name
+}
 
 /** Converts the plugins of a place; of several with one name, the last. `shared` are those of its service. */
 export function applyPlugins(
@@ -17,15 +25,15 @@ export function applyPlugins(
   const byName = new Map<string, Foreign>()
   for (const plugin of plugins) {
     plugin.skip('id', 'tags', 'protocols', 'instance_name', 'service', 'route', 'consumer')
-    const name = plugin.text('name') ?? ''
+    const name = nameOf(plugin)
     if (plugin.flag('enabled') === false) plugin.skip('config')
     else byName.set(name, plugin)
   }
   const used = methods.filter((name) => byName.has(name))
   const { target } = place
   for (const [name, plugin] of byName) {
-    const config = plugin.map('config') ?? new Foreign({}, `${plugin.where}.config`)
-    const convert = converters[name]
+    const config = plugin.mapOrEmpty('config')
+    const convert = member(converters, name)
     const isShared = place.about === null || shared.includes(plugin)
     const scope = { ...place, context, authenticates: used.length > 0 || place.hasMethod, isShared }
     if (convert !== undefined) convert(config, scope)
@@ -74,7 +82,7 @@ const rateLimit: Convert = (config, { target, about, name, context: { draft }, a
     return max === undefined ? [] : [{ max, window }]
   })
   const more: Settings = {
-    ...(kinds[by] !== 'ip' && { by: kinds[by] ?? by }),
+    ...(member(kinds, by) !== 'ip' && { by: member(kinds, by) ?? by }),
     ...(isShared && { name: `${name}-limit` }),
     ...(isRedis && { store: 'redis', onFailure: isOpen ? 'share' : 'closed' }),
     ...(config.flag('hide_client_headers') === true && { headers: 'none' })
@@ -97,6 +105,7 @@ const rateLimit: Convert = (config, { target, about, name, context: { draft }, a
   )
   if (limits.some(({ window }) => window === '365d')) draft.note(about, 'a limit per year: 365 days')
   if (all.length > 0) target.rateLimit = oneOrAll(all)
+  else draft.undecided(about, `${config.where}: no limit is set`)
 }
 
 const cors: Convert = (config, { target }) => {

@@ -4,7 +4,7 @@ import type { Imported } from './draft.ts'
 import { Draft, duration } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault } from './foreign.ts'
-import { applyPlugins } from './kong-plugins.ts'
+import { applyPlugins, nameOf } from './kong-plugins.ts'
 import type { KongContext } from './kong-scope.ts'
 import { anyOf, oneOrAll, patternOf, prefixOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
@@ -41,6 +41,13 @@ export function importKong(root: Foreign): Imported {
     for (const route of routes) importRoute(route, own, { ofService, shared }, scoped, context)
     if (routes.length === 0) draft.note(null, `service ${name} has no routes`)
   }
+  for (const [plugin, of] of scoped.lost()) {
+    const name = nameOf(plugin)
+    if (plugin.flag('enabled') === false) continue
+    const config = plugin.mapOrEmpty('config')
+    config.skip(...config.keys)
+    draft.unknown(null, name, `plugin ${name} of ${of}, which is not in this file: not converted`)
+  }
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('Kong')
 }
@@ -49,10 +56,13 @@ export function importKong(root: Foreign): Imported {
 interface Scoped {
   readonly global: readonly Foreign[]
   of(kind: 'service' | 'route' | 'consumer', name: string): readonly Foreign[]
+  /** Returns the plugins of what is not in the file, with that. */
+  lost(): readonly (readonly [plugin: Foreign, of: string])[]
 }
 
 function pluginsByScope(plugins: readonly Foreign[]): Scoped {
-  const kinds = ['service', 'route', 'consumer'] as const
+  const kinds = ['service', 'route', 'consumer', 'consumer_group'] as const
+  const asked = new Set<string>()
   const scopes = plugins.map((plugin) => ({
     plugin,
     of: kinds.flatMap((kind) => {
@@ -62,7 +72,13 @@ function pluginsByScope(plugins: readonly Foreign[]): Scoped {
   }))
   return {
     global: scopes.filter(({ of }) => of.length === 0).map(({ plugin }) => plugin),
-    of: (kind, name) => scopes.filter(({ of }) => of.includes(`${kind} ${name}`)).map(({ plugin }) => plugin)
+    of(kind, name) {
+      const wanted = `${kind} ${name}`
+      asked.add(wanted)
+      return scopes.filter(({ of }) => of.includes(wanted)).map(({ plugin }) => plugin)
+    },
+    lost: () =>
+      scopes.flatMap(({ plugin, of }) => of.filter((each) => !asked.has(each)).map((each) => [plugin, each] as const))
   }
 }
 

@@ -2,6 +2,7 @@
 import type { Imported } from './draft.ts'
 import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { member } from './foreign.ts'
 import { addRules, lower } from './headers.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
@@ -145,9 +146,8 @@ type Convert = (config: Foreign, edge: Settings, draft: Draft, route: Settings |
 
 function applyExtra(extra: Foreign, draft: Draft, edge: Settings, route: Settings | null): void {
   for (const name of extra.keys) {
-    const config = extra.map(name)
-    if (config === undefined) continue
-    const convert = converters[name]
+    const config = extra.mapOrEmpty(name)
+    const convert = member(converters, name)
     if (convert !== undefined) convert(config, edge, draft, route)
     else {
       config.skip(...config.keys)

@@ -1,6 +1,7 @@
 /** Middlewares of Traefik, as concerns of the edge and changes of the path. */
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { member } from './foreign.ts'
 import { addRules, respondWith } from './headers.ts'
 import { oneOrAll, rewriteOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
@@ -34,10 +35,9 @@ export function applyMiddlewares(names: readonly string[], all: Middlewares, pla
     }
     for (const kind of middleware.keys) {
       if (kind === 'chain') continue
-      const convert = converters[kind]
+      const convert = member(converters, kind)
       if (convert !== undefined) {
-        const options = middleware.map(kind)
-        if (options !== undefined) convert(options, place, name)
+        convert(middleware.mapOrEmpty(kind), place, name)
       } else {
         middleware.skip(kind)
         place.draft.unknown(place.route, kind, `middleware ${name} (${kind}): not converted`)

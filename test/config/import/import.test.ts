@@ -1,6 +1,8 @@
+// slow: takes about 15 s
 /** Import of other gateways' files: what is converted, what is reported, and faults of the files. */
 import t from 'tap'
-import { imported } from '../../../config/import/index.ts'
+import { ImportFault, imported } from '../../../config/import/index.ts'
+import { ConfigError } from '../../../config/load.ts'
 import { parseConfig } from '../../../plugins/config.ts'
 
 /** Returns the configuration of an import, which has to be valid, with the text and the summary. */
@@ -304,6 +306,23 @@ t.test('what would leave the gateway more open is a fault until somebody decides
   const cases: [gateway: string, text: string, found: RegExp][] = [
     ['kong', kong, /routes\[0\]\.todo: unknown key/],
     ['kong', `${kong}\nplugins: [{ name: ldap-auth }]`, /edge\.todo: unknown key/],
+    ...['route: other', 'service: other', 'consumer: other', 'consumer_group: gold'].map(
+      (scope): (typeof cases)[number] => [
+        'kong',
+        `services: [{ name: a, url: "http://a", routes: [{ paths: [/a] }] }]\nplugins: [{ name: jwt, ${scope} }]`,
+        /edge\.todo: unknown key/
+      ]
+    ),
+    [
+      'kong',
+      'services: [{ name: a, url: "http://a", routes: [{ paths: [/a], plugins: [{ name: rate-limiting }] }] }]',
+      /routes\[0\]\.todo: unknown key/
+    ],
+    [
+      'traefik',
+      'http: { routers: { a: { rule: "PathPrefix(`/a`)", service: a, middlewares: [b] } }, middlewares: { b: { plugin: null } } }',
+      /routes\[0\]\.todo: unknown key/
+    ],
     ['traefik', traefik, /routes\[0\]\.todo: unknown key/]
   ]
   for (const [gateway, text, found] of cases) {
@@ -318,6 +337,163 @@ t.test('what would leave the gateway more open is a fault until somebody decides
   t.match(imported('apisix', merged).yaml, 'keyAuth:', 'keys of a YAML merge')
 })
 
+t.test('a plugin without settings is a plugin, and names of prototypes are unknown ones', async (t) => {
+  const apisix = (plugins: string) =>
+    `routes: [{ id: r, uri: /a, upstream: { nodes: { "a:80": 1 } }, plugins: ${plugins} }]`
+  t.match(imported('apisix', apisix('{ key-auth: null }')).yaml, 'keyAuth:')
+  t.match(
+    imported('apisix', apisix('{ constructor: {}, __proto__: { a: 1 } }')).summary,
+    'plugin __proto__: not converted'
+  )
+  const service = (name: string) =>
+    `services: [{ name: a, url: "http://a", routes: [{ paths: [/a], plugins: [{ name: ${name} }] }] }]`
+  for (const name of ['constructor', 'toString', '__proto__']) {
+    t.match(imported('kong', service(name)).summary, `plugin ${name}: not converted`)
+  }
+  const krakend = { version: 3, endpoints: [{ endpoint: '/a', backend: [{ host: ['http://a'], url_pattern: '/' }] }] }
+  const extra = { ...krakend, extra_config: { constructor: {} } }
+  t.match(imported('krakend', JSON.stringify(extra)).summary, 'constructor: not converted')
+})
+
+t.test('files of any size and shape take bounded work', async (t) => {
+  const names = Array.from({ length: 60_000 }, (_, at) => `{ name: r, paths: [/${at}] }`)
+  const { config } = configOf(
+    'kong',
+    `services: [{ name: a, url: "http://a", routes: [${names.slice(0, 300).join()}] }]`
+  )
+  t.equal(new Set(config.routes.map(({ name }) => name)).size, 300)
+  const many = imported('kong', `services: [{ name: a, url: "http://a", routes: [${names.join()}] }]`)
+  t.match(many.summary, 'wrote 60000 routes')
+  const levels = Array.from({ length: 12 }, (_, at) => `x-${at + 1}: &a${at + 1} [${Array(9).fill(`*a${at}`).join()}]`)
+  const routes = 'services: [{ name: a, url: "http://a", routes: [{ paths: [/a] }] }]'
+  t.throws(() => imported('kong', ['x-0: &a0 [1]', ...levels, routes].join('\n')), /more than 5000000 values/)
+  t.throws(() => imported('kong', `x-a: &a { b: *a }\n${routes}`), /recursive alias/)
+})
+
+t.test('a file in which any value is replaced is converted or refused, without another error', async (t) => {
+  const plugins = [
+    'key-auth',
+    'jwt',
+    'cors',
+    'acl',
+    'ip-restriction',
+    'rate-limiting',
+    'request-transformer',
+    'proxy-cache'
+  ]
+  const samples: Record<string, object> = {
+    kong: {
+      services: [
+        {
+          name: 'a',
+          host: 'pool',
+          routes: [{ name: 'r', paths: ['/a', '~/b$'], methods: ['GET'], headers: { x: ['1'] } }]
+        }
+      ],
+      upstreams: [
+        { name: 'pool', targets: [{ target: 'a:1', weight: 1 }], healthchecks: { active: { http_path: '/h' } } }
+      ],
+      plugins: plugins.map((name) => ({
+        name,
+        config: { minute: 5, allow: ['10.0.0.0/8'], add: { headers: ['a:b'] } }
+      })),
+      consumers: [
+        {
+          username: 'c',
+          keyauth_credentials: [{ key: 'k' }],
+          jwt_secrets: [{ key: 'i', secret: 's' }],
+          acls: [{ group: 'g' }]
+        }
+      ]
+    },
+    traefik: {
+      http: {
+        routers: { r: { rule: 'Host(`a`) && PathPrefix(`/b`)', service: 's', middlewares: ['m', 'l'], tls: {} } },
+        middlewares: {
+          m: { basicAuth: { users: ['a:b'] } },
+          l: { rateLimit: { average: 5, period: '1s' } },
+          c: { chain: { middlewares: ['m'] } }
+        },
+        services: {
+          s: {
+            loadBalancer: {
+              servers: [{ url: 'http://a' }],
+              healthCheck: { path: '/' },
+              sticky: { cookie: { name: 'c' } }
+            }
+          }
+        }
+      }
+    },
+    apisix: {
+      routes: [
+        {
+          id: 'r',
+          uri: '/a/*',
+          vars: [['arg_a', '==', '1']],
+          plugins: { 'key-auth': {}, 'limit-count': { count: 1, time_window: 1 } },
+          upstream_id: 'u'
+        }
+      ],
+      upstreams: [{ id: 'u', type: 'chash', nodes: { 'a:80': 1 }, checks: { active: { http_path: '/' } } }],
+      consumers: [{ username: 'c', plugins: { 'key-auth': { key: 'k' } } }]
+    },
+    krakend: {
+      version: 3,
+      endpoints: [
+        {
+          endpoint: '/a/{b}',
+          method: 'POST',
+          backend: [
+            { host: ['http://a'], url_pattern: '/{b}', mapping: { a: 'b' } },
+            { host: ['http://b'], url_pattern: '/' }
+          ]
+        }
+      ],
+      extra_config: {
+        'auth/validator': { alg: 'RS256', jwk_url: 'https://a' },
+        'qos/ratelimit/router': { max_rate: 5 }
+      }
+    }
+  }
+  const junk = [null, [], {}, 7, -1, 'x', '', true, [null], { a: null }, '__proto__', '~(', 'a\u0007\u2028\nb: c']
+  const mutants = function* (value: unknown): Generator<unknown> {
+    yield* junk
+    if (typeof value !== 'object' || value === null) return
+    for (const [key, each] of Object.entries(value)) {
+      for (const other of mutants(each)) {
+        const copy: unknown = Array.isArray(value) ? value.with(Number(key), other) : { ...value, [key]: other }
+        yield copy
+      }
+    }
+  }
+  for (const [gateway, sample] of Object.entries(samples)) {
+    t.match(imported(gateway, JSON.stringify(sample)).yaml, 'routes:', gateway)
+    let count = 0
+    const wrong = new Set<string>()
+    for (const mutant of mutants(sample)) {
+      count++
+      const text = JSON.stringify(mutant)
+      let yaml: string
+      try {
+        ;({ yaml } = imported(gateway, text))
+      } catch (error) {
+        if (!(error instanceof ImportFault)) wrong.add(`${text}: ${String(error)}`)
+        continue
+      }
+      try {
+        parseConfig(yaml, '/gateway.yaml')
+      } catch (error) {
+        // Settings may have values that nothing accepts; the file itself has to be read.
+        if (!(error instanceof ConfigError) || /not YAML|cannot be read/.test(error.message))
+          wrong.add(`${text}: ${String(error)}`)
+      }
+    }
+    t.ok(count > 250, `${gateway}: ${count}`)
+    t.strictSame([...wrong].slice(0, 3), [], gateway)
+  }
+})
+
 t.test('faults of the files are reported with their place', async (t) => {
   const cases: [gateway: string, text: string, message: RegExp][] = [
     ['tyk', '{}', /expected one of kong, traefik, apisix, krakend, found "tyk"/],
@@ -328,6 +504,11 @@ t.test('faults of the files are reported with their place', async (t) => {
       'kong',
       'services: [{ name: a, url: "http://a", routes: [{ paths: { a: 1 } }] }]',
       /services\[0\]\.routes\[0\]\.paths/
+    ],
+    [
+      'kong',
+      'services: [{ name: a, url: "http://a", routes: [{ paths: [/a], plugins: [{ config: {} }] }] }]',
+      /services\[0\]\.routes\[0\]\.plugins\[0\]\.name: expected the name of a plugin/
     ],
     ['kong', 'services: [{ name: a, url: "http://a" }]', /no routes of Kong were found/],
     ['kong', 'services: [{ name: a, url: nonsense }]', /services\[0\]\.url: expected a URL, found "nonsense"/],
