@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { readFileSync } from 'node:fs'
 import http from 'node:http'
+import https from 'node:https'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import bcrypt from 'bcryptjs'
@@ -12,6 +13,7 @@ import t from 'tap'
 import { start } from '../../app.ts'
 import { imported, importedGateways } from '../../config/import/index.ts'
 import { parseConfig } from '../../plugins/config.ts'
+import { authority, folderFor } from '../helpers/certificates.ts'
 import { keys, secret } from '../helpers/edge/tokens.ts'
 import { eventually } from '../helpers/eventually.ts'
 import { get, startWith } from '../helpers/gateway.ts'
@@ -58,7 +60,11 @@ t.teardown(() => jwks.close())
 const eureka = await new EurekaServer().listen()
 t.teardown(() => eureka.stop())
 for (const name of ['orders', 'users']) eureka.register(registration(name, Number(new URL(await echo(name)).port)))
+const issuer = authority(folderFor(t), 'issuer')
+const { certFile, keyFile } = issuer.issue('video', { san: 'DNS:video.example' })
 const env = {
+  CERT: certFile,
+  KEY: keyFile,
   REDIS: redis.url,
   EUREKA: eureka.url,
   JWKS: `http://127.0.0.1:${(jwks.address() as AddressInfo).port}/jwks`,
@@ -74,15 +80,20 @@ async function written(yaml: string): Promise<string> {
     .replace(/bcrypt\((.*?)\)/g, (_, password: string) => bcrypt.hashSync(password, 4))
 }
 
-/** Starts a configuration; returns the ports of its listeners by their names. */
-async function started(t: Test, yaml: string): Promise<(name: string | undefined) => number> {
+interface Address {
+  readonly port: number
+  readonly isSecure: boolean
+}
+
+/** Starts a configuration; returns the addresses of its listeners by their names. */
+async function started(t: Test, yaml: string): Promise<(name: string | undefined) => Address> {
   const listen = /^listen:/m.test(yaml) ? '' : 'listen: { host: 127.0.0.1, port: 0 }\n'
   const text = `${listen}admin: { port: 0 }\n${await written(yaml)}`
   const config = parseConfig(text, `${import.meta.dirname}/gateway.yaml`, env)
   if (config.listeners.length === 1 && !/redis:|eureka:/.test(yaml)) {
     const { port, close } = await startWith(config)
     t.teardown(close)
-    return () => port
+    return () => ({ port, isSecure: config.listen.tls !== undefined })
   }
   const runtime = await start(config)
   t.teardown(() => runtime.close())
@@ -94,19 +105,52 @@ async function started(t: Test, yaml: string): Promise<(name: string | undefined
   }
   return (name) => {
     const { address } = runtime.listeners.find((each) => name === undefined || each.name === name)!
-    return (address as AddressInfo).port
+    const { tls } = config.listeners.find((each) => name === undefined || each.name === name)!
+    return { port: (address as AddressInfo).port, isSecure: tls !== undefined }
   }
 }
 
-async function send([line, headers]: Ask, portOf: (name: string | undefined) => number) {
+/** Sends a request over TLS, as `get` does without. */
+async function getSecurely(port: number, path: string, headers: Readonly<Record<string, string>>, method: string) {
+  const fields = Object.fromEntries(Object.entries(headers).filter(([name]) => !name.startsWith(':')))
+  const { ':servername': servername = headers.host ?? '', ':ciphers': ciphers, ':version': version } = headers
+  const versions = version && { minVersion: version as 'TLSv1.2', maxVersion: version as 'TLSv1.2' }
+  const sent = https.request({
+    host: '127.0.0.1',
+    port,
+    path,
+    method,
+    headers: fields,
+    agent: false,
+    servername,
+    ca: issuer.cert,
+    checkServerIdentity: () => undefined,
+    ...(ciphers && { ciphers }),
+    ...versions
+  })
+  sent.end()
+  const response = await once(sent, 'response').then(
+    ([response]) => response as http.IncomingMessage,
+    () => null
+  )
+  if (response === null) return { status: 0, headers: {}, body: '' }
+  const body = Buffer.concat(await response.toArray()).toString('latin1')
+  return { status: response.statusCode!, headers: response.headers, body }
+}
+
+async function send([line, headers]: Ask, addressOf: (name: string | undefined) => Address) {
   const [, method, listener, target] = /^(\S+) (?::(\w+))?(\/.*)$/.exec(line)!
-  const port = portOf(listener)
+  const { port, isSecure } = addressOf(listener)
   if (method === 'WS') {
     const response = await shake(port, headers, target)
     return { status: 101, url: response['x-target'], response }
   }
   const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
-  const { status, headers: response, body } = await get(port, target!, fields, method)
+  const {
+    status,
+    headers: response,
+    body
+  } = isSecure ? await getSecurely(port, target!, headers, method!) : await get(port, target!, fields, method)
   const json = body.startsWith('{') ? (JSON.parse(body) as object) : {}
   return { status, response, body: json, ...('service' in json && json) }
 }
@@ -126,15 +170,15 @@ const imports = importedGateways.map((gateway) => {
 
 for (const { name, yaml, asks } of [...translations, ...examples, ...imports]) {
   t.test(name, async (t) => {
-    const portOf = await started(t, yaml)
+    const addressOf = await started(t, yaml)
     for (const ask of asks) {
       const [line, , expected] = ask
-      if (typeof expected === 'number') t.equal((await send(ask, portOf)).status, expected, line)
-      else if (!Array.isArray(expected)) t.match(await send(ask, portOf), expected, line)
+      if (typeof expected === 'number') t.equal((await send(ask, addressOf)).status, expected, line)
+      else if (!Array.isArray(expected)) t.match(await send(ask, addressOf), expected, line)
       else {
         const found = []
         for (const each of expected) {
-          const { status, service } = (await send(ask, portOf)) as { status: number; service?: string }
+          const { status, service } = (await send(ask, addressOf)) as { status: number; service?: string }
           found.push(typeof each === 'number' ? status : service)
         }
         t.same(typeof expected[0] === 'number' ? found : found.sort(), expected, line)

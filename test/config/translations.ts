@@ -9,7 +9,8 @@ type Expected = number | { service?: string; url?: string; headers?: object; res
 
 /**
  * A request: `GET /path`, for a WebSocket `WS /path`, at another listener `GET :NAME/path`; its headers, and what follows. A
- * list is that of several equal requests: their statuses in order, or the names of their services in any order.
+ * list is that of several equal requests: their statuses in order, or the names of their services in any order. Over TLS, the
+ * server name is that of `host`; `:servername`, `:ciphers` and `:version` are for the handshake. The status of one that fails is 0.
  */
 export type Ask = readonly [line: string, headers: Readonly<Record<string, string>>, Expected | number[] | string[]]
 
@@ -412,6 +413,64 @@ routes:
       ],
       ['GET /', none, [200, 429]],
       ['GET /', none, { response: { 'x-frame-options': 'DENY', 'x-robots-tag': 'none,noarchive' } }]
+    ]
+  },
+  {
+    name: 'Traefik, video site: https only, TLS options, strict SNI, a block of concerns that several routes use',
+    yaml: `
+listen:
+  - { name: web, host: 127.0.0.1, port: 0, redirect: https }
+  - name: secure
+    host: 127.0.0.1
+    port: 0
+    http2: true
+    tls:
+      cert: "\${CERT}"
+      key: "\${KEY}"
+      strict: true
+      minVersion: TLSv1.2
+      ciphers: [ECDHE-ECDSA-AES256-GCM-SHA384, ECDHE-RSA-AES256-GCM-SHA384]
+services: { player: { instances: ["http://player"] }, api: { instances: ["http://api"] } }
+groups:
+  secured:
+    match: { path: /, hosts: [video.example] }
+    edge:
+      rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 3, by: ip, name: site }
+      compression: { minSize: 1b }
+      securityHeaders: { override: true, strictTransportSecurity: { maxAge: 365d, includeSubDomains: true, preload: true }, xFrameOptions: SAMEORIGIN }
+      headers: { response: { set: { x-robots-tag: noindex }, remove: [server, x-powered-by, x-version] } }
+routes:
+  - { name: player, group: secured, service: player }
+  - { name: api, group: secured, match: { path: /api }, service: api, path: { strip: true } }`,
+    asks: [
+      ['GET :web/watch?v=7', { host: 'video.example' }, 308],
+      ['GET :web/', { host: 'other.example' }, 404],
+      [
+        'GET :secure/api/list',
+        { host: 'video.example' },
+        {
+          service: 'api',
+          url: '/list',
+          headers: { 'x-forwarded-proto': 'https' },
+          response: {
+            'strict-transport-security': 'max-age=31536000; includeSubDomains; preload',
+            'x-frame-options': 'SAMEORIGIN',
+            'x-robots-tag': 'noindex',
+            'x-version': undefined
+          }
+        }
+      ],
+      [
+        'GET :secure/',
+        { host: 'video.example', 'accept-encoding': 'gzip', ':version': 'TLSv1.2', ':ciphers': 'ECDHE-ECDSA-AES256-GCM-SHA384' },
+        { response: { 'content-encoding': 'gzip', 'x-robots-tag': 'noindex' } }
+      ],
+      ['GET :secure/', { host: 'video.example' }, [200, 429]],
+      ['GET :secure/api', { host: 'video.example' }, 429],
+      ['GET :secure/', { host: 'video.example', ':version': 'TLSv1.2', ':ciphers': 'ECDHE-ECDSA-AES128-GCM-SHA256' }, 0],
+      ['GET :secure/', { host: 'video.example', ':version': 'TLSv1.1', ':ciphers': 'ALL@SECLEVEL=0' }, 0],
+      ['GET :secure/', { host: 'video.example', ':servername': 'other.example' }, 0],
+      ['GET :secure/', { host: 'video.example', ':servername': '' }, 0]
     ]
   },
   {
