@@ -29,6 +29,15 @@ export interface PathPattern {
   readonly trailingSlash: boolean
   /** Length of a prefix without parameters; null for other patterns. */
   readonly length: number | null
+  /** Prefix of the server under which the gateway is registered. The pattern is for what follows it. */
+  readonly mount?: string
+}
+
+/** Returns the part of a request target that a pattern is for: without the prefix under which the gateway is registered. */
+export function belowMount({ mount = '' }: PathPattern, target: string): string {
+  if (mount === '') return target
+  const rest = target.slice(mount.length)
+  return rest.startsWith('/') ? rest : `/${rest}`
 }
 
 export const isPattern = (text: string) => /[:*]/.test(text)

@@ -29,6 +29,8 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
   )
   const name = `${CONSTRAINT}${gateways++}`
   const { register, registerWith } = registrar(fastify, name)
+  const mount = mountPoint(fastify)
+  const mounted = (pattern: PathPattern): PathPattern => (mount === '' ? pattern : { ...pattern, mount })
   const unknown = internalUrl()
   fastify.addConstraintStrategy(
     tableStrategy(fastify, {
@@ -52,7 +54,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
   const { clientAddressOf } = fastify
   const ofGateway = routes.some(({ isHandedOver }) => isHandedOver)
   const tableFor = tablesFor(fastify, tables)
-  const usual = unrouted(tableFor, clientAddressOf, mountPoint(fastify), listen.unknownHost, messageFor)
+  const usual = unrouted(tableFor, clientAddressOf, mount, listen.unknownHost, messageFor)
   fastify.setNotFoundHandler(ofGateway ? unknownCall : usual)
 
   const slice = new TimeSlice()
@@ -99,7 +101,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
     }
     const [pattern] = pathPatterns(match.path)
     const url = internalUrl()
-    const config = { ...route.config, route, matchedPath: pattern!, ownPath: path }
+    const config = { ...route.config, route, matchedPath: mounted(pattern!), ownPath: path }
     register(url, [], {
       url: pattern!.text,
       method: [...match.methods],
@@ -114,7 +116,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
   /** Adds a route whose response is made of calls. */
   async function addMade(route: RouteConfig, pattern: PathPattern, methods: string[]): Promise<Target> {
     const url = internalUrl()
-    const config = { ...route.config, route, matchedPath: pattern }
+    const config = { ...route.config, route, matchedPath: mounted(pattern) }
     const handler = route.portal
       ? (await import('./portal/index.ts')).portalRoute(fastify, route, given)
       : (await import('./compose/index.ts')).composeRoute(fastify, route)
@@ -128,7 +130,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
     const module = await moduleOptions(route, fault)
     // Without the mesh, the bridge forwards the WebSockets of these routes.
     const placeholder = forward === undefined ? undefined : unbridged()
-    const config = { ...route.config, route, matchedPath: pattern, ...(placeholder && { placeholder }) }
+    const config = { ...route.config, route, matchedPath: mounted(pattern), ...(placeholder && { placeholder }) }
     const upgrade = placeholder?.handler ?? null
     await registerWith(url, paramNames(pattern), methods, (constraints, methods) =>
       registerHttpProxy(fastify, { route, pattern, url: pattern.text, methods, config, constraints, module, upgrade })
@@ -154,7 +156,7 @@ const proxy: FastifyPluginAsync<Config> = async (fastify, given) => {
     more: FastifyContextConfig
   ): void {
     const placeholder = unbridged()
-    const config = { ...route.config, route, matchedPath: pattern, placeholder, ...more }
+    const config = { ...route.config, route, matchedPath: mounted(pattern), placeholder, ...more }
     register(url, paramNames(pattern), { url: pattern.text, method, config, handler: placeholder.handler })
   }
 }

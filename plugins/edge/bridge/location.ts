@@ -6,6 +6,7 @@
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import type { FastifyRequest } from 'fastify'
 import type { PathPattern } from '../../../config/path-pattern.ts'
+import { belowMount } from '../../../config/path-pattern.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { commaItems } from '../../http-syntax.ts'
 import { encodePath } from '../protocol/encode-path.ts'
@@ -29,14 +30,21 @@ export type StrippedPrefix = string | ((target: string) => string) | null
 
 export function forwardedPrefix(route: RouteConfig, pattern: PathPattern): StrippedPrefix {
   const found = replacementOf(route, pattern)
-  if (found === null || found.inner !== '' || found.outer === '/') return null
-  return found.outer === null ? (target) => publicPrefix(found, target) : encodePath(found.outer)
+  if (found === null || found.inner !== '') return null
+  const outer = mountedPrefix(found, pattern)
+  return outer === '' ? null : (outer ?? ((target) => publicPrefix(found, pattern, target)))
+}
+
+/** Returns the prefix that a route replaces, after that of the server under which the gateway is registered; null if it has parameters. */
+function mountedPrefix({ outer }: Replacement, { mount = '' }: PathPattern): string | null {
+  return outer === null ? null : mount + encodePath(outer === '/' ? '' : outer)
 }
 
 /** Returns the prefix as the client sent it, without empty segments: `//host` in `Location` would be another host. */
-function publicPrefix({ endIn }: Replacement, target: string): string {
-  const segments = target.slice(0, endIn(target)).split('/')
-  return segments.flatMap((segment) => (segment === '' ? [] : `/${segment}`)).join('')
+function publicPrefix({ endIn }: Replacement, pattern: PathPattern, target: string): string {
+  const path = belowMount(pattern, target)
+  const segments = path.slice(0, endIn(path)).split('/')
+  return (pattern.mount ?? '') + segments.flatMap((segment) => (segment === '' ? [] : `/${segment}`)).join('')
 }
 
 /**
@@ -51,8 +59,7 @@ export function relocation(
   const changed = replacementOf(route, pattern)
   const { host = 'preserve' } = route.edge
   if (changed === null && host === 'preserve') return null
-  const same = changed === null || changed.outer === '/' ? '' : changed.outer
-  const encoded = same === null ? null : encodePath(same)
+  const fixedPrefix = changed === null ? '' : mountedPrefix(changed, pattern)
   // The host by which the gateway calls the service.
   const fixed = host === 'preserve' || host === 'upstream' ? [] : [host.toLowerCase()]
   const inner = encodePath(changed?.inner ?? '')
@@ -63,7 +70,7 @@ export function relocation(
     if (location === undefined && content === undefined) return headers
     const trusted = trustedOf(request.raw)
     const authorities = authoritiesOf(request, trusted?.names.has('x-forwarded-host') === true)
-    const outer = encoded ?? publicPrefix(changed!, request.raw.url!)
+    const outer = fixedPrefix ?? publicPrefix(changed!, pattern, request.raw.url!)
     const announced = strippedPrefix(prefix === null ? null : outer, request.raw, trusted)
     const own = instance === null ? fixed : [new URL(instance).host, ...fixed]
     const change = (value: string) => relocate(value, authorities, own, { outer, inner, announced })

@@ -5,6 +5,7 @@ import { join, sep } from 'node:path'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest, RouteHandlerMethod } from 'fastify'
 import type { PathPattern } from '../../../config/path-pattern.ts'
+import { belowMount } from '../../../config/path-pattern.ts'
 import type { PathReadings } from '../../../config/path-reading.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { targetPath } from '../protocol/target-path.ts'
@@ -49,7 +50,7 @@ export function files(
       throw new WrongMethod()
     }
     const [own = ''] = raw.url!.split('?', 1)
-    const path = filePath(rewrite === null ? own : rewrite(own))
+    const path = filePath(rewrite === null ? belowMount(pattern, own) : rewrite(own))
     const kind = path === null ? null : await kindOf(join(root, path))
     if (reply.sent) return reply
     if (path !== null && kind === 'file') send(request, reply, path)

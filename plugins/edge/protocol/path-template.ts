@@ -40,17 +40,17 @@ function rawValues(path: string, pattern: PathPattern, restIn: Replace): string[
 }
 
 /**
- * Returns the function that replaces a path which an expression matches; other paths stay as they are. Spellings that the
+ * Returns the function that replaces a path which an expression matches; for others it returns null. Spellings that the
  * listener ignores (`listen.paths`) are ignored here as well: the service, too, takes them for the same path.
  */
-export function byExpression(regex: string, to: string, paths: PathReadings): Replace {
+export function byExpression(regex: string, to: string, paths: PathReadings): (path: string) => string | null {
   const { match } = linearGroups(regex, paths.case === 'ignore')
   const plain = withoutIgnored(paths)
   const parts = encoded(substitutionParts(to))
   return (path) => {
     const text = normalized(path)
     const groups = match(text) ?? (plain === null ? null : match(plain(text)))
-    return groups === null ? path : joined(parts, (group) => groups[Number(group) - 1] ?? '')
+    return groups === null ? null : joined(parts, (group) => groups[Number(group) - 1] ?? '')
   }
 }
 

@@ -1,5 +1,5 @@
 import type { PathPattern } from '../../../config/path-pattern.ts'
-import { patternsOf } from '../../../config/path-pattern.ts'
+import { belowMount, patternsOf } from '../../../config/path-pattern.ts'
 import type { PathReadings } from '../../../config/path-reading.ts'
 import type { RouteConfig } from '../../../config/schema.ts'
 import { Ambiguous, ambiguousPart } from './ambiguous-path.ts'
@@ -50,8 +50,9 @@ export function targetPath(
   paths: PathReadings
 ): Rewrite | null {
   const { path, regex, to = '' } = route.path?.rewrite ?? {}
-  if (path !== undefined) return unambiguous(beforeQuery(byTemplate(path, pattern, restIn(pattern))), route.path)
-  if (regex !== undefined) return unambiguous(beforeQuery(byExpression(regex, to, paths)), route.path)
+  if (path !== undefined)
+    return unambiguous(below(pattern, beforeQuery(byTemplate(path, pattern, restIn(pattern)))), route.path)
+  if (regex !== undefined) return unambiguous(byExpressionBelow(pattern, byExpression(regex, to, paths)), route.path)
   const replacement = replacementOf(route, pattern)
   if (replacement === null) return null
   const { endIn, inner } = replacement
@@ -63,7 +64,23 @@ export function targetPath(
     const joins = first === slash || (head !== '' && (rest === '' || first === question || pattern.end === 'partial'))
     return joins ? head + rest : `${head}/${rest}`
   }
-  return pattern.end === 'partial' ? unambiguous(rewrite, route.path) : rewrite
+  const mounted = below(pattern, rewrite)
+  return pattern.end === 'partial' ? unambiguous(mounted, route.path) : mounted
+}
+
+/** Applies a change to what follows the prefix under which the gateway is registered; the prefix itself is removed. */
+const below = (pattern: PathPattern, rewrite: Rewrite): Rewrite =>
+  pattern.mount === undefined ? rewrite : (target) => rewrite(belowMount(pattern, target))
+
+/** As `below`, for an expression. A path that it does not match stays as it is, with the prefix. */
+function byExpressionBelow(pattern: PathPattern, replace: (path: string) => string | null): Rewrite {
+  return (target) => {
+    const query = target.indexOf('?')
+    const path = query === -1 ? target : target.slice(0, query)
+    const changed = replace(belowMount(pattern, path))
+    if (changed === null) return target
+    return query === -1 ? changed : changed + target.slice(query)
+  }
 }
 
 /** Applies a function to the path of a target. */

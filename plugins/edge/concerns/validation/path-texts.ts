@@ -1,5 +1,5 @@
 import type { FastifyRequest, RouteOptions } from 'fastify'
-import { paramNames, paramValues } from '../../../../config/path-pattern.ts'
+import { belowMount, paramNames, paramValues } from '../../../../config/path-pattern.ts'
 import { ENCODED_SLASH, readPath } from '../../../../config/path-reading.ts'
 import type { Texts } from './values.ts'
 
@@ -9,7 +9,7 @@ export function pathTextsOf({ config }: RouteOptions): (request: FastifyRequest)
   if (pattern === undefined) return ({ params }) => textsOf(Object.entries(params as Record<string, string>))
   const names = paramNames(pattern)
   return ({ raw }) => {
-    const read = readPath(raw.url!)
+    const read = readPath(belowMount(pattern, raw.url!))
     const values = read === null ? [] : paramValues(pattern, read)
     return textsOf(names.map((name, index) => [name, values[index] ?? '']))
   }
