@@ -38,6 +38,8 @@ export interface Key {
   readonly name: string
   /** Schema of the value. Its description is that of the key. */
   readonly options: TSchema
+  /** Schema of the value on routes, if it is another one. */
+  readonly routeOptions?: TSchema
   /** Levels at which the key can be set. The most specific one wins and replaces the whole value of the others. */
   readonly levels: readonly Level[]
   /**

@@ -42,7 +42,8 @@ export function section(keys: readonly Key[], level: Level): TObject {
   const isTop = level === 'gateway'
   const properties = keysAt(keys, level).map((key): [string, TSchema] => {
     const hasDefault = isTop && key.default !== undefined
-    return [key.name, hasDefault ? { ...key.options, default: key.default } : Type.Optional(key.options)]
+    const options = (level === 'route' && key.routeOptions) || key.options
+    return [key.name, hasDefault ? { ...options, default: key.default } : Type.Optional(options)]
   })
   return Type.Object(Object.fromEntries(properties), isTop ? { ...strict, default: {} } : strict)
 }

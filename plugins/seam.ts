@@ -197,6 +197,8 @@ export interface Explanation {
   /** Share of a split: its weight, and whether the call fits its `match`. Null without a split. */
   readonly share: { readonly weight: number; readonly matched: boolean } | null
   readonly chain: readonly string[]
+  /** Texts of layers that describe what they do, by their names. */
+  readonly decisions: readonly (readonly [name: string, text: string])[]
   /** Path before that of the call; null if the service has none. */
   readonly basePath: string | null
   /** Id of the instance that the call's hash selects; null if nothing is hashed. */

@@ -224,7 +224,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
           name: 'orders',
           match: { path: '/orders' },
           service: 'orders',
-          mesh: { mirror: { service: 'shadow' } },
+          mesh: { mirror: { service: 'shadow' }, circuitBreaker: {} },
           edge: { cache: {} }
         },
         {

@@ -107,7 +107,7 @@ export class Forwarder extends Dispatcher implements ServiceCalls {
   explain(name: string, _policy: RoutePolicy, _opts: DispatchOptions): Explanation[] {
     const service = this.service(name)
     const [chain, basePath, status] = [this.describe(name), service.config.basePath || null, service.status()]
-    return [{ service: name, subset: null, share: null, chain, basePath, hashed: null, status }]
+    return [{ service: name, subset: null, share: null, chain, decisions: [], basePath, hashed: null, status }]
   }
 
   status() {

@@ -11,7 +11,12 @@ type Target = Pick<SplitShare, 'service' | 'weight'> & { readonly subset?: strin
 
 /** Methods of the mesh that `explain` uses. */
 interface Services {
-  describe(service: string, policy: RoutePolicy, route?: string, share?: number): string[]
+  layers(
+    service: string,
+    policy: RoutePolicy,
+    route?: string,
+    share?: number
+  ): readonly { readonly name: string; readonly text?: string | null }[]
   service(name: string): Service
 }
 
@@ -23,12 +28,14 @@ export function explain(mesh: Services, service: string, policy: RoutePolicy, op
   return targets
     .filter((share) => matched === undefined || share === matched)
     .map((share) => {
+      const layers = mesh.layers(service, policy, opts.route?.name, targets.indexOf(share))
       const subset = share.subset ?? policy.subset
       return {
         service: share.service,
         subset: subset ?? null,
         share: split === undefined ? null : { weight: share.weight, matched: share === matched },
-        chain: mesh.describe(service, policy, opts.route?.name, targets.indexOf(share)),
+        chain: layers.map(({ name }) => name),
+        decisions: layers.flatMap(({ name, text }) => (text ? [[name, text] as const] : [])),
         basePath: mesh.service(share.service).config.basePath ?? null,
         hashed: hashed(mesh, share.service, subset ?? '', opts),
         status: mesh.service(share.service).status()

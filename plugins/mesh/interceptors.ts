@@ -13,13 +13,14 @@ export interface Named {
   /** Names of the routes that the layer is for; null or absent: all. */
   readonly routes?: ReadonlySet<string> | null
   readonly repeats?: Repeats
+  readonly explain?: MeshConcern['explain']
 }
 
 /** Composed layers of a service under a policy. */
 export interface Chain {
   readonly dispatch: Dispatch
   /** Layers that are on, outermost first, for the lists of `routes` and `explain`. */
-  readonly layers: readonly Pick<Named, 'name' | 'routes'>[]
+  readonly layers: readonly (Pick<Named, 'name' | 'routes'> & { readonly text?: string | null })[]
   /** Error of a layer; absent if none has thrown. */
   readonly failure?: unknown
   /** Chains of the shares of a split, in their order. */
@@ -100,7 +101,7 @@ export class Interceptors {
         const interceptor = layer(service, policy, context)
         if (interceptor === null) continue
         dispatch = interceptor(dispatch)
-        layers.push(step)
+        layers.push({ name, ...(routes !== undefined && { routes }), text: step.explain?.(policy, service) ?? null })
       } catch (error) {
         failures.push(error)
         layers.push({ name: `${name} (failed)`, routes })

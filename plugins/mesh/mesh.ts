@@ -13,13 +13,14 @@ import type { MeshConcern } from './concern.ts'
 import { MeshError } from './core/errors.ts'
 import type { LayerContext } from './core/layer.ts'
 import { nameOf, originOf } from './core/origin.ts'
+import { routeStates } from './core/route-states.ts'
 import type { Service } from './core/service.ts'
 import { discoveryOf } from './core/service-status.ts'
 import type { Dispatch, DispatchHandler, DispatchOptions, FaultOwners, Interceptor, Logger } from './core/types.ts'
 import { MeshDispatcher } from './dispatcher.ts'
 import { explain } from './explain.ts'
 import { isCreationObserved } from './http/diagnostics.ts'
-import type { Order, UseOptions } from './interceptors.ts'
+import type { Chain, Order, UseOptions } from './interceptors.ts'
 import { Interceptors } from './interceptors.ts'
 import type { ReadyOptions } from './ready.ts'
 import { allReady } from './ready.ts'
@@ -66,7 +67,7 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
   readonly #services = new Map<string, Service>()
   readonly #chains: Chains
   readonly #routes: NonNullable<MeshConfig['routes']>
-  readonly #context: LayerContext
+  readonly #context: Omit<LayerContext, 'routeState'>
   readonly #meter: OwnMeter | null
   readonly #used: Interceptors
   /** Claims of a mesh without `MeshOptions.claims`; null if the services belong to a store outside. */
@@ -109,7 +110,14 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
       }
     }
     const refuse = this.#refuse.bind(this)
-    this.#chains = new Chains({ services: this.#services, used: this.#used, context: this.#context, refuse })
+    this.#chains = new Chains({
+      services: this.#services,
+      used: this.#used,
+      context: this.#context,
+      routeStates: routeStates(claims, registries, deps),
+      routeOf: new Map(this.#routes.flatMap(({ name, targets }) => targets.map(({ mesh }) => [mesh, name]))),
+      refuse
+    })
     prepare(this.#claimServices(config, registries, claims))
   }
 
@@ -191,10 +199,15 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
 
   /** Returns the names of the enabled layers for a service, route and share of a split, outermost first. */
   describe(name: string, policy: RoutePolicy = {}, route = '', share = 0): string[] {
-    this.service(name)
-    const chain = this.#chains.of(name, Object.keys(policy).length === 0 ? undefined : policy)
+    return this.layers(name, policy, route, share).map(({ name }) => name)
+  }
+
+  /** Returns the same layers, with texts of those that have one. */
+  layers(service: string, policy: RoutePolicy, route = '', share = 0): Chain['layers'] {
+    this.service(service)
+    const chain = this.#chains.of(service, Object.keys(policy).length === 0 ? undefined : policy)
     const { layers } = chain.shares?.[share] ?? chain
-    return layers.flatMap(({ name, routes }) => (routes?.has(route) === false ? [] : [name]))
+    return layers.filter(({ routes }) => routes?.has(route) !== false)
   }
 
   /** Throws `JW_NO_SERVICE`. */

@@ -253,11 +253,12 @@ export function explainText(explained: Explained): string {
   else if (calls === null)
     lines.push(`  forwards  ${rewritePrefix === null ? target : `${rewritePrefix} and the rest of the path`}`)
   lines.push(`  response  ${explained.responsePath}`)
-  for (const { service, subset, share, chain, basePath, hashed, status } of explained.mesh) {
+  for (const { service, subset, share, chain, decisions, basePath, hashed, status } of explained.mesh) {
     const of = share === null ? '' : share.matched ? ', matched' : `, weight ${share.weight}`
     lines.push(`  service   ${service}${subset === null ? '' : `, subset ${subset}`}${of}`)
     if (basePath !== null) lines.push(`    base path ${basePath}`)
     lines.push(`    mesh      ${chain.join(' → ')}`)
+    lines.push(...decisions.map(([name, text]) => `      ${name.padEnd(15)} ${text}`))
     const { kind, error } = status.source
     const { length } = status.instances
     const panic = status.panic ? ', panic: all are used' : ''

@@ -69,7 +69,7 @@ export const badMesh: readonly BadConfig[] = [
     yaml: `mesh: { healthCheck: { statuses: [2xx] } }
 `,
     faults: [
-      '1:35: mesh.healthCheck.statuses[0]: expected an integer from 100 to 599 or a status or a range such as 200-299, found "2xx"'
+      '1:35: mesh.healthCheck.statuses[0]: expected an integer from 100 to 599 or a range such as 200-299, found "2xx"'
     ]
   },
   {
@@ -259,9 +259,9 @@ routes:
     name: 'a concern of the service on a route',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:
-  - { name: one, match: { path: /a }, service: a, mesh: { circuitBreaker: {} } }
+  - { name: one, match: { path: /a }, service: a, mesh: { outlierDetection: {} } }
 `,
-    faults: ['3:59: routes[0].mesh.circuitBreaker: unknown key; it can only be set for services']
+    faults: ['3:59: routes[0].mesh.outlierDetection: unknown key; it can only be set for services']
   },
   {
     name: 'a static fallback that HTTP cannot express',
@@ -279,6 +279,33 @@ routes:
     yaml: `mesh: { circuitBreaker: { mode: warn } }
 `,
     faults: ['1:33: mesh.circuitBreaker.mode: expected one of enforce, shadow, found "warn"']
+  },
+  {
+    name: 'caps in the circuit breaker of a route, and one that never opens',
+    yaml: `services: { a: { instances: [http://h] } }
+routes:
+  - { name: one, match: { path: /a }, service: a, mesh: { circuitBreaker: { maxConnections: 5 } } }
+  - { name: two, match: { path: /b }, service: a, mesh: { circuitBreaker: { errorRatio: false, slowRatio: false } } }
+`,
+    faults: [
+      '3:77: routes[0].mesh.circuitBreaker.maxConnections: unknown key; caps are those of a service: write it under services.NAME.mesh.circuitBreaker',
+      '4:75: routes[1].mesh.circuitBreaker: nothing opens this circuit: set consecutiveFailures, errorRatio or slowRatio, or write false'
+    ]
+  },
+  {
+    name: 'a circuit breaker with the words of other gateways, and with times and statuses that contradict each other',
+    yaml: `mesh: { circuitBreaker: { max_errors: 5, max_breaker_sec: 300 } }
+services:
+  a: { instances: [http://h], mesh: { circuitBreaker: { failureStatuses: [504-502, 99], openFor: 10s } } }
+  b: { instances: [http://h], mesh: { circuitBreaker: { failureStatuses: [504-502], openFor: 10s, maxOpenFor: 5s } } }
+`,
+    faults: [
+      '1:27: mesh.circuitBreaker.max_errors: unknown key; write consecutiveFailures',
+      '1:42: mesh.circuitBreaker.max_breaker_sec: unknown key; write maxOpenFor',
+      '3:84: services.a.mesh.circuitBreaker.failureStatuses[1]: expected an integer from 100 to 599 or a range such as 200-299, found 99',
+      '4:75: services.b.mesh.circuitBreaker.failureStatuses[0]: the end of the range is below its start',
+      '4:111: services.b.mesh.circuitBreaker.maxOpenFor: must not be shorter than openFor, 10s'
+    ]
   },
   {
     name: 'a share of a split without a service',

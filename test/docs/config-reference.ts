@@ -118,7 +118,7 @@ const notes: Readonly<Record<string, string>> = {
     'As `edge`, for this route. A concern that is set here replaces the inherited one completely; `false` switches it off.',
   'routes[].forward': 'As `forward`, for the calls of this route; only with `mesh: false`.',
   'routes[].mesh':
-    'As `mesh`, for the calls of this route. Concerns with state (balancing, health, breakers, limits, TLS) can only be set for services.',
+    'As `mesh`, for the calls of this route. Concerns with state (balancing, health, caps, limits, TLS) can only be set for services; a `circuitBreaker` here is one of the route alone.',
   'sidecar.outbound[].socketMode': 'With `path`: permissions of the socket file.',
   'sidecar.inbound.host': 'Address to listen on.',
   'sidecar.inbound.socketMode': 'With `path`: permissions of the socket file.',
@@ -209,6 +209,16 @@ function standard({ path, shape, required }: Row): string {
   return typeof value === 'object' ? 'see its keys' : code(String(value))
 }
 
+let found: ReadonlyMap<string, Row> | undefined
+
+/** The keys that can be set for all routes or services, by their paths. */
+function topLevel(): ReadonlyMap<string, Row> {
+  found ??= new Map(
+    keys().flatMap((row) => (/^(edge|mesh|forward)\.\w+$/.test(row.path) ? [[row.path, row] as const] : []))
+  )
+  return found
+}
+
 /** In the words of the schema, of one of its branches, or ours. */
 export function meaning({ path, shape }: Row): string {
   const [, shared] = /^groups\.<name>\.(\w+)$/.exec(path) ?? []
@@ -217,7 +227,11 @@ export function meaning({ path, shape }: Row): string {
   if (shaping !== undefined) return `As \`${shaping}\` of a call, for the merged object.`
   const [, half, concern] =
     /^(?:routes\[\]|consumers\[\]|services\.<name>)\.(edge|mesh|forward)\.(\w+)$/.exec(path) ?? []
-  if (concern !== undefined) return `As \`${half}.${concern}\`.`
+  const ofAll = topLevel().get(`${half}.${concern}`)
+  const differs = ofAll?.shape.description !== shape.description && half === 'mesh'
+  if (ofAll && concern !== undefined) {
+    return `As \`${half}.${concern}\`.${differs && shape.description ? ` ${shape.description}` : ''}`
+  }
   return shape.description ?? notes[path] ?? shape.then?.description ?? shape.else?.description ?? ''
 }
 
@@ -241,10 +255,9 @@ function isRepeated({ path }: Row): boolean {
   )
     return true
   if (/^routes\[\]\.compose\.(response\.edit\[|calls\.<name>\.mesh\.)/.test(path)) return true
-  return (
-    /^(routes|consumers)\[\]\.edge\.\w+[.[]/.test(path) ||
-    /^(routes\[\]|services\.<name>)\.(mesh|forward)\.\w+[.[]/.test(path)
-  )
+  const [, half, concern] =
+    /^(?:routes\[\]|consumers\[\]|services\.<name>)\.(edge|mesh|forward)\.(\w+)[.[]/.exec(path) ?? []
+  return concern !== undefined && topLevel().has(`${half}.${concern}`)
 }
 
 /** The rows of the tables. Keys that several forms of a value have in common are documented once. */

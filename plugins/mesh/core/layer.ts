@@ -1,6 +1,7 @@
 import type { MeshPolicy } from '../../../config/schema.ts'
 import type { Repeats } from './repeating/repeats.ts'
 import type { Service } from './service.ts'
+import type { ServiceState } from './service-state.ts'
 import type { Dispatch, FaultOwners, Interceptor, MeshDeps } from './types.ts'
 
 /** Dependencies of a layer besides its service and policy. */
@@ -11,6 +12,16 @@ export interface LayerContext extends MeshDeps {
   readonly pluginsKey: () => string
   /** Contains errors that plugins throw from timers and sockets; without it, these end the process. */
   readonly owners?: FaultOwners | null
+  /**
+   * Returns a state for the calls of one chain's route to a service. As `service.state`, but for this route and these
+   * options alone: the next configuration gets it if they are unchanged, else it is closed.
+   */
+  readonly routeState: <S extends ServiceState>(
+    service: Service,
+    name: string,
+    options: object,
+    create: (deps: MeshDeps, route: string) => S
+  ) => S
   /** Returns the declarations of the concerns that send requests again. */
   readonly repeats: () => readonly Repeats[]
 }

@@ -49,8 +49,18 @@ export function serviceGauge(
   service: string,
   read: () => number
 ): () => void {
+  return stateGauge(meter, { name, help }, { service }, read)
+}
+
+/** Registers a series of a gauge with these labels. Returns a function that removes it. */
+export function stateGauge(
+  meter: Meter | null,
+  { name, help }: Pick<MetricOptions, 'name' | 'help'>,
+  labels: Readonly<Record<string, string>>,
+  read: () => number
+): () => void {
   if (meter === null) return () => {}
-  return meter.gauge({ name, help, labelNames: ['service'], collect: (set) => set({ service }, read()) })
+  return meter.gauge({ name, help, labelNames: Object.keys(labels), collect: (set) => set(labels, read()) })
 }
 
 /** Fields of a service that are read at a scrape. `status()` would be too slow for a thousand services. */

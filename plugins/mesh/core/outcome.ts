@@ -30,6 +30,11 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     this.#fromMs = beganMs - call.waitedMs
   }
 
+  /** Returns whether a response with this status is a failure. */
+  protected isFailure(status: number): boolean {
+    return status >= 500
+  }
+
   /** Called once; `error` is null unless the call or the attempt failed without a response. */
   protected abstract ended(outcome: Outcome, latencyMs: number, nowMs: number, error: Error | null): void
 
@@ -63,7 +68,7 @@ export abstract class OutcomeHandler extends ForwardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    if (status >= 200) this.#report(status >= 500 ? 'error' : 'success', null)
+    if (status >= 200) this.#report(this.isFailure(status) ? 'error' : 'success', null)
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 

@@ -10,6 +10,15 @@ interface Described {
   readonly instances: readonly Instance[]
 }
 
+/** Maximum of origins in a list of a log line. */
+const mostListed = 20
+
+/** Returns a field of a log line with a list of origins. A longer list is cut, and a second field has its length. */
+export function originsField(name: 'added' | 'removed', origins: readonly string[]): object {
+  if (origins.length <= mostListed) return { [name]: origins }
+  return { [name]: origins.slice(0, mostListed), [`${name}Count`]: origins.length }
+}
+
 /** Returns a source's state for the admin API; `nowMs` is the time on the mesh's clock. */
 export function viewOf(source: SourceStatus, nowMs: number): SourceView {
   const { confirmedAt } = source

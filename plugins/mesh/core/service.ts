@@ -11,18 +11,9 @@ import type { Call, CallHost } from './call.ts'
 import { MeshError } from './errors.ts'
 import type { ServiceState } from './service-state.ts'
 import { StateKey } from './service-state.ts'
-import { statusOf } from './service-status.ts'
+import { originsField, statusOf } from './service-status.ts'
 import { isInSubset } from './subset.ts'
 import type { Balancer, Instance, InstanceSpec, Locality, MeshDeps, Snapshot, Source, SourceStatus } from './types.ts'
-
-/** Maximum of origins in a list of a log line. */
-const mostListed = 20
-
-/** Returns a field of a log line with a list of origins. A longer list is cut, and a second field has its length. */
-function originsField(name: 'added' | 'removed', origins: readonly string[]): object {
-  if (origins.length <= mostListed) return { [name]: origins }
-  return { [name]: origins.slice(0, mostListed), [`${name}Count`]: origins.length }
-}
 
 const transportKey = new StateKey('transport')
 
@@ -88,10 +79,22 @@ export class Service implements CallHost {
     if (known !== undefined) return known
     const state = create(this.#deps)
     key.set(this, variant, state)
-    this.#states.push([`${key.name} ${variant}`.trimEnd(), state])
+    this.attach(`${key.name} ${variant}`.trimEnd(), state)
+    return state
+  }
+
+  /** Adds a state that not all chains share, such as that of one route, until `detach`. */
+  attach(name: string, state: ServiceState): void {
+    this.#states.push([name, state])
     if (this.#closed) state.close?.()
     else if (this.#started) this.#begin(state)
-    return state
+  }
+
+  /** Removes a state of `attach`, and closes it. */
+  detach(state: ServiceState): void {
+    const index = this.#states.findIndex(([, each]) => each === state)
+    if (index !== -1) this.#states.splice(index, 1)
+    state.close?.()
   }
 
   #begin(state: ServiceState): void {
@@ -174,17 +177,12 @@ export class Service implements CallHost {
     for (const endpoint of left) this.#retire(endpoint)
     const added = [...kept.keys()].filter((origin) => !before.has(origin))
     const removed = left.map(({ origin }) => origin)
-    const fields = {
-      service: this.name,
-      instances: specs.length,
-      ...originsField('added', added),
-      ...originsField('removed', removed)
-    }
+    const changes = { ...originsField('added', added), ...originsField('removed', removed) }
     const message =
       isFirst && specs.length === 0
         ? `${this.name} has no instances: the first result of discovery is empty`
         : `instances of ${this.name} changed`
-    this.#deps.log.info(fields, message)
+    this.#deps.log.info({ service: this.name, instances: specs.length, ...changes }, message)
     this.#onReady?.()
   }
 

@@ -2,18 +2,9 @@
 import type { Static } from 'typebox'
 import type { Key } from '../../../config/concern.ts'
 import { gatewayAndService } from '../../../config/concern.ts'
-import { pointer } from '../../../config/faults.ts'
-import { Count, Duration, Either, Names, orOff, Share, strict } from '../../../config/schema/kit.ts'
+import { Count, Duration, Names, orOff, Share, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
-
-const Statuses = Type.Array(
-  Either(
-    { type: 'integer' },
-    Type.Integer({ minimum: 100, maximum: 599 }),
-    Type.String({ pattern: '^[1-5]\\d\\d-[1-5]\\d\\d$', expected: 'a status or a range such as 200-299' })
-  ),
-  { minItems: 1, default: ['200-299'], description: 'Statuses of a healthy instance, such as 204 or 200-299.' }
-)
+import { checkStatuses, Statuses } from '../core/statuses.ts'
 
 const HealthCheck = Type.Object(
   {
@@ -24,7 +15,7 @@ const HealthCheck = Type.Object(
       default: '/health'
     }),
     host: Type.Optional(Type.String({ description: "`Host` header of the check. Default: the instance's address." })),
-    statuses: Statuses,
+    statuses: Statuses('Statuses of a healthy instance, such as 204 or 200-299.', ['200-299']),
     interval: Duration('Time between two checks of an instance.', { default: '5s' }),
     jitter: Share('Share by which the interval varies at random, so that gateways do not check in step.', {
       default: '10%'
@@ -55,11 +46,6 @@ export const healthCheckKey: Key = {
   levels: gatewayAndService,
   isolate: () => false,
   check({ statuses }: HealthCheckOptions, at, { report }) {
-    if (!report.sound(at)) return
-    for (const [index, item] of statuses.entries()) {
-      const [low = '', high = ''] = String(item).split('-')
-      if (high !== '' && low > high)
-        report.fault(pointer(at, 'statuses', index), 'the end of the range is below its start')
-    }
+    if (report.sound(at)) checkStatuses(statuses, `${at}/statuses`, report)
   }
 }

@@ -1,4 +1,5 @@
 import { ConnectionError, classify } from '../core/errors.ts'
+import { isOneOf } from '../core/statuses.ts'
 import type { DispatchController, DispatchHandler } from '../core/types.ts'
 import type { Open } from '../http/pool.ts'
 import { Pool } from '../http/pool.ts'
@@ -65,7 +66,7 @@ function tcp(open: Open): Check {
 }
 
 function http(origin: string, { path, host, statuses }: HealthCheckOptions, open: Open): Check {
-  const expected = statusRanges(statuses)
+  const expected = isOneOf(statuses)
   const headers = { 'user-agent': 'jingwei-health-check', ...(host !== undefined && { host }) }
   return (finish) => {
     const pool = new Pool({ host: new URL(origin).host, connections: 1, direct: false, open, onWait: () => undefined })
@@ -109,14 +110,6 @@ class ResponseHandler implements DispatchHandler {
   onResponseError(_controller: DispatchController, error: Error): void {
     this.#done(this.#status, error)
   }
-}
-
-function statusRanges(statuses: HealthCheckOptions['statuses']): (status: number) => boolean {
-  const ranges = statuses.map((item): [low: number, high: number] => {
-    const [low, high = low] = String(item).split('-').map(Number)
-    return [low!, high!]
-  })
-  return (status) => ranges.some(([low, high]) => status >= low && status <= high)
 }
 
 const words: Readonly<Record<string, string>> = {

@@ -6,6 +6,7 @@ import { Circuit } from '../../../plugins/mesh/concerns/circuit-breaker/circuit.
 const defaults: CircuitOptions = {
   errorRatio: 0.5,
   slowRatio: 1,
+  consecutiveSuccesses: 1,
   minRequests: 10,
   window: 10_000,
   openFor: 5_000,
@@ -252,7 +253,7 @@ t.test('responses to calls from before the opening do not count', async (t) => {
 t.test('status', async (t) => {
   const { circuit, at, times, trip } = circuitOf({ minRequests: 100 })
   t.strictSame(circuit.status(), {
-    state: 'closed', requests: 0, errorRatio: 0, slowRatio: 0, admitted: 1, inFlight: 0, retryInMs: 0
+    state: 'closed', requests: 0, errorRatio: 0, slowRatio: 0, failuresInRow: 0, admitted: 1, inFlight: 0, retryInMs: 0
   }) // biome-ignore format: a table
   times(6)
   times(2, true)
@@ -263,4 +264,93 @@ t.test('status', async (t) => {
   trip()
   at.now -= 2_000
   t.match(circuit.status(), { state: 'open', admitted: 0, retryInMs: 2_000 })
+})
+
+const inRow = { consecutiveFailures: 3, errorRatio: false, slowRatio: false, rampFor: 0 } as const
+
+t.test(
+  'failures in a row open the circuit, however long they take, and a success between them starts anew',
+  async (t) => {
+    const { circuit, at, times, changes } = circuitOf(inRow)
+    times(2, true)
+    times(1)
+    times(2, true)
+    at.now += 3_600_000
+    t.equal(circuit.state, 'closed')
+    t.equal(circuit.status().failuresInRow, 2)
+    times(1, true, true)
+    t.equal(circuit.state, 'open')
+    t.strictSame(changes, ['open: 3 calls in a row failed (consecutiveFailures 3)'])
+  }
+)
+
+t.test('failures in a row with ratios: whichever is reached first', async (t) => {
+  const row = circuitOf({ consecutiveFailures: 3 })
+  row.times(3, true)
+  t.match(row.changes, [/3 calls in a row/])
+  const ratio = circuitOf({ consecutiveFailures: 3 })
+  for (let i = 0; i < 5; i++) {
+    ratio.times(1)
+    ratio.times(1, true)
+  }
+  t.match(ratio.changes, [/errorRatio/])
+})
+
+t.test('half-open after failures in a row: one failed probe opens it, enough good ones close it', async (t) => {
+  const { circuit, at, times, pass, changes } = circuitOf({ ...inRow, consecutiveSuccesses: 3 })
+  times(3, true)
+  at.now += 5_000
+  times(2)
+  t.equal(circuit.state, 'half-open', 'two of three')
+  pass(true)
+  t.equal(circuit.state, 'open')
+  t.equal(changes.at(-1), 'open: a probe failed')
+  at.now += 5_000
+  const probe = circuit.admit()
+  t.notOk(pass(), 'one probe at a time')
+  circuit.settle(probe, false, false)
+  times(2)
+  t.equal(circuit.state, 'closed')
+  t.equal(changes.at(-1), 'closed: enough probes succeeded')
+  times(2, true)
+  t.equal(circuit.state, 'closed', 'failures count from the beginning')
+  times(1, true)
+  t.equal(circuit.state, 'open')
+})
+
+t.test('consecutiveSuccesses with ratios: a failed probe opens the circuit whatever the ratio', async (t) => {
+  const { circuit, trip, pass } = circuitOf({ consecutiveSuccesses: 5 })
+  trip()
+  for (let i = 0; i < 4; i++) pass()
+  t.match(circuit.status(), { state: 'half-open', admitted: 0 })
+  pass(true)
+  t.equal(circuit.state, 'open')
+})
+
+t.test('on the ramp, fewer failures in a row than the limit do not open the circuit', async (t) => {
+  const { circuit, at, times } = circuitOf({ ...inRow, rampFor: 10_000 })
+  times(3, true)
+  at.now += 5_000
+  times(1)
+  times(2, true)
+  t.equal(circuit.state, 'half-open')
+  times(1, true)
+  t.equal(circuit.state, 'open')
+})
+
+t.test('openFor doubles up to maxOpenFor until the circuit has closed', async (t) => {
+  const { circuit, at, times, pass } = circuitOf({ ...inRow, openFor: 2_000, maxOpenFor: 7_000 })
+  times(3, true)
+  for (const openFor of [2_000, 4_000, 7_000, 7_000]) {
+    t.equal(circuit.retryInMs, openFor)
+    at.now += openFor - 1
+    t.notOk(pass(), 'still open')
+    at.now++
+    t.ok(pass(true), 'a probe')
+  }
+  at.now += 7_000
+  pass()
+  t.equal(circuit.state, 'closed')
+  times(3, true)
+  t.equal(circuit.retryInMs, 2_000)
 })

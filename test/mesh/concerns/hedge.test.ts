@@ -295,7 +295,8 @@ t.test('hedges need the retry budget and a slot of maxRetries', async (t) => {
   const circuitBreaker = {
     mode: 'enforce', maxConnections: 100, maxPendingRequests: 100, maxRetries: 1, errorRatio: false, slowRatio: false,
     perInstance: { maxConnections: 100, maxPendingRequests: 100 },
-    slowAfter: 5000, minRequests: 20, window: 10_000, openFor: 10_000, rampFor: 10_000
+    slowAfter: 5000, minRequests: 20, window: 10_000, openFor: 10_000, rampFor: 10_000, consecutiveSuccesses: 1,
+    failureStatuses: ['500-599'] as string[]
   } as const // biome-ignore format: a table
   const one = await holdingService(t, 'one')
   const two = await holdingService(t, 'two')

@@ -643,7 +643,9 @@ t.test(
       minRequests: 20,
       window: 10_000,
       openFor: 10_000,
-      rampFor: 10_000
+      rampFor: 10_000,
+      consecutiveSuccesses: 1,
+      failureStatuses: ['500-599']
     })
     const mesh = meshOf(
       t,

@@ -143,6 +143,8 @@ t.test('a full pool does not fail active checks', async (t) => {
       healthCheck: checkOptions({ ...soon, interval: '5ms', timeout: '10s', unhealthyThreshold: 1 }),
       circuitBreaker: {
         ...circuitBreaker,
+        consecutiveSuccesses: 1,
+        failureStatuses: ['500-599'],
         slowAfter: 5000,
         minRequests: 20,
         window: 10_000,

@@ -14,7 +14,9 @@ const capsKey = new StateKey<Caps>('caps')
 const shadowCapsKey = new StateKey<ShadowCaps>('caps')
 
 /** Limits attempts in flight and queued ones. The caps of an instance are enforced by its endpoint and by `select`. */
-export const caps: Layer = (service, { circuitBreaker: options }) => {
+export const caps: Layer = (service) => {
+  // Not those of the policy: a route may have a circuit, but no caps of its own.
+  const { circuitBreaker: options } = service.config.mesh
   if (!options) return null
   if (options.mode === 'shadow') {
     const shadow = service.state(shadowCapsKey, (deps) => new ShadowCaps(service, options, deps))

@@ -5,9 +5,15 @@ export type CircuitState = 'closed' | 'half-open' | 'open'
 export interface CircuitOptions {
   readonly errorRatio: number | false
   readonly slowRatio: number | false
+  /** Failures in a row that open the circuit. */
+  readonly consecutiveFailures?: number
+  /** Half-open: successes in a row after which the ramp begins. */
+  readonly consecutiveSuccesses: number
   readonly minRequests: number
   readonly window: number
   readonly openFor: number
+  /** `openFor` doubles each time that the circuit opens before it has closed, up to this. */
+  readonly maxOpenFor?: number
   readonly rampFor: number
 }
 
@@ -17,6 +23,7 @@ interface CircuitStatus {
   readonly requests: number
   readonly errorRatio: number
   readonly slowRatio: number
+  readonly failuresInRow: number
   /** Share of the calls that is admitted now. */
   readonly admitted: number
   /** Admitted calls without an outcome yet. */
@@ -28,10 +35,10 @@ interface CircuitStatus {
 const refused = -1
 
 /**
- * Closed: all calls are admitted; the ratio of failed or slow ones in the window can open the circuit. Open: none is
- * admitted for `openFor`. Half-open: one probe at a time until one succeeds. That begins the ramp, along which the
- * admitted share grows from 0 to 1, and one call is admitted whenever none is in flight. Failures on the ramp open the
- * circuit again.
+ * Closed: all calls are admitted; failures in a row, or the ratio of failed or slow calls in the window, can open the
+ * circuit. Open: none is admitted for `openFor`. Half-open: one probe at a time until `consecutiveSuccesses` of them have
+ * succeeded. That begins the ramp, along which the admitted share grows from 0 to 1, and one call is admitted whenever
+ * none is in flight. Failures on the ramp open the circuit again.
  *
  * Each admitted call gets a ticket, to be settled once. Outcomes of calls from before the circuit opened are ignored.
  */
@@ -52,6 +59,10 @@ export class Circuit {
   #requests = 0
   #failed = 0
   #slow = 0
+  #failuresInRow = 0
+  #successesInRow = 0
+  /** Times that the circuit has opened since it was closed. */
+  #openings = 0
 
   constructor(
     options: CircuitOptions,
@@ -97,18 +108,22 @@ export class Circuit {
   }
 
   #share(now: number): number {
-    return this.#rampFrom === null ? 0 : Math.min(1, (now - this.#rampFrom) / this.#options.rampFor)
+    if (this.#rampFrom === null) return 0
+    const { rampFor } = this.#options
+    return rampFor === 0 ? 1 : Math.min(1, (now - this.#rampFrom) / rampFor)
   }
 
   #advance(now: number): void {
     if (this.#state === 'open' && now >= this.#openUntil) {
       this.#rampFrom = null
-      this.#requests = this.#failed = this.#slow = 0
+      this.#requests = this.#failed = this.#slow = this.#failuresInRow = this.#successesInRow = 0
       this.#change('half-open', 'it was open for long enough')
     }
     if (this.#state === 'half-open' && this.#share(now) >= 1) {
       this.#window.clear()
-      this.#change('closed', 'all calls succeeded while their share grew')
+      this.#openings = 0
+      const ramped = this.#options.rampFor > 0
+      this.#change('closed', ramped ? 'all calls succeeded while their share grew' : 'enough probes succeeded')
     }
   }
 
@@ -116,18 +131,41 @@ export class Circuit {
   settle(ticket: number, failed: boolean, slow: boolean, now = this.#now()): void {
     if (!this.#leave(ticket)) return
     if (this.#state === 'half-open') this.#advance(now)
+    this.#failuresInRow = failed ? this.#failuresInRow + 1 : 0
     if (this.#state === 'closed') {
       this.#window.add(now, failed, slow)
       const { total, failed: failures, slow: slows } = this.#window
-      if (total >= this.#options.minRequests) this.#judge(now, total, failures, slows)
+      if (this.#hasFailedInRow()) this.#open(now, this.#reasonInRow())
+      else if (total >= this.#options.minRequests) this.#judge(now, total, failures, slows)
       return
     }
     this.#requests++
     if (failed) this.#failed++
     if (slow) this.#slow++
-    const bad = (failed && this.#options.errorRatio !== false) || (slow && this.#options.slowRatio !== false)
-    if (bad) this.#judge(now, this.#requests, this.#failed, this.#slow)
-    else this.#rampFrom ??= now
+    const { errorRatio, slowRatio, consecutiveFailures, consecutiveSuccesses } = this.#options
+    const isFailure = failed && (errorRatio !== false || consecutiveFailures !== undefined)
+    if (isFailure && this.#hasFailedInRow()) this.#open(now, this.#reasonInRow())
+    else if (isFailure || (slow && slowRatio !== false)) {
+      this.#successesInRow = 0
+      this.#judge(now, this.#requests, this.#failed, this.#slow)
+    } else if (++this.#successesInRow >= consecutiveSuccesses) {
+      this.#rampFrom ??= now
+      this.#advance(now)
+    }
+  }
+
+  /** Before the ramp, one failure is enough. */
+  #hasFailedInRow(): boolean {
+    const { consecutiveFailures } = this.#options
+    if (consecutiveFailures === undefined || this.#failuresInRow === 0) return false
+    const isProbe = this.#state === 'half-open' && this.#rampFrom === null
+    return isProbe || this.#failuresInRow >= consecutiveFailures
+  }
+
+  #reasonInRow(): string {
+    const { consecutiveFailures } = this.#options
+    if (this.#state === 'half-open' && this.#rampFrom === null) return 'a probe failed'
+    return `${this.#failuresInRow} calls in a row failed (consecutiveFailures ${consecutiveFailures})`
   }
 
   /** Ends an admitted call without counting it, such as one whose caller disconnected. */
@@ -153,18 +191,19 @@ export class Circuit {
   }
 
   #exceeds(bad: number, total: number, ratio: number | false): boolean {
-    if (ratio === false || bad === 0 || bad / total < ratio) return false
-    // On the ramp there are few calls: require as many as the ratio needs to be meaningful, unless no probe has
-    // succeeded.
-    return (
-      this.#state === 'closed' || this.#rampFrom === null || total >= Math.min(this.#options.minRequests, 1 / ratio)
-    )
+    if (ratio === false || bad === 0) return false
+    const isHalfOpen = this.#state === 'half-open'
+    if (isHalfOpen && this.#rampFrom === null) return true
+    // On the ramp there are few calls: require as many as the ratio needs to be meaningful.
+    return bad / total >= ratio && (!isHalfOpen || total >= Math.min(this.#options.minRequests, 1 / ratio))
   }
 
   #open(now: number, reason: string): void {
     this.#generation++
     this.#inFlight = 0
-    this.#openUntil = now + this.#options.openFor
+    const { openFor, maxOpenFor = openFor } = this.#options
+    this.#openUntil = now + Math.min(maxOpenFor, openFor * 2 ** this.#openings)
+    this.#openings++
     this.#change('open', reason)
   }
 
@@ -184,6 +223,7 @@ export class Circuit {
       requests: total,
       errorRatio: total === 0 ? 0 : failed / total,
       slowRatio: total === 0 ? 0 : slow / total,
+      failuresInRow: this.#failuresInRow,
       admitted: state === 'closed' ? 1 : state === 'open' ? 0 : this.#share(now),
       inFlight: this.#inFlight,
       retryInMs: this.retryInMs
