@@ -110,7 +110,7 @@ export interface Key {
   token?(options: unknown, request: TokenRequest): string
   /** Advice for keys of other gateways with the same purpose, of which several are joined: `'retries|tries': 'write retry'`. */
   readonly aliases?: Readonly<Record<string, string>>
-  /** The same for keys within the options. */
+  /** The same for keys within the options; `oauth2.scope` for those of a mapping in them. */
   readonly innerAliases?: Readonly<Record<string, string>>
 }
 

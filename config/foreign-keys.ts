@@ -74,8 +74,6 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       readTimeout: 'write timeout under "mesh"',
       writeTimeout: 'write idleTimeout under "mesh"',
       'discoveryType|serviceName': 'write the key of the source of instances, as under "discovery"',
-      'tlsVerify|insecureSkipVerify':
-        'certificates of services are always verified; write mesh.tls.ca for an authority of your own',
       'algorithm|hashOn|type|sticky': 'write balance under "mesh"',
       'passHostHeader|passHost': 'write edge: { host: upstream } at the route for the Host of the service',
       keepalivePool: 'write connections under "mesh"',

@@ -155,14 +155,15 @@ export class Advisor {
     )
   }
 
-  /** Returns advice for a key within the options of a concern, which may be a list. */
+  /** Returns advice for a key within the options of a concern, which may be a list, or within one of its mappings. */
   #within(holder: string, name: string): string | null {
-    const [, half, concern] = /\/(edge|mesh)\/([^/]+)(?:\/\d+)?$/.exec(holder) ?? []
+    const [, half, concern, part] = /\/(edge|mesh)\/([^/]+)(?:\/(?:\d+|(\w+)))?$/.exec(holder) ?? []
     if (half === undefined) return null
+    const wanted = part === undefined ? name : folded(`${part}.${name}`)
     const { innerAliases = {} } = this.#keys[half as 'edge' | 'mesh'].find((key) => key.name === concern) ?? {}
     return (
       Object.entries(innerAliases).find(([aliases]) =>
-        aliases.split('|').some((alias) => folded(alias) === name)
+        aliases.split('|').some((alias) => folded(alias) === wanted)
       )?.[1] ?? null
     )
   }
@@ -174,6 +175,7 @@ export class Advisor {
     if (half === undefined || known === undefined) return null
     if (holder.startsWith('/consumers/')) return notForConsumers(key, this.#keys.edge)
     if (holder.startsWith('/routes/') && known.levels.includes('service')) return 'it can only be set for services'
+    if (holder === '/mesh' && known.levels.includes('service')) return `write it under services.NAME.mesh`
     return known.levels.includes('gateway') ? `${key} can only be set under the top-level ${half}` : null
   }
 

@@ -15,6 +15,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_OVERLOADED: [503, 'The service is at its concurrency limit', 'connection_limit_reached', 1],
   JW_UPSTREAM_LIMITED: [503, 'The rate limit toward the service is reached', 'connection_limit_reached', 1],
   JW_INTENTION_DENIED: [403, 'The gateway may not call the service', 'http_request_denied'],
+  JW_CREDENTIALS_UNAVAILABLE: [503, 'The gateway has no credentials for the service', 'proxy_internal_error', 1],
   JW_MESH_CLOSED: [503, 'The gateway is shutting down', 'destination_unavailable', 1],
   JW_CALLER_SILENT: [408, 'The client paused for too long within the request body', 'http_request_error'],
   JW_CALL_TIMEOUT: [504, 'The service did not respond in time', 'http_response_timeout'],

@@ -106,6 +106,7 @@ export type SeamErrorCode =
   | 'JW_OVERLOADED'
   | 'JW_UPSTREAM_LIMITED'
   | 'JW_INTENTION_DENIED'
+  | 'JW_CREDENTIALS_UNAVAILABLE'
   | 'JW_MESH_CLOSED'
   | 'JW_PLUGIN_FAILED'
   | 'JW_UPSTREAM_REFUSED'
@@ -147,6 +148,9 @@ export type SeamReason =
   | 'circuit_open'
   | 'circuit_half_open'
   | 'continue_unasked'
+  | 'credentials_refused'
+  | 'credentials_unavailable'
+  | 'credentials_malformed'
 
 /** State of the source of a service's instances, for the admin API. Its time is in ISO 8601. */
 export interface SourceView {

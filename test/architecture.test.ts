@@ -81,7 +81,10 @@ const watcher = 'plugins/watch-files.ts'
 const undiciParts = 'plugins/undici.ts'
 
 /** Packages that a room of the mesh needs beside undici. */
-const meshPackages: Record<string, string[]> = { 'plugins/mesh/discovery/': ['consul', 'dns-packet'] }
+const meshPackages: Record<string, string[]> = {
+  'plugins/mesh/discovery/': ['consul', 'dns-packet'],
+  'plugins/mesh/concerns/credentials/': ['openid-client']
+}
 
 /** The only file of the mesh that reads files as the configuration does; it is imported on first use. */
 const fileFormats = 'plugins/mesh/discovery/file/parse.ts'
@@ -318,7 +321,7 @@ t.test('configuration, operations and routes name no concern, and neither half n
     ]
   ]
   // Words of JavaScript: `Function.call`, `AggregateError.errors`. Words of HTTP.
-  const ofLanguage = ['call', 'errors', 'authorization', 'headers', 'user-agent', 'query', 'cookies']
+  const ofLanguage = ['call', 'errors', 'authorization', 'headers', 'user-agent', 'query', 'cookies', 'credentials']
   for (const [name, isIn, words, ofPlace] of places) {
     const others = [...ofLanguage, ...ofPlace]
     const found = [...sources]
@@ -488,7 +491,7 @@ t.test('code that tests of several folders share is in test/helpers', async (t) 
 t.test('the mesh loads without Fastify and without the edge', async (t) => {
   const { files, packages } = loaded('plugins/mesh/mesh.ts')
   const names = [...packages].filter((name) => !isNode(name)).map((name) => name.split('/')[0])
-  t.strictSame([...new Set(names)].sort(), ['consul', 'dns-packet', 'undici'])
+  t.strictSame([...new Set(names)].sort(), ['consul', 'dns-packet', 'openid-client', 'undici'])
   const ofConfig = new Set(['config/credentials.ts', watcher, nodeHttp, undiciParts, ...shared])
   const others = [...files].filter((file) => !inMesh(file) && !ofOptions.has(file) && !ofConfig.has(file))
   t.strictSame(others, [])

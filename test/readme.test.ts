@@ -110,7 +110,13 @@ t.test('links of the pages lead to files and headings that exist', async (t) => 
 })
 
 /** Environment variables of the pages. */
-const secrets = { OIDC_SECRET: 'secret', COOKIE_SECRET: 'a secret that is long enough for it' }
+const secrets = {
+  OIDC_SECRET: 'secret',
+  COOKIE_SECRET: 'a secret that is long enough for it',
+  BILLING_SECRET: 'secret',
+  LEGACY_PASSWORD: 'secret',
+  MAPS_KEY: 'secret'
+}
 
 t.test('complete configurations in the pages are valid', async (t) => {
   let found = 0
@@ -200,7 +206,13 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       admin: { port: 0 },
       redis: { url: 'redis://127.0.0.1:9' },
       consumers: [{ name: 'alice' }],
-      services: { orders: { instances: [origin] }, shadow: { instances: [origin] } },
+      services: {
+        orders: { instances: [origin] },
+        shadow: {
+          instances: [origin],
+          mesh: { credentials: { oauth2: { url: origin, clientId: 'a', clientSecret: 'b' } } }
+        }
+      },
       edge: {
         ipFilter: { deny: ['192.0.2.1'], mode: 'shadow' },
         accessLog: { file: '/dev/null' },

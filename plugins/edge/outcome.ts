@@ -55,7 +55,10 @@ export const seamReasons: Readonly<Record<SeamReason, true>> = {
   overload_adaptive: true,
   circuit_open: true,
   circuit_half_open: true,
-  continue_unasked: true
+  continue_unasked: true,
+  credentials_refused: true,
+  credentials_unavailable: true,
+  credentials_malformed: true
 }
 
 /** Records the reason that an error of the mesh carries. */

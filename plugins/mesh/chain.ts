@@ -7,6 +7,7 @@ import basePath from './concerns/base-path.ts'
 import caps from './concerns/caps/index.ts'
 import circuitBreaker from './concerns/circuit-breaker/index.ts'
 import collapse from './concerns/collapse/index.ts'
+import credentials from './concerns/credentials/index.ts'
 import deadline from './concerns/deadline.ts'
 import fallback from './concerns/fallback/index.ts'
 import fault from './concerns/fault/index.ts'
@@ -60,6 +61,7 @@ export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
   basePath, // after fallback and mirror, whose services have base paths of their own; all attempts have the same path
   hash, // once per call, so that all attempts have the same hash
   replay, // buffers the bodies that the layers below send again
+  credentials, // after mirror, whose copies get those of the shadow service; outside retry, so that all attempts have the same
   retry,
   hedge,
   adaptiveConcurrency,

@@ -308,6 +308,87 @@ services:
     ]
   },
   {
+    name: 'credentials of no kind, of two kinds, without a secret, and with two',
+    yaml: `services:
+  a: { instances: [http://h], mesh: { credentials: {} } }
+  b: { instances: [http://h], mesh: { credentials: { bearer: { token: x }, header: { name: y, secret: z } } } }
+  c: { instances: [http://h], mesh: { credentials: { basic: { username: ann } } } }
+  d: { instances: [http://h], mesh: { credentials: { bearer: { token: x, tokenFile: y } } } }
+  e: { instances: [http://h], mesh: { credentials: { bearer: { token: "a\\nb" } } } }
+  f: { instances: [http://h], mesh: { credentials: { header: { name: Host, secret: x } } } }
+  g: { instances: [http://h], mesh: { credentials: { basic: { username: "a:b", passwordFile: nowhere } } } }
+`,
+    faults: [
+      '2:52: services.a.mesh.credentials: needs exactly one of oauth2, bearer, basic, header; this has none of them',
+      '3:52: services.b.mesh.credentials: needs exactly one of oauth2, bearer, basic, header; this has bearer and header',
+      '4:61: services.c.mesh.credentials.basic: needs exactly one of password, passwordFile; found none',
+      '5:62: services.d.mesh.credentials.bearer: needs exactly one of token, tokenFile; found token and tokenFile',
+      '6:71: services.e.mesh.credentials.bearer.token: has characters that a header cannot have: line breaks, control characters, or others than ASCII',
+      '7:70: services.f.mesh.credentials.header.name: "Host" is set by the gateway itself',
+      '8:73: services.g.mesh.credentials.basic.username: expected a name without colons, found "a:b"',
+      (dir) => `8:94: services.g.mesh.credentials.basic.passwordFile: no such file: ${dir}/nowhere`
+    ]
+  },
+  {
+    name: 'OAuth 2.0 credentials that contradict each other',
+    yaml: `services:
+  a: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b } } } }
+  b: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b, url: "https://u:p@id/token", path: /x } } } }
+  c: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b, url: "https://id", service: a, keyId: k } } } }
+  d: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b, service: a, ca: x.pem } } } }
+  e: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b, service: e } } } }
+  f: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b, service: nobody, parameters: { scope: x, client_id: y } } } } }
+  g: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, privateKeyFile: none.pem, service: b, clientAuth: post } } } }
+  h: { instances: [http://h], mesh: { credentials: { client_credentials: { token_url: x } } } }
+  i: { instances: [http://h], mesh: { credentials: { oauth2: { token_url: x, client_id: y, clientSecret: 12345, scope: z } } } }
+  j: { instances: [http://h], mesh: { upstream_oauth: {} } }
+mesh: { credentials: { bearer: { token: x } } }
+routes:
+  - { name: one, match: { path: /a }, service: a, mesh: { credentials: { bearer: { token: x } } } }
+`,
+    faults: [
+      '2:62: services.a.mesh.credentials.oauth2: needs url or service, the token endpoint',
+      '3:99: services.b.mesh.credentials.oauth2.url: credentials in this URL are not sent; remove them',
+      '3:123: services.b.mesh.credentials.oauth2.path: belongs to service; write the path in url',
+      '4:113: services.c.mesh.credentials.oauth2.service: set either url or service',
+      '4:125: services.c.mesh.credentials.oauth2.keyId: only with privateKeyFile',
+      '5:103: services.d.mesh.credentials.oauth2.service: a needs a token itself (services.a.mesh.credentials); tokens cannot depend on tokens',
+      '5:106: services.d.mesh.credentials.oauth2.ca: belongs to url; for a service write mesh.tls.ca of the service',
+      '6:103: services.e.mesh.credentials.oauth2.service: "e" is the service itself; name another one',
+      '7:103: services.f.mesh.credentials.oauth2.service: unknown service "nobody"',
+      '7:125: services.f.mesh.credentials.oauth2.parameters.scope: is set by the gateway: write scopes',
+      '7:135: services.f.mesh.credentials.oauth2.parameters.client_id: is set by the gateway: write clientId',
+      '8:62: services.g.mesh.credentials.oauth2: with service and privateKeyFile, set issuer: the server does not know the name of the service here',
+      (dir) => `8:93: services.g.mesh.credentials.oauth2.privateKeyFile: no such file: ${dir}/none.pem`,
+      '8:115: services.g.mesh.credentials.oauth2.clientAuth: with privateKeyFile there is no secret to send',
+      '9:54: services.h.mesh.credentials.client_credentials: unknown key; write oauth2',
+      '10:62: services.i.mesh.credentials.oauth2: missing key "clientId"',
+      '10:64: services.i.mesh.credentials.oauth2.token_url: unknown key; write url',
+      '10:78: services.i.mesh.credentials.oauth2.client_id: unknown key; did you mean "clientId"?',
+      '10:106: services.i.mesh.credentials.oauth2.clientSecret: expected a string, found a number; put it in quotes',
+      '10:113: services.i.mesh.credentials.oauth2.scope: unknown key; write scopes, a list',
+      '11:39: services.j.mesh.upstream_oauth: unknown key; write credentials under services.NAME.mesh',
+      '12:9: mesh.credentials: unknown key; write it under services.NAME.mesh',
+      '14:59: routes[0].mesh.credentials: unknown key; it can only be set for services'
+    ]
+  },
+  {
+    name: 'the words of other gateways for certificates that are not verified',
+    yaml: `mesh: { insecureSkipVerify: true }
+services:
+  a: { instances: [https://h], tls_verify: false, mesh: { tls: { rejectUnauthorized: false } } }
+  b: { instances: [https://h], strictSSL: false, mesh: { tls: { verify: false, sni: x } } }
+`,
+    faults: [
+      '1:9: mesh.insecureSkipVerify: unknown key; certificates of services are always verified; for a self-signed one, or an authority of your own, write ca: FILE under mesh.tls',
+      '3:32: services.a.tls_verify: unknown key; certificates of services are always verified; for a self-signed one, or an authority of your own, write ca: FILE under mesh.tls',
+      '3:66: services.a.mesh.tls.rejectUnauthorized: unknown key; certificates of services are always verified; for a self-signed one, or an authority of your own, write ca: FILE',
+      '4:32: services.b.strictSSL: unknown key; certificates of services are always verified; for a self-signed one, or an authority of your own, write ca: FILE under mesh.tls',
+      '4:65: services.b.mesh.tls.verify: unknown key; certificates of services are always verified; for a self-signed one, or an authority of your own, write ca: FILE',
+      '4:80: services.b.mesh.tls.sni: unknown key; write serverName'
+    ]
+  },
+  {
     name: 'a share of a split without a service',
     yaml: `services: { a: { instances: [http://h] }, b: { instances: [http://h] } }
 routes:

@@ -64,6 +64,13 @@ declare module '../../../config/schema.ts' {
   }
 }
 
+/** Keys by which other gateways switch off the verification of certificates. */
+const unverified =
+  'insecureSkipVerify|rejectUnauthorized|tlsVerify|sslVerify|strictSSL|proxySslVerify|verifyTls|skipVerify|useInsecureTrustManager|allowInsecureConnections|insecureConnections|trustChainVerification'
+
+const verified =
+  'certificates of services are always verified; for a self-signed one, or an authority of your own, write ca: FILE'
+
 export const connectKeys: readonly Key[] = [
   {
     name: 'connectTimeout',
@@ -87,6 +94,8 @@ export const connectKeys: readonly Key[] = [
   },
   {
     name: 'tls',
+    aliases: { [unverified]: `${verified} under mesh.tls` },
+    innerAliases: { [`${unverified}|verify|insecure`]: verified, 'sni|servername|hostname': 'write serverName' },
     options: orOff(UpstreamTls, { description: 'TLS toward https instances.' }),
     levels: gatewayAndService,
     check: checkTls,

@@ -16,6 +16,7 @@ const meshErrors = {
   JW_OVERLOADED: 'concurrency limit reached',
   JW_UPSTREAM_LIMITED: 'rate limit toward the service reached',
   JW_INTENTION_DENIED: 'no intention allows the gateway to call the service',
+  JW_CREDENTIALS_UNAVAILABLE: 'the gateway could get no credentials for the service',
   JW_MESH_CLOSED: 'the mesh is closed',
   JW_PLUGIN_FAILED: 'an interceptor of a plugin failed'
 } as const satisfies Partial<Record<SeamErrorCode, string>>

@@ -85,6 +85,7 @@ t.test('`on` selects the failures to which a fallback applies', async (t) => {
     JW_UPSTREAM_LIMITED: 'overloaded',
     JW_UPSTREAM_UNTRUSTED: 'connect-failure',
     JW_OUT_OF_DESCRIPTORS: 'overloaded',
+    JW_CREDENTIALS_UNAVAILABLE: 'connect-failure',
     JW_INTENTION_DENIED: null
   } as const
   let code: keyof typeof codes = 'JW_OVERLOADED'

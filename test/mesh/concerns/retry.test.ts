@@ -610,7 +610,8 @@ t.test('refusals of the mesh itself are not retried', async (t) => {
     'JW_CIRCUIT_OPEN',
     'JW_UPSTREAM_LIMITED',
     'JW_NO_INSTANCE',
-    'JW_INTENTION_DENIED'
+    'JW_INTENTION_DENIED',
+    'JW_CREDENTIALS_UNAVAILABLE'
   ] as const) {
     // biome-ignore format: a list
     attempts = 0

@@ -10,6 +10,8 @@ const refusals: Readonly<Record<string, Failing>> = {
   JW_NO_INSTANCE: 'no-instance',
   JW_NO_SERVICE: 'no-instance',
   JW_CIRCUIT_OPEN: 'circuit-open',
+  // Nothing was sent.
+  JW_CREDENTIALS_UNAVAILABLE: 'connect-failure',
   JW_OVERLOADED: 'overloaded',
   JW_UPSTREAM_LIMITED: 'overloaded'
 }
