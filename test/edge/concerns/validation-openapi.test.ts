@@ -256,6 +256,25 @@ t.test('check reports faults of documents with file and pointer', async (t) => {
   t.match(faultOf(of('{ /a: { get: { parameters: [{ name: a, in: body }] } } }')), /parameters\/0: expected "name"/)
   t.match(faultOf(schema('{}'), 'a.yaml', { query: {} }), /validation\.query: has no effect with "openapi"/)
   t.match(faultOf(of('{ /a: { $ref: "#/paths/~1a" } }')), /paths\/~1a: refers to itself/)
+  t.match(faultOf(schema('{ $ref: "/dev/zero" }')), '/dev/zero: cannot be read (not a file)')
+  // 9^11 values, from aliases of aliases.
+  const bomb = (first: string, list: (items: string) => string) =>
+    Array.from({ length: 12 }, (_, level) => {
+      const items = Array(9)
+        .fill(`*a${level - 1}`)
+        .join()
+      return `x-${level}: &a${level} ${level === 0 ? first : list(items)}\n`
+    }).join('')
+  const schemas = bomb('{ type: string }', (items) => `{ allOf: [${items}] }`)
+  t.match(faultOf(`${schemas}${schema('*a11')}`), /has more than 10000 schemas within each other/)
+  const values = bomb('1', (items) => `[${items}]`)
+  for (const key of ['enum', 'const', 'default', 'maximum'])
+    t.match(
+      faultOf(`${values}${schema(`{ ${key}: *a11 }`)}`),
+      key === 'default' ? 'none' : /has more than 1000000 values/
+    )
+  t.match(faultOf(schema('&s { not: *s }')), /has more than 10000 schemas within each other/)
+  t.match(faultOf(schema('&s { enum: [*s] }')), /has more than 1000000 values/)
 })
 
 t.test('a document is compiled once, and again when its file has changed', async (t) => {

@@ -45,6 +45,12 @@ const unsupported = new Set([
 ])
 const keywords = [...single, ...lists, ...maps, ...assertions, ...annotations, 'items', 'dependencies', '$ref']
 
+/** Most schemas within one that are no references: ajv makes one function of them. */
+const mostInline = 10_000
+const longestPointer = 4000
+/** Most values in a keyword, such as `enum`. */
+const mostValues = 1_000_000
+
 /** Prefix of the ids of objects with parameters. */
 const ofObjects = 'jingwei:object:'
 
@@ -66,6 +72,8 @@ export class Schemas {
   readonly #referring: Record<string, unknown>[] = []
   /** True if a schema has a keyword that needs to know what a reference has evaluated. */
   #isUnevaluated = false
+  /** Schemas that the one that is being copied may still have within it. */
+  #left = 0
   #first: Validators | undefined
   #all: Validators | undefined
 
@@ -116,6 +124,7 @@ export class Schemas {
   /** Returns the copy of a schema; `true` for one with a fault, which it reports. */
   #checked(place: Place): Schema {
     const validator = checkerOf(this.#dialect)
+    this.#left = mostInline
     try {
       const copy = this.#copy(valueAt(place), place)
       if (validator.validateSchema(copy)) return copy
@@ -158,6 +167,10 @@ export class Schemas {
 
   #copy(schema: unknown, place: Place): Schema {
     if (typeof schema === 'boolean') return schema
+    // An alias of YAML may stand within its own value, or for many aliases.
+    if (--this.#left < 0 || place.pointer.length > longestPointer) {
+      throw new SchemaFault(place, `has more than ${mostInline} schemas within each other: refer to them by "$ref"`)
+    }
     if (!isObject(schema)) throw new SchemaFault(place, 'expected a JSON Schema')
     const at = (...segments: (string | number)[]): Place => ({ ...place, pointer: below(place.pointer, ...segments) })
     const copy: Record<string, unknown> = {}
@@ -216,6 +229,7 @@ export class Schemas {
   #assert(key: string, value: unknown, copy: Record<string, unknown>, place: Place): void {
     if (key === 'pattern' && !this.#isPattern(value, place)) return
     if (key === 'format' && !(typeof value === 'string' && Object.hasOwn(formats, value))) return
+    if (!isWithin(value, mostValues)) throw new SchemaFault(place, `has more than ${mostValues} values`)
     if (key === 'required' && Array.isArray(value)) for (const name of value) this.names.add(String(name))
     copy[key] = value
   }
@@ -249,6 +263,17 @@ export class Schemas {
     copy.properties = { ...(copy.properties as object), ...Object.fromEntries(others.map((name) => [name, false])) }
     if (Array.isArray(copy.required)) copy.required = copy.required.filter((name) => !others.includes(String(name)))
   }
+}
+
+/** Returns whether a value consists of at most so many values. Aliases count as what they stand for. */
+function isWithin(value: unknown, most: number): boolean {
+  const open = [value]
+  let count = 0
+  for (let each = open.pop(); each !== undefined && count <= most; each = open.pop()) {
+    count++
+    if (typeof each === 'object' && each !== null) for (const inner of Object.values(each)) open.push(inner)
+  }
+  return count <= most
 }
 
 /** Replaces keywords of OpenAPI 3.0 and draft 4: `nullable`, and `exclusiveMinimum: true`. */

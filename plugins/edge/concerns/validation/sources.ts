@@ -1,5 +1,5 @@
 /** Files with schemas, and the references between them: `#/…` within a file, `./other.yaml#/…` to local files. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import { dirname, isAbsolute, resolve } from 'node:path'
 import type * as Yaml from 'js-yaml'
 import { segmentsOf } from '../../../../config/faults.ts'
@@ -56,12 +56,17 @@ export class Sources {
     if (known !== undefined) return known
     let text: string
     try {
+      const stats = statSync(file)
+      // A device may have no end, and a pipe nobody who writes to it.
+      if (!stats.isFile()) throw Object.assign(new Error('not a file'), { code: 'not a file' })
+      this.#bytes += stats.size
+      if (this.#bytes > largestFiles) throw new Error(`${file}: the files of the document are larger than 64 MB`)
       text = readFileSync(file, 'utf8')
     } catch (cause) {
-      throw new Error(`${file}: cannot be read (${(cause as NodeJS.ErrnoException).code})`, { cause })
+      const { code } = cause as NodeJS.ErrnoException
+      if (code === undefined) throw cause
+      throw new Error(`${file}: cannot be read (${code})`, { cause })
     }
-    this.#bytes += text.length
-    if (this.#bytes > largestFiles) throw new Error(`${file}: the files of the document are larger than 64 MB`)
     return this.add({ file, root: parsed(file, text) })
   }
 
