@@ -7,6 +7,7 @@ import { checkConcerns } from './check-concerns.ts'
 import { checkPlugins } from './check-plugins.ts'
 import { checkRoutes } from './check-routes.ts'
 import { checkServices } from './check-services.ts'
+import { checkTracing } from './check-tracing.ts'
 import type { Checked } from './concern.ts'
 import { checkConsumers } from './consumers.ts'
 import { checkForward } from './forward.ts'
@@ -20,6 +21,7 @@ export function* check(checked: Checked): Steps<void> {
   if (report.usable('/listen')) yield* checkListeners(checked)
   yield* checkServices(checked)
   yield* checkForward(checked)
+  checkTracing(checked)
   checkGatewayAddresses(data, report)
   yield* checkPlugins(checked)
   yield* checkConsumers(checked)

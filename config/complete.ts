@@ -2,6 +2,7 @@
 import { dirname, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
 import { completePortal } from './check-portal.ts'
+import { completeTracing } from './check-tracing.ts'
 import type { Absolute } from './complete-services.ts'
 import { completeSection, completeServices, files, freeze } from './complete-services.ts'
 import { composedTargets } from './compose/targets.ts'
@@ -22,7 +23,12 @@ type Origin = Pick<Config, 'file' | 'hash'>
 
 export function* complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Steps<Config> {
   const absolute = (path: string) => resolve(dirname(file), path)
-  const edge = completeSection(data.edge, keys.edge, absolute)
+  const withoutSection = Object.fromEntries(
+    keys.edge.flatMap(({ name, needsSection }) =>
+      needsSection !== undefined && data[needsSection] === undefined ? [[name, undefined]] : []
+    )
+  )
+  const edge = { ...completeSection(data.edge, keys.edge, absolute), ...withoutSection }
   const forward = data.forward && completeSection(data.forward, forwardKeys, absolute)
   const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
   const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
@@ -49,7 +55,12 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     const isProxied = isForwarded || givenVia === 'http-proxy'
     const isBridged = !isProxied && !isOwn
     const off = isForwarded || isBridged ? {} : bridgeOnly
-    const edgePolicy = { ...inherited, ...completeSection(rest.edge ?? {}, keys.edge, absolute), ...off }
+    const edgePolicy = {
+      ...inherited,
+      ...completeSection(rest.edge ?? {}, keys.edge, absolute),
+      ...off,
+      ...withoutSection
+    }
     const position = positionOf(`/routes/${index}/httpProxy`, report)
     routes.push({
       ...rest,
@@ -89,6 +100,7 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     edge,
     mesh,
     ...(forward && { forward }),
+    ...(data.tracing && { tracing: completeTracing(data.tracing, absolute) }),
     services,
     routes,
     plugins: data.plugins.map((plugin, index) => {

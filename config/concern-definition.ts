@@ -5,7 +5,7 @@ import { didYouMean } from './nearest.ts'
 /** The keys of a definition. A key with `function` must have a function as its value. */
 const definitionKeys = {
   ...({
-    name: 'any', options: 'any', routeOptions: 'any', levels: 'any', default: 'any', protects: 'any', needsBridge: 'any', provides: 'any', provided: 'function', authenticates: 'any', hasNoGroups: 'any',
+    name: 'any', options: 'any', routeOptions: 'any', levels: 'any', default: 'any', protects: 'any', needsBridge: 'any', needsSection: 'any', provides: 'any', provided: 'function', authenticates: 'any', hasNoGroups: 'any',
     needs: 'any', callsModule: 'any', answersPreflights: 'any', ownsHeaders: 'any', setsRouteConfig: 'any', perRequestHeaders: 'function', ownPaths: 'function',
     instructions: 'any', otherServices: 'function', check: 'function', checkAll: 'function', complete: 'function',
     repeatsTimeouts: 'function', isolate: 'function', token: 'function', credentials: 'any', aliases: 'any', innerAliases: 'any',

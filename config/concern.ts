@@ -53,6 +53,8 @@ export interface Key {
   readonly protects?: boolean
   /** Reason why the key works only on routes of the bridge. On routes with `via` an inherited value is unset, and setting it is a fault. */
   readonly needsBridge?: string
+  /** Top-level section without which the concern is off on all routes. */
+  readonly needsSection?: 'tracing'
   /** Facts that the concern provides to later concerns and plugins where it is on. */
   readonly provides?: readonly Fact[]
   /** Returns the facts that it provides with these options, if not always all of `provides`. */

@@ -43,13 +43,14 @@ export function gatewaySchema({ edge, mesh, sources, routeConfig }: Keys): TObje
     },
     strict
   )
-  const { admin, discovery: _discovery, redis, listen: _listen, ...last } = sections
+  const { admin, discovery: _discovery, redis, tracing, listen: _listen, ...last } = sections
   return Type.Object(
     {
       listen: listenWith([...edge, ...mesh]),
       admin,
       discovery: discovery(sources),
       redis,
+      tracing,
       edge: topHalves.edge,
       mesh: { ...topHalves.mesh, expected: 'a mapping, or false for an edge without the mesh' },
       forward: Type.Optional(forward('gateway')),

@@ -19,6 +19,8 @@ import { Plugin } from './schema/plugin.ts'
 import type { Match, Route, Split } from './schema/route.ts'
 import type { Instances, Service } from './schema/service.ts'
 import type { SidecarOptions } from './schema/sidecar.ts'
+import type { TracingOptions } from './schema/tracing.ts'
+import { Tracing } from './schema/tracing.ts'
 import Type from './schema/type.ts'
 
 /** Sections that belong to neither the edge nor the mesh; `discovery` without the keys of sources. */
@@ -27,6 +29,7 @@ export const sections = {
   admin: orOff(Admin, { default: {} }),
   discovery: Discovery,
   redis: Type.Optional(Redis),
+  tracing: Type.Optional(Tracing),
   plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' }),
   watch: Type.Boolean({
     default: false,
@@ -177,12 +180,14 @@ export interface Consumers {
 type Sections = { [K in keyof typeof sections]: Static<(typeof sections)[K]> }
 
 /** The document after validation against the schema: defaults filled in, units converted. */
-export interface Written extends Omit<Sections, 'redis' | 'listen' | 'discovery'> {
+export interface Written extends Omit<Sections, 'redis' | 'tracing' | 'listen' | 'discovery'> {
   /** The first listener. Keys of the gateway rather than of one socket (`paths`, `unknownHost`, `drain`) are the same in all. */
   readonly listen: Listen
   readonly listeners: readonly Listen[]
   readonly discovery: DiscoveryOptions
   readonly redis?: RedisOptions
+  /** Export of spans; absent: none are made. */
+  readonly tracing?: TracingOptions
   readonly edge: EdgeDefaults
   readonly mesh: MeshPolicy
   /** Present with `mesh: false` only. */

@@ -6,6 +6,7 @@ import type { TObject } from 'typebox'
 import { METHODS } from '../plugins/node-http.ts'
 import { checkConcerns, checkSection } from './check-concerns.ts'
 import { checkServices } from './check-services.ts'
+import { checkTracing } from './check-tracing.ts'
 import type { Checked, Keys } from './concern.ts'
 import { keysAt } from './concern.ts'
 import type { Report } from './faults.ts'
@@ -18,6 +19,7 @@ import { checkOwnAddress, checkOwnAddresses, isLoopback } from './own-addresses.
 import { strict } from './schema/kit.ts'
 import type { InboundOptions, OutboundOptions, SidecarOptions } from './schema/sidecar.ts'
 import { sidecarSection } from './schema/sidecar.ts'
+import { SidecarTracing } from './schema/tracing.ts'
 import Type from './schema/type.ts'
 import type { Listen, ServiceOptions, Written, WrittenRoute } from './schema.ts'
 import { sections } from './schema.ts'
@@ -260,6 +262,7 @@ export function sidecarForm(fixed: object, keys: Keys): Form {
           discovery: discovery(keys.sources),
           mesh: section(keys.mesh, 'gateway'),
           services: services(keys.mesh, keys.sources),
+          tracing: Type.Optional(SidecarTracing),
           watch: sections.watch
         },
         { ...strict, patternProperties: { '^x-': {} }, title: 'Jingwei sidecar configuration' }
@@ -279,6 +282,7 @@ export function sidecarForm(fixed: object, keys: Keys): Form {
         checkSidecar(checked)
       }
       yield* checkServices(checked)
+      checkTracing(checked)
       yield* checkConcerns(checked)
     },
     expand: (data) => expand(data, keys)

@@ -127,6 +127,17 @@ export function withMissing(headers: HeaderFields, more: readonly string[]): str
   return pairs
 }
 
+/** Returns the first value of a header by its name in lower case. */
+export function fieldOf(pairs: readonly string[], name: string): string | undefined {
+  for (let i = 0; i < pairs.length; i += 2) if (pairs[i]!.toLowerCase() === name) return pairs[i + 1]
+  return undefined
+}
+
+/** Returns headers with another value of a header that they have, given by its name in lower case; the same if they lack it. */
+export function withValue(pairs: readonly string[], name: string, value: string): string[] {
+  return pairs.map((text, i) => (i % 2 === 1 && pairs[i - 1]!.toLowerCase() === name ? value : text))
+}
+
 function addPairs(pairs: string[], given: string, value: HeaderValue, lowerCase: boolean): void {
   if (value === undefined || value === null) return
   const name = lowerCase ? given.toLowerCase() : given

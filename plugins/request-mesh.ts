@@ -8,7 +8,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Dispatcher } from 'undici'
 import { withMissing } from './http-syntax.ts'
 import { serviceOf } from './response-limit.ts'
-import type { ServiceOrigin } from './seam.ts'
+import type { CallerSpan, ServiceOrigin } from './seam.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -68,6 +68,8 @@ interface OnBehalf {
   onBehalfOf(request: FastifyRequest): string[]
   /** Returns a signal that is aborted when the client disconnects or has disconnected. */
   goneSignal(request: FastifyRequest): AbortSignal
+  /** Returns the span of the request, if its trace is recorded. */
+  parentOf?(request: FastifyRequest): CallerSpan | undefined
 }
 
 export class RequestMesh {
@@ -151,7 +153,8 @@ export class RequestMesh {
         headers: withMissing(headers, this.#requests.onBehalfOf(this.#request)),
         signal: end.signal,
         caller: this.#request,
-        request: this.#request
+        request: this.#request,
+        trace: this.#requests.parentOf?.(this.#request)
       } as Dispatcher.RequestOptions)
       .catch((error: unknown) => {
         end.release()

@@ -56,6 +56,13 @@ export interface CallRoute {
 // biome-ignore lint/suspicious/noEmptyInterface: the mesh knows no Fastify
 export interface ClientRequest {}
 
+/** Ids of a span (W3C Trace Context). `flags`: bit 0 is set. */
+export interface CallerSpan {
+  readonly traceId: string
+  readonly spanId: string
+  readonly flags: number
+}
+
 /** Options of `dispatch` that this project adds to undici's. */
 export interface CallerOptions {
   /** Configured route; set by the bridge, for interceptors. Absent from calls without a configured route. */
@@ -65,6 +72,8 @@ export interface CallerOptions {
   /** Policy of the route. One frozen object per route: the chain of interceptors is composed once for each. */
   mesh?: RoutePolicy
   caller?: Caller
+  /** The caller's span, if its trace is recorded: then each attempt has a span of its own, of which `traceparent` tells the service. */
+  trace?: CallerSpan | undefined
   /**
    * Returns the trailer section of the request, as name, value, name, value; called after the last chunk of the body.
    * Only a body without a known length can have trailers.

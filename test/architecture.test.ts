@@ -68,7 +68,7 @@ const ownPlace = 'plugins/home.ts'
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/thrown-at.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
-  'plugins/listener-of.ts', 'plugins/seam-headers.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', 'plugins/address-ranges.ts', 'plugins/base-path.ts', timeSlices, ownPlace
+  'plugins/listener-of.ts', 'plugins/seam-headers.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', 'plugins/address-ranges.ts', 'plugins/base-path.ts', 'plugins/tracer.ts', timeSlices, ownPlace
 ] // biome-ignore format: a list
 
 /** The only file that loads Node's HTTP module: `import` of it loads Node's own undici as well. */
@@ -79,6 +79,9 @@ const watcher = 'plugins/watch-files.ts'
 
 /** The only file that loads undici: the parts that calls need, and not the package. */
 const undiciParts = 'plugins/undici.ts'
+
+/** Operations' calls to the collector of spans. */
+const collector = 'plugins/operations/tracing/collector.ts'
 
 /** Packages that a room of the mesh needs beside undici. */
 const meshPackages: Record<string, string[]> = {
@@ -116,7 +119,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (target === watcher && (inMesh(file) || inEdge(file) || inOperations(file))) return null
   if (seams.includes(target) && (inMesh(file) || inEdge(file) || inOperations(file) || inForward(file))) return null
   if (target === undiciParts)
-    return inMesh(file) || inForward(file) ? null : 'only calls to services need values of undici'
+    return inMesh(file) || inForward(file) || file === collector ? null : 'only calls need values of undici'
   const concern = concernOf(target)
   if (concern !== null && (inMesh(file) || inEdge(file)) && concern !== concernOf(file) && !lists.includes(file)) {
     return concernOf(file) === null ? "only its half's list imports a concern" : 'a concern imports no other concern'
@@ -281,8 +284,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       (file) => within('config')(file) && !writesKeys(file),
       [...ofEdge, ...ofMesh],
       // A fault of a file, the default of a variable, other keys of the file, the hash of its bytes.
-      // The same timeout of calls without the mesh.
-      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash', 'responseTimeout']
+      // The same timeout of calls without the mesh. The section that a concern of each half needs.
+      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash', 'responseTimeout', 'tracing']
     ],
     [
       'routes',
@@ -296,7 +299,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       'operations',
       inOperations,
       [...ofEdge, ...ofMesh],
-      ['metrics', 'fault', 'timeout', 'hash', 'deadline', 'requestId']
+      // The section for the export of spans, an option of undici, a kind of result.
+      ['metrics', 'fault', 'timeout', 'hash', 'deadline', 'requestId', 'tracing', 'pipelining', 'retry']
     ],
     [
       'both halves',

@@ -2,6 +2,7 @@ import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { maskUserinfo } from '../../config/credentials.ts'
 import { directionsOf } from '../../config/direction.ts'
+import { parseTraceparent } from '../tracer.ts'
 import type { AccessFields } from './access-log/fields.ts'
 import { explainFilters } from './access-log/filters.ts'
 import type { AccessLogOptions } from './access-log/options.ts'
@@ -13,6 +14,7 @@ import { edgeConcern } from './concern.ts'
 import { clientAddressOf } from './protocol/client-address.ts'
 import type { Refusal } from './protocol/refusals.ts'
 import { onRefused } from './protocol/refusals.ts'
+import { parentOf } from './request-trace.ts'
 
 /** Refusals of new connections, logged at most once a second: a flood causes thousands of them. */
 const rateLimitedReasons = new Set<Refusal['reason']>(['connections', 'client-connections', 'descriptors'])
@@ -170,7 +172,8 @@ function fieldsOf(
     listener: showsListener ? request.listener : undefined,
     direction: showsDirection ? request.direction : undefined,
     serverName: undefined,
-    traceId: traceIdOf(request.headers.traceparent),
+    traceId: (request.trace ?? parseTraceparent(request.raw.headers.traceparent))?.traceId,
+    spanId: parentOf(request)?.spanId,
     requestHeaders: undefined,
     responseHeaders: undefined
   }
@@ -194,18 +197,6 @@ function answeredBy(request: FastifyRequest, reply: FastifyReply): string | unde
   if (!reply.raw.headersSent) return undefined
   if (partialCalls !== null && failure === null) return 'compose'
   return failure !== null || isOwnResponse || isUnrouted(request) ? 'gateway' : 'plugin'
-}
-
-/** Version, trace id, span id and flags (W3C Trace Context, 3.2). Ids of zeros are invalid. */
-const traceparentForm = /^(?!ff)[\da-f]{2}-(?!0{32})[\da-f]{32}-(?!0{16})[\da-f]{16}-[\da-f]{2}(?:$|-)/
-const traceparentLength = 55
-
-/** Returns the trace id of a request; undefined if the header is missing or malformed. */
-function traceIdOf(traceparent: string | string[] | undefined): string | undefined {
-  if (typeof traceparent !== 'string' || !traceparentForm.test(traceparent)) return undefined
-  // Version 00 has no further fields; later versions may have them.
-  if (traceparent.length > traceparentLength && traceparent.startsWith('00')) return undefined
-  return traceparent.slice(3, 35)
 }
 
 /** Logs the refusals that meet no route and no hook. */

@@ -40,6 +40,7 @@ import overload from './concerns/overload/index.ts'
 import query from './concerns/query/index.ts'
 import rateLimit from './concerns/rate-limit/index.ts'
 import securityHeaders from './concerns/security-headers/index.ts'
+import tracing from './concerns/tracing/index.ts'
 import uma from './concerns/uma/index.ts'
 import userAgent from './concerns/user-agent.ts'
 import validation from './concerns/validation/index.ts'
@@ -69,6 +70,7 @@ export const concerns: readonly EdgeConcern[] = [
   globalConcern('errors', errors, { noShadow: refusesNothing }), // first: every later failure gets a response from the error table
   requestId, // before any concern that logs
   globalConcern('client-gone', clientGone, { noShadow: refusesNothing }), // from here on the client may disconnect at any moment
+  tracing, // before the access log, whose lines name the span
   accessLog, // before the concerns that refuse requests, so that refusals are logged
   globalConcern('metrics', metrics, { keys: metricsKeys, noShadow: refusesNothing }), // as the access log: refusals are counted
   overload, // before any work that needs a file descriptor

@@ -4,8 +4,10 @@ import type { Dispatcher } from 'undici'
 import type { ForwardPolicy } from '../../config/schema/forward.ts'
 import type { ServiceConfig } from '../../config/schema.ts'
 import { belowBase, hostsOf, relocated } from '../base-path.ts'
-import { headerPairs } from '../http-syntax.ts'
+import { fieldOf, headerPairs, withValue } from '../http-syntax.ts'
 import type { ServiceStatus } from '../seam.ts'
+import type { Tracer } from '../tracer.ts'
+import { AttemptSpan, isSampled, parseTraceparent, traceparentOf } from '../tracer.ts'
 import { agentClass, buildConnector, failCall } from '../undici.ts'
 import type { CallPolicy, Relocate } from './call.ts'
 import { ForwardCall } from './call.ts'
@@ -116,15 +118,16 @@ export class ForwardedService {
     return this.config.origins
   }
 
-  dispatch(opts: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
+  dispatch(given: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler, tracer: Tracer | null): boolean {
     const { name, host, basePath, policy } = this.config
     if (this.active >= policy.maxRequests) {
       this.#metrics.count('overloaded')
       failCall(handler, new ForwardError('JW_OVERLOADED', name, { reason: 'overload_requests' }))
       return true
     }
-    const own = { ...policy, ...(opts.mesh as Partial<CallPolicy> | undefined) }
+    const own = { ...policy, ...(given.mesh as Partial<CallPolicy> | undefined) }
     const address = this.#pick()
+    const { span, opts } = traced(tracer, given, name, address.origin)
     const headers = headersOf(opts, host)
     const relocate = basePath === '' ? null : removing(basePath, headers, address.origin)
     const startedMs = this.#now()
@@ -133,6 +136,7 @@ export class ForwardedService {
     const call = new ForwardCall(name, address.origin, handler, own, relocate, (outcome) => {
       this.active--
       address.active--
+      span?.end(outcome)
       this.#metrics.count(outcomeOf(outcome, call.wasAborted))
       this.#metrics.observe((this.#now() - startedMs) / 1000)
       if (call.sent) address.failure = null
@@ -203,6 +207,17 @@ export class ForwardedService {
     await this.#agent.close().catch(() => {})
     clearTimeout(timer)
   }
+}
+
+/** Begins the span of a call whose caller has one, and tells the service of it. */
+function traced(tracer: Tracer | null, opts: Dispatcher.DispatchOptions, service: string, origin: string) {
+  const { trace, method, path } = opts
+  if (tracer === null || trace === undefined) return { span: null, opts }
+  const pairs = headerPairs(opts.headers)
+  const parent = parseTraceparent(fieldOf(pairs, 'traceparent')) ?? trace
+  if (!isSampled(parent)) return { span: null, opts }
+  const span = new AttemptSpan(tracer, parent, { method, path, service, origin, resends: 0 })
+  return { span, opts: { ...opts, headers: withValue(pairs, 'traceparent', traceparentOf(span)) } }
 }
 
 /** Returns the function that removes a base path from the locations in a response. */

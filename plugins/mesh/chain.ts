@@ -23,6 +23,7 @@ import responseTimeout from './concerns/response-timeout.ts'
 import retry from './concerns/retry/index.ts'
 import select from './concerns/select.ts'
 import { attemptTelemetry, callTelemetry } from './concerns/telemetry.ts'
+import tracing from './concerns/tracing.ts'
 import { connectKeys } from './connect/options.ts'
 import { Call } from './core/call.ts'
 import type {} from './core/call-options.ts'
@@ -70,6 +71,7 @@ export const concerns: readonly (MeshConcern | 'request' | 'attempt')[] = [
   select,
   latency, // after select: measures the selected instance
   { name: 'attempt-telemetry', layer: attemptTelemetry },
+  tracing, // as the telemetry; before the interceptors of plugins, which see the `traceparent` of the attempt
   outlierDetection,
   'attempt',
   attemptTimeout,

@@ -1,11 +1,11 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import { headerPairs } from '../http-syntax.ts'
-import type { Caller, SeamError, SeamReason } from '../seam.ts'
+import type { SeamError, SeamReason } from '../seam.ts'
 import { callerHeader, callHeader, errorHeader } from '../seam-headers.ts'
 import type { MeshConcern } from './concern.ts'
 import { ForwardingHandler } from './core/handlers/forwarding-handler.ts'
 import type { Layer } from './core/layer.ts'
-import type { DispatchController, DispatchHandler } from './core/types.ts'
+import type { DispatchController, DispatchHandler, DispatchOptions } from './core/types.ts'
 import { isBorrowing } from './http/borrowing.ts'
 
 declare module '../../config/schema.ts' {
@@ -33,13 +33,16 @@ export const handOver: Layer = (service, { handOver: name }) => {
       hasHost ||= field === 'host'
       headers.push(field, given[i + 1]!)
     }
-    headers.push(callHeader, name, callerHeader, callerText(opts.caller, hasHost))
+    headers.push(callHeader, name, callerHeader, callerText(opts, hasHost))
     return dispatch({ ...opts, headers }, new HandOverHandler(handler, service.name))
   }
 }
 
-/** Returns the caller as a query string. `host`: the request has a `Host`; else the instance's is wanted. */
-function callerText(caller: Caller | undefined, hasHost: boolean): string {
+/**
+ * Returns the caller as a query string. `host`: the request has a `Host`; else the instance's is wanted. `traced`: the call's
+ * trace is recorded.
+ */
+function callerText({ caller, trace }: DispatchOptions, hasHost: boolean): string {
   const fields = new URLSearchParams()
   if (caller !== undefined) {
     fields.set('ip', caller.ip)
@@ -48,6 +51,7 @@ function callerText(caller: Caller | undefined, hasHost: boolean): string {
     if (caller.protocol !== undefined) fields.set('protocol', caller.protocol)
   }
   if (hasHost) fields.set('host', '1')
+  if (trace !== undefined) fields.set('traced', '1')
   return fields.toString()
 }
 

@@ -54,6 +54,7 @@ export default fp<Config>(
       log: fastify.log,
       perRequestHeaders: config.perRequestHeaders,
       owners,
+      tracer: fastify.hasDecorator('tracer') ? fastify.tracer : null,
       ...(stores && { claims: stores, pluginsKey: keyOf(config.plugins) }),
       ...(meter && { meter })
     })

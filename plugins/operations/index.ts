@@ -7,6 +7,7 @@ import drain from './drain.ts'
 import metrics from './metrics.ts'
 import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
+import tracer from './tracer.ts'
 import userFunctions from './user-functions.ts'
 import userSources from './user-sources.ts'
 
@@ -20,6 +21,7 @@ export default fp<Config & { counts: boolean }>(
     await fastify.register(userFunctions, config) // before the edge
     // Registered before both halves, so that they count from the start; not at all if no code could read the metrics.
     if (counts) await fastify.register(metrics)
+    await fastify.register(tracer, config) // before both halves; after metrics, which count spans
     await fastify.register(about, config)
     await fastify.register(drain, config) // before health, which shows draining
     await fastify.register(admin, config) // last: its pages show the others

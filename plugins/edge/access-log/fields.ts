@@ -32,6 +32,8 @@ export interface AccessFields {
   /** Server name of a refused TLS handshake. */
   serverName: string | undefined
   traceId: string | undefined
+  /** The gateway's span, if the trace is recorded. */
+  spanId: string | undefined
   requestHeaders: Readonly<Record<string, string>> | undefined
   responseHeaders: Readonly<Record<string, string>> | undefined
 }
@@ -42,7 +44,7 @@ export const noFields: AccessFields = {
   ttfbMs: undefined, upstreamMs: undefined, ip: undefined, agent: undefined, consumer: undefined, service: undefined,
   instance: undefined, attempts: undefined, answeredBy: undefined, fallback: undefined, calls: undefined, bytesSent: undefined,
   error: undefined, reason: undefined, cause: undefined, shadow: undefined, listener: undefined, direction: undefined,
-  serverName: undefined, traceId: undefined, requestHeaders: undefined, responseHeaders: undefined
+  serverName: undefined, traceId: undefined, spanId: undefined, requestHeaders: undefined, responseHeaders: undefined
 } // biome-ignore format: a list
 
 /** Names of the fields. */
@@ -94,6 +96,7 @@ export function jsonLine(fields: AccessFields): string {
   if (fields.direction !== undefined) line += `,"direction":${text(fields.direction)}`
   if (fields.serverName !== undefined) line += `,"serverName":${text(fields.serverName)}`
   if (fields.traceId !== undefined) line += `,"traceId":${text(fields.traceId)}`
+  if (fields.spanId !== undefined) line += `,"spanId":"${fields.spanId}"`
   if (fields.requestHeaders !== undefined) line += `,"requestHeaders":${jsonValue(fields.requestHeaders)}`
   if (fields.responseHeaders !== undefined) line += `,"responseHeaders":${jsonValue(fields.responseHeaders)}`
   return `${line},"msg":"request"}\n`

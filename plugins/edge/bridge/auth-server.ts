@@ -10,6 +10,7 @@ import { onFirstUse } from '../../on-first-use.ts'
 import { asError } from '../../thrown.ts'
 import { clientAddressOf, networkOf } from '../protocol/client-address.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
+import { callerOf } from '../request-trace.ts'
 
 const undici = onFirstUse<typeof import('undici')>('undici')
 
@@ -168,12 +169,10 @@ export class AuthServer {
     const exchange = new Exchange(call, { ...this.#options, timeout }, gone, this.#isReused, onOver)
     const dispatcher = this.#agent ?? request.server.getDecorator<Dispatcher>('mesh')
     const options = { origin: this.#origin, path: this.#path, method, headers, body }
+    // A call that outlasts its request has no caller.
+    const caller = endsWithClient && this.#agent === null ? callerOf(request) : undefined
     try {
-      // A call that outlasts its request has no caller.
-      dispatcher.dispatch(
-        endsWithClient && this.#agent === null ? { ...options, caller: request, request } : options,
-        exchange
-      )
+      dispatcher.dispatch({ ...options, ...caller }, exchange)
     } catch (error) {
       exchange.end(asError(error))
     }

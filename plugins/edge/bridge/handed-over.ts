@@ -6,6 +6,8 @@ import { callerHeader } from '../../seam-headers.ts'
 export interface HandedOver extends Caller {
   /** False if the `Host` for the service is that of the instance. */
   readonly hasHost: boolean
+  /** True if the gateway records the trace of the call. */
+  readonly isTraced: boolean
 }
 
 /** Returns the caller of a call that has been handed over. `id`: of the request. */
@@ -19,7 +21,8 @@ export function handedOver(headers: IncomingHttpHeaders, id: string): HandedOver
     consumer: consumer === null ? null : { id: consumer },
     trusted: fields.has('trusted'),
     ...(protocol !== null && { protocol }),
-    hasHost: fields.has('host')
+    hasHost: fields.has('host'),
+    isTraced: fields.has('traced')
   }
 }
 

@@ -26,6 +26,7 @@ import type { PathPattern } from '../../../config/path-pattern.ts'
 import type { Config, RouteConfig } from '../../../config/schema.ts'
 import { captureContext, SEALED } from '../async-context.ts'
 import { attach, edgeRouteOf } from '../attach.ts'
+import { callerOf } from '../request-trace.ts'
 import type { Relocate } from './location.ts'
 import { relocation } from './location.ts'
 import { ProxyExchange } from './proxy-exchange.ts'
@@ -132,8 +133,7 @@ export default fp<Config>(
         method: given.method,
         headers: pairsOf(headers),
         body: bodyFor(request, given.body, body),
-        caller: request,
-        request,
+        ...callerOf(request),
         ...(rules && { route: rules.route }),
         ...(rules?.policy && { mesh: rules.policy }),
         wrap

@@ -9,6 +9,7 @@ import { RequestMesh } from '../../request-mesh.ts'
 import { bound } from '../../response-limit.ts'
 import { SEALED } from '../async-context.ts'
 import { goneSignal } from '../protocol/client-gone.ts'
+import { parentOf } from '../request-trace.ts'
 import type { UpstreamRequests } from './upstream-request.ts'
 
 const known = new WeakMap<FastifyRequest, RequestMesh>()
@@ -19,7 +20,7 @@ export const endCalls = (request: FastifyRequest): void => known.get(request)?.e
 export default fp(
   async (fastify) => {
     const requests = fastify.getDecorator<UpstreamRequests>('upstreamRequests')
-    const behalf = { onBehalfOf: (request: FastifyRequest) => requests.onBehalfOf(request), goneSignal }
+    const behalf = { onBehalfOf: (request: FastifyRequest) => requests.onBehalfOf(request), goneSignal, parentOf }
     const bounded = fastify.getDecorator<Dispatcher>('mesh').compose(bound)
     if (!fastify.hasDecorator(SEALED)) {
       fastify.addHook('onResponse', (request, _reply, done) => {

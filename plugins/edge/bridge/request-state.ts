@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
 import stores from '../../keep-stores.ts'
 import { decorateOutcome } from '../outcome.ts'
+import { decorateTrace } from '../request-trace.ts'
 import { decorateUpstreamHeaders } from './upstream-headers.ts'
 import { UpstreamRequests } from './upstream-request.ts'
 
@@ -29,6 +30,7 @@ export default fp<Config>(
     fastify.decorateRequest('exchange', null)
     fastify.decorateRequest('asyncContext', null)
     decorateOutcome(fastify)
+    decorateTrace(fastify)
     fastify.decorateRequest('trusted', {
       getter(this: FastifyRequest) {
         return requests.peers.isTrusted(this.raw)

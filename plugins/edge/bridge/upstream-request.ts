@@ -15,6 +15,7 @@ import { Peers } from '../protocol/peers.ts'
 import { Body, hasBody, hasUnknownLength } from '../protocol/request-body.ts'
 import type { Rewrite } from '../protocol/target-path.ts'
 import { targetPath } from '../protocol/target-path.ts'
+import { parentFrom, parentOf } from '../request-trace.ts'
 import { handedOver } from './handed-over.ts'
 import { HeaderTrust } from './header-trust.ts'
 import type { StrippedPrefix } from './location.ts'
@@ -90,10 +91,13 @@ export class UpstreamRequests {
   readonly #dropAlsoCookies: ReadonlySet<string>
   readonly #dropInTrailers: ReadonlySet<string>
   readonly #pseudonym: string
+  /** True if calls continue the traces of callers: in a sidecar. */
+  readonly #continuesTraces: boolean
 
   /** `pseudonym`: the gateway's name in `Via`. */
   constructor(config: Config, pseudonym: string) {
     this.#pseudonym = pseudonym
+    this.#continuesTraces = config.isSidecar === true && config.tracing !== undefined
     this.peers = new Peers(config)
     this.trust = new HeaderTrust(config)
     this.#requestIdHeader = config.edge.requestId.header.toLowerCase()
@@ -116,6 +120,8 @@ export class UpstreamRequests {
     // Trailers need a chunked body, from the client and to the service.
     const mayTrail = upgrade === null && hasUnknownLength(raw)
     const handed = rules.isHandedOver ? handedOver(raw.headers, request.id) : null
+    const continues = this.#continuesTraces && handed?.isTraced !== false
+    const trace = continues ? parentFrom(raw.headers.traceparent) : parentOf(request)
     return {
       origin,
       path: rewrite === null ? raw.url! : rewrite(raw.url!),
@@ -127,7 +133,8 @@ export class UpstreamRequests {
       route,
       ...(upgrade !== null && { upgrade: 'websocket' }),
       ...(mayTrail && { trailers: () => this.#trailers(request, rules) }),
-      ...(policy && { mesh: policy })
+      ...(policy && { mesh: policy }),
+      ...(trace && { trace })
     }
   }
 
@@ -137,7 +144,7 @@ export class UpstreamRequests {
     const { isDropped, isTransparent } = rules
     const { connection, trailer, te } = raw.headers
     const headers = this.#hostField(raw, rules)
-    const alsoDrop = both(nominated(connection), request.removedHeaders)
+    const alsoDrop = both(nominated(connection), notPassed(request))
     if (raw.httpVersionMajor === 1)
       copyHeaders(headers, raw.rawHeaders, isTransparent ? ofConnection : this.#drop, alsoDrop, isDropped)
     else {
@@ -169,9 +176,10 @@ export class UpstreamRequests {
   rewritten(request: FastifyRequest, rules: HeaderRules, fields: IncomingHttpHeaders): IncomingHttpHeaders {
     const { raw } = request
     const headers = this.#hostField(raw, rules)
+    const replaced = request.trace?.replaced ?? null
     for (const name in fields) {
       const value = name === 'content-type' ? typeOf(raw, fields) : fields[name]
-      if (value === undefined || !isPassedOn(name, this.#drop, null, rules.isDropped)) continue
+      if (value === undefined || !isPassedOn(name, this.#drop, replaced, rules.isDropped)) continue
       for (const each of [value].flat()) headers.push(name, each)
     }
     if (takesTrailers(raw.headers.te)) headers.push('te', 'trailers')
@@ -188,7 +196,7 @@ export class UpstreamRequests {
     const headers: string[] = []
     for (const name of traceContext) {
       const value = request.raw.headers[name]
-      if (typeof value === 'string') headers.push(name, value)
+      if (typeof value === 'string' && !request.trace?.replaced.has(name)) headers.push(name, value)
     }
     this.#appendOwn(headers, request, null)
     return headers
@@ -211,6 +219,8 @@ export class UpstreamRequests {
     const own = typeof ownPrefix === 'function' ? ownPrefix(raw.url!) : ownPrefix
     const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
+    const { trace, removedHeaders } = request
+    if (trace !== null && !removedHeaders?.has('traceparent')) headers.push('traceparent', trace.traceparent)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
     const trusted = this.peers.trustedHeadersOf(raw)
     appendForwarding(headers, raw, trusted)
@@ -220,9 +230,9 @@ export class UpstreamRequests {
   }
 
   #trailers(request: FastifyRequest, rules: RequestRules): string[] {
-    const { raw, removedHeaders } = request
+    const { raw } = request
     const dropped = this.#droppedInTrailers(rules)
-    const alsoDrop = both(nominated(raw.headers.connection), removedHeaders)
+    const alsoDrop = both(nominated(raw.headers.connection), notPassed(request))
     return copyHeaders([], raw.rawTrailers, dropped, alsoDrop, trailerFilter(request, rules.isDropped))
   }
 }
@@ -236,6 +246,10 @@ function trailerFilter({ isRemovedTrailer }: FastifyRequest, isDropped: HeaderFi
   if (isRemovedTrailer === null || isDropped === null) return isRemovedTrailer ?? isDropped
   return (name) => isRemovedTrailer(name) || isDropped(name)
 }
+
+/** Returns the names of the client's fields that do not reach the service. */
+const notPassed = ({ removedHeaders, trace }: FastifyRequest): Fields =>
+  both(removedHeaders, trace === null ? null : trace.replaced)
 
 /** Returns the body; null unless the framing announces one: undici would send an empty chunked body. */
 export function bodyOf({ raw, body }: Pick<FastifyRequest, 'raw' | 'body'>): Dispatcher.DispatchOptions['body'] {

@@ -69,6 +69,11 @@ export class Call extends StableHandler implements CallRecord {
     return true
   }
 
+  /** Number of attempts that the whole call has started. */
+  get started(): number {
+    return this.attempts
+  }
+
   get service(): string {
     return this.#service.name
   }

@@ -36,6 +36,10 @@ class HedgedAttempt extends Call {
     this.counted = counted
   }
 
+  override get started(): number {
+    return this.#whole.started
+  }
+
   override attempt(instance: Instance): void {
     super.attempt(instance)
     this.#whole.attempt(instance)

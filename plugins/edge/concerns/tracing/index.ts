@@ -1,0 +1,102 @@
+/** The gateway's span of each request, and the trace context for services. */
+import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { Static } from 'typebox'
+import { Either, strict } from '../../../../config/schema/kit.ts'
+import { SampleRate } from '../../../../config/schema/tracing.ts'
+import Type from '../../../../config/schema/type.ts'
+import { parseTraceparent } from '../../../tracer.ts'
+import { onUnroutedResponse } from '../../attach.ts'
+import { edgeConcern } from '../../concern.ts'
+import { onRefused } from '../../protocol/refusals.ts'
+import { decorateTrace } from '../../request-trace.ts'
+import { ServerSpan } from './span.ts'
+
+const Options = Either(
+  { type: 'boolean' },
+  Type.Boolean(),
+  Type.Object({ sampleRate: SampleRate('As `tracing.sampleRate`, for this route.') }, strict),
+  {
+    description:
+      'Spans of requests and of their calls to services, with the top-level `tracing`. false: none, and the client’s trace context goes on unchanged.'
+  }
+)
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    tracing?: Static<typeof Options>
+  }
+}
+
+export default edgeConcern({
+  name: 'tracing',
+  options: Options,
+  default: true,
+  needsSection: 'tracing',
+  aliases: { 'opentelemetry|otel|observability': 'write the top-level tracing, and edge.tracing to switch it off' },
+  protects: false,
+  noShadow: 'it refuses no request',
+  ownRoutes: 'always',
+  check(_options, at, { data, report }) {
+    if (data.tracing !== undefined || !report.usable('/tracing') || report.at(at) === undefined) return
+    report.fault(at, 'needs the top-level "tracing", which is not set')
+  },
+  explain: (options) => (typeof options === 'object' ? `records ${options.sampleRate * 100} % of new traces` : null),
+  async plugin(fastify, { config: { edge, tracing } }) {
+    if (tracing === undefined || !fastify.hasDecorator('tracer')) return () => null
+    const { tracer } = fastify
+    const { trustClient } = tracing
+    const captured = tracing.capturedRequestHeaders.map((name) => name.toLowerCase())
+    decorateTrace(fastify)
+
+    const isBelieved = (request: FastifyRequest) =>
+      trustClient === 'proxies' ? request.trusted || request.direction === 'east-west' : trustClient
+
+    /** Begins the span of a request that arrived some milliseconds ago. */
+    const begin = (request: FastifyRequest, isWanted: () => boolean, agoMs: number) => {
+      const given = request.raw.headers.traceparent
+      const client = given === undefined ? null : parseTraceparent(given)
+      const continues = client !== null && isBelieved(request)
+      const span = new ServerSpan(
+        request,
+        continues ? client : null,
+        continues ? null : client,
+        isWanted,
+        tracer.now() - agoMs
+      )
+      request.trace = span
+      return span
+    }
+    const samplerOf = (options: Static<typeof Options> | undefined) => {
+      const rate = typeof options === 'object' ? options.sampleRate : tracing.sampleRate
+      return () => Math.random() < rate
+    }
+
+    const end = (isWanted: () => boolean) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+      // A hook for all requests may have refused the request before those of the route.
+      const span = request.trace instanceof ServerSpan ? request.trace : begin(request, isWanted, reply.elapsedTime)
+      span.end(tracer, request, reply, captured)
+      done()
+    }
+
+    const { tracing: ofGateway } = edge
+    if (ofGateway !== undefined && ofGateway !== false) {
+      const isWanted = samplerOf(ofGateway)
+      onUnroutedResponse(fastify, end(isWanted))
+      onRefused(fastify.server, ({ status, ip, reason }) => {
+        // Without a response there was no request.
+        if (status === undefined) return
+        new ServerSpan(null, null, null, isWanted, tracer.now()).refuse(tracer, status, reason, ip)
+      })
+    }
+    return (options) => {
+      const isWanted = samplerOf(options)
+      return {
+        onRequest(request: FastifyRequest, reply: FastifyReply, done: () => void) {
+          begin(request, isWanted, reply.elapsedTime)
+          done()
+        },
+        onResponse: end(isWanted)
+      }
+    }
+  }
+})

@@ -1,0 +1,35 @@
+/** The trace to which a request belongs. A concern sets it; the bridge passes it on to services, and the access log shows it. */
+import type { FastifyInstance, FastifyRequest } from 'fastify'
+import type { SpanContext } from '../tracer.ts'
+import { isSampled, parseTraceparent } from '../tracer.ts'
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** The gateway's span of the request; null if the gateway makes none, so that the client's headers go on. */
+    trace: RequestTrace | null
+  }
+}
+
+export interface RequestTrace extends SpanContext {
+  /** For services. */
+  readonly traceparent: string
+  /** Names of the client's headers that it replaces. */
+  readonly replaced: ReadonlySet<string>
+}
+
+export function decorateTrace(fastify: FastifyInstance): void {
+  if (!fastify.hasRequestDecorator('trace')) fastify.decorateRequest('trace', null)
+}
+
+/** Returns the parent of the spans of calls to services; undefined if they have none. */
+export const parentOf = ({ trace }: FastifyRequest): SpanContext | undefined =>
+  trace && isSampled(trace) ? trace : undefined
+
+/** Returns the options of a call that is made on behalf of a request. */
+export const callerOf = (request: FastifyRequest) => ({ caller: request, request, trace: parentOf(request) })
+
+/** Returns the span that a header names, if its trace is recorded: that of the caller of a sidecar. */
+export function parentFrom(traceparent: unknown): SpanContext | undefined {
+  const given = parseTraceparent(traceparent)
+  return given !== null && isSampled(given) ? given : undefined
+}

@@ -1,0 +1,18 @@
+import fp from 'fastify-plugin'
+import type { Config } from '../../config/schema.ts'
+import type { Tracer } from '../tracer.ts'
+
+declare module 'fastify' {
+  interface FastifyInstance {
+    /** Takes the spans of both halves; absent if the configuration has no section for them. */
+    tracer: Tracer
+  }
+}
+
+/** Loads the export of spans with the first configuration that has it. */
+export default fp<Config>(
+  async (fastify, { tracing }) => {
+    if (tracing !== undefined) await fastify.register(import('./tracing/index.ts'), { options: tracing })
+  },
+  { name: 'jingwei-spans', fastify: '5.x' }
+)

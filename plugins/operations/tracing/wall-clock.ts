@@ -1,0 +1,15 @@
+/** The time for spans: that of the system, but monotonic between two corrections, so that no span ends before it begins. */
+
+let offsetMs = performance.timeOrigin
+
+/** Smallest difference that is corrected. */
+const toleratedMs = 20
+
+/** Returns milliseconds since 1970, with fractions. */
+export const now = (): number => offsetMs + performance.now()
+
+/** Follows corrections of the system's clock. */
+export function synchronize(): void {
+  const differenceMs = Date.now() - now()
+  if (Math.abs(differenceMs) > toleratedMs) offsetMs += differenceMs
+}
