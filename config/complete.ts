@@ -23,12 +23,7 @@ type Origin = Pick<Config, 'file' | 'hash'>
 
 export function* complete(data: Written, { file, hash }: Origin, keys: Keys, report: Report): Steps<Config> {
   const absolute = (path: string) => resolve(dirname(file), path)
-  const withoutSection = Object.fromEntries(
-    keys.edge.flatMap(({ name, needsSection }) =>
-      needsSection !== undefined && data[needsSection] === undefined ? [[name, undefined]] : []
-    )
-  )
-  const edge = { ...completeSection(data.edge, keys.edge, absolute), ...withoutSection }
+  const edge = withoutIdle(completeSection(data.edge, keys.edge, absolute), data, keys)
   const forward = data.forward && completeSection(data.forward, forwardKeys, absolute)
   const routeKeys = new Set(keysAt(keys.edge, 'route').map(({ name }) => name))
   const inherited = Object.fromEntries(Object.entries(edge).filter(([name]) => routeKeys.has(name)))
@@ -55,12 +50,8 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     const isProxied = isForwarded || givenVia === 'http-proxy'
     const isBridged = !isProxied && !isOwn
     const off = isForwarded || isBridged ? {} : bridgeOnly
-    const edgePolicy = {
-      ...inherited,
-      ...completeSection(rest.edge ?? {}, keys.edge, absolute),
-      ...off,
-      ...withoutSection
-    }
+    const ownEdge = withoutIdle(completeSection(rest.edge ?? {}, keys.edge, absolute), data, keys)
+    const edgePolicy = { ...inherited, ...ownEdge, ...off }
     const position = positionOf(`/routes/${index}/httpProxy`, report)
     routes.push({
       ...rest,
@@ -120,6 +111,14 @@ export function* complete(data: Written, { file, hash }: Origin, keys: Keys, rep
     freeze(part)
   }
   return freeze(config)
+}
+
+/** Removes the options of concerns that need a section that the file does not have. */
+function withoutIdle<T extends object>(section: T, data: Written, { edge }: Keys): T {
+  for (const { name, needsSection } of edge) {
+    if (needsSection !== undefined && data[needsSection] === undefined) Reflect.deleteProperty(section, name)
+  }
+  return section
 }
 
 function positionOf(at: string, report: Report): Position {

@@ -25,8 +25,7 @@ const ofEdge: Readonly<Record<string, string>> = {
     'write response: { status: 200, body: … } at the route, instead of "service"',
   'acme|certificatesResolvers': folders,
   'realIp|forwardedHeaders': trusted,
-  'opentelemetry|zipkin|tracing|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli':
-    plugin
+  'zipkin|ldapAuth|digestAuth|serverlessPreFunction|serverlessPostFunction|preFunction|postFunction|brotli': plugin
 }
 
 /** Advice for keys of other sections. */
@@ -46,8 +45,27 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       'globalRules|defaultFilters': 'write the settings of all routes under the top-level "edge"',
       'pluginConfigs|middlewares|policies|pipelines': 'write what several routes share under "groups"',
       redisConnectionUrl: 'write redis: { url: … }',
+      'opentelemetry|observability|otel': 'write tracing: { otlp: { http: { endpoint: … } } }',
       reverseProxy: trusted,
       'httpAddress|httpsAddress': 'write listen: { host, port }'
+    }
+  ],
+  [
+    /^\/tracing$/,
+    {
+      'zipkin|jaeger|datadog|instana': 'spans are exported by OTLP: write otlp: { http: { endpoint: … } }',
+      'sampler|samplingRate|samplingRatio|samplingProbability|randomSampling|fraction': 'write sampleRate',
+      globalAttributes: 'write resourceAttributes',
+      'customTags|capturedResponseHeaders': 'write capturedRequestHeaders; headers of responses are not captured',
+      'batchSpanProcessor|batch': 'write queue',
+      'endpoint|collector|http|headers': 'write otlp: { http: { endpoint: …, headers: … } }'
+    }
+  ],
+  [
+    /^\/tracing\/otlp(\/http)?$/,
+    {
+      grpc: 'spans are exported over HTTP: write http: { endpoint: "http://HOST:4318/v1/traces" }',
+      'tracesEndpoint|address|url': 'write http: { endpoint: … }'
     }
   ],
   [

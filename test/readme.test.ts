@@ -33,7 +33,7 @@ const anchors = (page: string) =>
 
 t.test('every folder has a README.md, which these tests read', async (t) => {
   const wanted = ['', 'config', 'plugins', 'plugins/edge', 'plugins/mesh', 'plugins/operations', 'routes', 'test']
-  const operations = ['admin-port', 'logs', 'metrics', 'reload', 'signals'].map(
+  const operations = ['admin-port', 'logs', 'metrics', 'reload', 'signals', 'tracing'].map(
     (page) => `plugins/operations/${page}.md`
   )
   const others = ['config/deploy.md', 'plugins/features.md', 'plugins/glossary.md', ...operations]
@@ -205,6 +205,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       listen: { port: 0 },
       admin: { port: 0 },
       redis: { url: 'redis://127.0.0.1:9' },
+      tracing: { otlp: { http: { endpoint: 'http://127.0.0.1:9' } }, sampleRate: 0 },
       consumers: [{ name: 'alice' }],
       services: {
         orders: { instances: [origin] },
@@ -279,7 +280,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
   t.strictSame(listed.toSorted(), asWritten.toSorted())
   const names = new Set(asWritten.map((name) => name.replace(/\{.*/, '')))
   for (const page of pages) {
-    const named = text(page).match(/jingwei_(?:edge|mesh)_\w*[a-z]\b/g) ?? []
+    const named = text(page).match(/jingwei_(?:edge|mesh|tracing)_\w*[a-z]\b/g) ?? []
     t.strictSame(
       named.filter((name) => !names.has(name)),
       [],

@@ -69,16 +69,11 @@ export const Tracing = Type.Object(
       'Share of the requests whose traces begin here and are recorded: `10%` or `0.1`. A request that continues a trace follows the decision of its caller.',
       { default: '100%' }
     ),
-    trustClient: Either(
-      { type: 'boolean' },
-      Type.Boolean(),
-      Names(['proxies'], { expected: 'proxies, true or false' }),
-      {
-        default: 'proxies',
-        description:
-          'Clients whose `traceparent` is continued, with its decision on sampling. proxies: peers in `listen.trustProxy` and callers at east-west listeners. true: all. false: none. For others a new trace begins, with a link to theirs.'
-      }
-    ),
+    trustClient: Either({ type: 'boolean' }, Type.Boolean(), Names(['proxies'], { expected: 'proxies' }), {
+      default: 'proxies',
+      description:
+        'Clients whose `traceparent` is continued, with its decision on sampling. proxies: peers in `listen.trustProxy` and callers at east-west listeners. true: all. false: none. For others a new trace begins, with a link to theirs.'
+    }),
     capturedRequestHeaders: Type.Array(HeaderName('A header of requests.'), {
       default: [],
       maxItems: 100,

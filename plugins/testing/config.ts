@@ -97,11 +97,11 @@ function withServices(settings: Mapping, scripted: readonly string[]): Mapping {
 }
 
 /**
- * Returns the configuration for a gateway that uses no other program: without registries and Redis, and with the options that
+ * Returns the configuration for a gateway that uses no other program: without registries, Redis and a collector of spans, and with the options that
  * concerns return from `isolate`. Listeners have no certificates, since injected requests use no connection.
  */
 export function isolated(config: Config, keys: Keys): Config {
-  const { redis: _redis, discovery, forward: _replaced, ...rest } = config
+  const { redis: _redis, tracing: _tracing, discovery, forward: _replaced, ...rest } = config
   const { locality } = discovery
   const listeners = config.listeners.map(({ tls: _tls, connect: _connect, ...listener }) => listener)
   const services = Object.entries(config.services).map(([name, service]) => {

@@ -706,6 +706,57 @@ listen:
     ]
   },
   {
+    name: 'the export of spans',
+    yaml: `
+tracing:
+  otlp:
+    http:
+      endpoint: http://me:hunter2@collector:4318/v1/traces
+      headers: { "a b": c, Content-Type: x, x-a: "1", X-A: "2", x-b: "\\n" }
+      tls: { cert: a.pem }
+  sampleRate: 2
+  capturedRequestHeaders: [x-tenant, Authorization, x-api-key]
+  trustClient: nobody
+  queue: { maxBatch: 0 }
+`,
+    faults: [
+      '5:17: tracing.otlp.http.endpoint: write credentials under headers, as Authorization',
+      '6:18: tracing.otlp.http.headers["a b"]: expected the name of a header',
+      '6:28: tracing.otlp.http.headers.Content-Type: the gateway itself sets it',
+      '6:55: tracing.otlp.http.headers.X-A: the header is set twice',
+      '6:70: tracing.otlp.http.headers.x-b: the value has characters that a header cannot have',
+      '7:7: tracing.otlp.http.tls: needs an endpoint with https',
+      '8:15: tracing.sampleRate: expected a number from 0 to 1 or a percentage from 0% to 100%, found 2',
+      '9:38: tracing.capturedRequestHeaders[1]: Authorization has credentials, which must not be in traces',
+      '9:53: tracing.capturedRequestHeaders[2]: x-api-key has credentials, which must not be in traces',
+      '10:16: tracing.trustClient: expected true or false or proxies, found "nobody"',
+      '11:22: tracing.queue.maxBatch: expected an integer from 1 to 10000, found 0'
+    ]
+  },
+  {
+    name: 'spans without their export',
+    yaml: `
+tracing: { otlp: { grpc: { endpoint: "collector:4317" } }, zipkin: {} }
+`,
+    faults: [
+      '2:18: tracing.otlp: missing key "http"',
+      '2:20: tracing.otlp.grpc: unknown key; spans are exported over HTTP: write http: { endpoint: "http://HOST:4318/v1/traces" }',
+      '2:60: tracing.zipkin: unknown key; spans are exported by OTLP: write otlp: { http: { endpoint: … } }'
+    ]
+  },
+  {
+    name: 'spans of routes without the section',
+    yaml: `
+edge: { tracing: { sampleRate: 50% } }
+services: { a: { instances: [http://127.0.0.1:1] } }
+routes: [{ name: one, match: { path: / }, service: a, edge: { tracing: true } }]
+`,
+    faults: [
+      '2:18: edge.tracing: needs the top-level "tracing", which is not set',
+      '4:72: routes[0].edge.tracing: needs the top-level "tracing", which is not set'
+    ]
+  },
+  {
     name: 'a URL of another scheme',
     yaml: `
 redis: { url: http://127.0.0.1 }

@@ -148,6 +148,7 @@ const sections = [
   'admin',
   'discovery',
   'redis',
+  'tracing',
   'edge',
   'mesh',
   'forward',

@@ -39,6 +39,7 @@ const full: Required<AccessFields> = {
   direction: 'north-south',
   serverName: 'a.example',
   traceId: '4bf92f3577b34da6a3ce929d0e0e4736',
+  spanId: '00f067aa0ba902b7',
   requestHeaders: { 'x-a': 'b' },
   responseHeaders: { 'content-type': 'text/plain' }
 }
