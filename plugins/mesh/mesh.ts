@@ -7,7 +7,6 @@ import type { Claims, OpenClaims } from '../stores.ts'
 import { Stores } from '../stores.ts'
 import type { Steps } from '../time-slices.ts'
 import { atOnce, inSlices } from '../time-slices.ts'
-import type { Tracer } from '../tracer.ts'
 import { currentHandler, failCall } from '../undici.ts'
 import { Chains } from './chains.ts'
 import type { MeshConcern } from './concern.ts'
@@ -47,8 +46,7 @@ export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {
   sourcesKey?: readonly string[]
   /** Key of the plugins that add interceptors: stored responses are not shared between different keys. */
   pluginsKey?: string
-  /** Takes the spans of attempts; without it, none are made. */
-  tracer?: Tracer | null
+  tracer?: LayerContext['tracer']
 }
 
 const silent: Logger = { info() {}, warn() {}, error() {} }
@@ -84,8 +82,7 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
   /** `prepare` claims the services. */
   constructor(config: MeshConfig, options: MeshOptions = {}, prepare: (steps: Steps<void>) => void = atOnce) {
     super()
-    const { log = silent, meter = null, owners = null, tracer = null, perRequestHeaders = [] } = options
-    const { pluginsKey = '', sourcesKey } = options
+    const { log = silent, meter = null, owners = null, perRequestHeaders = [], pluginsKey = '', sourcesKey } = options
     this.#meter = meter && new OwnMeter(meter)
     this.#routes = config.routes ?? []
     this.#used = new Interceptors(owners, config)
@@ -104,7 +101,7 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
       ...deps,
       log,
       owners,
-      tracer,
+      tracer: options.tracer ?? null,
       meter: this.#meter,
       perRequestHeaders,
       pluginsKey: () => (this.#used.isEmpty ? '' : pluginsKey),
