@@ -21,6 +21,7 @@ t.test('faults', async (t) => {
   const cases: [cache: string, fault: RegExp][] = [
     ['{ maxSize: 1mb, maxEntry: 512kb }', /more than a quarter of maxSize/],
     ['{ ttl: { 206: 5s } }', /206 is never stored/],
+    ['{ ttl: { 429: 5s } }', /429 is never stored/],
     ['{ ttl: { 199: 5s } }', /expected a status from 200 to 599/],
     ['{ ttl: { default: 5s } }', /expected a status/],
     ['{ key: { ignoreHeaders: [Cookie] } }', /Cookie cannot be ignored/],

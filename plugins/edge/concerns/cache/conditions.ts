@@ -1,10 +1,6 @@
 /** Conditions of requests: those of clients, and those by which the cache asks the service to confirm a stored response. */
 import type { IncomingHttpHeaders } from 'node:http'
-import type { Asked } from './asked.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
-
-export const hasConditions = ({ headers }: Asked) =>
-  headers.has('range') || headers.has('if-none-match') || headers.has('if-modified-since')
 
 export const hasValidator = ({ headers }: StoredHead) =>
   headers.etag !== undefined || headers['last-modified'] !== undefined

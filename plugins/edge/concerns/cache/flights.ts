@@ -2,8 +2,8 @@
 import type { Clock } from '../../../clock.ts'
 import type { StoredResponse } from './stored.ts'
 
-/** Called with the response of the fetch; with null if it is not for others, or if the time is over. */
-type Callback = (stored: StoredResponse | null) => void
+/** Called with the response of the fetch; with null if it is not for others. `isLate`: the time is over. */
+type Callback = (stored: StoredResponse | null, isLate: boolean) => void
 
 /** Most requests that wait for one fetch. */
 const maxWaiting = 1000
@@ -24,22 +24,28 @@ class Flight {
   join(callback: Callback, waitMs: number): boolean {
     if (this.#waiting.length >= maxWaiting) return false
     this.#waiting.push(callback)
-    this.#timer ??= setTimeout(() => this.#wake(null), waitMs)
+    this.#timer ??= setTimeout(() => this.#giveUp(), waitMs)
     return true
   }
 
   /** Ends the fetch for those that wait. A later call has no effect. */
   end(stored: StoredResponse | null): void {
     this.#onEnd()
-    this.#wake(stored)
+    this.#wake(stored, false)
   }
 
-  #wake(stored: StoredResponse | null): void {
+  /** Wakes those that have waited long enough. Later requests wait for the fetch of one of these. */
+  #giveUp(): void {
+    this.#onEnd()
+    this.#wake(null, true)
+  }
+
+  #wake(stored: StoredResponse | null, isLate: boolean): void {
     clearTimeout(this.#timer)
     this.#timer = undefined
     const waiting = this.#waiting
     this.#waiting = []
-    for (const callback of waiting) callback(stored)
+    for (const callback of waiting) callback(stored, isLate)
   }
 }
 

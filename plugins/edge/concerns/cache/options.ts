@@ -5,6 +5,7 @@ import { pointer } from '../../../../config/faults.ts'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { Duration, DurationOrZero, HeaderName, Names, Share, Size, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { neverStored } from './statuses.ts'
 
 const names = (description: string) =>
   Type.Optional(Type.Array(HeaderName(''), { minItems: 1, maxItems: 50, description }))
@@ -132,7 +133,8 @@ export function checkCache(options: CacheOptions, at: string, { data, report }: 
     const place = pointer(at, 'ttl', status)
     if (!report.sound(place)) continue
     if (!/^[2-5]\d\d$/.test(status)) report.fault(place, 'expected a status from 200 to 599', 'key')
-    else if (status === '206' || status === '304') report.fault(place, `a response with ${status} is never stored`)
+    else if (status === '206' || neverStored.has(Number(status)))
+      report.fault(place, `a response with ${status} is never stored`)
     else if (time > longestTtl) {
       report.warn(place, 'is more than a day: without max-age of its own, a response can be removed only by a purge')
     }

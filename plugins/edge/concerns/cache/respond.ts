@@ -72,7 +72,7 @@ function rangeOf(
   const range = asked.get('range')
   if (range === undefined) return null
   const condition = asked.get('if-range')
-  if (condition !== undefined && condition !== strongTag(headers) && condition !== headers['last-modified']) return null
+  if (condition !== undefined && condition !== strongTag(headers) && condition !== strongDate(headers)) return null
   const match = /^bytes=\s*(\d{0,15})-(\d{0,15})\s*$/i.exec(range)
   if (match === null) return null
   const [, from = '', to = ''] = match
@@ -87,3 +87,9 @@ function rangeOf(
 }
 
 const strongTag = ({ etag }: IncomingHttpHeaders) => (etag?.startsWith('W/') ? undefined : etag)
+
+/** Returns `Last-Modified` if no later version can have the same: it is at least a second older than the response (RFC 9110, 8.8.2.2). */
+function strongDate(headers: IncomingHttpHeaders): string | undefined {
+  const [modified, date] = [dateOf(headers['last-modified']), dateOf(headers.date)]
+  return modified !== null && date !== null && modified < date ? headers['last-modified'] : undefined
+}

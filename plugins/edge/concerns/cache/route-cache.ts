@@ -5,7 +5,7 @@ import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../../config/schema.ts'
 import type { Clock } from '../../../clock.ts'
 import type { Asked, Reader } from './asked.ts'
-import { conditionalHeaders, differs, hasConditions, hasValidator } from './conditions.ts'
+import { conditionalHeaders, differs, hasValidator } from './conditions.ts'
 import { Delivery } from './delivery.ts'
 import type { FetchContext } from './fetch.ts'
 import { Fetch } from './fetch.ts'
@@ -17,7 +17,7 @@ import { responseFrom } from './respond.ts'
 import { annotated, hitStatus, withFields } from './status-field.ts'
 import type { Found, ResponseStore } from './store.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
-import { storable, updatedHeaders } from './stored.ts'
+import { hasConditions, storable, updatedHeaders } from './stored.ts'
 import { fits, isUsableOnError, usability } from './usable.ts'
 
 const NotCached = createError(
@@ -124,8 +124,8 @@ export class RouteCache implements FetchContext {
     let flight: Flight | undefined
     if (mayShare && !this.#flights.isUnshared(key)) {
       const other = this.#flights.get(key)
-      const wait = (shared: StoredResponse | null) => {
-        turn.rounds++
+      const wait = (shared: StoredResponse | null, isLate: boolean) => {
+        turn.rounds = isLate ? maxRounds : turn.rounds + 1
         if (shared !== null && fits(shared, asked)) this.#decide(turn, { ...found, stored: shared })
         else this.#lookUp(turn)
       }
@@ -194,7 +194,7 @@ export class RouteCache implements FetchContext {
       return null
     }
     // A response that ends with the connection may be cut off, which nothing would show. Trailers are not stored.
-    const isFramed = headers['content-length'] !== undefined || headers['transfer-encoding'] !== undefined
+    const isFramed = headers['content-length'] !== undefined || isChunked(headers)
     const hasEnd = isFramed && headers.trailer === undefined
     const isEmpty = status === 204
     const mayStore = (substitute === null || substitute === 'shared') && (hasEnd || isEmpty)
@@ -282,6 +282,8 @@ export class RouteCache implements FetchContext {
     delivery.body(body)
   }
 }
+
+const isChunked = ({ 'transfer-encoding': coding }: IncomingHttpHeaders) => /(?:^|,)\s*chunked\s*$/i.test(coding ?? '')
 
 /** Requests for different variants do not wait for each other, once it is known what they differ in. */
 function flightKey(asked: Asked, { varyNames }: Found): string {

@@ -7,6 +7,7 @@ import { digest, encode, normalized } from './asked.ts'
 import type { Directives } from './directives.ts'
 import { ageOf, dateOf, directivesOf, namesOf, secondsOf } from './directives.ts'
 import type { CacheOptions } from './options.ts'
+import { heuristicallyFresh, neverStored, understood } from './statuses.ts'
 
 /** A response without its body. Times are in milliseconds since 1970, durations in milliseconds. */
 export interface StoredHead {
@@ -52,11 +53,6 @@ export interface Fetched {
   readonly now: number
 }
 
-/** Statuses that a cache may store without an explicit time (RFC 9110, 15.1), and that `must-understand` allows. */
-const understood: ReadonlySet<number> = new Set([
-  200, 203, 204, 300, 301, 302, 303, 307, 308, 404, 405, 410, 414, 451, 501
-])
-const heuristicallyFresh: ReadonlySet<number> = new Set([200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])
 const longestHeuristic = 24 * 3_600_000
 const maxTags = 64
 
@@ -77,11 +73,17 @@ export function storable(
   text: string,
   fetched: Fetched
 ): StoredHead | null {
-  if (status < 200 || status === 206 || status === 304) return null
+  if (status === 206) {
+    const complete = completeHeaders(asked, headers)
+    return complete === null ? null : storable(asked, options, 200, complete, 'OK', fetched)
+  }
+  if (status < 200 || neverStored.has(status)) return null
+  // The service may have responded to the condition or the range, which are no part of the key.
+  if (status !== 200 && hasConditions(asked)) return null
   if (asked.directives.has('no-store')) return null
   const directives = directivesOf(headers['cache-control'])
   if (directives.has('private') || forbidsStoring(directives, status)) return null
-  const varyNames = namesOf(headers.vary)
+  const varyNames = variesBy(headers)
   if (varyNames === null || varyNames.includes('*')) return null
   if (headers['set-cookie'] !== undefined && options.setCookie !== 'strip') return null
   const isPublic = directives.has('public') || directives.has('s-maxage')
@@ -119,6 +121,30 @@ export function storable(
     whileRevalidate,
     ifError
   }
+}
+
+/** Returns whether the service may have responded to a condition or a range of the client. */
+export const hasConditions = ({ headers }: Asked) =>
+  headers.has('range') || headers.has('if-none-match') || headers.has('if-modified-since')
+
+/**
+ * Returns the header section of a 206 as that of a 200, if the range is the complete body (RFC 9111, 3.4); else null. Without
+ * a strong validator it could be a mix of versions. With `If-Range` it may lack fields.
+ */
+function completeHeaders({ headers: asked }: Asked, headers: IncomingHttpHeaders): IncomingHttpHeaders | null {
+  const { 'content-range': range, 'content-length': length, etag, ...rest } = headers
+  const total = /^bytes 0-(\d{1,15})\/(\d{1,15})$/.exec(range ?? '')
+  const isComplete = total !== null && Number(total[1]) + 1 === Number(total[2]) && total[2] === length
+  const isStrong = etag !== undefined && /^"[^"]*"$/.test(etag)
+  return isComplete && isStrong && !asked.has('if-range') ? { ...rest, etag, 'content-length': length } : null
+}
+
+/** Returns the names by which a response varies; null if they cannot be parsed. */
+function variesBy(headers: IncomingHttpHeaders): readonly string[] | null {
+  const names = namesOf(headers.vary)
+  if (headers['content-encoding'] === undefined || names === null || names.includes('accept-encoding')) return names
+  // Services that compress often forget to say so, and other clients could not read the response.
+  return [...names, 'accept-encoding']
 }
 
 /** `must-understand` allows storing in spite of `no-store`, if the status is understood (RFC 9111, 5.2.2.3). */
