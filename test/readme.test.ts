@@ -256,6 +256,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
             introspection: { url: origin, clientId: 'a', clientSecret: 'b' },
             compression: {},
             decompression: {},
+            body: { request: { remove: ['/a'] } },
             uma: { url: origin, audience: 'a', permissions: ['a'] },
             cache: { store: 'redis' },
             oidc: { issuer: origin, clientId: 'a', session: { secrets: ['a secret that is long enough, for tests'] } }

@@ -29,6 +29,7 @@ import headers from './concerns/headers/index.ts'
 import hmacAuth from './concerns/hmac-auth/index.ts'
 import introspection from './concerns/introspection/index.ts'
 import ipFilter from './concerns/ip-filter/index.ts'
+import body from './concerns/json-body/index.ts'
 import jwt from './concerns/jwt/index.ts'
 import keyAuth from './concerns/key-auth/index.ts'
 import maintenance from './concerns/maintenance/index.ts'
@@ -117,6 +118,7 @@ export const concerns: readonly EdgeConcern[] = [
   decompression, // after bodyLimit, which counts the client's bytes; before those that read the body
   validation, // after bodyLimit: it reads the body
   graphql, // as validation
+  body, // after validation and graphql, which check what the client has sent and what the service has sent
   cache, // after all that may refuse a request or add a header for the service; it intercepts the calls of the bridge
   earlyHints, // after all concerns that may refuse the request
   compression // last: it encodes what all other concerns have made of the response

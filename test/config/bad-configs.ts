@@ -21,6 +21,53 @@ export const badConfigs: readonly BadConfig[] = [
     faults: ['1:1: the file is empty; write {} for a configuration without settings']
   },
   {
+    name: 'rules for bodies',
+    yaml: `
+edge:
+  body:
+    maxSize: 20mb
+    request:
+      remove: [a, /b, /b, /b/c, "/d~"]
+      rename: { /x: /y, /x/z: /q, /m: /y/n, /same: /same, "/i/*/a": "/j/*/a", k: /l }
+      set: { user.id: 1, /n: 12345678901234567890, /t: [{ u: "{heders.a}" }], /r: "{response.status}" }
+      add: { "": 1, /id: "{consumer.id|a}" }
+    response:
+      - { types: [json], statuses: [100, 6xx] }
+      - { allow: [/a] }
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, match: { path: "/:id", methods: [GET] }, service: a, edge: { body: { request: { set: { /a: "{params.di}", /b: "{claims/sub}" } } } } }
+  - { name: b, match: { path: /b }, service: a, edge: { body: {} } }
+`,
+    faults: [
+      '4:14: edge.body.maxSize: is more than 16mb: changing a body of this size would block all other requests',
+      '6:16: edge.body.request.remove[0]: expected a JSON pointer such as /user/name, found "a"',
+      '6:23: edge.body.request.remove[2]: "/b" removes it already',
+      '6:27: edge.body.request.remove[3]: "/b" removes it already',
+      '6:33: edge.body.request.remove[4]: expected a JSON pointer such as /user/name, found "/d~"',
+      '7:17: edge.body.request.rename["/x"]: "/m" is moved to "/y/n", so one replaces the other; write a list of rules',
+      '7:25: edge.body.request.rename["/x/z"]: "/x" moves it already; write a list of rules, one after another',
+      '7:35: edge.body.request.rename["/m"]: "/x" is moved to "/y", so one replaces the other; write a list of rules',
+      '7:45: edge.body.request.rename["/same"]: changes nothing: both pointers are the same',
+      '7:59: edge.body.request.rename["/i/*/a"]: "/i/*/a" and "/j/*/a" must be equal up to the last "*"',
+      '7:79: edge.body.request.rename.k: "k" is not a JSON pointer; write "/k"',
+      '8:14: edge.body.request.set["user.id"]: "user.id" is not a JSON pointer; write "/user/id"',
+      '8:30: edge.body.request.set["/n"]: has more digits than a number of the configuration keeps; write it as a text',
+      '8:62: edge.body.request.set["/t"][0].u: unknown reference "{heders.a}"; did you mean "headers."?',
+      '8:83: edge.body.request.set["/r"]: there is no response yet for "{response.status}"; it can be used in rules for the response',
+      '9:14: edge.body.request.add[""]: name a member; the whole body is there already',
+      '9:21: edge.body.request.add["/id"]: clients could send a value at "/id" themselves; write it under "set", which replaces it',
+      '11:9: edge.body.response[0]: changes nothing: write "only", "remove", "rename", "set" or "add"',
+      '11:19: edge.body.response[0].types[0]: expected a media range such as application/json, found "json"',
+      '11:37: edge.body.response[0].statuses[0]: expected a status of 200 to 599, or 2xx, 3xx, 4xx, 5xx, found 100',
+      '11:42: edge.body.response[0].statuses[1]: expected a status of 200 to 599, or 2xx, 3xx, 4xx, 5xx, found "6xx"; did you mean "2xx"?',
+      '12:9: edge.body.response[1]: changes nothing: write "only", "remove", "rename", "set" or "add"',
+      '12:11: edge.body.response[1].allow: unknown key',
+      '15:107: routes[0].edge.body.request.set["/a"]: match.path has no parameter "di"; did you mean "id"?',
+      '16:63: routes[1].edge.body: changes nothing: write "request" or "response"'
+    ]
+  },
+  {
     name: 'rules for headers',
     yaml: `
 edge:

@@ -15,7 +15,7 @@ import { isWebSocket, withoutLength } from '../protocol/headers.ts'
 import { abortResponse } from './abort-response.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
-import { fieldsBesides, fieldValue, isForbiddenTrailer, responseHeaders } from './response-fields.ts'
+import { fieldsBesides, fieldValue, hasOtherBytes, isForbiddenTrailer, responseHeaders } from './response-fields.ts'
 import type { StalledStreams } from './stalled-streams.ts'
 
 declare module 'fastify' {
@@ -247,7 +247,7 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     if (this.gone !== null) return
     if (trailers !== undefined) {
       const fields = fieldsBesides(trailers, this.isHttp2, this.rules)
-      const passed = fields.filter(([name]) => !isForbiddenTrailer(name))
+      const passed = fields.filter(([name]) => !isForbiddenTrailer(name) && !hasOtherBytes(this.request, name))
       if (passed.length > 0) this.raw.addTrailers(Object.fromEntries(passed) as Record<string, string>)
     }
     this.complete()

@@ -1,7 +1,7 @@
 /** Header fields of responses to clients: selects those of the service, and finds those that Node cannot write. */
 import type { IncomingHttpHeaders, IncomingMessage } from 'node:http'
 import createError from '@fastify/error'
-import type { FastifyReply } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { hopByHop, token } from '../../http-syntax.ts'
 import { announced, endToEnd, nominated, notInTrailers } from '../protocol/headers.ts'
 import { http2Values } from '../protocol/http2-values.ts'
@@ -40,6 +40,19 @@ function isUnwritable(name: string, value: unknown): boolean {
 export function isForbiddenTrailer(name: string): boolean {
   return hopByHop.has(name) || notInTrailers.has(name) || name.startsWith('x-jingwei-')
 }
+
+/** Fields that are true only for the bytes of the sender. */
+export const digests: readonly string[] = ['content-digest', 'repr-digest', 'digest', 'content-md5']
+
+/** Requests for whose response the gateway may send other bytes than the service. */
+const changedBytes = new WeakSet<FastifyRequest>()
+
+/** Lets no digest in the trailer section of the response reach the client. Call it before the service is called. */
+export const expectOtherBytes = (request: FastifyRequest): void => void changedBytes.add(request)
+
+/** Returns whether a trailer is the digest of a body that the gateway may have changed. */
+export const hasOtherBytes = (request: FastifyRequest, name: string): boolean =>
+  digests.includes(name) && changedBytes.has(request)
 
 /**
  * Returns whether trailers are announced and can be passed on. HTTP/1.1 has them only with chunked encoding, HTTP/1.0 never.

@@ -1,13 +1,19 @@
 import type { Readable } from 'node:stream'
+import createError from '@fastify/error'
+
+/** The memory for bodies is in use. */
+export const BodiesBusy = createError('JW_BODY_BUSY', 'Too many bodies are in memory', 503)
 
 /**
  * Reads a whole body of at most `maxBytes`. Calls back once: with the bytes, with an error, or, if the body is larger, with
  * the chunks that were read; the rest is then paused. The client's connection stays open; `edge.bodyTimeout` and the listener's timeouts bound the time.
+ * `take` takes memory for each chunk; without any, the error is `JW_BODY_BUSY`.
  */
 export function readBody(
   body: Readable,
   maxBytes: number,
-  done: (error: Error | null, bytes: Buffer | null, chunks: readonly Buffer[]) => void
+  done: (error: Error | null, bytes: Buffer | null, chunks: readonly Buffer[]) => void,
+  take?: (bytes: number) => boolean
 ): void {
   let chunks: Buffer[] = []
   let size = 0
@@ -23,9 +29,10 @@ export function readBody(
   const onData = (chunk: Buffer): void => {
     size += chunk.length
     chunks.push(chunk)
-    if (size <= maxBytes) return
+    const isOver = size > maxBytes
+    if (!isOver && take?.(chunk.length) !== false) return
     body.pause()
-    finish(null, null)
+    finish(isOver ? null : new BodiesBusy(), null)
   }
   body.on('data', onData)
   body.once('end', () => finish(null, Buffer.concat(chunks, size)))

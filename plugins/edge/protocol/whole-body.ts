@@ -2,7 +2,8 @@
 import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
 import { Readable as Stream } from 'node:stream'
-import type { preValidationHookHandler } from 'fastify'
+import type { FastifyRequest, preValidationHookHandler } from 'fastify'
+import { digests } from '../bridge/response-fields.ts'
 
 /** By request: the whole body, which is also the content of its stream. */
 const wholeBodies = new WeakMap<IncomingMessage, Buffer>()
@@ -20,8 +21,20 @@ export const takeWhole: preValidationHookHandler = (request, _reply, done) => {
   done()
 }
 
+/** Returns the payload for a body that replaces that of the client. */
+export function replacedBody(request: FastifyRequest, body: Buffer): Readable {
+  const { raw } = request
+  // In the trailer section, too.
+  request.removedHeaders = new Set([...(request.removedHeaders ?? []), ...ofBytes])
+  // Trailers follow a chunked body.
+  const hasTrailers = raw.rawTrailers.length > 0 && raw.headers['content-length'] === undefined
+  if (hasTrailers) return Stream.from(body.length === 0 ? [] : [body])
+  setLength(raw, body.length, true)
+  return wholeBody(raw, body)
+}
+
 /** Fields that describe the bytes of a body: wrong for another one. */
-const ofBytes = new Set(['content-digest', 'repr-digest', 'digest', 'content-md5'])
+const ofBytes: ReadonlySet<string> = new Set(digests)
 
 /** Sets the Content-Length of a request, in place of a chunked body. */
 export function setLength(raw: IncomingMessage, length: number, isReplaced: boolean): void {

@@ -1,6 +1,7 @@
 /** Values of templates while a request is served. */
 import type { FastifyRequest } from 'fastify'
 import { allAt, valueAt } from '../../../config/json-pointer.ts'
+import { soleReference } from '../../../config/template.ts'
 import { cookieValues } from '../authentication/credentials.ts'
 import { claimsOf } from '../claims.ts'
 import { clientAddressOf } from '../protocol/client-address.ts'
@@ -55,6 +56,12 @@ export function compileText(template: string, { value: encode, literal }: TextPl
     }
     return text
   }
+}
+
+/** Compiles a template that is one reference without a text for a missing value; null for any other. The value keeps its type. */
+export function compileValue(template: string): ((scope: Scope) => unknown) | null {
+  const sole = soleReference(parseTemplate(template))
+  return sole === null || sole.substitute !== null ? null : reader(sole.source)
 }
 
 const bounded = (text: string | undefined) => (text === undefined || text.length > longestValue ? undefined : text)

@@ -12,6 +12,7 @@ import { markRawForm } from '../../bridge/body-encoder.ts'
 import { streamOf } from '../../bridge/service-body.ts'
 import { edgeConcern } from '../../concern.ts'
 import { MemoryBudget } from '../../memory-budget.ts'
+import { restoreTags, tagOfUnchanged, weak } from '../../protocol/entity-tags.ts'
 import type { Encoding } from './accept-encoding.ts'
 import { Negotiator } from './accept-encoding.ts'
 import { BodyCompressor } from './body-compressor.ts'
@@ -21,7 +22,7 @@ import { Compressors, flushes, mostMemory } from './compressors.ts'
 import type { Options } from './options.ts'
 import { Compression, check } from './options.ts'
 import type { Callers } from './response.ts'
-import { encodedHeaders, Rules, strongTags, tagOfUnchanged, untouched, varyOf, weak } from './response.ts'
+import { encodedHeaders, Rules, untouched, varyOf } from './response.ts'
 
 declare module '../../../../config/schema.ts' {
   interface EdgePolicy {
@@ -92,15 +93,8 @@ function callersOf(edge: object): Callers {
   }
 }
 
-/** Gives the service its own tags in `If-Match`. */
 const onRequest: onRequestHookHandler = ({ raw }, _reply, done) => {
-  const { headers, rawHeaders } = raw
-  if (headers['if-match']?.includes('W/') === true) {
-    headers['if-match'] = strongTags(headers['if-match'])
-    for (let at = 0; at < rawHeaders.length; at += 2) {
-      if (rawHeaders[at]!.toLowerCase() === 'if-match') rawHeaders[at + 1] = strongTags(rawHeaders[at + 1]!)
-    }
-  }
+  restoreTags(raw)
   done()
 }
 

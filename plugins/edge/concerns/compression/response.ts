@@ -1,6 +1,7 @@
 /** Decides which responses are compressed, and changes their headers. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyRequest } from 'fastify'
+import { weak } from '../../protocol/entity-tags.ts'
 import type { Encoding } from './accept-encoding.ts'
 import { Negotiator } from './accept-encoding.ts'
 import type { Options } from './options.ts'
@@ -130,24 +131,6 @@ export function varyOf(before: string | readonly string[] | undefined): string |
   const hasIt = lines.some((line) => /(?:^|[\s,])(?:accept-encoding|\*)(?:$|[\s,])/i.test(line))
   if (hasIt) return typeof before === 'string' ? before : lines
   return typeof before === 'string' ? `${before}, Accept-Encoding` : [...lines, 'Accept-Encoding']
-}
-
-/** Returns an ETag as a weak one: the encoded bytes are others than those of the service (RFC 9110, 8.8.3.3). */
-export const weak = (tag: string): string => (tag.startsWith('"') ? `W/${tag}` : tag)
-
-/**
- * Returns an `If-Match` with strong tags. Clients have weak ones of compressed responses, and a weak tag never matches. The
- * service compares them with its own tags: one that is weak there does not match.
- */
-export const strongTags = (field: string): string => field.replace(/(?:W\/)?("[^"]*")/g, '$1')
-
-/**
- * Returns the ETag of a 304: weak if the client has the weak one of a response that was compressed. A cache updates a stored
- * response only by its own tag.
- */
-export function tagOfUnchanged(request: FastifyRequest, tag: unknown): string | null {
-  const known = request.raw.headers['if-none-match']
-  return typeof tag === 'string' && tag.startsWith('"') && known?.includes(`W/${tag}`) === true ? weak(tag) : null
 }
 
 /** Returns the headers of a service's response for its encoded body. */

@@ -4,10 +4,10 @@ import type { Readable } from 'node:stream'
 import { Readable as Stream } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RecordRefusal } from '../../concern-refusals.ts'
+import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
 import { readBody } from '../../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
 import { setLength, wholeBody } from '../../protocol/whole-body.ts'
-import { mediaTypeOf } from './media-types.ts'
 import type { Operation } from './operation.ts'
 import { checkBody, checkPlaces, contentRule } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
@@ -146,15 +146,6 @@ export class Guard {
       done(refusal.error)
     }
   }
-}
-
-/** Returns the values of Content-Type. Node has only the first one in `headers`. */
-function typeFields({ rawHeaders }: IncomingMessage): string[] {
-  const found: string[] = []
-  for (let i = 0; i < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]!.toLowerCase() === 'content-type') found.push(rawHeaders[i + 1]!)
-  }
-  return found
 }
 
 /** Returns the bytes that were read as the payload. A body with trailers stays a stream, since they follow it. */

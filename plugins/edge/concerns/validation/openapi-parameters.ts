@@ -1,7 +1,7 @@
 /** Reads the parameters of an operation of an OpenAPI document. */
 import { pointer as below } from '../../../../config/faults.ts'
+import { formatOf } from '../../protocol/media-types.ts'
 import { isObject } from '../../strict-json.ts'
-import { formatOf } from './media-types.ts'
 import type { Parameter, Style } from './parameters.ts'
 import type { Schemas } from './schemas.ts'
 import type { Shape } from './shapes.ts'

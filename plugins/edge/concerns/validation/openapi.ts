@@ -1,8 +1,8 @@
 /** Compiles an OpenAPI document, version 3.0 or 3.1, into the rules of its operations. */
 import { pointer as below } from '../../../../config/faults.ts'
 import type { Steps } from '../../../time-slices.ts'
+import { formatOf } from '../../protocol/media-types.ts'
 import { isObject } from '../../strict-json.ts'
-import { formatOf } from './media-types.ts'
 import type { PlaceDraft } from './openapi-parameters.ts'
 import { placeDraft } from './openapi-parameters.ts'
 import type { ResponseDrafts } from './openapi-responses.ts'

@@ -1,14 +1,14 @@
 /** Checks the responses of services before any byte of them is sent. */
 import { isUtf8 } from 'node:buffer'
 import type { Readable } from 'node:stream'
-import zlib from 'node:zlib'
 import createError from '@fastify/error'
 import type { ValidateFunction } from 'ajv'
 import type { FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
+import { decoded } from '../../protocol/content-coding.ts'
+import { mediaTypeOf, ruleFor } from '../../protocol/media-types.ts'
 import { readBody } from '../../protocol/read-body.ts'
 import { bodyFrom } from '../../protocol/request-body.ts'
 import { NotStrictJson, parseStrictJson } from '../../strict-json.ts'
-import { mediaTypeOf, ruleFor } from './media-types.ts'
 import { bounded } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
 import { Refusal } from './refusals.ts'
@@ -105,7 +105,7 @@ export function responseHook(
         end(request, new Mismatch(`the body is larger than ${maxResponse} bytes`), done, bodyFrom(chunks, body))
         return
       }
-      decoded(bytes, reply, maxResponse, (fault, plain) => {
+      decoded(bytes, reply.getHeader('content-encoding'), maxResponse, (fault, plain) => {
         try {
           if (plain === null) throw new Mismatch(fault)
           check(plain, validate, found.names)
@@ -139,24 +139,6 @@ function functionFor(
   const validate = type === null ? undefined : ruleFor(rule, type.essence)
   if (validate === undefined) throw new Mismatch(`the document does not have the media type for the status ${status}`)
   return validate
-}
-
-/** Calls back with a body without its content coding, or with a fault. */
-function decoded(
-  bytes: Buffer,
-  reply: FastifyReply,
-  maxOutputLength: number,
-  done: (fault: string, plain: Buffer | null) => void
-): void {
-  const coding = String(reply.getHeader('content-encoding') ?? 'identity').toLowerCase()
-  const back = (error: Error | null, plain: Buffer): void =>
-    error === null ? done('', plain) : done('the content coding cannot be decoded within the limit', null)
-  if (coding === 'identity') done('', bytes)
-  else if (coding === 'gzip' || coding === 'x-gzip') zlib.gunzip(bytes, { maxOutputLength }, back)
-  else if (coding === 'br') zlib.brotliDecompress(bytes, { maxOutputLength }, back)
-  else if (coding === 'deflate') zlib.inflate(bytes, { maxOutputLength }, back)
-  else if (coding === 'zstd') zlib.zstdDecompress(bytes, { maxOutputLength }, back)
-  else done('the content coding is not known', null)
 }
 
 function check(bytes: Buffer, validate: ValidateFunction, names: ReadonlySet<string>): void {

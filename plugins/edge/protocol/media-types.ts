@@ -1,4 +1,5 @@
 /** Media types of bodies. */
+import type { IncomingMessage } from 'node:http'
 
 export interface MediaType {
   /** `application/json`, in lower case. */
@@ -14,6 +15,15 @@ export function mediaTypeOf(field: string | undefined): MediaType | null {
   if (!/^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(name) || parameters.length > 16) return null
   const charsets = parameters.filter((each) => /^\s*charset\s*=/i.test(each))
   return { essence: name, isUtf8: charsets.every((each) => /=\s*"?(?:utf-?8|us-ascii)"?\s*$/i.test(each)) }
+}
+
+/** Returns the values of Content-Type. Node has only the first one in `headers`. */
+export function typeFields({ rawHeaders }: IncomingMessage): string[] {
+  const found: string[] = []
+  for (let i = 0; i < rawHeaders.length; i += 2) {
+    if (rawHeaders[i]!.toLowerCase() === 'content-type') found.push(rawHeaders[i + 1]!)
+  }
+  return found
 }
 
 /** Format in which bodies of a type are read. */

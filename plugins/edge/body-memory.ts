@@ -1,0 +1,72 @@
+/** Memory of the bodies that are read as a whole: bounded for the gateway, and for each client, who could take all of it. */
+import type { FastifyRequest } from 'fastify'
+import type { ConfigurationMeter } from '../meter.ts'
+import type { Claims } from '../stores.ts'
+import { MemoryBudget } from './memory-budget.ts'
+import { clientAddressOf, networkOf } from './protocol/client-address.ts'
+
+/** Bytes of all bodies that are in memory. */
+const mostBytes = 256 * 1024 * 1024
+
+/** Bytes of those of one client. */
+const mostOfClient = 64 * 1024 * 1024
+
+/** Memory of one body. */
+export interface Hold {
+  /** Returns false if the memory would be too much. */
+  take(bytes: number): boolean
+  /** Gives back all memory. It may be called again. */
+  release(): void
+}
+
+export class BodyMemory {
+  readonly #all = new MemoryBudget(mostBytes)
+  readonly #clients = new Map<string, MemoryBudget>()
+
+  get used(): number {
+    return this.#all.used
+  }
+
+  /** Returns the memory of a body for a request, which is given back when the response has ended at the latest. */
+  holdFor(request: FastifyRequest, { raw }: { readonly raw: NodeJS.EventEmitter }): Hold {
+    const client = networkOf(clientAddressOf(request))
+    let held = 0
+    let isReleased = false
+    const hold: Hold = {
+      take: (bytes) => {
+        if (isReleased) return false
+        const own = this.#clients.get(client) ?? new MemoryBudget(mostOfClient)
+        if (!own.take(bytes)) return false
+        if (!this.#all.take(bytes)) {
+          own.give(bytes)
+          return false
+        }
+        this.#clients.set(client, own)
+        held += bytes
+        return true
+      },
+      release: () => {
+        isReleased = true
+        if (held === 0) return
+        const own = this.#clients.get(client)!
+        own.give(held)
+        if (own.used === 0) this.#clients.delete(client)
+        this.#all.give(held)
+        held = 0
+      }
+    }
+    raw.once('close', hold.release)
+    return hold
+  }
+}
+
+/** Returns the memory of the process, with a metric. */
+export function bodyMemoryOf(stores: Claims, meter: ConfigurationMeter): BodyMemory {
+  const memory = stores.claim('jingwei.body-memory', null, () => new BodyMemory())
+  meter.gauge({
+    name: 'jingwei_edge_body_memory_bytes',
+    help: 'Bytes of request and response bodies that are in memory as a whole.',
+    collect: (set) => set({}, memory.used)
+  })
+  return memory
+}

@@ -1,0 +1,127 @@
+/**
+ * Changes JSON bodies: those that services get, and those that clients get. Only the bytes of changed values differ. Bodies on
+ * routes without rules for their direction stay streams.
+ */
+import type { FastifyInstance, preParsingHookHandler, RouteOptions } from 'fastify'
+import { edgeRouteOf } from '../../attach.ts'
+import { bodyMemoryOf } from '../../body-memory.ts'
+import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders, headerFilter } from '../../bridge/upstream-headers.ts'
+import { edgeConcern } from '../../concern.ts'
+import { takeWhole } from '../../protocol/whole-body.ts'
+import { askForWhole } from '../../protocol/whole-response.ts'
+import { checkBody, checkRoutes, needs } from './check.ts'
+import type { BodyOptions, BodyRule } from './options.ts'
+import { BodyOrOff, rulesOf } from './options.ts'
+import type { Deps } from './request.ts'
+import { requestHook } from './request.ts'
+import { responseHook } from './response.ts'
+import { compileRule } from './rules.ts'
+
+declare module '../../../../config/schema.ts' {
+  interface EdgePolicy {
+    body?: BodyOptions | false
+  }
+}
+
+/** Requests whose response is that of an error, which the rules do not change. */
+const failed = new WeakSet<object>()
+
+export default edgeConcern({
+  name: 'body',
+  options: BodyOrOff,
+  protects: false,
+  needs,
+  aliases: {
+    'bodyTransformer|bodyTransform|transformBody|requestBody|modifyRequestBody': 'write body: { request: … }',
+    'responseBody|modifyResponseBody|transformResponse': 'write body: { response: … }'
+  },
+  innerAliases: {
+    'replace|override': 'write "set"',
+    'delete|deny': 'write "remove"',
+    'allow|allowed|whitelist|pick': 'write "only"',
+    'mapping|move': 'write "rename"',
+    'contentTypes|contentType|mediaTypes': 'write "types"',
+    'status|ifStatus|codes': 'write "statuses"',
+    'maxBody|maxBodySize|limit': 'write "maxSize"'
+  },
+  check: (options, at, checked) => checkBody(options as BodyOptions, at, checked),
+  checkAll: checkRoutes,
+  explain: (options) => {
+    const { request, response } = options as BodyOptions
+    return [...explained('requests', request), ...explained('responses', response)].join('; ')
+  },
+  async plugin(fastify, { stores, meter }) {
+    decorateUpstreamHeaders(fastify)
+    const memory = bodyMemoryOf(stores, meter)
+    const bodies = meter.counter({
+      name: 'jingwei_edge_changed_bodies_total',
+      help: 'Bodies to which rules of edge.body applied, by direction and result: changed, unchanged, refused.',
+      labelNames: ['route', 'direction', 'result']
+    })
+    return (given, route, shadow) => {
+      const { request, response, maxSize } = given as BodyOptions
+      const { name } = edgeRouteOf(route.config)!
+      if (route.config?.preflightFor !== undefined) return null
+      const isBridged = route.config?.route?.isBridged === true
+      const depsFor = (rules: BodyRule | readonly BodyRule[], direction: string): Deps => ({
+        steps: rulesOf(rules).map(([rule]) => compileRule(rule)),
+        maxSize,
+        memory,
+        shadow,
+        count: (result) => bodies.labels(name, direction, result).inc()
+      })
+      const readRequest =
+        request === undefined ? [] : [requestHook(depsFor(request, 'request'), filterOf(fastify, route))]
+      if (response === undefined) return { preParsing: readRequest, ...(isBridged && { preValidation: takeWhole }) }
+      // After the methods of authentication, whose signatures may cover the fields that it removes.
+      const ask: preParsingHookHandler = (asked, _reply, payload, done) => {
+        askForWhole(asked, isBridged)
+        done(null, payload)
+      }
+      return {
+        preParsing: [ask, ...readRequest],
+        ...(request !== undefined && isBridged && { preValidation: takeWhole }),
+        onError: (asked, _reply, _error, done) => {
+          failed.add(asked)
+          done()
+        },
+        onSend: responseHook(depsFor(response, 'response'), (asked) => failed.has(asked))
+      }
+    }
+  }
+})
+
+/** Returns the function that returns the filter of headers that services trust. It is complete once all routes are added. */
+function filterOf(fastify: FastifyInstance, { config }: RouteOptions): () => HeaderFilter | null {
+  let filter: HeaderFilter | null | undefined
+  return () => {
+    if (filter !== undefined) return filter
+    const route = config?.route
+    filter =
+      route !== undefined && fastify.hasDecorator('upstreamRequests')
+        ? fastify.upstreamRequests.trust.filterFor(route)
+        : headerFilter(config?.dropHeaders)
+    return filter
+  }
+}
+
+const verbs = { only: 'keeps only', remove: 'removes', rename: 'renames', set: 'sets', add: 'adds if absent' } as const
+
+/** Returns what rules do, for `explain`. */
+function explained(of: string, rules: BodyRule | readonly BodyRule[] | undefined): string[] {
+  return rulesOf(rules).map(([rule]) => {
+    const which = rule.statuses === undefined ? '' : ` with ${rule.statuses.join(', ')}`
+    const parts = Object.entries(verbs).flatMap(([operation, verb]) => {
+      const names = namesOf(Reflect.get(rule, operation), operation === 'rename')
+      return names.length === 0 ? [] : [`${verb} ${names.join(', ')}`]
+    })
+    return `bodies of ${of}${which}: ${parts.join(', ')}`
+  })
+}
+
+function namesOf(given: unknown, isRename: boolean): readonly string[] {
+  if (Array.isArray(given)) return given as string[]
+  const entries = Object.entries(Object(given) as Record<string, unknown>)
+  return entries.map(([name, value]) => (isRename ? `${name || '(all)'} to ${value || '(all)'}` : name || '(all)'))
+}

@@ -1,0 +1,111 @@
+/** Changes the bodies of requests, before the service or a plugin's route gets them. */
+import type { Readable } from 'node:stream'
+import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
+import type { BodyMemory } from '../../body-memory.ts'
+import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
+import type { RecordRefusal } from '../../concern-refusals.ts'
+import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
+import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
+import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
+import { replacedBody, wholeBody } from '../../protocol/whole-body.ts'
+import type { Kind } from './refusals.ts'
+import { reasons, refusalOf } from './refusals.ts'
+import type { Step } from './rules.ts'
+import { edited } from './rules.ts'
+import { Unfit } from './scan.ts'
+
+/** Counts a body by its result. */
+export type Count = (result: 'changed' | 'unchanged' | 'refused') => void
+
+/** Dependencies of the hooks of a route. */
+export interface Deps {
+  readonly steps: readonly Step[]
+  readonly maxSize: number
+  readonly memory: BodyMemory
+  readonly shadow: RecordRefusal | null
+  readonly count: Count
+}
+
+type Done = (error?: Error | null, payload?: Readable) => void
+
+export function requestHook(deps: Deps, filter: () => HeaderFilter | null): preParsingHookHandler {
+  const { steps, maxSize, memory, shadow, count } = deps
+  const refuse = (
+    kind: Exclude<Kind, 'part' | 'busy'>,
+    request: FastifyRequest,
+    done: Done,
+    body: () => Readable
+  ): void => {
+    const error = refusalOf(kind, maxSize)
+    count('refused')
+    if (shadow !== null) {
+      shadow(request, error.code, reasons[kind])
+      done(null, body())
+      return
+    }
+    request.refusalReason = reasons[kind]
+    done(error)
+  }
+  return (request: FastifyRequest, reply: FastifyReply, payload, done: Done) => {
+    const body = payload as Readable
+    const { raw } = request
+    if (!hasBody(raw)) {
+      done(null, body)
+      return
+    }
+    const fields = typeFields(raw)
+    const types = fields.length === 0 ? [null] : fields.map(mediaTypeOf)
+    const fitting = steps.filter(({ hasType }) => types.some((type) => hasType(type?.essence ?? '')))
+    if (fitting.length === 0) {
+      done(null, body)
+      return
+    }
+    const coding = raw.headers['content-encoding'] ?? 'identity'
+    if (coding.toLowerCase() !== 'identity' || types.length > 1 || types[0]?.isUtf8 === false) {
+      if (shadow === null) reply.header('accept-encoding', 'identity')
+      refuse('coding', request, done, () => body)
+      return
+    }
+    if (Number(raw.headers['content-length'] ?? 0) > maxSize) {
+      refuse('size', request, done, () => body)
+      return
+    }
+    const hold = memory.holdFor(request, reply)
+    const take = (bytes: number) => hold.take(bytes)
+    readBody(
+      body,
+      maxSize,
+      (error, bytes, chunks) => {
+        // The client has disconnected, or an earlier error has been sent.
+        if ((raw.destroyed && error !== null && !(error instanceof BodiesBusy)) || reply.sent) return
+        if (bytes === null) {
+          if (error === null) refuse('size', request, done, () => bodyFrom(chunks, body))
+          else {
+            if (error instanceof BodiesBusy) {
+              count('refused')
+              request.refusalReason = reasons.busy
+              reply.header('retry-after', 1)
+            }
+            done(error)
+          }
+          // The rest is read and dropped, because the next request on the connection follows it.
+          if (shadow === null || error !== null) body.resume()
+          return
+        }
+        let result: Buffer
+        try {
+          // An empty chunked body has nothing to change.
+          const scope = { request, isDropped: filter(), response: null }
+          result = bytes.length === 0 ? bytes : edited(bytes, fitting, scope, maxSize)
+        } catch (cause) {
+          if (cause instanceof Unfit) refuse(cause.fault, request, done, () => wholeBody(raw, bytes))
+          else done(cause as Error)
+          return
+        }
+        count(result === bytes ? 'unchanged' : 'changed')
+        done(null, replacedBody(request, result))
+      },
+      take
+    )
+  }
+}
