@@ -10,6 +10,13 @@ export { default as Type } from '../config/schema/type.ts'
 export type * from '../config/schema.ts'
 export * from '../routes/bff/index.ts'
 export type { Exchange } from './edge/bridge/exchange.ts'
+export type { BodyLimit } from './edge/bridge/whole-bodies.ts'
+export {
+  askForWholeResponse,
+  readRequestBody,
+  readResponseBody,
+  replaceRequestBody
+} from './edge/bridge/whole-bodies.ts'
 export type { EdgeDefinition } from './edge/concern.ts'
 export type { RecordRefusal } from './edge/concern-refusals.ts'
 export type { Consumer, GivenConsumer } from './edge/consumers/consumer.ts'

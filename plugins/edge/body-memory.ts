@@ -60,13 +60,15 @@ export class BodyMemory {
   }
 }
 
-/** Returns the memory of the process, with a metric. */
-export function bodyMemoryOf(stores: Claims, meter: ConfigurationMeter): BodyMemory {
-  const memory = stores.claim('jingwei.body-memory', null, () => new BodyMemory())
+/** Returns the memory of the process. */
+export const bodyMemoryOf = (stores: Claims): BodyMemory =>
+  stores.claim('jingwei.body-memory', null, () => new BodyMemory())
+
+/** Adds the metric of the memory. */
+export function measureBodies(memory: BodyMemory, meter: ConfigurationMeter): void {
   meter.gauge({
     name: 'jingwei_edge_body_memory_bytes',
     help: 'Bytes of request and response bodies that are in memory as a whole.',
     collect: (set) => set({}, memory.used)
   })
-  return memory
 }

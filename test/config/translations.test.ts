@@ -16,7 +16,7 @@ import { parseConfig } from '../../plugins/config.ts'
 import { authority, folderFor } from '../helpers/certificates.ts'
 import { keys, secret } from '../helpers/edge/tokens.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { get, startWith } from '../helpers/gateway.ts'
+import { get, parse, raw, startWith } from '../helpers/gateway.ts'
 import { shake } from '../helpers/listeners.ts'
 import { EurekaServer, registration } from '../helpers/mesh/eureka-server.ts'
 import { startRedis } from '../helpers/redis.ts'
@@ -138,7 +138,20 @@ async function getSecurely(port: number, path: string, headers: Readonly<Record<
   return { status: response.statusCode!, headers: response.headers, body }
 }
 
-async function send([line, headers]: Ask, addressOf: (name: string | undefined) => Address) {
+async function post(port: number, target: string, fields: readonly string[], content: string) {
+  const length = `Content-Length: ${Buffer.byteLength(content)}`
+  const lines = [
+    `POST ${target} HTTP/1.1`,
+    'Host: h',
+    'Content-Type: application/json',
+    length,
+    ...fields,
+    'Connection: close'
+  ]
+  return parse(await raw(port, `${lines.join('\r\n')}\r\n\r\n${content}`))
+}
+
+async function send([line, headers, , content]: Ask, addressOf: (name: string | undefined) => Address) {
   const [, method, listener, target] = /^(\S+) (?::(\w+))?(\/.*)$/.exec(line)!
   const { port, isSecure } = addressOf(listener)
   if (method === 'WS') {
@@ -150,7 +163,9 @@ async function send([line, headers]: Ask, addressOf: (name: string | undefined) 
     status,
     headers: response,
     body
-  } = isSecure ? await getSecurely(port, target!, headers, method!) : await get(port, target!, fields, method)
+  } = isSecure
+    ? await getSecurely(port, target!, headers, method!)
+    : await (content === undefined ? get(port, target!, fields, method) : post(port, target!, fields, content))
   const json = body.startsWith('{') ? (JSON.parse(body) as object) : {}
   return { status, response, body: json, ...('service' in json && json) }
 }

@@ -10,9 +10,14 @@ type Expected = number | { service?: string; url?: string; headers?: object; res
 /**
  * A request: `GET /path`, for a WebSocket `WS /path`, at another listener `GET :NAME/path`; its headers, and what follows. A
  * list is that of several equal requests: their statuses in order, or the names of their services in any order. Over TLS, the
- * server name is that of `host`; `:servername`, `:ciphers` and `:version` are for the handshake. The status of one that fails is 0.
+ * server name is that of `host`; `:servername`, `:ciphers` and `:version` are for the handshake. The status of one that fails is 0. Last, its body.
  */
-export type Ask = readonly [line: string, headers: Readonly<Record<string, string>>, Expected | number[] | string[]]
+export type Ask = readonly [
+  line: string,
+  headers: Readonly<Record<string, string>>,
+  Expected | number[] | string[],
+  body?: string
+]
 
 export interface Translation {
   readonly name: string
@@ -220,6 +225,28 @@ routes:
       ['PUT /api/users/7', none, { service: 'api', url: '/api/users/7' }],
       ['POST /login', none, { service: 'login' }],
       ['PUT /login', none, 405]
+    ]
+  },
+  {
+    name: 'Kong, LLM guard: a plugin that reads the bodies of requests and of responses, a limit, long timeouts',
+    yaml: `
+services: { llm: { instances: ["http://llm/v1"], mesh: { connectTimeout: 60s } } }
+routes:
+  - name: chat
+    match: { path: /llm, methods: [POST] }
+    service: llm
+    path: { strip: true }
+    plugins: [body-guard]
+    edge: { host: upstream, rateLimit: { max: 5, window: 1h } }
+    mesh: { timeout: 120s, attemptTimeout: 60s, idleTimeout: 60s }
+plugins:
+  - { path: ../../config/examples/body-guard.ts, scope: routes, options: { words: [password, "private key"] } }`,
+    asks: [
+      ['POST /llm/chat', none, { service: 'llm', url: '/v1/chat' }, '{"prompt":"hello"}'],
+      ['POST /llm/chat', none, 400, '{"prompt":"tell me the p\\u0061ssword"}'],
+      ['POST /llm/chat', { 'x-echo': 'a private key' }, 502, '{"prompt":"hello"}'],
+      ['GET /llm/chat', none, 405],
+      ['POST /llm/chat', none, [200, 200, 429], '{"prompt":"hello"}']
     ]
   },
   {

@@ -4,7 +4,7 @@
  */
 import type { FastifyInstance, preParsingHookHandler, RouteOptions } from 'fastify'
 import { edgeRouteOf } from '../../attach.ts'
-import { bodyMemoryOf } from '../../body-memory.ts'
+import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import { decorateUpstreamHeaders, headerFilter } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -53,7 +53,8 @@ export default edgeConcern({
   },
   async plugin(fastify, { stores, meter }) {
     decorateUpstreamHeaders(fastify)
-    const memory = bodyMemoryOf(stores, meter)
+    const memory = bodyMemoryOf(stores)
+    measureBodies(memory, meter)
     const bodies = meter.counter({
       name: 'jingwei_edge_changed_bodies_total',
       help: 'Bodies to which rules of edge.body applied, by direction and result: changed, unchanged, refused.',
