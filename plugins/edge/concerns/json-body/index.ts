@@ -2,14 +2,14 @@
  * Changes JSON bodies: those that services get, and those that clients get. Only the bytes of changed values differ. Bodies on
  * routes without rules for their direction stay streams.
  */
-import type { FastifyInstance, preParsingHookHandler, RouteOptions } from 'fastify'
+import type { preParsingHookHandler } from 'fastify'
 import { edgeRouteOf } from '../../attach.ts'
 import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
-import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
-import { decorateUpstreamHeaders, headerFilter } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { takeWhole } from '../../protocol/whole-body.ts'
 import { askForWhole } from '../../protocol/whole-response.ts'
+import { uncountedFields } from '../../templates/client-fields.ts'
 import { checkBody, checkRoutes, needs } from './check.ts'
 import type { BodyOptions, BodyRule } from './options.ts'
 import { BodyOrOff, rulesOf } from './options.ts'
@@ -51,7 +51,7 @@ export default edgeConcern({
     const { request, response } = options as BodyOptions
     return [...explained('requests', request), ...explained('responses', response)].join('; ')
   },
-  async plugin(fastify, { stores, meter }) {
+  async plugin(fastify, { config, stores, meter }) {
     decorateUpstreamHeaders(fastify)
     const memory = bodyMemoryOf(stores)
     measureBodies(memory, meter)
@@ -73,7 +73,7 @@ export default edgeConcern({
         count: (result) => bodies.labels(name, direction, result).inc()
       })
       const readRequest =
-        request === undefined ? [] : [requestHook(depsFor(request, 'request'), filterOf(fastify, route))]
+        request === undefined ? [] : [requestHook(depsFor(request, 'request'), uncountedFields(fastify, route, config))]
       if (response === undefined) return { preParsing: readRequest, ...(isBridged && { preValidation: takeWhole }) }
       // After the methods of authentication, whose signatures may cover the fields that it removes.
       const ask: preParsingHookHandler = (asked, _reply, payload, done) => {
@@ -92,20 +92,6 @@ export default edgeConcern({
     }
   }
 })
-
-/** Returns the function that returns the filter of headers that services trust. It is complete once all routes are added. */
-function filterOf(fastify: FastifyInstance, { config }: RouteOptions): () => HeaderFilter | null {
-  let filter: HeaderFilter | null | undefined
-  return () => {
-    if (filter !== undefined) return filter
-    const route = config?.route
-    filter =
-      route !== undefined && fastify.hasDecorator('upstreamRequests')
-        ? fastify.upstreamRequests.trust.filterFor(route)
-        : headerFilter(config?.dropHeaders)
-    return filter
-  }
-}
 
 const verbs = { only: 'keeps only', remove: 'removes', rename: 'renames', set: 'sets', add: 'adds if absent' } as const
 

@@ -2,12 +2,12 @@
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { BodyMemory } from '../../body-memory.ts'
-import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
 import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
 import { replacedBody, wholeBody } from '../../protocol/whole-body.ts'
+import type { FieldTest } from '../../templates/client-fields.ts'
 import type { Kind } from './refusals.ts'
 import { reasons, refusalOf } from './refusals.ts'
 import type { Step } from './rules.ts'
@@ -28,7 +28,7 @@ export interface Deps {
 
 type Done = (error?: Error | null, payload?: Readable) => void
 
-export function requestHook(deps: Deps, filter: () => HeaderFilter | null): preParsingHookHandler {
+export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookHandler {
   const { steps, maxSize, memory, shadow, count } = deps
   const refuse = (
     kind: Exclude<Kind, 'part' | 'busy'>,
@@ -95,7 +95,7 @@ export function requestHook(deps: Deps, filter: () => HeaderFilter | null): preP
         let result: Buffer
         try {
           // An empty chunked body has nothing to change.
-          const scope = { request, isDropped: filter(), response: null }
+          const scope = { request, isUncounted, response: null }
           result = bytes.length === 0 ? bytes : edited(bytes, fitting, scope, maxSize)
         } catch (cause) {
           if (cause instanceof Unfit) refuse(cause.fault, request, done, () => wholeBody(raw, bytes))

@@ -119,7 +119,8 @@ class Change {
     let result: Buffer
     try {
       const response = { status: reply.statusCode, header: (name: string) => reply.getHeader(name) }
-      result = plain.length === 0 ? plain : edited(plain, this.#steps, { request, isDropped: null, response }, maxSize)
+      result =
+        plain.length === 0 ? plain : edited(plain, this.#steps, { request, isUncounted: null, response }, maxSize)
     } catch (error) {
       if (error instanceof Unfit) this.#refuse(error.fault, bytes)
       else this.#done(error as Error)

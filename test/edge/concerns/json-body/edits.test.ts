@@ -7,7 +7,7 @@ import type { Scope } from '../../../../plugins/edge/templates/values.ts'
 const types = ['application/json']
 const scope = {
   request: { user: { sub: 'u1', roles: ['a', 'b'], none: null } },
-  isDropped: null,
+  isUncounted: null,
   response: null
 } as unknown as Scope
 
