@@ -325,7 +325,17 @@ t.test('configuration, operations and routes name no concern, and neither half n
     ]
   ]
   // Words of JavaScript: `Function.call`, `AggregateError.errors`. Words of HTTP.
-  const ofLanguage = ['call', 'errors', 'authorization', 'headers', 'user-agent', 'query', 'cookies', 'credentials', 'body']
+  const ofLanguage = [
+    'call',
+    'errors',
+    'authorization',
+    'headers',
+    'user-agent',
+    'query',
+    'cookies',
+    'credentials',
+    'body'
+  ]
   for (const [name, isIn, words, ofPlace] of places) {
     const others = [...ofLanguage, ...ofPlace]
     const found = [...sources]
