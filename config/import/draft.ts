@@ -19,6 +19,8 @@ const protective =
 
 export class Draft {
   readonly listen: Settings = {}
+  /** Several listeners, in place of `listen`. */
+  readonly listeners: Settings[] = []
   readonly edge: Settings = {}
   readonly mesh: Settings = {}
   readonly services: Settings = {}
@@ -78,8 +80,9 @@ export class Draft {
   }
 
   finish(gateway: string): Imported {
-    const { listen, redis, edge, mesh, services, routes, consumers } = this
+    const { listeners, redis, edge, mesh, services, routes, consumers } = this
     if (routes.length === 0) throw new ImportFault(`no routes of ${gateway} were found in this file`)
+    const listen = listeners.length > 0 ? listeners : this.listen
     const all: Settings = {
       ...(Object.keys(listen).length > 0 && { listen }),
       ...(redis !== null && { redis: { url: redis } }),

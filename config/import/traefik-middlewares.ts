@@ -1,20 +1,12 @@
 /** Middlewares of Traefik, as concerns of the edge and changes of the path. */
-import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
-import { addRules, respondWith } from './headers.ts'
-import { oneOrAll, rewriteOf } from './patterns.ts'
+import { respondWith } from './headers.ts'
+import { rewriteOf } from './patterns.ts'
+import { headersMiddleware } from './traefik-headers.ts'
+import type { Convert, Middlewares, Place } from './traefik-scope.ts'
+import { redirectOf } from './traefik-urls.ts'
 import type { Settings } from './yaml-text.ts'
-
-export type Middlewares = ReadonlyMap<string, Foreign>
-
-interface Place {
-  readonly route: Settings
-  readonly edge: Settings
-  readonly draft: Draft
-}
-
-type Convert = (options: Foreign, place: Place, name: string) => void
 
 /** Applies middlewares in their order, and those of chains in their place. */
 export function applyMiddlewares(names: readonly string[], all: Middlewares, place: Place, depth = 0): void {
@@ -60,10 +52,32 @@ function sourceOf(options: Foreign): Settings {
   return isHost ? { by: 'header:host' } : {}
 }
 
-const ipAllowList: Convert = (options, { edge }) => {
-  edge.ipFilter = { allow: options.texts('sourceRange') }
-  options.map('ipStrategy')?.skip('depth', 'excludedIPs', 'ipv6Subnet')
-  options.skip('rejectStatusCode')
+const addLimit = (edge: Settings, limit: Settings): void => {
+  edge.rateLimit = edge.rateLimit === undefined ? limit : [edge.rateLimit, limit].flat()
+}
+
+/** Most statuses of a range that are written one by one. */
+const mostStatuses = 20
+
+/** Returns the statuses of `500-599`, `404` or `400-403`; null for others than those of errors, or for too many. */
+function statusesOf(range: string): (string | number)[] | null {
+  const [, first = '', last = first] = /^([45]\d\d)(?:-([45]\d\d))?$/.exec(range) ?? []
+  if (first === '') return null
+  if (first.endsWith('00') && last === `${first[0]}99`) return [`${first[0]}xx`]
+  const count = Number(last) - Number(first) + 1
+  return count < 1 || count > mostStatuses ? null : Array.from({ length: count }, (_, index) => Number(first) + index)
+}
+
+const ipAllowList: Convert = (options, { edge, route, draft }) => {
+  const status = options.number('rejectStatusCode')
+  edge.ipFilter = { allow: options.texts('sourceRange'), ...(status !== undefined && status !== 403 && { status }) }
+  const strategy = options.map('ipStrategy')
+  strategy?.skip(...strategy.keys)
+  if (strategy !== undefined && strategy.keys.length > 0)
+    draft.undecided(
+      route,
+      `${options.where}.ipStrategy: write listen.trustProxy with your proxies, whose X-Forwarded-For is read`
+    )
 }
 
 const converters: Readonly<Record<string, Convert>> = {
@@ -121,11 +135,9 @@ const converters: Readonly<Record<string, Convert>> = {
     const burst = options.number('burst') ?? 1
     if (max === 0) return draft.note(route, 'rateLimit without average: no limit')
     const window = /^\d+$/.test(period) ? `${period}s` : period
-    edge.rateLimit = { algorithm: 'token-bucket', max, window, burst, ...sourceOf(options) }
+    addLimit(edge, { algorithm: 'token-bucket', max, window, burst, ...sourceOf(options) })
   },
-  inFlightReq: (options, { edge }) => {
-    edge.rateLimit = { maxConcurrent: options.number('amount'), ...sourceOf(options) }
-  },
+  inFlightReq: (options, { edge }) => addLimit(edge, { maxConcurrent: options.number('amount'), ...sourceOf(options) }),
   buffering: (options, { edge, route, draft }) => {
     const most = options.number('maxRequestBodyBytes')
     if (most !== undefined) edge.bodyLimit = `${most}b`
@@ -140,45 +152,51 @@ const converters: Readonly<Record<string, Convert>> = {
     options.skip('initialInterval')
     route.mesh = { ...((route.mesh ?? {}) as Settings), retry: attempts <= 0 ? false : { attempts } }
   },
-  headers: (options, { edge, route, draft }) => {
-    const origin = [
-      ...options.texts('accessControlAllowOriginList'),
-      ...options.texts('accessControlAllowOriginListRegex').map((each) => `/^${each.replace(/^\^|\$$/g, '')}$/`)
-    ]
-    const lists = [
-      ['methods', options.texts('accessControlAllowMethods')],
-      ['allowedHeaders', options.texts('accessControlAllowHeaders')],
-      ['exposedHeaders', options.texts('accessControlExposeHeaders')]
-    ] as const
-    const maxAge = options.number('accessControlMaxAge')
-    if (origin.length > 0) {
-      edge.cors = {
-        origin: oneOrAll(origin),
-        ...Object.fromEntries(lists.filter(([, list]) => list.length > 0)),
-        ...(options.flag('accessControlAllowCredentials') === true && { credentials: true }),
-        ...(maxAge !== undefined && { maxAge: `${maxAge}s` })
-      }
+  headers: headersMiddleware,
+  compress: (options, { edge, route, draft }) => {
+    const encodings = options.texts('encodings')
+    const types = options.texts('includedContentTypes')
+    const size = options.number('minResponseBodyBytes')
+    edge.compression = {
+      ...(encodings.length > 0 && { encodings }),
+      ...(types.length > 0 && { types }),
+      ...(size !== undefined && { minSize: `${size}b` })
     }
-    options.skip('addVaryHeader', 'accessControlAllowCredentials')
-    for (const direction of ['request', 'response'] as const) {
-      const custom = options.map(direction === 'request' ? 'customRequestHeaders' : 'customResponseHeaders')
-      const all = (custom?.keys ?? []).map((name) => [name.toLowerCase(), custom!.text(name) ?? ''] as const)
-      addRules(edge, direction, {
-        remove: all.filter(([, value]) => value === '').map(([name]) => name),
-        set: Object.fromEntries(all.filter(([, value]) => value !== ''))
-      })
-    }
-    addRules(edge, 'response', { set: securityOf(options) })
-    for (const key of options.keys) {
-      if (key.startsWith('accessControl') || ofSecurity.has(key) || key.startsWith('custom') || key === 'addVaryHeader')
-        continue
-      options.skip(key)
-      draft.note(route, `${options.where}.${key}: not converted`)
-    }
+    if (options.has('excludedContentTypes'))
+      draft.note(route, `${options.where}.excludedContentTypes: write edge.compression.types`)
+    options.skip('excludedContentTypes', 'defaultEncoding')
   },
-  compress: (options, { edge }) => {
+  redirectRegex: (options, { route, draft }) => {
+    const [regex, to] = [options.text('regex') ?? '', options.text('replacement') ?? '']
+    const redirect = redirectOf(regex, to, ((route.match as Settings).hosts ?? []) as string[])
+    const status = options.flag('permanent') === true ? 308 : 307
+    if (redirect !== null && (route.match as Settings).path === '/')
+      respondWith(route, 'redirect', { ...redirect, status })
+    else draft.note(route, `redirectRegex ${regex} to ${to}: write a route with "redirect"`)
+  },
+  stripPrefixRegex: (options, { route, draft }) => {
+    const [expression = '', ...others] = options.texts('regex')
+    const bare = expression.replace(/^\^/, '')
+    const groups = bare.replace(/\\./g, '').match(/\((?!\?[:=!])/g)?.length ?? 0
+    if (others.length > 0 || bare.endsWith('$')) draft.note(route, `${options.where}: write path.rewrite`)
+    else path(route, { rewrite: { regex: `^(?:${bare.replace(/\/$/, '')})/?(.*)$`, to: `/$${groups + 1}` } })
+  },
+  errors: (options, { edge, route, draft }) => {
+    const statuses = options.texts('status').map(statusesOf)
+    const [service, query] = [options.text('service'), options.text('query')]
+    options.skip('statusRewrites')
+    const all = statuses.flatMap((each) => each ?? [])
+    if (all.length > 0 && !statuses.includes(null)) edge.errorPages = { upstream: all }
+    draft.note(route, `${options.where}: the page ${query} of ${service}: write edge.errorPages.pages`)
+  },
+  contentType: (options) => options.skip(...options.keys),
+  passTLSClientCert: (options, { edge, route, draft }) => {
     options.skip(...options.keys)
-    edge.compression = {}
+    edge.forwardClientCert = {}
+    draft.note(
+      route,
+      `${options.where}: the service gets Client-Cert (RFC 9440) instead of X-Forwarded-Tls-Client-Cert`
+    )
   },
   redirectScheme: (options, { route }) => {
     const port = options.number('port')
@@ -189,37 +207,4 @@ const converters: Readonly<Record<string, Convert>> = {
       status
     })
   }
-}
-
-/** Options of `headers` that set one header of security each. */
-const ofSecurity = new Set([
-  'stsSeconds',
-  'stsIncludeSubdomains',
-  'stsPreload',
-  'forceSTSHeader',
-  'frameDeny',
-  'customFrameOptionsValue',
-  'contentTypeNosniff',
-  'browserXssFilter',
-  'contentSecurityPolicy',
-  'referrerPolicy',
-  'permissionsPolicy'
-])
-
-function securityOf(options: Foreign): Record<string, string> {
-  const seconds = options.number('stsSeconds') ?? 0
-  const subdomains = options.flag('stsIncludeSubdomains') === true ? '; includeSubDomains' : ''
-  const preload = options.flag('stsPreload') === true ? '; preload' : ''
-  const frame = options.text('customFrameOptionsValue') ?? (options.flag('frameDeny') === true ? 'DENY' : undefined)
-  const texts = {
-    'strict-transport-security': seconds === 0 ? undefined : `max-age=${seconds}${subdomains}${preload}`,
-    'x-frame-options': frame,
-    'x-content-type-options': options.flag('contentTypeNosniff') === true ? 'nosniff' : undefined,
-    'x-xss-protection': options.flag('browserXssFilter') === true ? '1; mode=block' : undefined,
-    'content-security-policy': options.text('contentSecurityPolicy'),
-    'referrer-policy': options.text('referrerPolicy'),
-    'permissions-policy': options.text('permissionsPolicy')
-  }
-  options.skip('forceSTSHeader')
-  return Object.fromEntries(Object.entries(texts).filter((each): each is [string, string] => each[1] !== undefined))
 }

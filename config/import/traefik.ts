@@ -4,10 +4,11 @@ import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault } from './foreign.ts'
 import { oneOrAll, patternOf, prefixOf } from './patterns.ts'
-import type { Middlewares } from './traefik-middlewares.ts'
+import { EntryPoints } from './traefik-listeners.ts'
 import { applyMiddlewares } from './traefik-middlewares.ts'
 import type { Matcher } from './traefik-rule.ts'
 import { alternativesOf } from './traefik-rule.ts'
+import type { Middlewares } from './traefik-scope.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Returns a name without its provider: `app@file` is `app`. */
@@ -21,7 +22,24 @@ export function importTraefik(root: Foreign): Imported {
   }
   const middlewares: Middlewares = new Map(http.named('middlewares'))
   const services = new Services(http, draft)
-  for (const [name, router] of http.named('routers')) importRouter(name, router, services, middlewares, draft)
+  const entryPoints = new EntryPoints(root, http, draft)
+  const context: Context = { services, middlewares, entryPoints, draft }
+  for (const [name, router] of http.named('routers')) importRouter(name, router, context)
+  const hasTls = root.has('tls')
+  entryPoints.finish(root.map('tls'))
+  if (!hasTls && !entryPoints.isSecure && http.named('routers').some(([, router]) => router.has('tls')))
+    draft.note(null, 'tls of routers: write listen.tls with the certificates')
+  root.skip(
+    'log',
+    'accessLog',
+    'api',
+    'ping',
+    'metrics',
+    'global',
+    'providers',
+    'certificatesResolvers',
+    'experimental'
+  )
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('Traefik')
 }
@@ -106,21 +124,27 @@ class Services {
   }
 }
 
-function importRouter(name: string, router: Foreign, services: Services, middlewares: Middlewares, draft: Draft): void {
+interface Context {
+  readonly services: Services
+  readonly middlewares: Middlewares
+  readonly entryPoints: EntryPoints
+  readonly draft: Draft
+}
+
+function importRouter(name: string, router: Foreign, { services, middlewares, entryPoints, draft }: Context): void {
   const rule = router.text('rule') ?? ''
   const priority = router.number('priority')
-  router.skip('ruleSyntax', 'observability', 'entryPoints')
-  if (router.has('tls')) {
-    router.skip('tls')
-    draft.note(null, 'tls of routers: write listen.tls with the certificates')
-  }
+  router.skip('ruleSyntax', 'observability', 'tls')
+  const points = router.texts('entryPoints')
+  const listeners = entryPoints.listenersOf(points)
   const wanted = router.text('service') ?? ''
-  const names = router.texts('middlewares')
+  const names = [...entryPoints.middlewaresOf(points), ...router.texts('middlewares')]
   if (wanted.endsWith('@internal')) {
     draft.note(null, `router ${name}: ${wanted} is not converted; the admin port has the pages of the gateway`)
     return
   }
   for (const { match, unknown } of matchesOf(rule)) {
+    if (listeners.length > 0) match.listeners = listeners
     const route: Settings = { name: draft.name('route', name), match }
     for (const text of unknown) draft.undecided(route, `router ${name}: ${text}: not converted`)
     if (priority !== undefined) route.priority = priority
