@@ -46,6 +46,15 @@ export function parseTemplate<Source>(
   return parts
 }
 
+/**
+ * Returns the message of a fault that names parts of a template. `from`: the text before the variables of the environment were
+ * replaced, if it has some; their values may be secrets.
+ */
+export const templateFault = (message: string, from: string | undefined): string =>
+  from === undefined
+    ? message
+    : `"${from}" is not a template with the values of its variables: braces stand for references; write "{{" and "}}" for the characters themselves`
+
 /** Returns the references of a template. */
 export const referencesOf = <Source>(template: Template<Source>): Reference<Source>[] =>
   template.filter((part) => typeof part !== 'string')

@@ -9,6 +9,7 @@ import { didYouMean } from '../nearest.ts'
 import { paramNames, pathPatterns } from '../path-pattern.ts'
 import type { CallConfig, ComposeConfig, EditStep, Reshaping } from '../schema/compose.ts'
 import type { Written } from '../schema.ts'
+import { templateFault } from '../template.ts'
 import type { OrderedCall, TemplateText } from './order.ts'
 import { ordered, referencesIn, templatesOf, textsOf } from './order.ts'
 import { checkParts } from './parts.ts'
@@ -134,7 +135,7 @@ interface Scope {
 function checkTemplates(at: string, texts: readonly TemplateText[], scope: Scope, checked: Checked): boolean {
   let isSound = true
   for (const { at: inner, text, use } of texts) {
-    const fault = templateFault(text, use, scope, checked)
+    const fault = faultOf(text, use, scope, checked, `${at}${inner}`)
     if (fault === null) continue
     checked.report.fault(`${at}${inner}`, fault)
     isSound = false
@@ -142,12 +143,12 @@ function checkTemplates(at: string, texts: readonly TemplateText[], scope: Scope
   return isSound
 }
 
-function templateFault(text: string, use: TemplateText['use'], scope: Scope, checked: Checked): string | null {
+function faultOf(text: string, use: TemplateText['use'], scope: Scope, checked: Checked, at: string): string | null {
   let template: Template
   try {
     template = parseTemplate(text)
   } catch (error) {
-    return (error as Error).message
+    return templateFault((error as Error).message, checked.report.at(at)?.from)
   }
   if (use === 'header' && !template.every((part) => typeof part !== 'string' || /^[\t -~]*$/.test(part))) {
     return 'a header has visible ASCII characters only'

@@ -1,5 +1,6 @@
 import t from 'tap'
 import { isSecretField, isSecretKey, maskCredentials, maskUrl, maskUserinfo } from '../../config/credentials.ts'
+import { parseConfig } from '../../plugins/config.ts'
 
 t.test('maskCredentials masks credentials in URLs', async (t) => {
   const cases = [
@@ -51,5 +52,30 @@ t.test('the time of maskCredentials is linear in the length of the text', async 
   // A regular expression that backtracks would exceed the time limit of the test.
   for (const part of ['//', '//a', '//:', '?', '&a_', '?token', '//@@', 'a_-']) {
     t.equal(typeof maskCredentials(part.repeat(500_000)), 'string', part)
+  }
+})
+
+t.test('faults of templates do not print the values of variables', async (t) => {
+  const faultsOf = (route: string) => {
+    const text = `services: { s: { instances: ["http://h"] } }\nroutes: [{ name: r, match: { path: /a, methods: [GET] }, ${route} }]`
+    try {
+      parseConfig(text, 'gateway.yaml', { TOKEN: 'hunter{2', OTHER: 'hun{ter2}' })
+      return ''
+    } catch (error) {
+      return (error as Error).message
+    }
+  }
+  for (const name of ['TOKEN', 'OTHER']) {
+    const value = `"Basic \${${name}}"`
+    for (const route of [
+      `service: s, edge: { headers: { request: { set: { authorization: ${value} } } } }`,
+      `service: s, edge: { query: { set: { key: [a, ${value}] } } }`,
+      `service: s, edge: { cookies: { request: { set: { key: ${value} } } } }`,
+      `compose: { calls: { a: { service: s, path: /, headers: { authorization: ${value} } } } }`
+    ]) {
+      const message = faultsOf(route)
+      t.match(message, `"Basic \${${name}}" is not a template`, route)
+      t.notMatch(message, /hun|ter2/, route)
+    }
   }
 })

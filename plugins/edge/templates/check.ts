@@ -5,7 +5,7 @@ import { forwardingHeaders } from '../../../config/header-names.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import { paramNames, pathPatterns } from '../../../config/path-pattern.ts'
 import type { WrittenRoute } from '../../../config/schema.ts'
-import { referencesOf } from '../../../config/template.ts'
+import { referencesOf, templateFault } from '../../../config/template.ts'
 import { headerFilter } from '../bridge/upstream-headers.ts'
 import type { Template } from './source.ts'
 import { parseTemplate, sourcesIn } from './source.ts'
@@ -27,7 +27,7 @@ export function checkTemplate(
   try {
     template = parseTemplate(text)
   } catch (error) {
-    return void report.fault(at, (error as Error).message)
+    return void report.fault(at, templateFault((error as Error).message, report.at(at)?.from))
   }
   const references = referencesOf(template)
   const literals = [
