@@ -14,10 +14,11 @@ interface Holder {
 
 const isUnit = (name: string): name is Unit => Object.hasOwn(units, name)
 
-/** Adds the formats and keywords in which options are described: `unit`, `expected`. */
+/** Adds the formats and keywords in which options are described: `unit`, `expected`, `expectedKey`. */
 function addKeywords(ajv: Ajv): Ajv {
   for (const [name, fits] of Object.entries(formats)) ajv.addFormat(name, fits)
   ajv.addKeyword({ keyword: 'expected', schemaType: 'string' })
+  ajv.addKeyword({ keyword: 'expectedKey', schemaType: 'string' })
   ajv.addKeyword({
     keyword: 'unit',
     type: 'string',

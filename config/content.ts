@@ -27,7 +27,10 @@ export function contentOf({ body, json, file, contentType }: Written): Content |
 
 /** Reads a file of at most `max` bytes. */
 export function readSmall(file: string, max = MAX_FILE): Buffer {
-  const { size } = statSync(file)
+  const stats = statSync(file)
+  // The content of a device or a pipe may have no end.
+  if (!stats.isFile()) throw new Error('it is not a file')
+  const { size } = stats
   if (size > max) throw new Error(`it has ${size} bytes; ${max} are possible`)
   return readFileSync(file)
 }

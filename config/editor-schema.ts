@@ -21,7 +21,7 @@ export function editorSchema(schema: object): Schema {
 const variable = { type: 'string', pattern: '\\$\\{' }
 
 function written(schema: Schema): Schema {
-  const { unit, expected: _message, required, ...rest } = schema
+  const { unit, expected: _message, expectedKey: _keyMessage, required, ...rest } = schema
   const copy = Object.fromEntries(Object.entries(rest).map(([key, value]) => [key, inner(key, value)]))
   const properties = schema.properties as Record<string, Schema> | undefined
   // A key with a default need not be written.

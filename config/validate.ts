@@ -64,7 +64,7 @@ export class Validator {
   }
 
   #reportKey(error: ErrorObject, report: Report): void {
-    const { properties, patternProperties } = error.parentSchema ?? {}
+    const { properties, patternProperties, expectedKey = 'a name of a-z, 0-9 and dashes' } = error.parentSchema ?? {}
     const key: string = error.params.additionalProperty
     const at = pointer(error.instancePath, key)
     if (this.#keys.lackConcerns && isSection(error.instancePath)) return
@@ -78,7 +78,7 @@ export class Validator {
     }
     // A mapping whose keys are names chosen by the user.
     else if (patternProperties !== undefined) {
-      report.fault(at, 'expected a name of a-z, 0-9 and dashes as its key', 'key')
+      report.fault(at, `expected ${expectedKey} as its key`, 'key')
     }
   }
 }

@@ -81,6 +81,7 @@ const callKeys = {
   headers: Type.Optional(
     Type.Unsafe<Record<string, string>>({
       type: 'object',
+      expectedKey: 'a header name',
       patternProperties: { [token.source]: Templates },
       ...strict,
       maxProperties: 64,
@@ -156,6 +157,7 @@ const Composed = Type.Object(
     headers: Type.Optional(
       Type.Unsafe<Record<string, string>>({
         type: 'object',
+        expectedKey: 'a header name',
         patternProperties: { [token.source]: Templates },
         ...strict,
         maxProperties: 64,

@@ -32,6 +32,7 @@ export const FixedResponse = Type.Object(
     headers: Type.Optional(
       Type.Unsafe<Record<string, string>>({
         type: 'object',
+        expectedKey: 'a header name',
         patternProperties: { [token.source]: { type: 'string' } },
         ...strict,
         maxProperties: 64,

@@ -26,8 +26,10 @@ const builders = {
     return { type: 'object', ...(required.length > 0 && { required }), properties, ...options }
   },
   Optional: (schema: object) => Object.defineProperty({ ...schema }, OPTIONAL, { value: true }),
-  Record: (key: { pattern?: string }, value: object, options?: object) => {
-    return { type: 'object', patternProperties: { [key.pattern ?? '^.*$']: value }, ...options }
+  Record: (key: { pattern?: string; expected?: string }, value: object, options?: object) => {
+    const { pattern = '^.*$', expected } = key
+    const keys = expected === undefined ? {} : { expectedKey: expected }
+    return { type: 'object', patternProperties: { [pattern]: value }, ...keys, ...options }
   },
   String: (options?: object) => ({ type: 'string', ...options }),
   Unknown: (options?: object) => ({ ...options }),

@@ -837,7 +837,7 @@ discovery: { consul: { url: "http://" } }
 services:
   Orders: { instances: [http://h] }
 `,
-    faults: ['3:3: services.Orders: expected a name of a-z, 0-9 and dashes as its key']
+    faults: ['3:3: services.Orders: expected a name of a-z, 0-9 and dashes, at most 63 characters as its key']
   },
   {
     name: 'a route name with a space',

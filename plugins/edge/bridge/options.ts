@@ -16,11 +16,12 @@ declare module '../../../config/schema.ts' {
 }
 
 const label = '[A-Za-z0-9]([\\w-]*[A-Za-z0-9])?'
+const port = '0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])'
 
 /** A host with a dot or a port, so that a misspelt `upstream` is a fault. */
 const Host = Type.Unsafe<string>({
   type: 'string',
-  pattern: `^(?=.{1,260}$)((${label}(\\.${label})+|localhost|\\[[0-9A-Fa-f:.]+\\])(:[0-9]{1,5})?|${label}:[0-9]{1,5})$`,
+  pattern: `^(?=.{1,260}$)((${label}(\\.${label})+|localhost|\\[[0-9A-Fa-f:.]+\\])(:${port})?|${label}:${port})$`,
   expected: 'a host with a dot or a port, such as orders.internal or orders:8080'
 })
 

@@ -100,6 +100,11 @@ function check(options: CookiesOptions, at: string, checked: Checked): void {
       }
     }
   }
+  for (const [from, to] of Object.entries(request?.rename ?? {})) {
+    const place = pointer(at, 'request', 'rename', from)
+    if (!token.test(from)) report.fault(place, `"${from}" is not the name of a cookie`, 'key')
+    else if (from === to) report.fault(place, 'changes nothing: both names are the same', 'key')
+  }
   if (response === undefined) return
   const { remove, names, ...attributes } = response
   if (remove === undefined && Object.keys(attributes).length === 0) {

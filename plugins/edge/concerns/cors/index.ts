@@ -112,19 +112,35 @@ export default edgeConcern({
 
 function checkCors(cors: CorsOptions, at: string, { report }: Checked): void {
   if (!report.sound(at)) return
-  // Any page can have the origin "null": that of a frame with `sandbox`.
-  const any = [cors.origin].flat().find((origin) => origin === '*' || origin === 'null')
-  const why = any === 'null' ? ': any page can have the origin "null"' : ''
-  if (cors.credentials && any !== undefined) {
-    report.warn(`${at}/credentials`, `any page on the web can act as the logged-in user${why}; list the origins`)
-  }
-  if (cors.privateNetwork && any !== undefined) {
-    report.warn(`${at}/privateNetwork`, `any page on the web can call the private network${why}; list the origins`)
-  }
   const single = typeof cors.origin === 'string'
   for (const [index, origin] of [cors.origin].flat().entries()) {
     const fault = originFault(origin)
     if (fault !== null) report.fault(single ? `${at}/origin` : pointer(at, 'origin', index), fault)
+  }
+  if (report.sound(at)) warnOfAnybody(cors, at, report)
+}
+
+/** An origin that nobody allows on purpose. */
+const anyOrigin = 'https://any-page.invalid'
+
+function warnOfAnybody(cors: CorsOptions, at: string, report: Checked['report']): void {
+  const { origin, credentials, privateNetwork } = cors
+  const isAllowed = originTest(origin)
+  // Any page can have the origin "null": that of a frame with `sandbox`.
+  const why = isAllowed(anyOrigin) ? '' : ': any page can have the origin "null"'
+  if (why === '' || isAllowed('null')) {
+    if (credentials)
+      report.warn(`${at}/credentials`, `any page on the web can act as the logged-in user${why}; list the origins`)
+    if (privateNetwork)
+      report.warn(`${at}/privateNetwork`, `any page on the web can call the private network${why}; list the origins`)
+  }
+  for (const key of ['methods', 'allowedHeaders', 'exposedHeaders'] as const) {
+    const index = cors[key]?.indexOf('*') ?? -1
+    if (!credentials || index === -1) continue
+    report.warn(
+      pointer(at, key, index),
+      'with credentials, browsers take "*" for a name (Fetch, 3.3.2): list the names'
+    )
   }
 }
 

@@ -45,13 +45,20 @@ const ErrorPagesOptions = Type.Object(
         'Body of errors without a page. json: statusCode, code, error, message and requestId. problem: RFC 9457, `application/problem+json`.'
     }),
     pages: Type.Optional(
-      Type.Record(Type.String({ pattern: '^([45]\\d\\d|[45]xx|JW_[A-Z]+(_[A-Z]+)*|default)$' }), Pages, {
-        ...strict,
-        minProperties: 1,
-        maxProperties: 64,
-        description:
-          'Pages by error code (`JW_RATE_LIMITED`), status (`404`), class (`5xx`) or `default`, in this order of precedence. In them `{{status}}`, `{{reason}}`, `{{code}}` and `{{requestId}}` are replaced, escaped for the format.'
-      })
+      Type.Record(
+        Type.String({
+          pattern: '^([45]\\d\\d|[45]xx|JW_[A-Z]+(_[A-Z]+)*|default)$',
+          expected: 'a status of 400 to 599, 4xx, 5xx, a code such as JW_NO_ROUTE, or default'
+        }),
+        Pages,
+        {
+          ...strict,
+          minProperties: 1,
+          maxProperties: 64,
+          description:
+            'Pages by error code (`JW_RATE_LIMITED`), status (`404`), class (`5xx`) or `default`, in this order of precedence. In them `{{status}}`, `{{reason}}`, `{{code}}` and `{{requestId}}` are replaced, escaped for the format.'
+        }
+      )
     ),
     upstream: Either({ type: 'array' }, Statuses, Type.Boolean(), {
       default: false,

@@ -72,6 +72,9 @@ function checkRules(rules: HeaderRules, at: string, direction: Direction, checke
     }
     if (use.operation === 'only' || use.operation === 'remove') continue
     if (direction === 'request' && use.operation === 'rename' && !use.isWritten) warnOfForwarding(place, name, checked)
+    const { [name]: renamed } = rules.rename ?? {}
+    if (use.operation === 'rename' && !use.isWritten && renamed?.toLowerCase() === name.toLowerCase())
+      report.fault(place, 'changes nothing: both names are the same', 'key')
     const id = `${use.operation}${use.isWritten} ${canonicalName(name)}`
     const before = seen.get(id)
     if (before !== undefined) report.fault(place, `"${use.operation}" has "${before}" already`, 'key')
@@ -158,8 +161,21 @@ export function checkRoutes(checked: Checked): void {
   /** Reports headers that another concern of the route sets in place of the service. */
   function checkOwners(rules: HeaderRules, at: string, policy: EdgePolicy, known: Set<string>, { report }: Checked) {
     const owners = keys.edge.filter(({ name, ownsHeaders }) => ownsHeaders && Reflect.get(policy, name))
+    // Responses differ by origin, unless all origins get the same.
+    const hasOrigins = owners.some(
+      ({ name, ownsHeaders }) =>
+        ownsHeaders!.includes('access-control-') && Reflect.get(Object(Reflect.get(policy, name)), 'origin') !== '*'
+    )
     for (const use of usesOf(rules, at)) {
-      if (!use.isWritten || known.has(use.at)) continue
+      if (use.operation === 'only' || known.has(use.at)) continue
+      if (hasOrigins && use.name.toLowerCase() === 'vary' && use.operation !== 'append' && use.operation !== 'add') {
+        known.add(use.at)
+        report.warn(
+          use.at,
+          'without "Vary: Origin" of edge.cors, caches may give one page the response to another',
+          'key'
+        )
+      }
       const owner = owners.find(({ ownsHeaders }) =>
         ownsHeaders!.some((each) => use.name.toLowerCase().startsWith(each))
       )

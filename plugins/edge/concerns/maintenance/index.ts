@@ -39,6 +39,7 @@ const Allow = Type.Object(
     headers: Type.Optional(
       Type.Unsafe<Record<string, string>>({
         type: 'object',
+        expectedKey: 'a header name',
         patternProperties: { [token.source]: { type: 'string', minLength: 1 } },
         ...strict,
         minProperties: 1,

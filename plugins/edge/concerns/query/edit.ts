@@ -13,7 +13,8 @@ export interface QueryRules {
   readonly append: Values
 }
 
-function decoded(text: string): string {
+/** Returns a name as services read it. */
+export function decoded(text: string): string {
   try {
     return decodeURIComponent(text.replaceAll('+', ' '))
   } catch {

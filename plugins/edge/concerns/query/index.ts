@@ -14,7 +14,7 @@ import { uncountedFields } from '../../templates/client-fields.ts'
 import { factsOf, isIdentity, sourcesIn } from '../../templates/source.ts'
 import type { Scope, Text as TextOf, TextPlace } from '../../templates/values.ts'
 import { compileText } from '../../templates/values.ts'
-import { changedQuery } from './edit.ts'
+import { changedQuery, decoded } from './edit.ts'
 
 const Values = (description: string) =>
   Type.Optional(
@@ -141,6 +141,15 @@ export default edgeConcern({
 function check(options: Options, at: string, checked: Checked): void {
   const { report } = checked
   if (!report.sound(at)) return
+  for (const [from, to] of Object.entries(options.rename ?? {})) {
+    if (from === to) report.fault(pointer(at, 'rename', from), 'changes nothing: both names are the same', 'key')
+  }
+  for (const [key, names] of Object.entries({ only: options.only, remove: options.remove })) {
+    for (const [index, name] of (names ?? []).entries()) {
+      if (!/%[\da-f]{2}/i.test(name)) continue
+      report.warn(pointer(at, key, index), `names are compared decoded: write "${decoded(name)}"`)
+    }
+  }
   for (const operation of valued) {
     for (const [name, values] of entriesOf(options[operation])) {
       const isList = Array.isArray(options[operation]?.[name])
