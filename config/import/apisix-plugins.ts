@@ -1,6 +1,7 @@
 /** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
 import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
+import { apisixBreaker } from './breakers.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
@@ -223,13 +224,9 @@ const converters: Readonly<Record<string, Convert>> = {
     config.skip(...config.keys)
   },
   'api-breaker': (config, { route }, { draft }) => {
-    const failures = config.map('unhealthy')?.number('failures') ?? 3
-    const most = config.number('max_breaker_sec')
-    config.skip(...config.keys)
-    draft.note(
-      route,
-      `api-breaker: write mesh.outlierDetection of the service, such as { consecutive5xx: ${failures}${most === undefined ? '' : `, maxEjection: ${most}s`} }`
-    )
+    const policies = apisixBreaker(config)
+    if (route === null) Object.assign(draft.mesh, policies)
+    else route.mesh = { ...((route.mesh ?? {}) as Settings), ...policies }
   },
   'proxy-mirror': (config, { route }, { draft }) => {
     const host = config.text('host')

@@ -19,6 +19,8 @@ export interface Place {
   readonly name: string
   /** True if a consumer is known whatever the plugins. */
   readonly hasMethod: boolean
+  /** True for the only route of a service. */
+  readonly isAlone?: boolean
 }
 
 export interface Scope extends Place {

@@ -1,7 +1,9 @@
 /** Plugins of Kong that change requests and responses, or respond themselves. */
+import { kongCredentials } from './client-credentials.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, pairsOf, respondWith } from './headers.ts'
 import type { Convert } from './kong-scope.ts'
+import type { Settings } from './yaml-text.ts'
 
 /** Returns the names of `old:new`. */
 const renamed = (config: Foreign | undefined, key: string): Record<string, string> => pairsOf(config?.texts(key) ?? [])
@@ -40,6 +42,18 @@ export const transforms: Readonly<Record<string, Convert>> = {
     const headers = operations(config, 'headers')
     addRules(target, 'response', headers)
     noteTemplates(headers, (text) => draft.note(about, text))
+  },
+  'upstream-oauth': (config, { about, isShared, isAlone = false, context: { draft } }) => {
+    const credentials = kongCredentials(config)
+    const service = about === null ? undefined : (draft.services[String(about.service)] as Settings | undefined)
+    const place = service === undefined ? 'for all services' : 'of a route alone'
+    if (typeof credentials === 'string') draft.note(about, `upstream-oauth: ${credentials} is not supported`)
+    else if (service === undefined || !(isShared || isAlone)) {
+      draft.note(about, `upstream-oauth ${place}: write credentials under services.NAME.mesh, for a service of its own`)
+    } else {
+      service.mesh = { ...((service.mesh ?? {}) as Settings), credentials }
+      draft.note(service, 'upstream-oauth: put the client secret in a variable, or in clientSecretFile')
+    }
   },
   'request-termination': (config, { about, context: { draft } }) => {
     const status = config.number('status_code') ?? 503

@@ -37,8 +37,8 @@ export function importKong(root: Foreign): Imported {
     draft.services[own] = serviceOf(service, upstreams, draft)
     const ofService = [...service.maps('plugins'), ...scoped.of('service', name)]
     const routes = [...service.maps('routes'), ...looseRoutes.filter((route) => reference(route, 'service') === name)]
-    const shared = routes.length > 1 ? ofService : []
-    for (const route of routes) importRoute(route, own, { ofService, shared }, scoped, context)
+    const isAlone = routes.length === 1
+    for (const route of routes) importRoute(route, own, { ofService, isAlone }, scoped, context)
     if (routes.length === 0) draft.note(null, `service ${name} has no routes`)
   }
   for (const [plugin, of] of scoped.lost()) {
@@ -165,7 +165,7 @@ function balanceOf(upstream: Foreign, draft: Draft, settings: Settings): Setting
 function importRoute(
   route: Foreign,
   service: string,
-  { ofService, shared }: { readonly ofService: readonly Foreign[]; readonly shared: readonly Foreign[] },
+  { ofService, isAlone }: { readonly ofService: readonly Foreign[]; readonly isAlone: boolean },
   scoped: Scoped,
   context: KongContext
 ): void {
@@ -210,7 +210,8 @@ function importRoute(
     'service'
   )
   const plugins = [...ofService, ...route.maps('plugins'), ...(given === undefined ? [] : scoped.of('route', given))]
-  applyPlugins(plugins, context, { target: edge, about: settings, name: service, hasMethod: false }, shared)
+  const place = { target: edge, about: settings, name: service, hasMethod: false, isAlone }
+  applyPlugins(plugins, context, place, isAlone ? [] : ofService)
   if (Object.keys(edge).length > 0) settings.edge = edge
   draft.routes.push(settings)
 }

@@ -1,4 +1,6 @@
 /** Import of KrakenD's configuration (version 3), in JSON. */
+import { krakendBreaker } from './breakers.ts'
+import { krakendCredentials } from './client-credentials.ts'
 import type { Imported } from './draft.ts'
 import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
@@ -37,14 +39,23 @@ class Services {
     this.#draft = draft
   }
 
-  of(hosts: readonly string[]): string {
-    const key = hosts.join(' ')
+  /** Backends with different credentials are different services. */
+  of(hosts: readonly string[], backend: Foreign): string {
+    const config = backend.map('extra_config')?.map('auth/client-credentials')
+    const credentials = config?.has('token_url') ? krakendCredentials(config) : undefined
+    const key = `${hosts.join(' ')} ${JSON.stringify(credentials) ?? ''}`
     const known = this.#known.get(key)
     if (known !== undefined) return known
     const [first = ''] = hosts
     const name = this.#draft.name('service', first.replace(/^https?:\/\//, '').replace(/:\d+$/, ''))
     this.#known.set(key, name)
-    this.#draft.services[name] = { instances: hosts.map((host) => (host.includes('://') ? host : `http://${host}`)) }
+    const service: Settings = {
+      instances: hosts.map((host) => (host.includes('://') ? host : `http://${host}`)),
+      ...(credentials && { mesh: { credentials } })
+    }
+    this.#draft.services[name] = service
+    if (credentials)
+      this.#draft.note(service, `the client secret of ${name}: put it in a variable, or in clientSecretFile`)
     return name
   }
 }
@@ -63,12 +74,12 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
   }
   if (others.length > 0) {
     const calls = [backend, ...others].map(
-      (each, index) => [callName(each, index), callOf(each, hosts, services, draft, route)] as const
+      (each, index) => [callName(each, index), callOf(each, hosts, services, draft)] as const
     )
     route.compose = { calls: Object.fromEntries(calls) }
   } else {
     const own = backend.texts('host')
-    route.service = services.of(own.length > 0 ? own : hosts)
+    route.service = services.of(own.length > 0 ? own : hosts, backend)
     const target = patternOf(backend.text('url_pattern') ?? path)
     if (target !== path) route.path = { rewrite: { path: target } }
     const ofBackend = backend.map('extra_config')
@@ -110,13 +121,7 @@ const callName = (backend: Foreign, index: number): string =>
     ?.toLowerCase()
     .replace(/[^a-z0-9]+/g, '-') ?? `call${index + 1}`
 
-function callOf(
-  backend: Foreign,
-  hosts: readonly string[],
-  services: Services,
-  draft: Draft,
-  route: Settings
-): Settings {
+function callOf(backend: Foreign, hosts: readonly string[], services: Services, draft: Draft): Settings {
   const own = backend.texts('host')
   const [path = '/', query] = (backend.text('url_pattern') ?? '/').split('?', 2)
   const template = (text: string) => text.replace(/\{resp\d+_/g, '{').replace(/\{(\w+)\}/g, '{params.$1}')
@@ -126,10 +131,8 @@ function callOf(
   const target = backend.text('target')
   const mapping = backend.map('mapping')
   backend.skip('encoding', 'sd', 'disable_host_sanitize', 'method', 'is_collection')
-  const extra = backend.map('extra_config')
-  if (extra !== undefined) applyExtra(extra, draft, {}, route)
-  return {
-    service: services.of(own.length > 0 ? own : hosts),
+  const settings: Settings = {
+    service: services.of(own.length > 0 ? own : hosts, backend),
     path: template(path),
     ...(query !== undefined && {
       query: Object.fromEntries([...new URLSearchParams(query)].map(([name, value]) => [name, template(value)]))
@@ -140,6 +143,9 @@ function callOf(
     ...(mapping !== undefined && { rename: Object.fromEntries(mapping.keys.map((key) => [key, mapping.text(key)])) }),
     ...(group !== undefined && { group })
   }
+  const extra = backend.map('extra_config')
+  if (extra !== undefined) applyExtra(extra, draft, {}, settings)
+  return settings
 }
 
 type Convert = (config: Foreign, edge: Settings, draft: Draft, route: Settings | null) => void
@@ -257,13 +263,15 @@ const converters: Readonly<Record<string, Convert>> = {
     })
   },
   'qos/circuit-breaker': (config, _edge, draft, route) => {
-    const seconds = config.number('timeout')
-    const failures = config.number('max_errors')
+    const policy = krakendBreaker(config)
+    if (route === null) Object.assign(draft.mesh, policy)
+    else route.mesh = { ...((route.mesh ?? {}) as Settings), ...policy }
+  },
+  // Those of a backend are read with its hosts.
+  'auth/client-credentials': (config, _edge, draft) => {
+    if (config.has('token_url')) return
     config.skip(...config.keys)
-    draft.note(
-      route,
-      `qos/circuit-breaker: write mesh.outlierDetection or mesh.circuitBreaker (${failures} failures, ${seconds} s)`
-    )
+    draft.note(null, 'auth/client-credentials without token_url: not converted')
   },
   router: (config) => config.skip(...config.keys),
   'telemetry/logging': (config) => config.skip(...config.keys),

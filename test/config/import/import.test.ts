@@ -147,7 +147,6 @@ plugin_configs: [{ id: 5, plugins: { ip-restriction: { whitelist: [10.0.0.0/8] }
 services: [{ id: 9, upstream_id: 3, plugins: { cors: { allow_origins: "**", allow_credential: true } } }]
 upstreams: [{ id: 3, type: chash, key: remote_addr, nodes: [{ host: a, port: 80, weight: 2 }, { host: b, port: 80, weight: 1 }, { host: c, port: 80, weight: 0 }], timeout: { connect: 6, read: 6, send: 6 }, pass_host: node }]
 consumers: [{ username: bob, plugins: { key-auth: { key: \${{BOB:=k}} }, limit-count: { count: 1, time_window: 1 } } }]
-#END
 `,
     {}
   )
@@ -526,4 +525,127 @@ t.test('faults of the files are reported with their place', async (t) => {
     ['traefik', 'http: { routers: { a: { rule: "Host(`a`) &&", service: b } } }', /a matcher is missing/]
   ]
   for (const [gateway, text, message] of cases) t.throws(() => imported(gateway, text), message, text)
+})
+
+t.test('APISIX: api-breaker is the circuit of the route, with the response while it is open', async (t) => {
+  const { config, summary } = configOf(
+    'apisix',
+    `
+routes:
+  - uri: /buy
+    name: buy
+    timeout: { read: 3 }
+    upstream: { nodes: { "127.0.0.1:1980": 1 } }
+    plugins:
+      api-breaker:
+        break_response_code: 599
+        break_response_body: '{"sold":"out"}'
+        break_response_headers: [{ key: content-type, value: application/json }]
+        max_breaker_sec: 60
+        unhealthy: { http_statuses: [500, 503, 429], failures: 4 }
+        healthy: { http_statuses: [200], successes: 2 }
+  - { uri: /view, name: view, upstream: { nodes: { "127.0.0.1:1980": 1 } }, plugins: { api-breaker: { break_response_code: 503 } } }
+`
+  )
+  const [buy, view] = config.routes
+  t.match(buy!.mesh, {
+    timeout: 3000,
+    circuitBreaker: {
+      consecutiveFailures: 4,
+      failureStatuses: [500, 503, 429],
+      errorRatio: false,
+      slowRatio: false,
+      openFor: 2000,
+      maxOpenFor: 60_000,
+      consecutiveSuccesses: 2,
+      rampFor: 0
+    },
+    fallback: [
+      { on: ['circuit-open'], status: 599, headers: { 'content-type': 'application/json' }, body: '{"sold":"out"}' }
+    ]
+  })
+  t.match(view!.mesh, { circuitBreaker: { consecutiveFailures: 3, failureStatuses: [500], maxOpenFor: 300_000 } })
+  t.notOk(view!.mesh.fallback, '503 is the own response')
+  t.match(summary, 'nothing is left to do by hand')
+})
+
+t.test('KrakenD: circuit breakers of backends, and client credentials, which make services of their own', async (t) => {
+  const credentials = {
+    'auth/client-credentials': {
+      client_id: 'gate',
+      client_secret: 'secret',
+      token_url: 'https://id.example/token',
+      scopes: 'read, write',
+      endpoint_params: { audience: ['https://orders'], resource: ['a b'] }
+    }
+  }
+  const breaker = { 'qos/circuit-breaker': { interval: 60, timeout: 15, max_errors: 3, log_status_change: true } }
+  const host = ['http://orders:8080']
+  const { config, summary } = configOf(
+    'krakend',
+    JSON.stringify({
+      version: 3,
+      endpoints: [
+        { endpoint: '/a', backend: [{ host, url_pattern: '/a', extra_config: { ...credentials, ...breaker } }] },
+        { endpoint: '/b', backend: [{ host, url_pattern: '/b' }] },
+        {
+          endpoint: '/c',
+          backend: [
+            { host, url_pattern: '/c', extra_config: breaker },
+            { host, url_pattern: '/d', group: 'd' }
+          ]
+        }
+      ]
+    })
+  )
+  const [a, b, c] = config.routes
+  t.match(config.services[a!.service]!.mesh.credentials, {
+    oauth2: {
+      url: 'https://id.example/token',
+      clientId: 'gate',
+      clientSecret: 'secret',
+      scopes: ['read', 'write'],
+      audience: 'https://orders',
+      parameters: { resource: 'a b' }
+    }
+  })
+  t.equal(config.services[b!.service]!.mesh.credentials, undefined, 'no secret for other endpoints of the host')
+  const opened = { consecutiveFailures: 3, openFor: 15_000, rampFor: 0, errorRatio: false }
+  t.match(a!.mesh.circuitBreaker, opened)
+  t.notOk(b!.mesh.circuitBreaker)
+  t.match(
+    c!.targets.map(({ mesh }) => mesh.circuitBreaker),
+    [opened, undefined],
+    'of one call alone'
+  )
+  t.match(summary, '1 left to do by hand')
+})
+
+t.test('Kong: upstream-oauth of a service, of a route and of all', async (t) => {
+  const plugin = (more: string) =>
+    `{ name: upstream-oauth, ${more} config: { oauth: { token_endpoint: "https://id.example/token", client_id: a, client_secret: b, scopes: [read], audience: [orders] }, client: { auth_method: client_secret_basic, timeout: 3000 }, cache: { eagerly_expire: 5, default_ttl: 600 } } }`
+  const { config, summary } = configOf(
+    'kong',
+    `
+services:
+  - { name: orders, url: "http://orders:80", routes: [{ name: one, paths: [/a] }] }
+  - { name: users, url: "http://users:80", routes: [{ name: two, paths: [/b] }, { name: three, paths: [/c] }] }
+plugins:
+  - ${plugin('service: orders,')}
+  - ${plugin('route: two,')}
+`
+  )
+  t.match(config.services.orders!.mesh.credentials, {
+    oauth2: {
+      url: 'https://id.example/token',
+      clientAuth: undefined,
+      scopes: ['read'],
+      audience: 'orders',
+      timeout: 3000,
+      refreshBefore: 5000,
+      maxAge: 600_000
+    }
+  })
+  t.equal(config.services.users!.mesh.credentials, undefined)
+  t.match(summary, 'upstream-oauth of a route alone')
 })
