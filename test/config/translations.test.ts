@@ -2,7 +2,7 @@
 /** Public configurations of other gateways that need configuration alone: each is started and gets its requests. */
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import http from 'node:http'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -25,7 +25,10 @@ import { documented, translations } from './translations.ts'
 
 const urls = new Map<string, string>()
 
-/** Returns the URL of the echo service of that name. That of `auth` decides by the cookies of a request. */
+/**
+ * Returns the URL of the echo service of that name. That of `auth` decides by the cookies of a request; that of `tokens` gives a
+ * token to the client `gateway`.
+ */
 async function echo(name: string): Promise<string> {
   const known = urls.get(name)
   if (known !== undefined) return known
@@ -34,6 +37,12 @@ async function echo(name: string): Promise<string> {
     if (name === 'auth' && user === undefined) response.statusCode = 403
     if (name === 'auth' && kind === 'login') response.writeHead(302, { location: 'https://login.example/' })
     if (name === 'auth' && kind === 'session') response.setHeader('x-user', user!)
+    if (name === 'tokens') {
+      const isClient = headers.authorization === `Basic ${Buffer.from('gateway:secret').toString('base64')}`
+      response.statusCode = isClient ? 200 : 401
+      response.setHeader('content-type', 'application/json')
+      return response.end('{"access_token":"of-the-gateway","token_type":"Bearer","expires_in":600}')
+    }
     if (!response.headersSent) response.setHeader('content-type', 'application/json')
     response.end(JSON.stringify({ service: name, method, url, headers }))
   })
@@ -62,7 +71,23 @@ t.teardown(() => eureka.stop())
 for (const name of ['orders', 'users']) eureka.register(registration(name, Number(new URL(await echo(name)).port)))
 const issuer = authority(folderFor(t), 'issuer')
 const { certFile, keyFile } = issuer.issue('video', { san: 'DNS:video.example' })
+const school = join(t.testdir(), 'school.json')
+const students = {
+  get: {
+    parameters: [{ name: 'year', in: 'query', schema: { type: 'integer' } }],
+    responses: { 200: { description: 'Students.' } }
+  }
+}
+writeFileSync(
+  school,
+  JSON.stringify({
+    openapi: '3.1.0',
+    info: { title: 'School', version: '1' },
+    paths: { '/students': students, '/orders': students }
+  })
+)
 const env = {
+  OPENAPI: school,
   CERT: certFile,
   KEY: keyFile,
   REDIS: redis.url,

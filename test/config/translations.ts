@@ -645,6 +645,167 @@ routes:
     ]
   },
   {
+    name: 'APISIX, flash sale: keys, a token bucket, breakers of single routes by failures in a row, rewritten paths',
+    yaml: `
+services: { sale: { instances: ["http://sale"] }, stock: { instances: ["http://127.0.0.1:1"] } }
+edge: { keyAuth: { header: apikey }, authentication: { forward: { id: x-consumer-username } } }
+mesh: { retry: false }
+routes:
+  - name: buy
+    match: { path: { exact: /sale/buy }, methods: [POST] }
+    service: sale
+    path: { rewrite: { path: /api/v1/orders } }
+    edge: { rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 2, by: consumer } }
+    mesh: { circuitBreaker: { consecutiveFailures: 3, failureStatuses: [500, 502, 503], errorRatio: false, slowRatio: false } }
+  - name: stock
+    match: { path: { exact: /sale/stock }, methods: [GET] }
+    service: stock
+    path: { rewrite: { path: /api/v1/stock } }
+    mesh:
+      circuitBreaker: { consecutiveFailures: 3, errorRatio: false, slowRatio: false, openFor: 2s, maxOpenFor: 300s, consecutiveSuccesses: 3, rampFor: 0 }
+      fallback: [{ on: [circuit-open], status: 503, headers: { content-type: application/json }, body: '{"msg":"busy"}' }]
+  - { name: prices, match: { path: /sale/prices }, service: stock }
+consumers:
+  - { name: app, keyAuth: { hash: "sha256(app-key)" } }
+  - { name: kiosk, keyAuth: { hash: "sha256(kiosk-key)" } }`,
+    asks: [
+      ['POST /sale/buy', none, 401],
+      ['GET /sale/buy', { apikey: 'app-key' }, 405],
+      ['POST /sale/buy', { apikey: 'app-key' }, { url: '/api/v1/orders', headers: { 'x-consumer-username': 'app' } }],
+      ['POST /sale/buy', { apikey: 'app-key' }, [200, 429]],
+      ['POST /sale/buy', { apikey: 'kiosk-key' }, 200],
+      ['GET /sale/stock', { apikey: 'app-key' }, [502, 502, 502, 503]],
+      ['GET /sale/stock', { apikey: 'app-key' }, { body: { msg: 'busy' } }],
+      ['GET /sale/prices', { apikey: 'app-key' }, 502]
+    ]
+  },
+  {
+    name: 'Kong, home services: a key set, nested claims, limits, CORS, timeouts, credentials toward services',
+    yaml: `
+services:
+  tokens: { instances: ["http://tokens"] }
+  visits: { instances: ["http://visits"], mesh: { credentials: { oauth2: { service: tokens, path: /realms/home/token, clientId: gateway, clientSecret: secret, scopes: [visits] } } } }
+  meters: { instances: ["http://meters"], mesh: { credentials: { basic: { username: kong, password: "p4ss" } } } }
+edge:
+  cors: { origin: ["https://home.example.com"], credentials: true }
+  jwt: { jwks: "\${JWKS}", algorithms: [RS256], forward: { sub: x-user, realm_access.roles: x-roles } }
+  rateLimit: { max: 4, window: 1h, by: consumer }
+mesh: { timeout: 30s, connectTimeout: 5s }
+routes:
+  - { name: visits, match: { path: /visits, methods: [GET, POST] }, service: visits, mesh: { timeout: 10s } }
+  - { name: meters, match: { path: /meters }, service: meters, path: { strip: true } }`,
+    asks: [
+      ['GET /visits', none, 401],
+      [
+        'GET /visits/7',
+        bearer({ sub: 'ann', realm_access: { roles: ['owner', 'payer'] } }, keys.rsa),
+        {
+          service: 'visits',
+          headers: { authorization: 'Bearer of-the-gateway', 'x-user': 'ann', 'x-roles': 'owner,payer' }
+        }
+      ],
+      ['GET /meters/7', bearer({ sub: 'ann' }, keys.rsa), { url: '/7', headers: { authorization: 'Basic a29uZzpwNHNz' } }],
+      ['GET /meters', bearer({ sub: 'eve' }, keys.rsa), [200, 200, 200, 200, 429]],
+      ['DELETE /visits', bearer({ sub: 'ann' }, keys.rsa), 405],
+      ['OPTIONS /visits', preflight('https://home.example.com'), allowed('https://home.example.com')]
+    ]
+  },
+  {
+    name: 'express-gateway, education data hub: parameters, several services in one response, validation, basic auth, groups, credentials toward services, own errors',
+    yaml: `
+services:
+  tokens: { instances: ["http://tokens"] }
+  school: { instances: ["http://school"], mesh: { timeout: 20s, credentials: { oauth2: { service: tokens, clientId: gateway, clientSecret: secret } } } }
+  grades: { instances: ["http://grades"], mesh: { credentials: { basic: { username: hub, password: hub } } } }
+edge:
+  basicAuth: { realm: hub }
+  headers: { request: { set: { x-hub: "1" } }, response: { set: { x-frame-options: DENY } } }
+  errorPages: { pages: { default: { json: '{"error": {"code": {{status}}, "text": "{{reason}}"}}' } } }
+routes:
+  - name: students
+    match: { path: { exact: /hub/students }, methods: [GET] }
+    service: school
+    path: { strip: /hub }
+    edge: { acl: { allow: [schools] }, validation: { openapi: "\${OPENAPI}" }, errorPages: false }
+  - name: student
+    match: { path: "/hub/students/:id", methods: [GET] }
+    edge: { acl: { allow: [schools] } }
+    compose:
+      calls:
+        student: { service: school, path: "/students/{params.id}", pick: [service, url], group: student }
+        grades: { service: grades, path: "/grades", query: { student: "{params.id}" }, pick: [service, url, headers], group: grades }
+  - { name: open, match: { path: /hub/open }, service: grades, edge: { basicAuth: false } }
+consumers:
+  - { name: district, groups: [schools], basicAuth: { username: district, hash: "bcrypt(secret)" } }
+  - { name: press, basicAuth: { username: press, hash: "bcrypt(secret)" } }`,
+    asks: [
+      ['GET /hub/students', none, 401],
+      ['GET /hub/students/7', none, { body: { error: { code: 401, text: 'Unauthorized' } } }],
+      ['GET /hub/students/7', basic('press:secret'), { body: { error: { code: 403 } } }],
+      [
+        'GET /hub/students?year=7',
+        basic('district:secret'),
+        {
+          url: '/students?year=7',
+          headers: { authorization: 'Bearer of-the-gateway', 'x-hub': '1' },
+          response: { 'x-frame-options': 'DENY' }
+        }
+      ],
+      ['GET /hub/students?year=x', basic('district:secret'), 400],
+      [
+        'GET /hub/students/7',
+        basic('district:secret'),
+        {
+          body: {
+            student: { service: 'school', url: '/students/7' },
+            grades: { service: 'grades', url: '/grades?student=7', headers: { authorization: 'Basic aHViOmh1Yg==' } }
+          }
+        }
+      ],
+      ['GET /hub/open', { authorization: 'Basic of-the-client' }, { headers: { authorization: 'Basic aHViOmh1Yg==' } }]
+    ]
+  },
+  {
+    name: 'Spring Cloud Gateway, admin framework: Eureka, several paths, priorities, breakers with fallbacks, optional tokens, addresses, own errors, a portal, WebSockets',
+    yaml: `
+listen: { host: 127.0.0.1, port: 0, trustProxy: [127.0.0.1] }
+discovery: { eureka: { urls: ["\${EUREKA}"] } }
+services: { orders: {}, users: {}, reports: { instances: ["http://127.0.0.1:1"] } }
+edge:
+  cors: { origin: "*" }
+  requestId: { header: x-trace-id }
+  jwt: { secret: "\${JWT}", algorithms: [HS256], optional: true, forward: { sub: x-user } }
+  ipFilter: { deny: [192.0.2.0/24] }
+  errorPages: { pages: { default: { json: '{"code": {{status}}, "msg": "{{reason}}", "traceId": "{{requestId}}"}' } } }
+mesh: { timeout: 10s, connectTimeout: 3s, retry: false }
+routes:
+  - { name: users, match: { path: [/admin/users, /admin/roles, /admin/menus] }, service: users, path: { strip: /admin } }
+  - { name: orders, match: { path: [/order, /ws] }, service: orders }
+  - { name: monitor, match: { path: /admin/users/monitor }, priority: 10, service: orders, edge: { ipFilter: { allow: [10.0.0.0/8] } } }
+  - name: reports
+    match: { path: /report }
+    service: reports
+    mesh:
+      circuitBreaker: { consecutiveFailures: 2, minRequests: 10, errorRatio: 50% }
+      fallback: [{ on: [circuit-open, connect-failure, timeout], status: 503, headers: { content-type: application/json }, body: '{"code":503,"msg":"later"}' }]
+  - name: docs
+    match: { path: /docs }
+    portal: { title: Admin, services: { orders: { file: "\${OPENAPI}" } } }`,
+    asks: [
+      ['GET /admin/users/7', none, { service: 'users', url: '/users/7' }],
+      ['GET /admin/menus', bearer({ sub: 'ann' }), { url: '/menus', headers: { 'x-user': 'ann' } }],
+      ['GET /admin/menus', { authorization: 'Bearer x' }, { body: { code: 401 } }],
+      ['GET /admin/roles', from('192.0.2.7'), { body: { code: 403, msg: 'Forbidden' } }],
+      ['GET /admin/users/monitor', from('203.0.113.1'), 403],
+      ['GET /admin/users/monitor', from('10.1.2.3'), { service: 'orders' }],
+      ['GET /order/7', { 'x-trace-id': 'abc-1' }, { service: 'orders', headers: { 'x-trace-id': 'abc-1' } }],
+      ['WS /ws/7', none, { url: '/ws/7' }],
+      ['GET /report', none, { body: { code: 503, msg: 'later' } }],
+      ['GET /nothing', { 'x-trace-id': 'abc-2' }, { body: { code: 404, traceId: 'abc-2' } }],
+      ['GET /docs/openapi.json', none, { body: { openapi: '3.1.0', info: { title: 'Admin' } } }]
+    ]
+  },
+  {
     name: 'Envoy, queue tickets: a key set, CORS with credentials, direct responses, local replies in a format of their own, WebSockets',
     yaml: `
 services: { queue: { instances: ["http://queue"], mesh: { timeout: 30s, retry: { attempts: 2 } } } }
