@@ -267,7 +267,7 @@ const converters: Readonly<Record<string, Convert>> = {
     if (route === null) Object.assign(draft.mesh, policy)
     else route.mesh = { ...((route.mesh ?? {}) as Settings), ...policy }
   },
-  // Those of a backend are read with its hosts.
+  // Credentials of a backend are read with its hosts.
   'auth/client-credentials': (config, _edge, draft) => {
     if (config.has('token_url')) return
     config.skip(...config.keys)
