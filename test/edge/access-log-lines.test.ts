@@ -4,7 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import { pino } from 'pino'
 import t from 'tap'
 import type { AccessFields } from '../../plugins/edge/access-log/fields.ts'
-import { fieldNames, jsonLine, jsonLineOf, noFields } from '../../plugins/edge/access-log/fields.ts'
+import { fieldNames, jsonLine, noFields } from '../../plugins/edge/access-log/fields.ts'
 import { compileFilters } from '../../plugins/edge/access-log/filters.ts'
 import { namedFormats } from '../../plugins/edge/access-log/options.ts'
 import type { Entry } from '../../plugins/edge/access-log/template.ts'
@@ -98,39 +98,8 @@ t.test('the JSON line has the bytes of pino’s line of the same fields', async 
     answeredBy: 'gateway',
     error: 'malformed'
   }
-  t.equal(timeless(jsonLineOf(refusal)), pinoLine(refusal))
-  t.equal(timeless(jsonLineOf({})), pinoLine({}))
-})
-
-t.test('milliseconds have the digits of JSON', async (t) => {
-  const rounded = (ms: number) => Math.round(ms * 100) / 100
-  const values = [
-    0,
-    -0,
-    0.01,
-    0.1,
-    0.99,
-    1,
-    1.005,
-    9.999,
-    100,
-    123.4,
-    59_999.99,
-    1e7,
-    2e7 + 0.01,
-    3e7,
-    2 ** 31,
-    1e21,
-    -1,
-    -0.5
-  ]
-  for (let i = 0; i < 20_000; i++) values.push((random(1_000_000) * 17) / 10 ** random(6))
-  const wrong = values.map(rounded).filter((value) => {
-    const line = jsonLine({ ...noFields, durationMs: value })
-    return !line.includes(`,"durationMs":${JSON.stringify(value)},"msg"`)
-  })
-  t.strictSame(wrong, [])
-  t.match(jsonLine({ ...noFields, ttfbMs: Number.NaN }), '"ttfbMs":null')
+  t.equal(timeless(jsonLine(refusal)), pinoLine(refusal))
+  t.equal(timeless(jsonLine({})), pinoLine({}))
 })
 
 // biome-ignore lint/suspicious/noControlCharactersInRegex: none may occur

@@ -1,5 +1,5 @@
 /** The fields of an access line, and its JSON. */
-import { jsonString, jsonValue, logName, timestamp } from '../../log-line.ts'
+import { isHostile, jsonValue, logName, timestamp } from '../../log-line.ts'
 
 /** A member without a value is omitted. */
 export interface AccessFields {
@@ -50,60 +50,17 @@ export const noFields: AccessFields = {
 /** Names of the fields. */
 export const fieldNames = Object.keys(noFields) as (keyof AccessFields)[]
 
-/** The hundredths of a number as text: '', '.01', '.1'. */
-const hundredths = Array.from({ length: 100 }, (_, i) => (i === 0 ? '' : String(i / 100).slice(1)))
-
-/** Returns milliseconds, which have at most two decimal places, as JSON writes them. V8 takes 0.1 µs for a fraction. */
-function milliseconds(ms: number): string {
-  const rounded = Math.round(ms * 100)
-  if (!(rounded >= 0 && rounded < 2e9)) return jsonValue(ms)
-  const whole = Math.trunc(rounded / 100)
-  return whole + hundredths[rounded - whole * 100]!
-}
-
-/** A request id is a string, unless a server that embeds the gateway makes other ones. */
-const text = (value: unknown) => (typeof value === 'string' ? jsonString(value) : jsonValue(value))
-
 /**
- * Returns the JSON line of these fields, as pino writes it, at two thirds of the cost of JSON.stringify. The order of the
- * members is that of `AccessFields`.
+ * Returns the JSON line of these fields, with the bytes of pino's line. One call of JSON.stringify costs less than joining the
+ * members in JavaScript, whose parts have to be copied once more.
  */
-export function jsonLine(fields: AccessFields): string {
-  let line = `{"level":"info"${timestamp()},"name":"${logName}"`
-  if (fields.requestId !== undefined) line += `,"requestId":${text(fields.requestId)}`
-  if (fields.method !== undefined) line += `,"method":${text(fields.method)}`
-  if (fields.path !== undefined) line += `,"path":${text(fields.path)}`
-  if (fields.route !== undefined) line += `,"route":${text(fields.route)}`
-  if (fields.status !== undefined) line += `,"status":${fields.status}`
-  if (fields.durationMs !== undefined) line += `,"durationMs":${milliseconds(fields.durationMs)}`
-  if (fields.ttfbMs !== undefined) line += `,"ttfbMs":${milliseconds(fields.ttfbMs)}`
-  if (fields.upstreamMs !== undefined) line += `,"upstreamMs":${milliseconds(fields.upstreamMs)}`
-  if (fields.ip !== undefined) line += `,"ip":${text(fields.ip)}`
-  if (fields.agent !== undefined) line += `,"agent":${text(fields.agent)}`
-  if (fields.consumer !== undefined) line += `,"consumer":${text(fields.consumer)}`
-  if (fields.service !== undefined) line += `,"service":${text(fields.service)}`
-  if (fields.instance !== undefined) line += `,"instance":${text(fields.instance)}`
-  if (fields.attempts !== undefined) line += `,"attempts":${fields.attempts}`
-  if (fields.answeredBy !== undefined) line += `,"answeredBy":${text(fields.answeredBy)}`
-  if (fields.fallback !== undefined) line += `,"fallback":${text(fields.fallback)}`
-  if (fields.calls !== undefined) line += `,"calls":${jsonValue(fields.calls)}`
-  if (fields.bytesSent !== undefined) line += `,"bytesSent":${fields.bytesSent}`
-  if (fields.error !== undefined) line += `,"error":${text(fields.error)}`
-  if (fields.reason !== undefined) line += `,"reason":${text(fields.reason)}`
-  if (fields.cause !== undefined) line += `,"cause":${text(fields.cause)}`
-  if (fields.shadow !== undefined) line += `,"shadow":${jsonValue(fields.shadow)}`
-  if (fields.listener !== undefined) line += `,"listener":${text(fields.listener)}`
-  if (fields.direction !== undefined) line += `,"direction":${text(fields.direction)}`
-  if (fields.serverName !== undefined) line += `,"serverName":${text(fields.serverName)}`
-  if (fields.traceId !== undefined) line += `,"traceId":${text(fields.traceId)}`
-  if (fields.spanId !== undefined) line += `,"spanId":"${fields.spanId}"`
-  if (fields.requestHeaders !== undefined) line += `,"requestHeaders":${jsonValue(fields.requestHeaders)}`
-  if (fields.responseHeaders !== undefined) line += `,"responseHeaders":${jsonValue(fields.responseHeaders)}`
-  return `${line},"msg":"request"}\n`
-}
-
-/** As `jsonLine`, with the members in the given order. */
-export function jsonLineOf(fields: Partial<AccessFields>): string {
-  const members = jsonValue(fields).slice(1, -1)
+export function jsonLine(fields: Partial<AccessFields>): string {
+  const { path, agent, consumer, requestHeaders, responseHeaders } = fields
+  // A client chooses these; a search in the whole line would take 0.2 µs.
+  const isSafe =
+    !(isHostile(path) || isHostile(agent) || isHostile(consumer)) &&
+    requestHeaders === undefined &&
+    responseHeaders === undefined
+  const members = (isSafe ? JSON.stringify(fields) : jsonValue(fields)).slice(1, -1)
   return `{"level":"info"${timestamp()},"name":"${logName}"${members === '' ? '' : `,${members}`},"msg":"request"}\n`
 }

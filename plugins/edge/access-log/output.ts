@@ -3,7 +3,7 @@
 import { jsonValue, lineWriterOf } from '../../log-line.ts'
 import type { ConcernContext } from '../concern.ts'
 import type { AccessFields } from './fields.ts'
-import { jsonLine, jsonLineOf, noFields } from './fields.ts'
+import { jsonLine, noFields } from './fields.ts'
 import { compileFilters } from './filters.ts'
 import { LogFile } from './log-file.ts'
 import type { AccessLogOptions } from './options.ts'
@@ -63,7 +63,7 @@ function textLines(format: Format, fields: Partial<AccessLogOptions>, write: (li
     const complete = completion(fields)
     return {
       line: complete === null ? ({ fields }) => write(jsonLine(fields)) : (entry) => write(jsonLine(complete(entry))),
-      refusal: (refused) => write(jsonLineOf(withoutOmitted(refused, fields.omit)))
+      refusal: (refused) => write(jsonLine(withoutOmitted(refused, fields.omit)))
     }
   }
   const compiled = compile(format)
