@@ -84,8 +84,8 @@ export async function gateway(fastify: FastifyInstance, options: Config & { pref
   }
   // Fastify has applied the prefix. Passed to a plugin below once more, it would be applied twice.
   const { prefix: _applied, ...config } = options
-  // Without the admin port, only other code in the server could read the metrics.
-  const counts = config.admin !== false || !fastify.hasDecorator(SEALED)
+  // Without the admin port and a push, only other code in the server could read the metrics.
+  const counts = config.admin !== false || config.metricsPush !== undefined || !fastify.hasDecorator(SEALED)
   if (!fastify.hasDecorator('host')) fastify.decorate('host', null)
   if (!fastify.hasDecorator('dryRun')) fastify.decorate('dryRun', false)
   await fastify.register(operations, { ...config, counts })

@@ -46,6 +46,7 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
       'pluginConfigs|middlewares|policies|pipelines': 'write what several routes share under "groups"',
       redisConnectionUrl: 'write redis: { url: … }',
       'opentelemetry|observability|otel': 'write tracing: { otlp: { http: { endpoint: … } } }',
+      'influxdb2|influxDB|metricsExporter': 'write metricsPush: { url: … }',
       reverseProxy: trusted,
       'httpAddress|httpsAddress': 'write listen: { host, port }'
     }

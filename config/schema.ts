@@ -11,7 +11,7 @@ import type { Position } from './faults.ts'
 import type { DirectOptions } from './schema/direct.ts'
 import type { ForwardPolicy } from './schema/forward.ts'
 import type { Listen as Listener } from './schema/gateway.ts'
-import { Admin, Discovery, Listeners, Redis } from './schema/gateway.ts'
+import { Admin, Discovery, Listeners, MetricsPush, Redis } from './schema/gateway.ts'
 import type { ViaHttpProxy } from './schema/http-proxy.ts'
 import type { HashOn } from './schema/kit.ts'
 import { orOff } from './schema/kit.ts'
@@ -30,6 +30,7 @@ export const sections = {
   discovery: Discovery,
   redis: Type.Optional(Redis),
   tracing: Type.Optional(Tracing),
+  metricsPush: Type.Optional(MetricsPush),
   plugins: Type.Array(Plugin, { default: [], description: 'Your own Fastify plugins, in order.' }),
   watch: Type.Boolean({
     default: false,
@@ -180,7 +181,7 @@ export interface Consumers {
 type Sections = { [K in keyof typeof sections]: Static<(typeof sections)[K]> }
 
 /** The document after validation against the schema: defaults filled in, units converted. */
-export interface Written extends Omit<Sections, 'redis' | 'tracing' | 'listen' | 'discovery'> {
+export interface Written extends Omit<Sections, 'redis' | 'tracing' | 'metricsPush' | 'listen' | 'discovery'> {
   /** The first listener. Keys of the gateway rather than of one socket (`paths`, `unknownHost`, `drain`) are the same in all. */
   readonly listen: Listen
   readonly listeners: readonly Listen[]
@@ -188,6 +189,7 @@ export interface Written extends Omit<Sections, 'redis' | 'tracing' | 'listen' |
   readonly redis?: RedisOptions
   /** Export of spans; absent: none are made. */
   readonly tracing?: TracingOptions
+  readonly metricsPush?: Static<typeof MetricsPush>
   readonly edge: EdgeDefaults
   readonly mesh: MeshPolicy
   /** Present with `mesh: false` only. */

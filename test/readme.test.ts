@@ -206,6 +206,7 @@ t.test('the admin port has the metrics and paths that the pages name', async (t)
       admin: { port: 0 },
       redis: { url: 'redis://127.0.0.1:9' },
       tracing: { otlp: { http: { endpoint: 'http://127.0.0.1:9' } }, sampleRate: 0 },
+      metricsPush: { url: 'http://127.0.0.1:9/write' },
       consumers: [{ name: 'alice' }],
       services: {
         orders: { instances: [origin] },

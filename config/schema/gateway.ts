@@ -1,5 +1,6 @@
 /** Schemas of the sections that belong to the process: listeners, admin port, discovery, Redis. */
 import type { TSchema } from 'typebox'
+import { token } from '../../plugins/http-syntax.ts'
 import { forwardingHeaders } from '../header-names.ts'
 import { Direction, InboundConnect } from './inbound.ts'
 import {
@@ -256,4 +257,37 @@ export const Redis = Type.Object(
     )
   },
   strict
+)
+
+/** The section `metricsPush`. */
+export const MetricsPush = Type.Object(
+  {
+    format: Names(['influx'], {
+      default: 'influx',
+      description: 'influx: the line protocol of InfluxDB, which Telegraf and VictoriaMetrics also read.'
+    }),
+    url: Url(
+      'http',
+      'URL to which all series are posted, with its query: `http://influx:8086/write?db=gateway`. A user and password in it are sent by the scheme `Basic`.'
+    ),
+    interval: Duration('Time from one push to the next.', { default: '10s' }),
+    timeout: Duration('Longest time for a push. The next one has all that a failed one had.', { default: '5s' }),
+    headers: Type.Record(
+      Type.String({ pattern: token.source }),
+      Type.String({ pattern: '^[\\t -~]*$', expected: 'printable ASCII' }),
+      { default: {}, description: 'Headers of the request, such as `authorization: "Token …"`.' }
+    ),
+    tags: Type.Record(
+      Type.String({ pattern: '^[A-Za-z][A-Za-z0-9_]*$' }),
+      Type.String({ pattern: '^[ -\\[\\]-~]+$', expected: 'printable ASCII without backslashes' }),
+      {
+        default: {},
+        description: 'Tags of all lines, besides `host`, the name of the machine, and `role`, `gateway` or `sidecar`.'
+      }
+    )
+  },
+  {
+    ...strict,
+    description: 'Sends all series of the admin port to a server, for monitoring systems that do not scrape them.'
+  }
 )

@@ -2,4 +2,7 @@
 import { access, credentials, logins, testSections } from './served.ts'
 
 const others = [access, credentials, logins]
-testSections(['listen', 'admin', 'redis', 'tracing', 'edge'], (path) => !others.some((keys) => keys.test(path)))
+testSections(
+  ['listen', 'admin', 'redis', 'tracing', 'metricsPush', 'edge'],
+  (path) => !others.some((keys) => keys.test(path))
+)

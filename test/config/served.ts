@@ -165,6 +165,7 @@ const companions: readonly (readonly [path: RegExp, add: (config: Base) => void]
   [/^services\.one\.eureka/, ({ discovery }) => Object.assign(discovery, { eureka: { urls: ['http://127.0.0.1:1'] } })],
   [/^services\.one\.eureka/, ({ services }) => Object.assign(services, { one: { eureka: {} } })],
   [/^discovery\.snapshot/, ({ discovery }) => Object.assign(discovery, { snapshot: { path: join(dir, 'snapshot') } })],
+  [/^metricsPush/, (config) => Object.assign(config, { metricsPush: { url: 'http://127.0.0.1:1' } })],
   [/^redis/, (config) => Object.assign(config, { redis: { url: 'redis://127.0.0.1:1' } })],
   [/^redis/, ({ edge }) => Object.assign(edge, { rateLimit: { max: 9, window: '1s', store: 'redis' } })],
   [/^(tracing|edge\.tracing)/, (config) => Object.assign(config, { tracing: { otlp: { http: { endpoint: 'http://127.0.0.1:1' } } } })],

@@ -149,6 +149,7 @@ const sections = [
   'discovery',
   'redis',
   'tracing',
+  'metricsPush',
   'edge',
   'mesh',
   'forward',

@@ -47,6 +47,13 @@ const catalogue = {
   },
   prometheus: { ...prometheus, binary: 'usr/bin/prometheus' },
   promtool: { ...prometheus, binary: 'usr/bin/promtool' },
+  influxd: {
+    folder: 'root-influxdb',
+    packages: ['influxdb'],
+    dependencies: true,
+    binary: 'usr/bin/influxd',
+    version: 'version'
+  },
   nginx: { folder: 'root-nginx', packages: ['nginx'], dependencies: true, binary: 'usr/sbin/nginx', version: '-v' },
   caddy: {
     folder: 'root-caddy',
@@ -66,7 +73,15 @@ const catalogue = {
 } satisfies Record<string, Entry>
 
 /** Programs that the tests need. */
-export const testTools: ToolName[] = ['consul', 'redis-server', 'haproxy', 'prometheus', 'promtool', 'chromium']
+export const testTools: ToolName[] = [
+  'consul',
+  'redis-server',
+  'haproxy',
+  'prometheus',
+  'promtool',
+  'influxd',
+  'chromium'
+]
 
 const cache = resolve(import.meta.dirname, '../../.cache/tools')
 const found = new Map<ToolName, Promise<Tool>>()
