@@ -90,6 +90,11 @@ export function check({ types, encodings: offered, level }: Options, at: string,
       type.toLowerCase() === 'text/event-stream' ? 'events' : isGrpc(type.toLowerCase()) ? 'messages of gRPC' : null
     if (what !== null) report.fault(pointer(at, 'types', index), `${what} are never compressed: remove "${type}"`)
   }
+  if (level.br >= 10 && offered.includes('br')) {
+    const advice = 'write a level up to 6 for responses that are compressed for each client'
+    const message = `level ${level.br} takes a thread about a second for each megabyte, and other work waits: ${advice}`
+    report.warn(pointer(at, 'level', 'br'), message)
+  }
   for (const name of encodings) {
     if (!offered.includes(name) && level[name] !== undefined && level[name] !== defaultLevels[name])
       report.fault(pointer(at, 'level', name), `"encodings" does not have ${name}: add it, or remove its level`)
