@@ -6,7 +6,9 @@ import type { IncomingMessage, ServerResponse } from 'node:http'
 import { brotliDecompressSync, constants, gunzipSync, gzipSync, zstdDecompressSync } from 'node:zlib'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { Fault } from '../../../config/faults.ts'
 import type { ConfigError } from '../../../config/load.ts'
+import { parseConfig } from '../../../plugins/config.ts'
 import { Negotiator } from '../../../plugins/edge/concerns/compression/accept-encoding.ts'
 import { typeTest } from '../../../plugins/edge/concerns/compression/options.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
@@ -515,6 +517,15 @@ t.test('settings without an effect are faults', async (t) => {
     }
   }
   t.match(faults({ types: ['text/event-stream'] }), [/types\[0\]: events are never compressed/])
+  t.match(faults({ types: ['application/grpc+json'] }), [/types\[0\]: messages of gRPC are never compressed/])
+  const warnings: Fault[] = []
+  for (const level of [9, 10, 11]) {
+    parseConfig(`edge: { compression: { level: { br: ${level} } } }`, 'g.yaml', {}, (each) => void warnings.push(each))
+  }
+  t.match(
+    warnings,
+    [/^level 10 takes a thread about a second/, /^level 11/].map((message) => ({ message }))
+  )
   t.match(faults({ encodings: ['br'], level: { gzip: 9 } }), [/level.gzip: "encodings" does not have gzip/])
   t.match(faults({ encodings: ['deflate'] }), [/encodings\[0\]/])
   t.match(faults({ types: ['json'] }), [/types\[0\]: expected a content type/])
