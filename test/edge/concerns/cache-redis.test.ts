@@ -1,9 +1,11 @@
 // slow: starts Redis
 /** `edge.cache` with `store: redis`: all nodes share the responses, and no request depends on Redis. */
+import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import t from 'tap'
+import { decoded, encoded } from '../../../plugins/edge/concerns/cache/redis-values.ts'
 import { protocols } from '../../helpers/edge/asking-client.ts'
 import type { Caching, CachingOptions } from '../../helpers/edge/caching.ts'
 import { cachingNodes, respond } from '../../helpers/edge/caching.ts'
@@ -20,13 +22,18 @@ async function cluster(t: Test, handler: Handler, timeout = '2s') {
   client.on('error', () => {})
   t.teardown(() => client.disconnect())
   const startNode = await cachingNodes(t, handler)
-  const start = async ({ cache = {}, more = {}, ...options }: CachingOptions = {}): Promise<Caching> => {
+  const start = async ({
+    cache = {},
+    more = {},
+    consumers,
+    ...options
+  }: CachingOptions & { consumers?: object[] } = {}): Promise<Caching> => {
     const node = await startNode({
       ...options,
       listen: { trustProxy: ['127.0.0.1'] },
       cache: { store: 'redis', ...cache },
       // Long by default, so that a busy machine is not taken for an outage.
-      more: { redis: { url: redis.url, timeout }, ...more }
+      more: { redis: { url: redis.url, timeout }, ...(consumers && { consumers }), ...more }
     })
     await isUp(node, true)
     // One name and port for all nodes, as behind a load balancer.
@@ -198,6 +205,94 @@ t.test('unsafe methods invalidate on all nodes before their client gets the resp
     t.equal((await writer.client.ask('/fails', { method: 'DELETE' })).status, 500)
     t.ok(await isHit(reader, '/fails'))
   }
+})
+
+for (const protocol of protocols) {
+  t.test(
+    `${protocol}: a response that waits for Redis is complete, also if Redis hangs or its client leaves`,
+    async (t) => {
+      const { start, redis } = await cluster(
+        t,
+        (request, response) => {
+          if (request.method === 'GET') return respond(response, 'x', { 'cache-control': 'max-age=60' })
+          if (request.url === '/fails')
+            return void response.writeHead(200, { 'content-length': '10' }).write('half', () => response.destroy())
+          response.writeHead(200, { trailer: 'x-sum' })
+          request.pipe(response, { end: false })
+          request.on('end', () => {
+            response.addTrailers({ 'x-sum': 'done' })
+            response.end()
+          })
+        },
+        '300ms'
+      )
+      const more = {
+        redis: { url: redis.url, timeout: '300ms' },
+        routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'PUT', 'POST'] }, service: 'any' }]
+      }
+      const node = await start({ more, protocol })
+      for (const isHanging of [false, true]) {
+        if (isHanging) redis.pause()
+        for (const body of [bytes, Buffer.alloc(0), Buffer.alloc(3_000_000, 'z')]) {
+          const echoed = await node.client.ask('/', { method: 'PUT', body, headers: { te: 'trailers' } })
+          t.equal(echoed.status, 200)
+          t.ok(echoed.isWhole)
+          t.ok(echoed.body.equals(body), `${body.length} bytes`)
+        }
+        const failed = await node.client.ask('/fails', { method: 'POST' }).catch(() => ({ isWhole: false }))
+        t.notOk(failed.isWhole)
+        const leaving = node.client.begin('/', { method: 'PUT', body: bytes })
+        await leaving.leave()
+      }
+      redis.resume()
+      await isUp(node, true)
+      await eventually(async () => /hit/.test(String((await node.client.ask('/')).headers['cache-status'])))
+      t.equal((await node.client.ask('/', { method: 'PUT', body: 'a' })).body.toString(), 'a')
+    }
+  )
+}
+
+t.test('key.consumer: callers have responses of their own on all nodes', async (t) => {
+  const { start } = await cluster(t, (request, response, count) =>
+    respond(response, `${count} ${request.headers['x-consumer-id'] ?? ''}`, {
+      'cache-control': decodeURIComponent(request.url!.slice(1))
+    })
+  )
+  const keys = { alice: 'key-of-alice-0123', bob: 'key-of-bob-4567890' }
+  const consumers = Object.entries(keys).map(([name, key]) => ({
+    name,
+    keyAuth: { hash: `sha256:${createHash('sha256').update(key).digest('hex')}` }
+  }))
+  const edge = { keyAuth: { hideCredentials: true } }
+  const startNode = () => start({ cache: { key: { consumer: true } }, edge, consumers })
+  const [one, two] = [await startNode(), await startNode()]
+  const ask = async (node: Caching, name: keyof typeof keys, path: string) => {
+    const before = node.seen.length
+    const { body, status } = await node.client.ask(path, { headers: { 'x-api-key': keys[name] } })
+    t.equal(status, 200)
+    return [body.toString().split(' ')[0], node.seen.length > before]
+  }
+  t.strictSame(await ask(one, 'alice', '/max-age=60'), ['1', true])
+  t.strictSame(await ask(one, 'bob', '/max-age=60'), ['2', true])
+  await eventually(async () => (await counted(one, 'store', 'ok')) === 2)
+  t.strictSame(await ask(two, 'alice', '/max-age=60'), ['1', false])
+  t.strictSame(await ask(two, 'bob', '/max-age=60'), ['2', false])
+  t.strictSame(await ask(one, 'alice', '/max-age=60,private'), ['3', true])
+  t.strictSame(await ask(two, 'alice', '/max-age=60,private'), ['4', true])
+})
+
+t.test('commands that Redis refuses are logged, and requests are served', async (t) => {
+  const { start, client } = await cluster(t, (_request, response) =>
+    respond(response, 'x', { 'cache-control': 'max-age=60' })
+  )
+  const node = await start()
+  await client.call('ACL', 'SETUSER', 'default', '-evalsha', '-eval')
+  for (let round = 0; round < 5; round++) t.equal((await node.client.ask('/')).status, 200)
+  t.equal(node.seen.length, 5)
+  const lines = node.logged.filter(({ msg }) => /^Redis refuses a command/.test(String(msg)))
+  t.equal(lines.length, 1)
+  t.match(lines[0], { err: { message: /NOPERM/ } })
+  t.ok((await counted(node, 'lookup', 'error')) >= 5)
 })
 
 t.test('purges remove from all nodes', async (t) => {
@@ -393,6 +488,46 @@ t.test('values that are damaged, foreign, of another type or of another key are 
   await client.set(b, (await client.getBuffer(a!))!)
   t.notOk(await isHit('/b'), 'a response of another key')
   t.ok((await counted(node, 'lookup', 'corrupt')) >= 8)
+})
+
+t.test('forged values reach no client', async (t) => {
+  const { start, client } = await cluster(t, (_request, response) =>
+    respond(response, 'genuine', { 'cache-control': 'max-age=60' })
+  )
+  const node = await start()
+  await eventually(async () => /hit/.test(String((await node.client.ask('/')).headers['cache-status'])))
+  const [key] = (await client.keys('jingwei:cache:1:r:*:*')) as [string]
+  const genuine = (await client.getBuffer(key))!
+  const { stored } = decoded(genuine, [key.split(':')[4]!])!
+  const forge = async (change: object) => {
+    const value = encoded({ ...stored, body: Buffer.from('forged'), ...change })
+    await client.set(key, Buffer.concat([genuine.subarray(0, 45), value]))
+    return (await node.client.ask('/')).body.toString()
+  }
+  // The digest is no signature.
+  t.equal(await forge({}), 'forged')
+  const changes = [
+    ...[
+      { 'x-a': 'a\r\nb: c' },
+      { 'x a': 'b' },
+      { 'x-a': 'a\0' },
+      { 'x-a': '€' },
+      { 'x-a': 1 },
+      { 'transfer-encoding': 'chunked' }
+    ].map((headers) => ({ headers: { ...stored.headers, ...headers } })),
+    { headers: null },
+    { headers: 'x' },
+    { status: 101 },
+    { status: 304.5 },
+    { status: '200' },
+    { storedAt: null },
+    { tags: 'a' },
+    { varyNames: [1] },
+    { isPublic: 'yes' },
+    { key: 'other' },
+    { varyNames: ['accept'], varyValues: 'other' }
+  ]
+  for (const change of changes) t.equal(await forge(change), 'genuine', JSON.stringify(change))
 })
 
 t.test('a Redis without memory stores nothing, and still invalidates and purges', async (t) => {

@@ -2,15 +2,23 @@
  * Stored responses in Redis, for all nodes of a cluster. No request depends on it: where Redis does not respond in time, the
  * service is asked. Invalidations that Redis has not confirmed are repeated, and until then this node uses nothing of it.
  */
-import { randomBytes } from 'node:crypto'
 import type { FastifyBaseLogger } from 'fastify'
 import type { Redis, Result } from 'ioredis'
 import type { RedisOptions } from '../../../../config/schema.ts'
 import type { RedisFailure } from '../../redis-connection.ts'
 import { RedisConnection } from '../../redis-connection.ts'
 import type { Asked } from './asked.ts'
-import { digest, encode, normalized } from './asked.ts'
 import { RedisInvalidations } from './redis-invalidations.ts'
+import {
+  isName,
+  markerKey,
+  purgesKey,
+  randomText,
+  responsesKey,
+  timeToLive,
+  variantText,
+  variantTexts
+} from './redis-keys.ts'
 import { KnownPurges, purgeText } from './redis-purges.ts'
 import {
   epochLength,
@@ -39,17 +47,12 @@ declare module 'ioredis' {
   }
 }
 
-/** Prefix of all keys. The number changes with the form of the values, so that releases never read those of each other. */
-const prefix = 'jingwei:cache:1:'
-const purgesKey = `${prefix}purges`
-/** Longest time for which a response is stored. */
-const longestMs = 30 * 24 * 3_600_000
-/** Longest time after its expiry for which a response is kept only to be confirmed by the service. */
-const longestGraceMs = 24 * 3_600_000
 /** Time for which the marker of an invalidation is kept: longer than any fetch that began before it. */
 const invalidatedMs = 3_600_000
 /** Bytes of a value besides its body. */
 const maxHeadBytes = 128 * 1024
+/** Time after which a refusal of Redis is logged again. */
+const logEvery = 60_000
 /** Time for commands on which no request waits. */
 const writeMs = 2000
 
@@ -73,9 +76,14 @@ export class RedisStore implements ResponseStore {
   #receiving = 0
   readonly #invalidations: RedisInvalidations
 
+  readonly #log: Pick<FastifyBaseLogger, 'warn'>
+  /** Time until which refusals of Redis are not logged again. */
+  #silentUntil = 0
+
   constructor(redis: RedisOptions, maxSize: number, log: Pick<FastifyBaseLogger, 'info' | 'warn'>, count: Count) {
     this.maxSize = maxSize
     this.#count = count
+    this.#log = log
     const facts = {
       scripts: {
         jingweiCacheFind: { lua: findScript },
@@ -136,7 +144,7 @@ export class RedisStore implements ResponseStore {
       (client) => client.jingweiCacheFindBuffer(2 + keys.length, ...values),
       (reply, failure, error) => {
         if (reply === null) {
-          this.#count('lookup', resultOf(failure, error))
+          this.#count('lookup', this.#resultOf(failure, error))
           done(nothing)
         } else done(this.#found(asked, keys, reply))
       }
@@ -213,7 +221,7 @@ export class RedisStore implements ResponseStore {
       (client) => client.jingweiCachePut(...values),
       (isStored, failure, error) => {
         this.release(value.length)
-        const result = isStored === null ? resultOf(failure, error) : isStored === 1 ? 'ok' : 'outdated'
+        const result = isStored === null ? this.#resultOf(failure, error) : isStored === 1 ? 'ok' : 'outdated'
         this.#count('store', result)
         done(result !== 'outdated' && !pending.isOutdated)
       },
@@ -241,7 +249,7 @@ export class RedisStore implements ResponseStore {
       (client) =>
         client.jingweiCacheInvalidate(resources.length, ...resources.map(markerKey), invalidatedMs, ...markers),
       (reply, failure, error) => {
-        this.#count('invalidate', reply === null ? resultOf(failure, error) : 'ok')
+        this.#count('invalidate', reply === null ? this.#resultOf(failure, error) : 'ok')
         done(reply !== null)
       },
       isRepeated ? writeMs : undefined
@@ -258,38 +266,20 @@ export class RedisStore implements ResponseStore {
     this.#connection.run(
       (client) => client.jingweiCachePurge(purgesKey, randomText(epochLength), text),
       (reply, failure, error) => {
-        this.#count('purge', reply === null ? resultOf(failure, error) : 'ok')
+        this.#count('purge', reply === null ? this.#resultOf(failure, error) : 'ok')
         done(reply !== null, error?.message ?? 'Redis is not available')
       },
       writeMs
     )
   }
-}
 
-const markerKey = (resource: string) => `${prefix}m:${resource}`
-const responsesKey = (key: string) => `${prefix}r:${key}`
-
-/** Random text of hexadecimal digits. */
-const randomText = (length: number) => randomBytes(length / 2).toString('hex')
-
-const isName = (name: string) => !/[,\s]/.test(name)
-
-/** Returns the value of a header for the key of a variant: a digest, since Redis needs to know no cookies and addresses. */
-const variantText = (value: string) => digest(encode(normalized(value)))
-
-/** Returns the texts of a request for the names in a `Vary`; empty for headers that are absent, or a part of the key. */
-const variantTexts = (names: readonly string[], { headers, keyed }: Asked): readonly string[] =>
-  names.map((name) => (keyed.has(name) || !headers.has(name) ? '' : variantText(headers.get(name)!)))
-
-/** Returns the time for which a response is of use: while it is fresh, may be sent stale, or can be confirmed. */
-function timeToLive({ lifetime, initialAge, whileRevalidate, ifError, headers }: StoredHead): number {
-  const isConfirmable = headers.etag !== undefined || headers['last-modified'] !== undefined
-  const grace = isConfirmable ? Math.min(longestGraceMs, Math.max(60_000, lifetime)) : 0
-  const ms = Math.max(0, lifetime - initialAge) + Math.max(grace, whileRevalidate, ifError)
-  return Math.ceil(Math.min(longestMs, Math.max(1000, ms)))
-}
-
-function resultOf(failure: RedisFailure | null, error: Error | null): string {
-  if (failure !== 'reply') return failure ?? 'error'
-  return error?.message.includes('OOM') ? 'oom' : 'error'
+  /** Returns the result of a command for the metrics, and logs a refusal: otherwise only the metrics would show it. */
+  #resultOf(failure: RedisFailure | null, error: Error | null): string {
+    if (failure !== 'reply') return failure ?? 'error'
+    if (performance.now() >= this.#silentUntil) {
+      this.#silentUntil = performance.now() + logEvery
+      this.#log.warn({ err: error }, 'Redis refuses a command of the response cache; requests are served without it')
+    }
+    return error?.message.includes('OOM') ? 'oom' : 'error'
+  }
 }

@@ -4,6 +4,7 @@
  * taken for absent.
  */
 import { createHash } from 'node:crypto'
+import { hopByHop } from '../../../http-syntax.ts'
 import { prefixLength, sequenceLength } from './redis-scripts.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 
@@ -74,12 +75,26 @@ function isHead(head: StoredHead): boolean {
     head !== null &&
     texts.every((name) => typeof head[name] === 'string') &&
     numbers.every((name) => Number.isFinite(head[name])) &&
+    isStatus(head.status) &&
     booleans.every((name) => typeof head[name] === 'boolean') &&
     isTexts(head.tags) &&
     isTexts(head.varyNames) &&
     (head.instance === null || typeof head.instance === 'string') &&
     typeof head.headers === 'object' &&
     head.headers !== null &&
-    Object.values(head.headers).every((value) => typeof value === 'string' || isTexts(value))
+    Object.entries(head.headers).every(isField)
+  )
+}
+
+const isStatus = (status: number) => Number.isInteger(status) && status >= 200 && status <= 599
+
+/** Returns whether a field can be sent: with others, a forged value could split the response, or end the connection. */
+function isField([name, value]: [string, unknown]): boolean {
+  const values = Array.isArray(value) ? value : [value]
+  return (
+    /^[!#$%&'*+.^_`|~a-z0-9-]+$/.test(name) &&
+    !hopByHop.has(name) &&
+    // biome-ignore lint/suspicious/noControlCharactersInRegex: these are what a field must not have
+    values.every((each) => typeof each === 'string' && !/[\0-\x08\x0a-\x1f\x7f]|[^\0-\xff]/.test(each))
   )
 }
