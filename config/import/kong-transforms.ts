@@ -1,4 +1,5 @@
 /** Plugins of Kong that change requests and responses, or respond themselves. */
+import { addKongBody } from './bodies.ts'
 import { kongCredentials } from './client-credentials.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, pairsOf, respondWith } from './headers.ts'
@@ -29,12 +30,18 @@ function noteTemplates({ add, set, append }: ReturnType<typeof operations>, note
   }
 }
 
+const strictly =
+  'bodies that are malformed or larger than edge.body.maxSize are refused, where Kong passes them on unchanged'
+const jsonOnly = `edge.body changes JSON only, where Kong changes forms, too; ${strictly}`
+
 export const transforms: Readonly<Record<string, Convert>> = {
   'request-transformer': (config, { target, about, context: { draft } }) => {
     const headers = operations(config, 'headers')
     addRules(target, 'request', headers)
     addRules(target, 'query', operations(config, 'querystring'))
     noteTemplates(headers, (text) => draft.note(about, text))
+    const note = (text: string) => draft.note(about, `request-transformer: ${text}`)
+    if (addKongBody(config, 'body', target, note)) draft.note(about, `request-transformer: ${jsonOnly}`)
     const uri = config.map('replace')?.text('uri')
     if (uri !== undefined && about !== null) about.path = { rewrite: { path: uri } }
   },
@@ -42,6 +49,9 @@ export const transforms: Readonly<Record<string, Convert>> = {
     const headers = operations(config, 'headers')
     addRules(target, 'response', headers)
     noteTemplates(headers, (text) => draft.note(about, text))
+    const note = (text: string) => draft.note(about, `response-transformer: ${text}`)
+    if (addKongBody(config, 'json', target, note) && about !== null)
+      draft.comment(about, `response-transformer: ${strictly}`)
   },
   'upstream-oauth': (config, { about, isShared, isAlone = false, context: { draft } }) => {
     const credentials = kongCredentials(config)

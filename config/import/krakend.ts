@@ -1,4 +1,5 @@
 /** Import of KrakenD's configuration (version 3), in JSON. */
+import { addKrakendBody } from './bodies.ts'
 import { krakendBreaker } from './breakers.ts'
 import { krakendCredentials } from './client-credentials.ts'
 import type { Imported } from './draft.ts'
@@ -85,8 +86,10 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
     const ofBackend = backend.map('extra_config')
     if (ofBackend !== undefined) applyExtra(ofBackend, draft, edge, route)
     const changed = ['allow', 'deny', 'mapping', 'group', 'target', 'is_collection'].filter((key) => backend.has(key))
+    const isExact = changed.length > 0 && addKrakendBody(backend, edge)
     backend.skip('encoding', 'sd', 'disable_host_sanitize', 'method', ...changed)
-    if (changed.length > 0) draft.note(route, `${backend.where}: ${changed.join(', ')}: write a composed route`)
+    if (changed.length > 0 && !isExact)
+      draft.note(route, `${backend.where}: ${changed.join(', ')}: write edge.body.response or a composed route`)
   }
   const timeout = endpoint.text('timeout')
   if (timeout !== undefined) route.mesh = { ...((route.mesh ?? {}) as Settings), timeout }

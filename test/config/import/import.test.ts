@@ -214,6 +214,82 @@ t.test('KrakenD: endpoints with one backend and with several', async (t) => {
   t.match(summary, 'telemetry/opencensus: not converted')
 })
 
+t.test('rules for JSON bodies', async (t) => {
+  const kong = configOf(
+    'kong',
+    `
+services:
+  - name: a
+    url: http://a:80
+    routes:
+      - name: one
+        paths: [/one]
+        plugins:
+          - name: request-transformer
+            config: { remove: { body: ["a.b", "x/y", "a.b"] }, rename: { body: ["Old:New"] }, add: { body: ["n:1", "t:{x}"] } }
+          - name: response-transformer
+            config:
+              remove: { json: [secret] }
+              rename: { json: ["p:q", "q:r"] }
+              add: { json: ["n:1", "b:true", "s:x:y"], json_types: [number, boolean, string] }
+              replace: { json: ["z:1"] }
+              append: { json: ["y:1"] }
+      - name: two
+        paths: [/two]
+        plugins: [{ name: request-transformer, config: { add: { body: ["a:$(headers.b)"] } } }]
+`
+  )
+  const [one, two] = kong.config.routes
+  const types = ['application/json']
+  t.match(one!.edge.body, {
+    request: { types, remove: ['/a.b', '/x~1y'], rename: { '/Old': '/New' }, add: { '/n': '1', '/t': '{{x}}' } },
+    response: [
+      { types, remove: ['/secret'] },
+      { types, rename: { '/p': '/q' } },
+      { types, rename: { '/q': '/r' } },
+      { types, add: { '/n': 1, '/b': true, '/s': 'x:y' } }
+    ]
+  })
+  t.notOk(two!.edge.body)
+  for (const left of [
+    'replace.json: not converted',
+    'append.json: not converted',
+    'add.body: a: $(headers.b) is not converted',
+    'JSON only'
+  ])
+    t.match(kong.summary, left, left)
+
+  const krakend = (backend: object) => {
+    const endpoint = { endpoint: '/a', backend: [{ host: ['http://a'], url_pattern: '/a', ...backend }] }
+    const { config, summary } = configOf('krakend', JSON.stringify({ version: 3, endpoints: [endpoint] }))
+    return { rules: (config.routes[0]!.edge.body || undefined)?.response, summary }
+  }
+  const of = { statuses: ['2xx'], types: ['*/*'] }
+  t.same(krakend({ allow: ['id', 'user.name', 'id.x'], mapping: { id: 'Id', same: 'same' } }).rules, {
+    ...of,
+    only: ['/id', '/user/name'],
+    rename: { '/id': '/Id' }
+  })
+  const all = krakend({ is_collection: true, target: 'data.x', deny: ['a', 'b.c'], mapping: { d: 'e' }, group: 'g' })
+  t.same(all.rules, [
+    { ...of, rename: { '': '/collection' } },
+    { ...of, only: ['/data/x/*'], rename: { '/data/x': '' } },
+    { ...of, remove: ['/a', '/b/c'], rename: { '/d': '/e' } },
+    { ...of, rename: { '': '/g' } }
+  ])
+  t.match(all.summary, 'nothing is left to do by hand')
+  for (const odd of [
+    { group: 'g', encoding: 'xml' },
+    { mapping: { a: 'b', b: 'a' } },
+    { deny: ['a..b'] },
+    { allow: ['a'], extra_config: { proxy: { flatmap_filter: [] } } }
+  ]) {
+    const { rules, summary } = krakend(odd)
+    t.notOk(rules)
+    t.match(summary, 'write edge.body.response or a composed route', JSON.stringify(odd))
+  }
+})
+
 t.test('plugins that change requests and responses, or respond themselves', async (t) => {
   const kong = configOf(
     'kong',
@@ -394,7 +470,12 @@ t.test('a file in which any value is replaced is converted or refused, without a
       ],
       plugins: plugins.map((name) => ({
         name,
-        config: { minute: 5, allow: ['10.0.0.0/8'], add: { headers: ['a:b'] } }
+        config: {
+          minute: 5,
+          allow: ['10.0.0.0/8'],
+          add: { headers: ['a:b'], body: ['a:b'] },
+          rename: { body: ['a:b'] }
+        }
       })),
       consumers: [
         {
