@@ -104,6 +104,21 @@ t.test('an alert fires for a circuit that reopens after each probe, until it sta
   })
 })
 
+t.test('an alert fires for the circuit of a route that reopens after each probe', (t) =>
+  firing(t, [mesh('route_circuit_state', '2 2 1 1 '.repeat(60), ',route="pay"'), mesh('circuit_state', '0x300')], {
+    '1m': [],
+    '4m': ['RouteCircuitOpen']
+  })
+)
+
+t.test('an alert fires while calls fail for lack of a token', (t) =>
+  firing(t, [mesh('credentials_missing_total', '0x10 0+1x100 100x200')], {
+    '30s': [],
+    '4m': ['CredentialsUnavailable'],
+    '20m': []
+  })
+)
+
 t.test('no alert fires for a circuit that refuses nothing, as in shadow mode', (t) =>
   firing(t, [mesh('circuit_state', '2x200'), mesh('shadowed_total', '0+1x200', ',concern="circuit-breaker"')], {
     '10m': []

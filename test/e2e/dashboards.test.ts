@@ -39,7 +39,7 @@ interface Rule {
 
 /** Alerts whose condition this test causes, apart from its duration. */
 const met = new Set([
-  'InstancesUnavailable', 'Panic', 'CircuitOpen', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
+  'InstancesUnavailable', 'Panic', 'CircuitOpen', 'RouteCircuitOpen', 'CredentialsUnavailable', 'Overflows', 'RetryBudgetExhausted', 'FallbacksServed',
   'CertificateExpires', 'CertificateExpiresSoon', 'CertificateReloadFails', 'KeySetUnavailable', 'AuthServerFails', 'ConcernFails',
   'OpenIdProviderDown', 'LoginsFail'
 ]) // biome-ignore format: a list

@@ -24,6 +24,8 @@ const respondWith =
 /** Requests of one round, in flight together, as `path × times`. */
 const round: [path: string, times: number][] = [
   ['/breaking?status=500', 3],
+  ['/routed?status=500', 3],
+  ['/tokenless', 1],
   ['/capped?delay=100', 4],
   ['/adaptive?delay=100', 3],
   ['/limited', 3],
@@ -46,6 +48,8 @@ const round: [path: string, times: number][] = [
 export const effects = [
   'jingwei_mesh_ejections_active',
   'max_over_time(jingwei_mesh_circuit_state[1m]) == 2',
+  'max_over_time(jingwei_mesh_route_circuit_state[1m]) == 2',
+  'rate(jingwei_mesh_credentials_missing_total[1m])',
   'jingwei_mesh_panic',
   ...[
     'ejections_total', 'circuit_refusals_total', 'overflows_total{cap="maxPendingRequests"}',
@@ -88,6 +92,12 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
   const capsAlone = { errorRatio: false, slowRatio: false }
   const hash = `sha256:${createHash('sha256').update('a key').digest('hex')}`
   const route = (name: string, edge: object) => ({ name, match: { path: `/${name}` }, service: 'fallen', edge })
+  const breaking = (name: string, circuitBreaker: object) => ({
+    name,
+    match: { path: `/${name}` },
+    service: 'faulty',
+    mesh: { circuitBreaker }
+  })
   const client = await inProcess(t, {
     consul: consul.url,
     consumers: [{ name: 'alice', keyAuth: { hash } }],
@@ -107,10 +117,15 @@ export async function everyConcern(t: Test, consul: Consul): Promise<Everything>
       faulty: only({ fault: { abort: { status: 503 } } }),
       shadowing: only({ limit: { mode: 'shadow', rate: 1 }, circuitBreaker: { mode: 'shadow' } }),
       secret: only({ tls: { ca: issuer.file, cert, key } }, good.replace('http', 'https')),
+      tokenless: only({
+        credentials: { oauth2: { url: await refused(), clientId: 'gateway', clientSecret: 'secret' } }
+      }),
       denied: { consul: { service: 'orders' }, mesh: { intentions: {} } }
     },
     // A key set whose server is unavailable.
     routes: [
+      breaking('routed', { consecutiveFailures: 2 }),
+      breaking('shy', { mode: 'shadow' }),
       route('keyed', { jwt: { jwks: `${await refused()}/keys` } }),
       route('keys', { keyAuth: { query: 'key' }, authentication: { failures: { max: 1 } } }),
       route('tried', { ipFilter: { allow: ['192.0.2.1'], mode: 'shadow' } }),

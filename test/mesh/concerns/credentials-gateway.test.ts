@@ -1,18 +1,22 @@
 // slow: takes about 6 s
 /** Credentials toward services through the whole gateway: over HTTP/1.1 and HTTP/2, its ports, its sidecar, a library. */
 import { generateKeyPairSync, randomBytes } from 'node:crypto'
-import { readFileSync } from 'node:fs'
+import { readFileSync, writeFileSync } from 'node:fs'
 import type { RequestListener } from 'node:http'
 import http2 from 'node:http2'
 import { join } from 'node:path'
 import { Provider } from 'oidc-provider'
 import type { Test } from 'tap'
 import t from 'tap'
+import { build } from '../../../app.ts'
+import { loadConfig, loadSidecar } from '../../../plugins/config.ts'
 import { createMesh } from '../../../plugins/mesh-api.ts'
 import { eventually } from '../../helpers/eventually.ts'
-import { get, startGateway } from '../../helpers/gateway.ts'
-import { upstream } from '../../helpers/mesh/servers.ts'
+import { configOf, get, startGateway, startWith } from '../../helpers/gateway.ts'
+import { meshOf, Recorder } from '../../helpers/mesh/mesh.ts'
+import { refused, upstream } from '../../helpers/mesh/servers.ts'
 import { giveToken, tokenServer } from '../../helpers/mesh/token-server.ts'
+import { freePort } from '../../helpers/processes.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
 
 /** A service that echoes bodies, and responds with 401 to other tokens than the accepted one. */
@@ -207,4 +211,103 @@ t.test('the mesh as a library', async (t) => {
   t.equal(statusCode, 200)
   t.equal(await body.text(), 'abc')
   await eventually(() => tokens.requests.length === 1)
+})
+
+t.test('the sidecar that runs the mesh half of a gateway has the credentials and the circuits of routes', async (t) => {
+  const service = await guarded(t, { accepted: 'token-1' })
+  const tokens = await tokenServer(t)
+  const port = await freePort()
+  const breaker = { consecutiveFailures: 2, errorRatio: false, slowRatio: false }
+  const file = join(t.testdir(), 'gateway.yaml')
+  writeFileSync(
+    file,
+    JSON.stringify({
+      admin: false,
+      mesh: { mode: 'sidecar', retry: false },
+      services: {
+        guarded: { instances: [service.url], mesh: { credentials: oauth2(tokens.url) } },
+        down: { instances: [service.url], mesh: { credentials: oauth2(await refused()) } },
+        gone: { instances: [await refused()] }
+      },
+      routes: [
+        { name: 'guarded', match: { path: '/' }, service: 'guarded' },
+        { name: 'down', match: { path: '/down' }, service: 'down' },
+        { name: 'breaking', match: { path: '/breaking' }, service: 'gone', mesh: { circuitBreaker: breaker } },
+        { name: 'gone', match: { path: '/gone' }, service: 'gone' }
+      ],
+      sidecar: { gateway: { port } }
+    })
+  )
+  const sidecar = build(await loadSidecar(file, {}), { logger: false })
+  await sidecar.listen({ host: '127.0.0.1', port })
+  t.teardown(() => sidecar.close())
+  const gateway = await startWith(await loadConfig(file, {}))
+  t.teardown(() => gateway.close())
+  t.equal((await get(gateway.port, '/', ['Authorization: Bearer of-the-client'])).status, 200)
+  t.equal(service.requests[0]!.headers.authorization, 'Bearer token-1')
+  const down = await get(gateway.port, '/down')
+  t.equal(down.status, 503)
+  t.match(JSON.parse(down.body), { code: 'JW_CREDENTIALS_UNAVAILABLE' })
+  for (const status of [502, 502, 503]) t.equal((await get(gateway.port, '/breaking')).status, status)
+  t.equal((await get(gateway.port, '/gone')).status, 502)
+})
+
+t.test('a service that refuses each token, with bodies of all sizes and none', async (t) => {
+  for (const size of [0, 100, 1_000_000]) {
+    let count = 0
+    const service = await upstream(t, 'refusing', (request, response) => {
+      request.resume()
+      count++
+      response.writeHead(401, { 'www-authenticate': `Bearer realm="${count}"` }).end('x'.repeat(size))
+    })
+    const tokens = await tokenServer(t)
+    const gateway = await startGateway(configFor(service.url, oauth2(tokens.url)))
+    t.teardown(() => gateway.close())
+    for (const method of ['GET', 'HEAD', 'POST', 'DELETE']) {
+      const response = await get(gateway.port, '/', [], method)
+      t.equal(response.status, 401)
+      t.match(response.headers['www-authenticate'], /^Bearer realm="\d"$/)
+      t.equal(response.body.length, method === 'HEAD' ? 0 : size)
+    }
+    t.equal(tokens.requests.length, 1)
+    t.equal(count, 4)
+  }
+})
+
+t.test('a client that leaves while a call is repeated, and a refusal that never ends', async (t) => {
+  const state = { isOld: false, held: 0 }
+  const service = await upstream(t, 'slow', (request, response) => {
+    request.resume()
+    if (request.headers.authorization !== 'Bearer token-1' || !state.isOld) {
+      if (state.isOld && request.url === '/held') state.held++
+      else response.end(request.headers.authorization)
+    } else {
+      // A body without an end: it is read for a second at most.
+      response.writeHead(401)
+      response.write('x'.repeat(1000))
+    }
+  })
+  const tokens = await tokenServer(t)
+  let now = 0
+  const { services } = configOf({
+    services: { slow: { instances: [service.url], mesh: { credentials: oauth2(tokens.url), circuitBreaker: {} } } },
+    routes: [{ name: 'slow', match: { path: '/' }, service: 'slow' }]
+  })
+  const mesh = meshOf(t, Object.values(services), { now: () => now })
+  const ask = async () => (await mesh.request({ origin: 'http://slow.mesh', path: '/', method: 'GET' })).body.text()
+  t.equal(await ask(), 'Bearer token-1')
+  state.isOld = true
+  now += 10_000
+  const recorder = new Recorder()
+  mesh.dispatch({ origin: 'http://slow.mesh', path: '/held', method: 'GET' }, recorder)
+  await eventually(() => state.held === 1, 'the repeated call at the service')
+  recorder.controller.abort(new Error('gone'))
+  await recorder.done
+  t.strictSame(recorder.events, ['start', 'error'])
+  t.equal(await ask(), 'Bearer token-2')
+  await eventually(() => {
+    const { active, concerns } = mesh.service('slow').status()
+    const { inFlight } = concerns['circuit-breaker'] as { inFlight: number }
+    return active === 0 && inFlight === 0 && (concerns.caps as { active: number }).active === 0
+  }, 'nothing in flight')
 })

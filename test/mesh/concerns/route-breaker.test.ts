@@ -126,8 +126,10 @@ t.test('shadow mode refuses nothing', async (t) => {
   t.teardown(() => gateway.close())
   for (let i = 0; i < 4; i++) t.equal((await get(gateway.port, '/pay/500')).status, 500)
   const metrics = (await gateway.server.admin!.inject('/metrics')).body
-  t.match(metrics, 'jingwei_mesh_shadowed_total{service="shop",concern="circuit-breaker"} 2')
+  t.match(metrics, 'jingwei_mesh_shadowed_total{service="shop",concern="route-circuit-breaker"} 2')
   t.match(metrics, 'jingwei_mesh_route_circuit_refusals_total{route="pay",service="shop"} 0')
+  t.match(metrics, 'jingwei_mesh_route_circuit_transitions_total{route="pay",service="shop",to="open"} 1')
+  t.notMatch(metrics, 'jingwei_mesh_route_circuit_state{route="pay"')
 })
 
 t.test('a reload keeps the circuit of an unchanged route, and ends those of changed and removed ones', async (t) => {

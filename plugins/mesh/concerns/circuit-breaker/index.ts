@@ -78,13 +78,18 @@ class Breaker implements ServiceState {
       Object.keys(levels).map((to) => [to, counterOf(meter, series.transitions, { ...labels, to })])
     )
     const refuse = counterOf(meter, series.refusals, labels)
-    this.refuse = mode === 'shadow' ? shadowCounter(meter, name, 'circuit-breaker') : refuse
+    this.refuse =
+      mode === 'shadow'
+        ? shadowCounter(meter, name, route === undefined ? 'circuit-breaker' : 'route-circuit-breaker')
+        : refuse
     this.circuit = new Circuit(options, now, random, (to, reason) => {
       const fields = { ...labels, reason, ...(mode === 'shadow' && { mode }) }
       log[to === 'open' ? 'warn' : 'info'](fields, `circuit of ${name}${route ? ` for route ${route}` : ''} is ${to}`)
       counts.get(to)!()
     })
-    this.close = stateGauge(meter, series.state, labels, () => levels[this.circuit.state])
+    // For services, the alert can tell the mode by another metric, which has no label for the route.
+    const isShown = route === undefined || mode !== 'shadow'
+    this.close = stateGauge(isShown ? meter : null, series.state, labels, () => levels[this.circuit.state])
   }
 
   status() {
