@@ -1,5 +1,6 @@
 /** Media types of bodies. */
 import type { IncomingMessage } from 'node:http'
+import { canonicalName } from '../../../config/header-names.ts'
 
 export interface MediaType {
   /** `application/json`, in lower case. */
@@ -17,11 +18,14 @@ export function mediaTypeOf(field: string | undefined): MediaType | null {
   return { essence: name, isUtf8: charsets.every((each) => /=\s*"?(?:utf-?8|us-ascii)"?\s*$/i.test(each)) }
 }
 
-/** Returns the values of Content-Type. Node has only the first one in `headers`. */
+const wanted = canonicalName('content-type')
+
+/** Returns the values of Content-Type, also of `Content_Type`, which some services read. Node has only the first one in `headers`. */
 export function typeFields({ rawHeaders }: IncomingMessage): string[] {
   const found: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
-    if (rawHeaders[i]!.toLowerCase() === 'content-type') found.push(rawHeaders[i + 1]!)
+    const name = rawHeaders[i]!
+    if (name.length === wanted.length && canonicalName(name) === wanted) found.push(rawHeaders[i + 1]!)
   }
   return found
 }

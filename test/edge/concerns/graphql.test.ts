@@ -275,6 +275,11 @@ t.test('requests that a service could read in another way are refused', async (t
     [400, 'graphql_parameters', () => ask(`/graphql?a=1;QUERY=${query}`, { method: 'POST', headers: json, body })],
     [415, 'graphql_media_type', () => post(body, { headers: {} })],
     [415, 'graphql_media_type', () => post(body, { headers: { 'content-type': 'text/plain' } })],
+    [
+      415,
+      'graphql_media_type',
+      () => post(body, { headers: { 'content-type': 'application/json', content_type: 'a/b' } })
+    ],
     [415, 'graphql_media_type', () => post(body, { headers: { 'content-type': 'application/json; charset=utf-16' } })],
     [415, 'graphql_media_type', () => post(body, { headers: { ...json, 'Content-Type': 'text/plain' } })],
     [415, 'graphql_media_type', () => post(body, { headers: { ...json, 'content-encoding': 'gzip' } })],

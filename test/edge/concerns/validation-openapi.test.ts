@@ -152,6 +152,12 @@ t.test('options: undocumented requests, unknown parameters, types that are not r
   ])
   const headers = { 'content-type': 'multipart/form-data', 'x-tenant': 'a' }
   t.match(await post('/orders', '--a', { headers }), { status: 415, headers: { accept: 'application/json' } })
+  const undocumented = await ask('/orders/1', { headers: json, body: '{}' })
+  t.match(undocumented, { status: 415, isWhole: true })
+  t.equal(problem(undocumented).detail, 'The document has no body for this operation')
+  const lax = await validated(t, { openapi, basePath: '/' })
+  t.equal((await lax.ask('/orders/1', { headers: json, body: '{}' })).status, 200)
+  t.equal(lax.got.at(-1)?.body.toString(), '{}')
   t.equal((await ask('/orders', { method: 'POST', headers: { 'x-tenant': 'a' } })).status, 400, 'a required body')
 })
 

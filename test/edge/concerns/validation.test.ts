@@ -338,6 +338,20 @@ t.test('a value of an enum is found by its type and its members, in any order', 
   t.equal((await (await guarded(t, ofBody({ enum: ['a', 'b'] }))).post('["a"]')).status, 400)
 })
 
+t.test('fields that services may read under one name are one field', async (t) => {
+  const { post, ask } = await guarded(t, {
+    ...ofBody({ type: 'object' }),
+    headers: { type: 'object', properties: { 'x-count': { type: 'integer' } } }
+  })
+  for (const name of ['X_Count', 'x.count', 'X-Count']) {
+    t.equal((await ask('/items/1', { headers: { 'x-count': '1', [name]: '2' } })).status, 400, name)
+  }
+  t.equal((await ask('/items/1', { headers: { 'x-count': '1', x_other: '2' } })).status, 200)
+  for (const name of ['Content_Type', 'content.type']) {
+    t.equal((await post('{}', { headers: { ...json, [name]: 'text/xml' } })).status, 415, name)
+  }
+})
+
 t.test('names of prototypes are names like others', async (t) => {
   const { post, ask } = await guarded(t, {
     ...ofBody({ type: 'object', properties: { constructor: { type: 'string' } }, required: ['constructor'] }),

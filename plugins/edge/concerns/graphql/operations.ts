@@ -1,5 +1,6 @@
 /** Reads the operations of a GraphQL request: of the query string of a GET, or of the JSON body of a POST. */
 import { isUtf8 } from 'node:buffer'
+import { canonicalName } from '../../../../config/header-names.ts'
 import type { JsonObject } from '../../strict-json.ts'
 import { isObject, maxNesting, NotStrictJson, parseStrictJson } from '../../strict-json.ts'
 import type { Reason } from './refusals.ts'
@@ -89,7 +90,8 @@ export function fromSearch(params: URLSearchParams): Operation {
 export function checkType(rawHeaders: readonly string[]): void {
   const types: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
-    const name = rawHeaders[i]!.toLowerCase()
+    // Some services read Content_Type as Content-Type.
+    const name = canonicalName(rawHeaders[i]!)
     const value = rawHeaders[i + 1]!
     if (name === 'content-type') types.push(value)
     else if (name === 'content-encoding' && value.toLowerCase() !== 'identity') {

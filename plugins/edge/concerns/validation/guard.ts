@@ -16,6 +16,8 @@ import type { ResponseRules } from './responses.ts'
 import type { In, Texts } from './values.ts'
 import { cookieTexts, headerTexts, queryTexts, searchOf } from './values.ts'
 
+type Limits = Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>
+
 type Done = (error?: Error | null, payload?: Readable) => void
 
 /** Rules for a request, and the parameters of its path if the rules know them. */
@@ -34,7 +36,9 @@ export class Guard {
   /** Returns the rules for a request; null if it is passed on without a check. Throws a refusal. */
   readonly #operationFor: (request: FastifyRequest) => Found | null
   readonly #pathTexts: (request: FastifyRequest) => Texts
-  readonly #options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>
+  readonly #options: Limits
+  /** True if bodies that the document does not have are refused. */
+  readonly #refusesUnread: boolean
   readonly #count: (reason: string) => void
   readonly #responses = new WeakMap<FastifyRequest, ResponseRules>()
   readonly #shadow: RecordRefusal | null
@@ -42,13 +46,14 @@ export class Guard {
   constructor(
     operationFor: (request: FastifyRequest) => Found | null,
     pathTexts: (request: FastifyRequest) => Texts,
-    options: Pick<ValidationOptions, 'maxBody' | 'maxDepth' | 'maxErrors'>,
+    options: Limits & Pick<ValidationOptions, 'openapi' | 'unread'>,
     count: (reason: string) => void,
     shadow: RecordRefusal | null
   ) {
     this.#operationFor = operationFor
     this.#pathTexts = pathTexts
     this.#options = options
+    this.#refusesUnread = options.openapi !== undefined && options.unread === 'refuse'
     this.#count = count
     this.#shadow = shadow
   }
@@ -77,8 +82,12 @@ export class Guard {
         return where === 'cookie' ? cookieTexts(request) : (path ?? this.#pathTexts(request))
       }
       checkPlaces(operation, texts, this.#options)
-      if (operation.body === null) done(null, payload)
-      else this.#checkBody(operation, request, reply, payload, done)
+      if (operation.body === null) {
+        if (this.#refusesUnread && hasBody(request.raw)) {
+          throw new Refusal('validation_type', 'The document has no body for this operation')
+        }
+        done(null, payload)
+      } else this.#checkBody(operation, request, reply, payload, done)
     } catch (error) {
       this.#refuse(error, request, reply, done, () => payload)
     }

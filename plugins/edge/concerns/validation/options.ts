@@ -56,7 +56,7 @@ export const Validation = Type.Object(
     unread: Names(['pass', 'refuse'], {
       default: 'pass',
       description:
-        'Bodies of types in the document that the gateway does not read, such as multipart/form-data. refuse: 415.'
+        'Bodies of types in the document that the gateway does not read, such as multipart/form-data, and bodies of operations that have none in the document. refuse: 415.'
     }),
     responses: orOff(
       Names(['shadow', 'enforce'], {

@@ -1,5 +1,6 @@
 /** The parameters of a request as texts, by their place. */
 import type { FastifyRequest } from 'fastify'
+import { canonicalName } from '../../../../config/header-names.ts'
 
 export type In = 'path' | 'query' | 'header' | 'cookie'
 
@@ -48,6 +49,11 @@ export function headerTexts({ raw }: FastifyRequest): Texts {
     const name = rawHeaders[i]!.toLowerCase()
     // HTTP/2's :method and the like.
     if (!name.startsWith(':')) add(found, name, rawHeaders[i + 1]!)
+  }
+  // Some services read X_N as X-N, too.
+  for (const [name, values] of found) {
+    const usual = canonicalName(name)
+    if (usual !== name) found.get(usual)?.push(...values)
   }
   // A repeated field is one list (RFC 9110, 5.3).
   for (const [name, values] of found) if (values.length > 1) found.set(name, [values.join(', ')])
