@@ -15,7 +15,7 @@ const longestName = 63
 
 /** Names of plugins that refuse requests. */
 const protective =
-  /auth|acl|restrict|jwt|oauth|oidc|openid|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|valid|plugin/i
+  /auth|acl|restrict|jwt|oauth|oidc|openid|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|valid|plugin|function|lua|script|wasm/i
 
 export class Draft {
   readonly listen: Settings = {}

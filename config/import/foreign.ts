@@ -98,6 +98,10 @@ export class Foreign {
     return outer.keys.map((name) => [name, outer.mapOrEmpty(name)])
   }
 
+  isUnread(key: string): boolean {
+    return this.has(key) && !this.#read.has(key)
+  }
+
   /** Marks keys as read that need no counterpart. */
   skip(...keys: string[]): void {
     for (const key of keys) this.#read.add(key)

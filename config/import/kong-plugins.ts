@@ -1,6 +1,7 @@
 /** Plugins of Kong, as concerns of the edge. */
 import type { Foreign } from './foreign.ts'
 import { ImportFault, member } from './foreign.ts'
+import { access } from './kong-access.ts'
 import type { Convert, KongContext, Place } from './kong-scope.ts'
 import { transforms } from './kong-transforms.ts'
 import { oneOrAll } from './patterns.ts'
@@ -108,6 +109,32 @@ const rateLimit: Convert = (config, { target, about, name, context: { draft }, a
   else draft.undecided(about, `${config.where}: no limit is set`)
 }
 
+const advancedLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
+  const windows = config.texts('window_size')
+  const maxima = config.texts('limit').map(Number)
+  const identifier = config.text('identifier') ?? 'consumer'
+  const header = config.text('header_name')
+  const by =
+    { ip: 'ip', header: `header:${header}`, service: 'route', path: 'route' }[identifier] ??
+    (authenticates ? 'consumer' : 'ip')
+  const redis = config.map('redis')
+  const isRedis = config.text('strategy') === 'redis'
+  if (isRedis) draft.redis ??= `redis://${redis?.text('host') ?? 'redis'}:${redis?.text('port') ?? '6379'}`
+  const isFixed = config.text('window_type') === 'fixed'
+  const limits = maxima.map((max, index) => ({
+    max,
+    window: `${windows[index] ?? windows[0] ?? 60}s`,
+    ...(!isFixed && { algorithm: 'sliding-window' }),
+    ...(by !== 'ip' && { by }),
+    ...(isShared && { name: `${name}-limit${maxima.length > 1 ? `-${index + 1}` : ''}` }),
+    ...(isRedis && { store: 'redis' })
+  }))
+  if (config.text('identifier') === 'consumer-group') draft.note(about, `${config.where}.identifier: by consumer`)
+  config.skip(...config.keys)
+  if (limits.length > 0 && maxima.every((max) => Number.isInteger(max) && max > 0)) target.rateLimit = oneOrAll(limits)
+  else draft.undecided(about, `${config.where}: no limit is set`)
+}
+
 const cors: Convert = (config, { target }) => {
   const origins = config.texts('origins')
   const credentials = config.flag('credentials') === true
@@ -205,6 +232,7 @@ const converters: Readonly<Record<string, Convert>> = {
     config.skip('message')
   },
   'rate-limiting': rateLimit,
+  'rate-limiting-advanced': advancedLimit,
   cors,
   'request-size-limiting': (config, { target }) => {
     const size = config.number('allowed_payload_size') ?? 128
@@ -217,6 +245,7 @@ const converters: Readonly<Record<string, Convert>> = {
     draft.edge.requestId = { header: header.toLowerCase() }
     if (about !== null) draft.note(about, 'correlation-id: edge.requestId is for all routes')
   },
+  ...access,
   ...transforms,
   prometheus: (config) => config.skip(...config.keys),
   'file-log': (config) => config.skip(...config.keys)

@@ -65,19 +65,22 @@ export const transforms: Readonly<Record<string, Convert>> = {
       draft.note(service, 'upstream-oauth: put the client secret in a variable, or in clientSecretFile')
     }
   },
-  'request-termination': (config, { about, context: { draft } }) => {
+  'request-termination': (config, { target, about, context: { draft } }) => {
     const status = config.number('status_code') ?? 503
     const body = config.text('body')
     const message = config.text('message')
     const contentType = config.text('content_type')
-    config.skip('echo', 'trigger')
-    if (about === null || about.match === undefined)
-      return draft.undecided(about, 'request-termination: write maintenance, or a route with "response"')
+    const trigger = config.text('trigger')
+    config.skip('echo')
+    if (trigger !== undefined)
+      return draft.undecided(about, `request-termination with trigger ${trigger}: not converted`)
     const content =
       body === undefined
         ? { json: { message: message ?? 'Service unavailable' } }
         : { body, ...(contentType !== undefined && { contentType }) }
-    respondWith(about, 'response', { status, ...content })
+    if (about?.match !== undefined) respondWith(about, 'response', { status, ...content })
+    else if (about === null && status === 503) target.maintenance = content
+    else draft.undecided(about, 'request-termination: write maintenance, or a route with "response"')
   },
   redirect: (config, { about, context: { draft } }) => {
     const to = config.text('location')

@@ -4,6 +4,7 @@ import type { Imported } from './draft.ts'
 import { Draft, duration } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault } from './foreign.ts'
+import { healthOf } from './kong-health.ts'
 import { applyPlugins, nameOf } from './kong-plugins.ts'
 import type { KongContext } from './kong-scope.ts'
 import { anyOf, oneOrAll, patternOf, prefixOf } from './patterns.ts'
@@ -152,13 +153,7 @@ function balanceOf(upstream: Foreign, draft: Draft, settings: Settings): Setting
   const hashOn =
     on === 'header' ? `header:${header}` : on === 'cookie' ? `cookie:${cookie}` : on === 'none' ? undefined : on
   if (policy !== undefined) mesh.balance = policy === 'ring-hash' ? { policy, hashOn: hashOn ?? 'ip' } : policy
-  const active = upstream.map('healthchecks')?.map('active')
-  const interval = active?.map('healthy')?.number('interval')
-  const path = active?.text('http_path')
-  active?.skip('type', 'timeout', 'concurrency', 'https_verify_certificate', 'unhealthy')
-  if (active !== undefined && interval !== undefined && interval > 0) {
-    mesh.healthCheck = { path: path ?? '/', interval: `${interval}s` }
-  }
+  Object.assign(mesh, healthOf(upstream.map('healthchecks')))
   return mesh
 }
 

@@ -1,5 +1,6 @@
 /** Import of single plugins of other gateways: each becomes a configuration that `check` accepts. */
 import { join } from 'node:path'
+import { load } from 'js-yaml'
 import type { Test } from 'tap'
 import t from 'tap'
 import { imported } from '../../../config/import/index.ts'
@@ -17,9 +18,16 @@ interface Case {
 
 function loaded(gateway: string, text: string) {
   const { yaml: draft, summary } = imported(gateway, text)
-  const block = /^( *)todo:(?: \[.*\]|(?:\n\1 +- .*)+)\n/gm
-  const todo = (draft.match(block) ?? []).join(' ')
-  const yaml = draft.replaceAll(block, '')
+  const found: string[] = []
+  const decided = (value: unknown): unknown => {
+    if (Array.isArray(value)) return value.map(decided)
+    if (typeof value !== 'object' || value === null) return value
+    const { todo, ...rest } = value as Record<string, unknown>
+    if (todo !== undefined) found.push(...(todo as string[]))
+    return Object.fromEntries(Object.entries(rest).map(([key, each]) => [key, decided(each)]))
+  }
+  const yaml = JSON.stringify(decided(load(draft)))
+  const todo = found.join('\n')
   try {
     const config = parseConfig(yaml, join(import.meta.dirname, 'gateway.yaml'), {})
     return { config, yaml: draft, summary, todo }
@@ -208,4 +216,174 @@ ${http}${tls}`
   t.match(other, /folders: \[\/etc\/letsencrypt\/live\]/)
   const anyCertificate = `${http}\ntls: { options: { default: { clientAuth: { clientAuthType: RequestClientCert } } } }`
   t.match(imported('traefik', anyCertificate).yaml, /todo:\s.*clientAuth: RequestClientCert/s)
+})
+
+const issuer = 'https://id.example.com/realms/main'
+const basic = Buffer.from('app:a:secret').toString('base64')
+
+t.test('plugins of Kong', async (t) => {
+  const body = { type: 'object', required: ['a'], properties: { a: { type: 'integer' } } }
+  const cases: [plugin: string, expected: Case][] = [
+    [
+      `name: request-validator, config: { version: draft4, body_schema: '${JSON.stringify(body)}', parameter_schema: [{ in: query, name: q, required: true, schema: '{"type":"string"}', style: form, explode: false }, { in: header, name: X-A, schema: '{"type":"integer"}' }] }`,
+      {
+        route: {
+          edge: {
+            validation: {
+              body: { content: { 'application/json': body } },
+              query: { required: ['q'], properties: { q: { type: 'string' } } },
+              headers: { properties: { 'x-a': { type: 'integer' } } }
+            }
+          }
+        }
+      }
+    ],
+    [
+      'name: request-validator, config: { version: kong, body_schema: "[]" }',
+      { todo: /request-validator with version kong/ }
+    ],
+    [
+      'name: request-validator, config: { version: draft4, body_schema: "{" }',
+      { todo: /request-validator with version draft4/ }
+    ],
+    ['name: oas-validation, config: { api_spec: "openapi: 3.0.0" }', { todo: /edge\.validation\.openapi/ }],
+    [
+      'name: request-termination, config: { status_code: 410, body: gone, content_type: text/plain }',
+      { route: { response: { status: 410, body: 'gone' }, service: '' } }
+    ],
+    ['name: request-termination, config: { trigger: x-stop }', { todo: /trigger x-stop/ }],
+    ['name: response-ratelimiting, config: { limits: { sms: { minute: 10 } } }', { todo: /costHeader/ }],
+    [
+      'name: ip-restriction, config: { deny: [10.0.0.1], status: 404 }',
+      { route: { edge: { ipFilter: { deny: ['10.0.0.1'], status: 404 } } } }
+    ],
+    [
+      'name: rate-limiting-advanced, config: { limit: [5, 100], window_size: [1, 60], identifier: ip, window_type: fixed }',
+      {
+        route: {
+          edge: {
+            rateLimit: [
+              { max: 5, window: 1000 },
+              { max: 100, window: 60_000 }
+            ]
+          }
+        }
+      }
+    ],
+    [
+      'name: rate-limiting-advanced, config: { limit: [9], window_size: [10], strategy: redis, redis: { host: cache } }',
+      {
+        route: { edge: { rateLimit: { max: 9, algorithm: 'sliding-window', store: 'redis' } } },
+        config: { redis: { url: 'redis://cache:6379' } }
+      }
+    ],
+    ['name: rate-limiting-advanced, config: { limit: [] }', { todo: /no limit is set/ }],
+    [
+      `name: oauth2-introspection, config: { introspection_url: "https://id.example.com/introspect", authorization_value: "Basic ${basic}", ttl: 30 }`,
+      {
+        route: {
+          edge: {
+            introspection: {
+              url: 'https://id.example.com/introspect',
+              clientId: 'app',
+              clientSecret: 'a:secret',
+              maxAge: 30_000
+            }
+          }
+        }
+      }
+    ],
+    [
+      'name: oauth2-introspection, config: { introspection_url: "https://id.example.com/introspect", authorization_value: Token }',
+      { todo: /authorization_value/ }
+    ],
+    [
+      `name: openid-connect, config: { issuer: "${issuer}/.well-known/openid-configuration", client_id: [web], client_secret: [s], auth_methods: [authorization_code, session], scopes: [openid, email], session_secret: ${'s'.repeat(32)}, logout_path: /logout }`,
+      {
+        route: {
+          edge: {
+            oidc: {
+              issuer,
+              clientId: 'web',
+              clientSecret: 's',
+              scopes: ['openid', 'email'],
+              logout: { path: '/logout' },
+              session: { secrets: ['s'.repeat(32)] }
+            }
+          }
+        },
+        note: /register https:\/\/HOST\/oidc\/callback/
+      }
+    ],
+    [
+      `name: openid-connect, config: { issuer: "${issuer}", auth_methods: [bearer], audience_required: [api], scopes_required: ["read write"], roles_required: [admin], roles_claim: [realm_access, roles], upstream_headers_claims: [sub], upstream_headers_names: [X-User] }`,
+      {
+        route: {
+          edge: {
+            oidc: undefined,
+            jwt: { issuer, discovery: true, audience: 'api', scopes: ['read', 'write'], forward: { sub: 'x-user' } },
+            acl: { roles: ['admin'], rolesClaim: 'realm_access.roles' }
+          }
+        }
+      }
+    ],
+    [
+      `name: openid-connect, config: { issuer: "${issuer}", client_id: [web], auth_methods: [authorization_code, bearer], session_secret: ${'s'.repeat(32)}, audience_required: [api] }`,
+      {
+        route: { edge: { oidc: {}, jwt: { audience: 'api' }, authentication: { require: 'any' } } },
+        todo: /audience_required/
+      }
+    ],
+    [
+      `name: openid-connect, config: { issuer: "${issuer}", auth_methods: [client_credentials] }`,
+      { todo: /auth_methods client_credentials/ }
+    ],
+    [
+      `name: openid-connect, config: { issuer: "${issuer}", auth_methods: [bearer], claims_forbidden: [bot] }`,
+      { todo: /claims_forbidden/ }
+    ],
+    ['name: pre-function, config: { access: ["return kong.response.exit(401)"] }', { todo: /pre-function/ }],
+    ['name: ldap-auth, config: {}', { todo: /ldap-auth/ }],
+    ['name: session, config: {}', { todo: /session/ }],
+    ['name: http-log, config: { http_endpoint: "http://log" }', { note: /http-log/ }]
+  ]
+  for (const [plugin, expected] of cases) {
+    check(
+      t,
+      'kong',
+      plugin,
+      `services: [{ name: a, url: "http://a:80", routes: [{ name: r, paths: [/], strip_path: false, plugins: [{ ${plugin} }] }] }]`,
+      expected
+    )
+  }
+  const global =
+    'services: [{ name: a, url: "http://a:80", routes: [{ paths: [/], strip_path: false }] }]\nplugins: [{ name: request-termination, config: { message: later } }]'
+  t.match(loaded('kong', global).config.routes[0]!.edge.maintenance, { enabled: true, json: { message: 'later' } })
+})
+
+t.test('health checks of Kong', async (t) => {
+  const services = 'services: [{ name: a, host: pool, routes: [{ paths: [/], strip_path: false }] }]'
+  const of = (checks: string) =>
+    loaded('kong', `${services}\nupstreams: [{ name: pool, targets: [{ target: "a:80" }], healthchecks: ${checks} }]`)
+      .config.services.a!.mesh
+  t.match(
+    of(
+      '{ active: { http_path: /up, timeout: 2, healthy: { interval: 5, successes: 3, http_statuses: [200, 204] }, unhealthy: { http_failures: 4, interval: 5 } } }'
+    ),
+    {
+      healthCheck: {
+        path: '/up',
+        timeout: 2000,
+        interval: 5000,
+        healthyThreshold: 3,
+        unhealthyThreshold: 4,
+        statuses: [200, 204]
+      }
+    }
+  )
+  t.match(of('{ active: { type: tcp, healthy: { interval: 5 } } }'), { healthCheck: { type: 'tcp', interval: 5000 } })
+  t.match(of('{ active: { healthy: { interval: 0 } } }').healthCheck, undefined)
+  t.match(of('{ passive: { unhealthy: { http_failures: 7, tcp_failures: 2 } } }'), {
+    outlierDetection: { consecutive5xx: 7, consecutiveGatewayFailures: 2 }
+  })
 })
