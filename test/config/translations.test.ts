@@ -20,7 +20,7 @@ import { get, parse, raw, startWith } from '../helpers/gateway.ts'
 import { shake } from '../helpers/listeners.ts'
 import { EurekaServer, registration } from '../helpers/mesh/eureka-server.ts'
 import { startRedis } from '../helpers/redis.ts'
-import type { Ask } from './translations.ts'
+import type { Ask, Translation } from './translations.ts'
 import { documented, translations } from './translations.ts'
 
 const urls = new Map<string, string>()
@@ -86,7 +86,34 @@ writeFileSync(
     paths: { '/students': students, '/orders': students }
   })
 )
+const logs = folderFor(t)
+writeFileSync(
+  join(logs, 'audit.mjs'),
+  "export default async (app) => app.addHook('onSend', async (_request, reply) => void reply.header('x-audit', '1'))"
+)
+/** Bodies of the requests to the receiver of metrics. */
+const pushed: string[] = []
+const receiver = http.createServer(async (request, response) => {
+  pushed.push(`${request.url}\n${Buffer.concat(await request.toArray()).toString()}`)
+  response.writeHead(204).end()
+})
+receiver.listen(0, '127.0.0.1')
+await once(receiver, 'listening')
+t.teardown(() => receiver.close())
+const trusted = issuer.issue('secure', { san: 'IP:127.0.0.1' })
+const secure = https.createServer({ cert: trusted.cert, key: trusted.key }, ({ method, url, headers }, response) => {
+  response.setHeader('content-type', 'application/json')
+  response.end(JSON.stringify({ service: 'secure', method, url, headers }))
+})
+secure.listen(0, '127.0.0.1')
+await once(secure, 'listening')
+t.teardown(() => secure.close())
 const env = {
+  LOGS: logs,
+  INFLUX: `http://127.0.0.1:${(receiver.address() as AddressInfo).port}`,
+  SECURE: `https://127.0.0.1:${(secure.address() as AddressInfo).port}`,
+  CA: issuer.file,
+  DNS_PORT: new URL(await echo('found')).port,
   OPENAPI: school,
   CERT: certFile,
   KEY: keyFile,
@@ -208,7 +235,9 @@ const imports = importedGateways.map((gateway) => {
   return { name: `the example for ${name}, imported`, yaml: imported(gateway, source!).yaml, asks }
 })
 
-for (const { name, yaml, asks } of [...translations, ...examples, ...imports]) {
+const all: readonly Translation[] = [...translations, ...examples, ...imports]
+
+for (const { name, yaml, asks, logged, pushed: line } of all) {
   t.test(name, async (t) => {
     const addressOf = await started(t, yaml)
     for (const ask of asks) {
@@ -224,5 +253,11 @@ for (const { name, yaml, asks } of [...translations, ...examples, ...imports]) {
         t.same(typeof expected[0] === 'number' ? found : found.sort(), expected, line)
       }
     }
+    if (logged !== undefined) {
+      const text = () => readFileSync(join(logs, logged.file), 'utf8').split('\n')
+      const isLogged = (wanted: RegExp) => text().some((each) => wanted.test(each))
+      for (const each of logged.lines) await eventually(() => isLogged(each), `a line ${each}`)
+    }
+    if (line !== undefined) await eventually(() => pushed.some((body) => line.test(body)), 'pushed metrics')
   })
 }

@@ -5,7 +5,9 @@
 import { claims, keys, secret, token } from '../helpers/edge/tokens.ts'
 
 /** Expectation of a response: its status, or the service, what it has seen, and headers of the response. */
-type Expected = number | { service?: string; url?: string; headers?: object; response?: object; body?: object }
+type Expected =
+  | number
+  | { status?: number; service?: string; url?: string; headers?: object; response?: object; body?: object }
 
 /**
  * A request: `GET /path`, for a WebSocket `WS /path`, at another listener `GET :NAME/path`; its headers, and what follows. A
@@ -23,6 +25,10 @@ export interface Translation {
   readonly name: string
   readonly yaml: string
   readonly asks: readonly Ask[]
+  /** Lines that a file in the folder LOGS has afterwards. */
+  readonly logged?: { readonly file: string; readonly lines: readonly RegExp[] }
+  /** A line of metrics that the receiver INFLUX has got afterwards. */
+  readonly pushed?: RegExp
 }
 
 const none = {}
@@ -862,6 +868,130 @@ routes:
     asks: [
       ['GET /api/orders/7', none, { url: '/orders/7' }],
       ['WS /ws/kitchen', none, { url: '/ws/kitchen' }]
+    ]
+  },
+  {
+    name: 'Kong, offers marketplace: one limit of several windows over several routes, CORS for any origin, a log in a file',
+    yaml: `
+services: { offers: { instances: ["http://offers"] }, sellers: { instances: ["http://sellers"] } }
+edge:
+  cors: { origin: "/^https?://.+$/", credentials: true }
+  rateLimit: [{ name: minute, max: 3, window: 1m }, { name: hour, max: 100, window: 1h }]
+  accessLog: { file: "\${LOGS}/offers.log", format: combined }
+routes:
+  - { name: offers, match: { path: /offers, methods: [GET, POST] }, service: offers }
+  - { name: sellers, match: { path: /sellers, methods: [GET] }, service: sellers }`,
+    asks: [
+      ['GET /offers/7?key=a', { origin: 'http://any.example', 'user-agent': 'app "1"' }, { service: 'offers', ...allowed('http://any.example') }],
+      ['GET /sellers', none, [200, 200, 429]],
+      ['DELETE /sellers', none, 405]
+    ],
+    logged: {
+      file: 'offers.log',
+      lines: [
+        /^127\.0\.0\.1 - - \[[^\]]+ \+0000\] "GET \/offers\/7 HTTP\/1\.1" 200 \d+ "-" "app \\x221\\x22"$/,
+        /"GET \/sellers HTTP\/1\.1" 429 - "-" "-"$/,
+        /"DELETE \/sellers HTTP\/1\.1" 405 /
+      ]
+    }
+  },
+  {
+    name: 'Envoy, demo answers: direct responses for prefixes within a segment, timeouts, a log format, DNS',
+    yaml: `
+services: { found: { dns: { host: localhost, port: \${DNS_PORT} }, mesh: { timeout: 15s, attemptTimeout: 15s, connectTimeout: 250ms, retry: false } } }
+edge:
+  accessLog:
+    file: "\${LOGS}/envoy.log"
+    format: '[{time}] "{method} {target} {protocol}" {status} {bytesSent} {durationMs} "{headers.x-forwarded-for}" "{headers.user-agent}" "{requestId}" "{request.host}" "{instance}"'
+routes:
+  - { name: hello, match: { path: /hello* }, response: { status: 200, body: "hello\\n" } }
+  - { name: gone, match: { path: /gone* }, response: { status: 410, headers: { x-demo: gone }, body: "gone\\n" } }
+  - { name: app, match: { path: / }, service: found }`,
+    asks: [
+      ['GET /hello-world', none, { status: 200, body: {} }],
+      ['GET /gone', none, { status: 410, response: { 'x-demo': 'gone' } }],
+      ['GET /app?token=a', none, { service: 'found', url: '/app?token=a' }]
+    ],
+    logged: {
+      file: 'envoy.log',
+      lines: [
+        /^\[\d{4}-[^\]]+Z\] "GET \/hello-world HTTP\/1\.1" 200 \S+ [\d.]+ "-" "-" "[\w-]+" "\S+" "-"$/,
+        /"GET \/gone HTTP\/1\.1" 410 /,
+        /"GET \/app\?token=\*\*\* HTTP\/1\.1" 200 \d+ [\d.]+ "-" "-" "[\w-]+" "\S+" "http:\/\/(127\.0\.0\.1|localhost):\d+"$/
+      ]
+    }
+  },
+  {
+    name: 'nginx, main file: compression, a response cache, body size, a log format',
+    yaml: `
+services: { site: { instances: ["http://site"] } }
+edge:
+  compression: { encodings: [gzip], types: [application/json], minSize: 20b }
+  cache: { ttl: { 200: 10m } }
+  bodyLimit: 1kb
+  accessLog:
+    file: "\${LOGS}/nginx.log"
+    format: '{ip} - {consumer} [{time.common}] "{method} {target} {protocol}" {status} {bytesSent} "{referer}" "{headers.user-agent}" "{headers.x-forwarded-for}"'
+routes: [{ name: site, match: { path: / }, service: site }]`,
+    asks: [
+      ['GET /page', none, { service: 'site', response: { 'cache-status': /^jingwei; fwd=uri-miss; stored; ttl=(600|599)$/ } }],
+      ['GET /page', { 'accept-encoding': 'gzip' }, { status: 200, response: { 'content-encoding': 'gzip', 'cache-status': /hit/ } }],
+      ['POST /page', { 'content-length': '4000' }, 413]
+    ],
+    logged: {
+      file: 'nginx.log',
+      lines: [
+        /^127\.0\.0\.1 - - \[[^\]]+\] "GET \/page HTTP\/1\.1" 200 \d+ "-" "-" "-"$/,
+        /"POST \/page HTTP\/1\.1" 413 /
+      ]
+    }
+  },
+  {
+    name: 'KrakenD, trip planner: parameters in rewritten paths, lists of headers and parameters, CORS, timeouts, metrics in InfluxDB',
+    yaml: `
+metricsPush: { url: "\${INFLUX}/write?db=krakend", interval: 100ms, headers: { authorization: "Token secret" } }
+services: { trips: { instances: ["http://trips"] } }
+mesh: { timeout: 3s }
+edge:
+  host: upstream
+  cors: { origin: "*", methods: [GET, POST], maxAge: 12h }
+  headers: { request: { only: [authorization, content-type] } }
+routes:
+  - { name: trips, match: { path: { exact: /api/trips }, methods: [GET, POST] }, service: trips, path: { strip: /api }, edge: { query: { only: [from, to] } } }
+  - { name: stop, match: { path: "/api/trips/:trip/stops/:stop", methods: [GET] }, service: trips, path: { rewrite: { path: "/v2/stop/:stop/of/:trip" } } }`,
+    asks: [
+      ['GET /api/trips?from=a&to=b&debug=1', { 'x-debug': '1' }, { url: '/trips?from=a&to=b', headers: { 'x-debug': undefined } }],
+      ['GET /api/trips/7/stops/9', { origin: 'https://a.example' }, { url: '/v2/stop/9/of/7', response: { 'access-control-allow-origin': '*' } }],
+      ['POST /api/trips/7/stops/9', none, 405],
+      ['GET /api/trips/7', none, 404]
+    ],
+    pushed: /^\/write\?db=krakend\n[\s\S]*^jingwei_edge_requests_total,direction=north-south,host=\S+,method=GET,role=gateway,route=stop,status=200 counter=1 \d+$/m
+  },
+  {
+    name: 'KrakenD, two public APIs: tokens, parameters, rewrites by regular expressions, lists, https to services, a plugin',
+    yaml: `
+plugins: [{ path: "\${LOGS}/audit.mjs" }]
+services:
+  movies: { instances: ["\${SECURE}"], mesh: { tls: { ca: "\${CA}" }, timeout: 4s } }
+  books: { instances: ["http://books"] }
+edge: { host: upstream, query: { only: [page] }, headers: { request: { only: [authorization, accept-language] } } }
+routes:
+  - name: movie
+    match: { path: "/v1/movies/:id", methods: [GET] }
+    service: movies
+    path: { rewrite: { path: "/3/movie/:id" } }
+    edge: { jwt: { jwks: "\${JWKS}", algorithms: [RS256] } }
+  - { name: books, match: { path: /v1/books, methods: [GET] }, service: books, path: { rewrite: { regex: "^/v1/books/([a-z]+)/(\\\\d+)$", to: "/$1.json/$2" } } }`,
+    asks: [
+      ['GET /v1/movies/7', none, 401],
+      [
+        'GET /v1/movies/7?page=2&key=a',
+        { ...bearer({}, keys.rsa), 'x-a': 'b' },
+        { service: 'secure', url: '/3/movie/7?page=2', headers: { 'x-a': undefined }, response: { 'x-audit': '1' } }
+      ],
+      ['GET /v1/books/isbn/42', none, { url: '/isbn.json/42', response: { 'x-audit': '1' } }],
+      ['GET /v1/books/isbn/x', none, { url: '/v1/books/isbn/x' }],
+      ['DELETE /v1/movies/7', none, 405]
     ]
   }
 ] // biome-ignore format: a table
