@@ -4,7 +4,6 @@
  * ones. So pages need no tokens, and the gateway stores nothing.
  */
 import createError from '@fastify/error'
-import type { FastifyRequest } from 'fastify'
 import type { Static } from 'typebox'
 import type { Checked } from '../../../config/concern.ts'
 import { pointer } from '../../../config/faults.ts'
@@ -93,8 +92,11 @@ export default edgeConcern({
   check,
   explain(options, { method, headers }) {
     if (safe.has(method) && !isWebSocket(headers.upgrade)) return `allows ${method}`
-    const { 'sec-fetch-site': site, origin, host = '' } = headers
+    const { 'sec-fetch-site': site, origin, host = '', authorization, cookie } = headers
     const refusal = judgeOf(options)({ site, origin, host, protocol: 'http' })
+    const authorizations = [authorization ?? []].flat()
+    if (refusal !== null && isExempt(options, { authorizations, cookie, certificate: null }))
+      return 'allows the request: a page of another site could not send it'
     return refusal === null ? 'allows the request' : `refuses the request: ${refusal}`
   },
   plugin: async () => (options) => {
@@ -106,7 +108,10 @@ export default edgeConcern({
         // Most requests end here: those of the own pages, and those of programs.
         if (site === 'same-origin' || (site === undefined && origin === undefined)) return done()
         const reason = judge({ site, origin, host: request.host, protocol: request.protocol })
-        if (reason === null || isExempt(options, request)) return done()
+        if (reason === null) return done()
+        const authorizations = headerValues(request, 'authorization')
+        const { headers, clientCertificate: certificate } = request
+        if (isExempt(options, { authorizations, cookie: headers.cookie, certificate })) return done()
         request.refusalReason = reason
         done(new Refused())
       }
@@ -143,13 +148,18 @@ function isOfHost(origin: string, host: string, protocol: string): boolean {
   return URL.canParse(own) && new URL(own).host === url.host && url.host !== ''
 }
 
+/** Credentials of a request. */
+interface Credentials {
+  readonly authorizations: readonly string[]
+  readonly cookie: string | undefined
+  readonly certificate: object | null
+}
+
 /** Returns whether a request has nothing that a browser would send for a page of another site. */
-function isExempt({ withoutCookies, bearer }: Options, request: FastifyRequest): boolean {
-  if (!withoutCookies && !bearer) return false
-  const authorizations = headerValues(request, 'authorization')
+function isExempt({ withoutCookies, bearer }: Options, { authorizations, cookie, certificate }: Credentials): boolean {
   const isBearer = authorizations.every((value) => /^bearer +\S/i.test(value))
   if (bearer && authorizations.length > 0 && isBearer) return true
-  return withoutCookies && isBearer && request.headers.cookie === undefined && request.clientCertificate === null
+  return withoutCookies && isBearer && cookie === undefined && certificate === null
 }
 
 function check({ trustedOrigins = [] }: Options, at: string, { report }: Checked): void {

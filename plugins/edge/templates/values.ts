@@ -1,4 +1,5 @@
 /** Values of templates while a request is served. */
+import { isUtf8 } from 'node:buffer'
 import type { FastifyRequest } from 'fastify'
 import { allAt, valueAt } from '../../../config/json-pointer.ts'
 import { soleReference } from '../../../config/template.ts'
@@ -30,6 +31,12 @@ export interface TextPlace {
   readonly value: (value: unknown, isField: boolean) => string | undefined
   /** Returns a text of the configuration as the place allows it. */
   readonly literal: (text: string) => string
+}
+
+/** Returns a part of a header section as text: Node reads its octets as Latin-1, and clients mostly send UTF-8. */
+export function textOfField(value: string): string {
+  const octets = Buffer.from(value, 'latin1')
+  return isUtf8(octets) ? octets.toString() : value
 }
 
 /** Compiles a template without faults. */

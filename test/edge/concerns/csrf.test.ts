@@ -179,6 +179,13 @@ t.test('explain', async (t) => {
   t.equal(explained('GET', { 'sec-fetch-site': 'cross-site' }), 'allows GET')
   t.equal(explained('POST', { 'sec-fetch-site': 'cross-site' }), 'refuses the request: csrf_site')
   t.equal(explained('POST', { host: 'a', origin: 'http://a' }), 'allows the request')
+  const exempting = { sameSite: false, withoutCookies: true, bearer: true }
+  const exempt = (headers: Record<string, string>) =>
+    csrf.explain?.({ edge: { csrf: exempting } } as never, { method: 'POST', headers } as never)
+  const site = { 'sec-fetch-site': 'cross-site' }
+  t.match(exempt({ ...site, authorization: 'Bearer x', cookie: 'a=1' }), /^allows the request: a page of another site/)
+  t.match(exempt(site), /^allows the request: a page of another site/)
+  t.equal(exempt({ ...site, cookie: 'a=1' }), 'refuses the request: csrf_site')
 })
 
 t.test('origins that allow too much, or nothing, are faults', async (t) => {

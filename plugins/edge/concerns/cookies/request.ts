@@ -4,7 +4,7 @@ import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import { nominated } from '../../protocol/headers.ts'
 import type { FieldTest } from '../../templates/client-fields.ts'
 import type { Scope, Text, TextPlace } from '../../templates/values.ts'
-import { compileText } from '../../templates/values.ts'
+import { compileText, textOfField } from '../../templates/values.ts'
 import type { RequestCookies } from './options.ts'
 
 /** Characters of a value (RFC 6265, 4.1.1), which every server reads unchanged. */
@@ -12,10 +12,10 @@ const plain = /^[!#-+\--:<-[\]-~]*$/
 
 /** The place of a cookie's value. What it cannot have is percent-encoded. */
 const inCookie: TextPlace = {
-  value: (value) => {
+  value: (value, isField) => {
     if (value === undefined || value === null) return undefined
     const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
-    return plain.test(text) ? text : encodeURIComponent(text.toWellFormed())
+    return plain.test(text) ? text : encodeURIComponent((isField ? textOfField(text) : text).toWellFormed())
   },
   literal: (text) => text
 }

@@ -13,7 +13,7 @@ import { checkParams, checkTemplate, routesWith } from '../../templates/check.ts
 import { uncountedFields } from '../../templates/client-fields.ts'
 import { factsOf, isIdentity, sourcesIn } from '../../templates/source.ts'
 import type { Scope, Text as TextOf, TextPlace } from '../../templates/values.ts'
-import { compileText } from '../../templates/values.ts'
+import { compileText, textOfField } from '../../templates/values.ts'
 import { changedQuery, decoded } from './edit.ts'
 
 const Values = (description: string) =>
@@ -63,10 +63,11 @@ const text = (value: unknown): string => (typeof value === 'object' ? JSON.strin
 
 /** The place of a parameter's value: everything but letters, digits and `-_.!~*'()` is percent-encoded. */
 const inQuery: TextPlace = {
-  value: (value) =>
-    value === undefined || value === null
-      ? undefined
-      : encodeURIComponent([value].flat().map(text).join(',').toWellFormed()),
+  value: (value, isField) => {
+    if (value === undefined || value === null) return undefined
+    const joined = [value].flat().map(text).join(',')
+    return encodeURIComponent((isField ? textOfField(joined) : joined).toWellFormed())
+  },
   literal: (given) => encodeURIComponent(given.toWellFormed())
 }
 

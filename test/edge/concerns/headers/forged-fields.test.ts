@@ -141,6 +141,19 @@ t.test('a forwarding header that is always missing causes a warning', async (t) 
   }
 })
 
+t.test('a header in UTF-8 keeps its characters in queries and cookies', async (t) => {
+  const set = { city: '{headers.x-city}' }
+  const { port } = await gatewayWith(t, {
+    headers: { request: { set } },
+    query: { set },
+    cookies: { request: { set } }
+  })
+  const octets = (text: string) => Buffer.from(text).toString('latin1')
+  const seen = await ask(port, '/', [`X-City: ${octets('Köln')}`])
+  t.match(seen, { url: '/?city=K%C3%B6ln', headers: { cookie: 'city=K%C3%B6ln', city: octets('Köln') } })
+  t.equal((await ask(port, '/', ['X-City: K\xf6ln'])).url, '/?city=K%C3%B6ln', 'Latin-1')
+})
+
 t.test('only keeps what frames the body and belongs to the connection, for handlers of plugins, too', async (t) => {
   const plugin = `export default async (server) => {
     server.addContentTypeParser('*', { parseAs: 'string' }, (request, body, done) => done(null, body))
