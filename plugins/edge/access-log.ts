@@ -126,7 +126,7 @@ function inSequence([first, second]: readonly Hook[]): Hook | undefined {
 const keepResponse: Hook = (request, _reply, done) => {
   const { onServiceResponse } = request
   request.onServiceResponse = (headers, status) => {
-    ;(request as unknown as Seen)[OF_SERVICE] = headers
+    ;(request as unknown as Seen)[OF_SERVICE] = request.serviceHeaders ?? headers
     return onServiceResponse?.(headers, status) ?? headers
   }
   done()

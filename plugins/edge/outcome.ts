@@ -29,6 +29,8 @@ declare module 'fastify' {
     shadowRefusals: ShadowRefusal[] | null
     /** Reads the header section of a service's response, and returns the one to pass on; must not change the given one. */
     onServiceResponse: ((headers: IncomingHttpHeaders, status: number) => IncomingHttpHeaders) | null
+    /** Header section of the service's response, if `onServiceResponse` gets a part of it; null if it gets all. */
+    serviceHeaders: IncomingHttpHeaders | null
     /** True if a concern of the gateway responds itself, with something other than an error. */
     isOwnResponse: boolean
   }
@@ -41,6 +43,7 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('shadowRefusals', null)
   fastify.decorateRequest('isOwnResponse', false)
   fastify.decorateRequest('onServiceResponse', null)
+  fastify.decorateRequest('serviceHeaders', null)
   fastify.decorateRequest('partialCalls', null)
 }
 

@@ -11,7 +11,7 @@ import type { ErrorBodies } from '../error-bodies.ts'
 import { setErrorBody } from '../error-bodies.ts'
 import { recordFailure, standardBody } from '../errors.ts'
 import { recordFirstByte } from '../outcome.ts'
-import { isWebSocket, withoutLength } from '../protocol/headers.ts'
+import { isWebSocket, nominated, withoutLength } from '../protocol/headers.ts'
 import { abortResponse } from './abort-response.ts'
 import { writeInformational } from './informational.ts'
 import type { Relocate } from './location.ts'
@@ -155,13 +155,22 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     } else {
       this.stopTimer()
       this.hasResponded = true
-      const { onServiceResponse } = this.request
-      const passed = onServiceResponse === null ? headers : onServiceResponse(headers, status)
       const { errorBodies } = this.rules
       const isReplaced = errorBodies?.replaces(status) === true && this.call?.substituteKind !== 'static'
+      const { onServiceResponse } = this.request
+      const passed = onServiceResponse === null ? headers : onServiceResponse(this.#shown(headers, isReplaced), status)
       if (isReplaced) this.#replace(status, passed, errorBodies)
       else this.begin(status, passed, text)
     }
+  }
+
+  /** Returns the fields of the service that may reach the client: concerns add their own if the service has none. */
+  #shown(headers: IncomingHttpHeaders, isReplaced: boolean): IncomingHttpHeaders {
+    const dropped = nominated(headers.connection)
+    if (!isReplaced && dropped === null) return headers
+    this.request.serviceHeaders = headers
+    const isPassed = (name: string) => (isReplaced ? keptOfErrors.includes(name) : dropped?.has(name) !== true)
+    return Object.fromEntries(Object.entries(headers).filter(([name]) => name === 'connection' || isPassed(name)))
   }
 
   /** Sends a body of the gateway in place of an error response. If that of the service is not over by then, `release` ends it. */

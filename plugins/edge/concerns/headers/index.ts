@@ -5,7 +5,6 @@
  * Responses of services stay on their path: the rules change the header section when it arrives. An `onSend` hook does the same
  * for errors and other responses of the gateway, and for those of plugins.
  */
-import type { IncomingHttpHeaders } from 'node:http'
 import type { FastifyReply, FastifyRequest, RouteOptions } from 'fastify'
 import { isComposed } from '../../../../config/targets.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
@@ -129,13 +128,11 @@ function hooksOf(
       given.onServiceResponse = (headers, status) => {
         const before: Before = new Map()
         ;(given as unknown as Changed)[CHANGED] = before
-        return toClient(
-          given,
-          reply,
-          onServiceResponse?.(headers, status) ?? headers,
-          status,
-          before
-        ) as IncomingHttpHeaders
+        // Before other concerns, which leave out their own fields if the service has them.
+        const kept = toClient.kept(headers)
+        if (kept !== headers) given.serviceHeaders ??= headers
+        const passed = onServiceResponse?.(kept, status) ?? kept
+        return toClient.changed(given, reply, { passed, original: headers }, status, before)
       }
     }
     done(null, payload)
@@ -147,7 +144,7 @@ function hooksOf(
       // An error replaces a response that the rules have changed.
       if (changed[CHANGED] !== null) restore(reply, changed[CHANGED])
       changed[CHANGED] = new Map()
-      toClient!(given, reply, null, reply.statusCode, changed[CHANGED])
+      toClient!.changed(given, reply, { passed: {}, original: {} }, reply.statusCode, changed[CHANGED])
     }
     done(null, payload)
   })

@@ -18,40 +18,59 @@ export type Before = Map<string, Values>
 const listOf = (...values: Values[]): string[] =>
   values.flatMap((value) => (value === undefined ? [] : [value].flat().map(String)))
 
-/**
- * Returns the function that changes the headers of one response. `given` are those of the service, which it copies; null for a
- * response of the gateway. New values are set on the reply, which wins over the service. It records in `before` what it changes
- * on the reply.
- */
-export function responseRules(rules: HeaderRules) {
+/** Headers of a service: all of them, to which templates refer, and those that are left by `only` and other concerns. */
+interface Given {
+  readonly original: IncomingHttpHeaders
+  readonly passed: IncomingHttpHeaders
+}
+
+export interface ResponseRules {
+  /** Returns the headers of a service that `only` keeps; the given ones if it keeps all. */
+  kept(headers: IncomingHttpHeaders): IncomingHttpHeaders
+  /**
+   * Changes the headers of one response. Those of the service are copied. New values are set on the reply, which wins over the
+   * service. It records in `before` what it changes on the reply.
+   */
+  changed(
+    request: FastifyRequest,
+    reply: FastifyReply,
+    given: Given,
+    status: number,
+    before: Before
+  ): IncomingHttpHeaders
+}
+
+export function responseRules(rules: HeaderRules): ResponseRules {
   const only = rules.only === undefined ? null : new Set(rules.only.map((name) => name.toLowerCase()))
   const removed = (rules.remove ?? []).map((name) => name.toLowerCase())
   const renames = Object.entries(rules.rename ?? {}).map((names) => names.map((name) => name.toLowerCase()))
   const [set, add, append] = [compiled(rules.set), compiled(rules.add), compiled(rules.append)]
 
-  return (
-    request: FastifyRequest,
-    reply: FastifyReply,
-    given: IncomingHttpHeaders | null,
-    status: number,
-    before: Before
-  ): IncomingHttpHeaders | null => {
-    const fields = given === null ? {} : { ...given }
-    const valueNow = (name: string): Values =>
+  const keptByOnly = (headers: IncomingHttpHeaders): IncomingHttpHeaders =>
+    only === null
+      ? headers
+      : Object.fromEntries(Object.entries(headers).filter(([name]) => only.has(name) || kept.has(name)))
+
+  const changed: ResponseRules['changed'] = (request, reply, { passed, original }, status, before) => {
+    const fields = { ...passed }
+    const valueIn = (own: IncomingHttpHeaders, name: string): Values =>
       name === 'set-cookie' || name === 'vary'
-        ? nonEmpty(listOf(fields[name], reply.getHeader(name)))
-        : (reply.getHeader(name) ?? fields[name])
+        ? nonEmpty(listOf(own[name], reply.getHeader(name)))
+        : (reply.getHeader(name) ?? own[name])
+    const valueNow = (name: string) => valueIn(fields, name)
     const write = (name: string, value: Values): void => {
       if (!before.has(name)) before.set(name, reply.getHeader(name))
       Reflect.deleteProperty(fields, name)
       reply.removeHeader(name)
       if (value !== undefined) reply.header(name, value)
     }
-    const scope: Scope = { request, isUncounted: null, response: { status, header: valueNow } }
+    const scope: Scope = {
+      request,
+      isUncounted: null,
+      response: { status, header: (name) => valueIn(original, name) }
+    }
     const replaced = evaluated(set, scope)
     const [added, appended] = [evaluated(add, scope), evaluated(append, scope)]
-    if (only !== null)
-      for (const name in fields) if (!only.has(name) && !kept.has(name)) Reflect.deleteProperty(fields, name)
     for (const name of removed) write(name, undefined)
     for (const [from, to] of renames as [string, string][]) {
       const value = valueNow(from)
@@ -64,8 +83,9 @@ export function responseRules(rules: HeaderRules) {
     for (const [name, values] of appended) {
       if (values.length > 0) write(name, single([...listOf(valueNow(name)), ...values]))
     }
-    return given === null ? null : fields
+    return fields
   }
+  return { kept: keptByOnly, changed }
 }
 
 const nonEmpty = (values: string[]): string[] | undefined => (values.length === 0 ? undefined : values)

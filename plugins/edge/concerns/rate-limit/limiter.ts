@@ -133,7 +133,7 @@ export class Limiter {
       const asks: Ask[] = []
       for (const [i, { rule, key }] of hits.entries()) {
         const { costHeader, quota, algorithm, shared } = rule
-        const stated = headers[costHeader!]
+        const stated = (request.serviceHeaders ?? headers)[costHeader!]
         const units = typeof stated === 'string' && /^\d[\d.e+]*$/i.test(stated) ? Math.ceil(Number(stated)) : 0
         const unpaid = units - paid[i]!
         if (!Number.isNaN(unpaid)) paid[i] = Math.max(0, -unpaid)
