@@ -993,6 +993,111 @@ routes:
       ['GET /v1/books/isbn/x', none, { url: '/v1/books/isbn/x' }],
       ['DELETE /v1/movies/7', none, 405]
     ]
+  },
+  {
+    name: 'APISIX, model workshop: prefixes and an exact path, CORS, tokens with a static key, claims to headers, tracing',
+    yaml: `
+tracing: { otlp: { http: { endpoint: "http://collector/v1/traces" } }, serviceName: workshop, sampleRate: 0.5 }
+services: { models: { instances: ["http://models"] }, users: { instances: ["http://users"] } }
+edge:
+  cors: { origin: "https://app.example.com", credentials: true }
+  requestId: { header: x-request-id, trustClient: false }
+  jwt: { secret: "\${JWT}", algorithms: [HS256], forward: { sub: [x-user-id, x-owner], tenant: x-tenant } }
+  headers: { request: { set: { x-gateway: workshop } } }
+routes:
+  - { name: models, match: { path: /api/models }, service: models }
+  - { name: users, match: { path: /api/users }, service: users }
+  - { name: login, match: { path: { exact: /api/login }, methods: [POST] }, service: users, edge: { jwt: false, tracing: false } }`,
+    asks: [
+      ['GET /api/models/7', none, 401],
+      [
+        'GET /api/models/7',
+        { ...bearer({ sub: '42', tenant: 'a' }), 'x-owner': 'root', 'x-request-id': 'mine', traceparent: `00-${'a'.repeat(32)}-${'b'.repeat(16)}-01` },
+        {
+          service: 'models',
+          url: '/api/models/7',
+          headers: {
+            'x-user-id': '42', 'x-owner': '42', 'x-tenant': 'a', 'x-gateway': 'workshop', 'x-request-id': /^[\da-f-]{36}$/,
+            traceparent: /^00-(?!a{32})[\da-f]{32}-[\da-f]{16}-0[0-3]$/
+          }
+        }
+      ],
+      ['POST /api/login', { traceparent: 'as it is' }, { service: 'users', headers: { traceparent: 'as it is' } }],
+      ['POST /api/login/more', none, 404],
+      ['OPTIONS /api/models', preflight('https://app.example.com'), allowed('https://app.example.com')]
+    ]
+  },
+  {
+    name: 'APISIX, article API: a token bucket, breakers of routes, tokens in a cookie or the query, consumers, addresses, checks, retries, tracing',
+    yaml: `
+listen: { host: 127.0.0.1, port: 0, trustProxy: [127.0.0.1] }
+tracing: { otlp: { http: { endpoint: "http://collector" } }, resourceAttributes: { team: articles } }
+services:
+  articles:
+    instances: ["http://articles", "http://127.0.0.1:1"]
+    mesh:
+      healthCheck: { path: /health, interval: 1s, unhealthyThreshold: 1 }
+      retry: { attempts: 2, on: [connect-failure] }
+      timeout: 10s
+      connectTimeout: 2s
+  drafts: { instances: ["http://127.0.0.1:1"], mesh: { retry: false } }
+edge:
+  cors: { origin: "https://read.example.com" }
+  ipFilter: { deny: [203.0.113.0/24] }
+  headers: { request: { set: { x-api: articles } }, response: { set: { x-served-by: gateway } } }
+routes:
+  - name: articles
+    match: { path: /v1/articles, methods: [GET, POST] }
+    service: articles
+    path: { rewrite: { prefix: /articles } }
+    edge:
+      jwt: { secret: "\${JWT}", algorithms: [HS256], from: { cookie: session, query: jwt } }
+      authentication: { forward: { id: x-consumer } }
+      rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 5, by: ip }
+    mesh: { circuitBreaker: { consecutiveFailures: 3, openFor: 30s } }
+  - { name: drafts, match: { path: /v1/drafts }, service: drafts, mesh: { circuitBreaker: { consecutiveFailures: 2 } } }
+  - { name: others, match: { path: /v1/others }, service: drafts }
+  - { name: health, match: { path: { exact: /healthz } }, response: { json: { status: ok } }, edge: { tracing: false } }
+consumers: [{ name: ann, jwt: { sub: ann } }, { name: bob, jwt: { sub: bob } }]`,
+    asks: [
+      ['GET /healthz', none, { body: { status: 'ok' }, response: { 'x-served-by': 'gateway' } }],
+      ['GET /healthz', from('203.0.113.7'), 403],
+      ['GET /v1/articles', none, 401],
+      [
+        'GET /v1/articles/7',
+        { ...from('192.0.2.1'), cookie: `session=${signed({ sub: 'ann' })}`, 'x-consumer': 'root' },
+        { url: '/articles/7', headers: { 'x-consumer': 'ann', 'x-api': 'articles', traceparent: /^00-[\da-f]{32}-/ }, response: { 'x-served-by': 'gateway' } }
+      ],
+      [`GET /v1/articles?jwt=${signed({ sub: 'bob' })}`, from('192.0.2.2'), { headers: { 'x-consumer': 'bob' } }],
+      ['GET /v1/articles', { ...from('192.0.2.3'), ...bearer({ sub: 'ann' }) }, [200, 200, 200, 200, 200, 429]],
+      ['DELETE /v1/articles', none, 405],
+      ['GET /v1/drafts', none, [502, 502, 503]],
+      ['GET /v1/others', none, [502, 502, 502]],
+      ['OPTIONS /v1/articles', preflight('https://read.example.com'), 204]
+    ]
+  },
+  {
+    name: 'Spring Cloud Gateway, orders: tokens with a static key, the documents of all services, tracing, metrics',
+    yaml: `
+tracing: { otlp: { http: { endpoint: "\${OTLP:-http://collector/v1/traces}" } }, serviceName: orders-gateway, sampleRate: 1.0 }
+services: { orders: { instances: ["\${ORDERS:-http://orders}"] }, stock: { instances: ["http://stock"] } }
+edge: { jwt: { secret: "\${JWT}", algorithms: [HS256] } }
+routes:
+  - { name: orders, match: { path: /api/orders }, service: orders }
+  - { name: stock, match: { path: /api/stock }, service: stock, path: { rewrite: { prefix: /inventory } } }
+  - name: docs
+    match: { path: /docs }
+    portal: { title: Orders, services: { orders: { path: /v3/api-docs }, stock: { path: /v3/api-docs } } }
+    edge: { jwt: false }
+  - { name: status, match: { path: { exact: /status } }, service: orders, edge: { jwt: false } }`,
+    asks: [
+      ['GET /api/orders/7', none, 401],
+      ['GET /api/orders/7', bearer({ sub: 'ann' }), { url: '/api/orders/7', headers: { traceparent: /^00-[\da-f]{32}-[\da-f]{16}-03$/ } }],
+      ['GET /api/stock/7', bearer({ sub: 'ann' }), { service: 'stock', url: '/inventory/7' }],
+      ['GET /docs', none, { response: { 'content-type': /^text\/html/ } }],
+      ['GET /docs/openapi.json', none, { body: { openapi: /^3\.1/, info: { title: 'Orders' } } }],
+      ['GET /status', none, { service: 'orders' }]
+    ]
   }
 ] // biome-ignore format: a table
 
