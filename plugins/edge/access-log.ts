@@ -172,7 +172,7 @@ function fieldsOf(
     listener: showsListener ? request.listener : undefined,
     direction: showsDirection ? request.direction : undefined,
     serverName: undefined,
-    traceId: (request.trace ?? parseTraceparent(request.raw.headers.traceparent))?.traceId,
+    traceId: (request.gatewaySpan ?? parseTraceparent(request.raw.headers.traceparent))?.traceId,
     spanId: parentOf(request)?.spanId,
     requestHeaders: undefined,
     responseHeaders: undefined

@@ -6,7 +6,7 @@ import { isSampled, parseTraceparent } from '../tracer.ts'
 declare module 'fastify' {
   interface FastifyRequest {
     /** The gateway's span of the request; null if the gateway makes none, so that the client's headers go on. */
-    trace: RequestTrace | null
+    gatewaySpan: RequestTrace | null
   }
 }
 
@@ -18,12 +18,12 @@ export interface RequestTrace extends SpanContext {
 }
 
 export function decorateTrace(fastify: FastifyInstance): void {
-  if (!fastify.hasRequestDecorator('trace')) fastify.decorateRequest('trace', null)
+  if (!fastify.hasRequestDecorator('gatewaySpan')) fastify.decorateRequest('gatewaySpan', null)
 }
 
 /** Returns the parent of the spans of calls to services; undefined if they have none. */
-export const parentOf = ({ trace }: FastifyRequest): SpanContext | undefined =>
-  trace && isSampled(trace) ? trace : undefined
+export const parentOf = ({ gatewaySpan: span }: FastifyRequest): SpanContext | undefined =>
+  span && isSampled(span) ? span : undefined
 
 /** Returns the options of a call that is made on behalf of a request. */
 export const callerOf = (request: FastifyRequest) => ({ caller: request, request, trace: parentOf(request) })

@@ -5,7 +5,7 @@ import type { Tracer } from '../tracer.ts'
 declare module 'fastify' {
   interface FastifyInstance {
     /** Takes the spans of both halves; absent if the configuration has no section for them. */
-    tracer: Tracer
+    spanRecorder: Tracer
   }
 }
 

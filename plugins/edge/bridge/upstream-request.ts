@@ -176,7 +176,7 @@ export class UpstreamRequests {
   rewritten(request: FastifyRequest, rules: HeaderRules, fields: IncomingHttpHeaders): IncomingHttpHeaders {
     const { raw } = request
     const headers = this.#hostField(raw, rules)
-    const replaced = request.trace?.replaced ?? null
+    const replaced = request.gatewaySpan?.replaced ?? null
     for (const name in fields) {
       const value = name === 'content-type' ? typeOf(raw, fields) : fields[name]
       if (value === undefined || !isPassedOn(name, this.#drop, replaced, rules.isDropped)) continue
@@ -196,7 +196,7 @@ export class UpstreamRequests {
     const headers: string[] = []
     for (const name of traceContext) {
       const value = request.raw.headers[name]
-      if (typeof value === 'string' && !request.trace?.replaced.has(name)) headers.push(name, value)
+      if (typeof value === 'string' && !request.gatewaySpan?.replaced.has(name)) headers.push(name, value)
     }
     this.#appendOwn(headers, request, null)
     return headers
@@ -219,8 +219,9 @@ export class UpstreamRequests {
     const own = typeof ownPrefix === 'function' ? ownPrefix(raw.url!) : ownPrefix
     const { via } = raw.headers
     headers.push(this.#requestIdHeader, request.id)
-    const { trace, removedHeaders } = request
-    if (trace !== null && !removedHeaders?.has('traceparent')) headers.push('traceparent', trace.traceparent)
+    const { gatewaySpan, removedHeaders } = request
+    if (gatewaySpan !== null && !removedHeaders?.has('traceparent'))
+      headers.push('traceparent', gatewaySpan.traceparent)
     headers.push('via', `${via === undefined ? '' : `${via}, `}${raw.httpVersion} ${this.#pseudonym}`)
     const trusted = this.peers.trustedHeadersOf(raw)
     appendForwarding(headers, raw, trusted)
@@ -248,8 +249,8 @@ function trailerFilter({ isRemovedTrailer }: FastifyRequest, isDropped: HeaderFi
 }
 
 /** Returns the names of the client's fields that do not reach the service. */
-const notPassed = ({ removedHeaders, trace }: FastifyRequest): Fields =>
-  both(removedHeaders, trace === null ? null : trace.replaced)
+const notPassed = ({ removedHeaders, gatewaySpan }: FastifyRequest): Fields =>
+  both(removedHeaders, gatewaySpan === null ? null : gatewaySpan.replaced)
 
 /** Returns the body; null unless the framing announces one: undici would send an empty chunked body. */
 export function bodyOf({ raw, body }: Pick<FastifyRequest, 'raw' | 'body'>): Dispatcher.DispatchOptions['body'] {

@@ -34,7 +34,7 @@ const bodyBytes = 1024 * 1024
 /** Exports of the same spans, and the time before the next: 1, 2, 4 and 8 s, less a random part, or `Retry-After`. */
 const mostAttempts = 5
 const firstPauseMs = 1000
-const longestPauseMs = 30_000
+const longestPauseMs = 300_000
 
 /** Time for the last exports when the exporter closes. */
 const closeMs = 5000
@@ -105,7 +105,11 @@ export class Exporter {
     const text = encode(span)
     const bytes = Buffer.byteLength(text)
     const { maxBytes, maxBatch } = this.#options
-    if (this.#bytes + bytes > maxBytes || this.#end.signal.aborted) {
+    if (this.#end.signal.aborted) {
+      this.#lose('shutdown', 1, 'the export has ended')
+      return
+    }
+    if (this.#bytes + bytes > maxBytes) {
       this.#lose('queue_full', 1, `the queue of ${maxBytes} bytes is full`)
       return
     }

@@ -1,4 +1,4 @@
-/** Registers `fastify.tracer`, which takes the spans of both halves. Loaded by the first configuration that has the section. */
+/** Registers `fastify.spanRecorder`, which takes the spans of both halves. Loaded by the first configuration that has the section. */
 import { randomUUID } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { hostname } from 'node:os'
@@ -46,7 +46,7 @@ export default fp<{ options: TracingOptions }>(
     }
     // A reload that changes none of these keeps the queue.
     const exporter = fastify.stores.claim('jingwei.spans', wanted, create, (unclaimed) => unclaimed.close())
-    fastify.decorate('tracer', { now, record: (span) => exporter.record(span) })
+    fastify.decorate('spanRecorder', { now, record: (span) => exporter.record(span) })
   },
   { name: 'jingwei-tracer', fastify: '5.x' }
 )

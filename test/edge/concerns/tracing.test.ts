@@ -431,3 +431,45 @@ t.test('captured headers, and texts of clients, have a limit', async (t) => {
   )
   for (const { text } of collector.exports) t.notMatch(text, /hunter2/)
 })
+
+t.test('odd values of Host, and names of headers that every object has, make no failure', async (t) => {
+  const { port, collector, log } = await start(t, 'HTTP/1.1', {
+    tracing: { capturedRequestHeaders: ['constructor', '__proto__', 'toString', 'host'] }
+  })
+  const hosts = [
+    '',
+    ':',
+    ':80',
+    'a:',
+    'a:b',
+    'a:99999',
+    'a:b:c',
+    '[::1]',
+    '[::1]:8080',
+    '[::1',
+    '[',
+    ']',
+    'a b',
+    '.',
+    'a.',
+    '@',
+    '\u00e9'
+  ]
+  const first = await raw(port, 'GET /api HTTP/1.0\r\n\r\n')
+  const statuses = [
+    first,
+    ...(await Promise.all(
+      hosts.map((host) => raw(port, `GET /api HTTP/1.1\r\nHost: ${host}\r\nConnection: close\r\n\r\n`))
+    ))
+  ].map((text) => text.slice(9, 12))
+  t.ok(
+    statuses.every((status) => status === '200' || status === '400'),
+    statuses.join()
+  )
+  const spans = await collector.servers(hosts.length + 1)
+  t.ok(spans.length > hosts.length)
+  t.strictSame(
+    log.filter(({ level }) => Number(level) > 30),
+    []
+  )
+})

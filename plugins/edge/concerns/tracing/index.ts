@@ -40,10 +40,11 @@ export default edgeConcern({
     if (data.tracing !== undefined || !report.usable('/tracing') || report.at(at) === undefined) return
     report.fault(at, 'needs the top-level "tracing", which is not set')
   },
-  explain: (options) => (typeof options === 'object' ? `records ${options.sampleRate * 100} % of new traces` : null),
+  explain: (options) =>
+    typeof options === 'object' ? `records ${Number((options.sampleRate * 100).toFixed(4))} % of new traces` : null,
   async plugin(fastify, { config: { edge, tracing } }) {
-    if (tracing === undefined || !fastify.hasDecorator('tracer')) return () => null
-    const { tracer } = fastify
+    if (tracing === undefined || !fastify.hasDecorator('spanRecorder')) return () => null
+    const { spanRecorder: tracer } = fastify
     const { trustClient } = tracing
     const captured = tracing.capturedRequestHeaders.map((name) => name.toLowerCase())
     decorateTrace(fastify)
@@ -63,7 +64,7 @@ export default edgeConcern({
         isWanted,
         tracer.now() - agoMs
       )
-      request.trace = span
+      request.gatewaySpan = span
       return span
     }
     const samplerOf = (options: Static<typeof Options> | undefined) => {
@@ -73,7 +74,8 @@ export default edgeConcern({
 
     const end = (isWanted: () => boolean) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
       // A hook for all requests may have refused the request before those of the route.
-      const span = request.trace instanceof ServerSpan ? request.trace : begin(request, isWanted, reply.elapsedTime)
+      const span =
+        request.gatewaySpan instanceof ServerSpan ? request.gatewaySpan : begin(request, isWanted, reply.elapsedTime)
       span.end(tracer, request, reply, captured)
       done()
     }

@@ -124,5 +124,7 @@ const textOf = (value: string | undefined) => (value === undefined ? undefined :
 
 /** Returns the attribute of a header of the request. */
 function attributeOf(name: string, value: string | readonly string[] | undefined): FinishedSpan['attributes'][number] {
-  return [`http.request.header.${name}`, value === undefined ? undefined : [value].flat().map(bounded)]
+  // Names such as `constructor` have a value in every object.
+  const values = typeof value === 'string' || Array.isArray(value) ? [value].flat().map(bounded) : undefined
+  return [`http.request.header.${name}`, values]
 }
