@@ -1,4 +1,5 @@
 /** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
+import { apisixFileLogger } from './access-logs.ts'
 import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
 import { apisixBreaker } from './breakers.ts'
@@ -234,7 +235,7 @@ const converters: Readonly<Record<string, Convert>> = {
     draft.note(route, `proxy-mirror: write a service for ${host} and mesh.mirror`)
   },
   prometheus: (config) => config.skip(...config.keys),
-  'file-logger': (config) => config.skip(...config.keys),
+  'file-logger': (config, { edge, route }, { draft }) => apisixFileLogger(config, draft, edge, route),
   'real-ip': (config, { route }, { draft }) => {
     const trusted = config.texts('trusted_addresses')
     config.skip(...config.keys)

@@ -28,6 +28,8 @@ export class Draft {
   readonly consumers: Settings[] = []
   /** True if a limit is counted in Redis, whose address the other file may not have. */
   redis: string | null = null
+  /** Settings of pushed metrics. */
+  metricsPush: Settings | null = null
   readonly #comments = new Map<unknown, string[]>()
   readonly #notes: string[] = []
   readonly #names = new Set<string>()
@@ -80,12 +82,13 @@ export class Draft {
   }
 
   finish(gateway: string): Imported {
-    const { listeners, redis, edge, mesh, services, routes, consumers } = this
+    const { listeners, redis, metricsPush, edge, mesh, services, routes, consumers } = this
     if (routes.length === 0) throw new ImportFault(`no routes of ${gateway} were found in this file`)
     const listen = listeners.length > 0 ? listeners : this.listen
     const all: Settings = {
       ...(Object.keys(listen).length > 0 && { listen }),
       ...(redis !== null && { redis: { url: redis } }),
+      ...(metricsPush !== null && { metricsPush }),
       ...(Object.keys(edge).length > 0 && { edge }),
       ...(Object.keys(mesh).length > 0 && { mesh }),
       services,

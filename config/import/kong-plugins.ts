@@ -1,4 +1,5 @@
 /** Plugins of Kong, as concerns of the edge. */
+import { kongFileLog } from './access-logs.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault, member } from './foreign.ts'
 import { access } from './kong-access.ts'
@@ -248,5 +249,11 @@ const converters: Readonly<Record<string, Convert>> = {
   ...access,
   ...transforms,
   prometheus: (config) => config.skip(...config.keys),
-  'file-log': (config) => config.skip(...config.keys)
+  'file-log': (config, { target, about, hasMethod, context: { draft } }) => {
+    if (!hasMethod) kongFileLog(config, draft, target, about)
+    else {
+      config.skip(...config.keys)
+      draft.note(about, 'file-log of a consumer: not converted; write edge.accessLog at routes')
+    }
+  }
 }

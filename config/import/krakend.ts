@@ -1,4 +1,5 @@
 /** Import of KrakenD's configuration (version 3), in JSON. */
+import { krakendInflux } from './access-logs.ts'
 import { addKrakendBody } from './bodies.ts'
 import { krakendBreaker } from './breakers.ts'
 import { krakendCredentials } from './client-credentials.ts'
@@ -278,5 +279,6 @@ const converters: Readonly<Record<string, Convert>> = {
   },
   router: (config) => config.skip(...config.keys),
   'telemetry/logging': (config) => config.skip(...config.keys),
-  'telemetry/metrics': (config) => config.skip(...config.keys)
+  'telemetry/metrics': (config) => config.skip(...config.keys),
+  'telemetry/influx': (config, _edge, draft) => krakendInflux(config, draft)
 }

@@ -1,4 +1,5 @@
 /** Import of Traefik's dynamic configuration (file provider), in YAML. */
+import { traefikAccessLog } from './access-logs.ts'
 import type { Imported } from './draft.ts'
 import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
@@ -29,17 +30,9 @@ export function importTraefik(root: Foreign): Imported {
   entryPoints.finish(root.map('tls'))
   if (!hasTls && !entryPoints.isSecure && http.named('routers').some(([, router]) => router.has('tls')))
     draft.note(null, 'tls of routers: write listen.tls with the certificates')
-  root.skip(
-    'log',
-    'accessLog',
-    'api',
-    'ping',
-    'metrics',
-    'global',
-    'providers',
-    'certificatesResolvers',
-    'experimental'
-  )
+  const accessLog = root.has('accessLog') ? root.mapOrEmpty('accessLog') : undefined
+  if (accessLog !== undefined) traefikAccessLog(accessLog, draft)
+  root.skip('log', 'api', 'ping', 'metrics', 'global', 'providers', 'certificatesResolvers', 'experimental')
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('Traefik')
 }
