@@ -12,7 +12,7 @@ import { cachingNodes, respond } from '../../helpers/edge/caching.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import { startRedis } from '../../helpers/redis.ts'
 
-type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => void
+type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => unknown
 
 /** Starts Redis and a service, and returns a function that starts nodes which share them. */
 async function cluster(t: Test, handler: Handler, timeout = '2s') {
@@ -568,3 +568,51 @@ t.test('responses of other configurations and larger bodies stay out', async (t)
   t.match((await small.client.ask('/1024')).headers['cache-status'], /hit/)
   t.ok((await client.keys('*')).every((key) => key.startsWith('jingwei:cache:1:')))
 })
+
+t.test(
+  'under random requests on two nodes, no client gets a version older than the last change it could know of',
+  async (t) => {
+    const versions = new Map<string, number>()
+    const wait = () => new Promise((resolve) => setTimeout(resolve, Math.random() * 4))
+    const { start } = await cluster(t, async (request, response) => {
+      const path = request.url!
+      if (request.method === 'PUT') {
+        await wait()
+        versions.set(path, (versions.get(path) ?? 0) + 1)
+      }
+      const version = `${versions.get(path) ?? 0}`
+      await wait()
+      const fields = { 'cache-control': 'max-age=60', etag: `"${version}"`, vary: 'accept-language' }
+      if (request.method !== 'PUT' && request.headers['if-none-match'] === fields.etag)
+        response.writeHead(304, fields).end()
+      else respond(response, version, fields)
+    })
+    const more = { routes: [{ name: 'all', match: { path: '/', methods: ['GET', 'PUT'] }, service: 'any' }] }
+    const nodes = [await start({ more }), await start({ more })]
+    /** Version that a client knew before it sent its request. */
+    const known = new Map<string, number>()
+    const paths = ['/a', '/b', '/c']
+    const pick = <T>(from: readonly T[]): T => from[Math.floor(Math.random() * from.length)]!
+    let hits = 0
+    const old: string[] = []
+    const run = async () => {
+      for (let round = 0; round < 250; round++) {
+        const [path, node] = [pick(paths), pick(nodes)]
+        const least = known.get(path) ?? 0
+        if (Math.random() < 0.15) {
+          const { body } = await node.client.ask(path, { method: 'PUT', body: 'x' })
+          known.set(path, Math.max(known.get(path) ?? 0, Number(body.toString())))
+        } else {
+          const headers: Record<string, string> = { 'accept-language': pick(['en', 'de']) }
+          if (Math.random() < 0.1) headers['cache-control'] = 'no-cache'
+          const { body, headers: given } = await node.client.ask(path, { headers })
+          if (/hit/.test(String(given['cache-status']))) hits++
+          if (Number(body.toString()) < least) old.push(`${path}: ${body} < ${least} ${given['cache-status']}`)
+        }
+      }
+    }
+    await Promise.all(Array.from({ length: 8 }, run))
+    t.strictSame(old, [])
+    t.ok(hits > 100, `${hits} hits`)
+  }
+)

@@ -7,7 +7,7 @@ import { startGateway, startService } from '../gateway.ts'
 import type { AnyClient, Protocol } from './asking-client.ts'
 import { anyClient, listenFor } from './asking-client.ts'
 
-type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => void
+type Handler = (request: IncomingMessage, response: ServerResponse, count: number) => unknown
 
 export interface Caching {
   readonly port: number
