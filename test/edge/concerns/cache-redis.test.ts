@@ -2,6 +2,7 @@
 /** `edge.cache` with `store: redis`: all nodes share the responses, and no request depends on Redis. */
 import { createHash } from 'node:crypto'
 import type { IncomingMessage, ServerResponse } from 'node:http'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import t from 'tap'
@@ -251,6 +252,29 @@ for (const protocol of protocols) {
     }
   )
 }
+
+t.test('the client of an unsafe method gets its response once Redis has invalidated', async (t) => {
+  const { start, redis } = await cluster(
+    t,
+    (request, response, count) =>
+      respond(response, `${count}`, request.method === 'GET' ? { 'cache-control': 'max-age=60' } : {}),
+    '30s'
+  )
+  const node = await start()
+  await eventually(async () => /hit/.test(String((await node.client.ask('/')).headers['cache-status'])))
+  redis.pause()
+  let isOver = false
+  const written = node.client.ask('/', { method: 'POST', body: 'x' }).finally(() => {
+    isOver = true
+  })
+  await eventually(() => node.seen.at(-1)!.method === 'POST')
+  // The service has responded by now, and a response that were not held would have arrived.
+  await sleep(300)
+  t.notOk(isOver)
+  redis.resume()
+  t.equal((await written).status, 200)
+  t.notMatch((await node.client.ask('/')).headers['cache-status'], /hit/)
+})
 
 t.test('key.consumer: callers have responses of their own on all nodes', async (t) => {
   const { start } = await cluster(t, (request, response, count) =>
