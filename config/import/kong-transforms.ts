@@ -22,6 +22,33 @@ function operations(config: Foreign, key: 'headers' | 'querystring') {
   }
 }
 
+const proxyCache: Convert = (config, { target, context: { draft } }) => {
+  const seconds = config.number('cache_ttl') ?? 300
+  const codes = config.texts('response_code')
+  const headers = lower(config.texts('vary_headers'))
+  const statuses = codes.length > 0 ? codes : ['200', '301', '404']
+  const redis = config.map('redis')
+  const isRedis = config.text('strategy') === 'redis'
+  const [host, port] = [redis?.text('host') ?? 'redis', redis?.text('port') ?? '6379']
+  redis?.skip(...redis.keys)
+  if (isRedis) draft.redis ??= `redis://${host}:${port}`
+  target.cache = {
+    ...(isRedis && { store: 'redis' }),
+    ttl: Object.fromEntries(statuses.map((status) => [status, `${seconds}s`])),
+    ...(headers.length > 0 && { key: { headers } })
+  }
+  config.skip(
+    'request_method',
+    'content_type',
+    'memory',
+    'cache_control',
+    'storage_ttl',
+    'vary_query_params',
+    'ignore_uri_case',
+    'bypass_on_err'
+  )
+}
+
 /** Notes values that Kong reads as templates, and which are texts here. */
 function noteTemplates({ add, set, append }: ReturnType<typeof operations>, note: (text: string) => void): void {
   for (const [name, value] of Object.entries({ ...add, ...set, ...append })) {
@@ -90,26 +117,8 @@ export const transforms: Readonly<Record<string, Convert>> = {
       return draft.undecided(about, 'redirect: write a route with "redirect"')
     respondWith(about, 'redirect', { to: keeps ? (URL.parse(to)?.origin ?? to) : to, status })
   },
-  'proxy-cache': (config, { target }) => {
-    const seconds = config.number('cache_ttl') ?? 300
-    const codes = config.texts('response_code')
-    const headers = lower(config.texts('vary_headers'))
-    const statuses = codes.length > 0 ? codes : ['200', '301', '404']
-    target.cache = {
-      ttl: Object.fromEntries(statuses.map((status) => [status, `${seconds}s`])),
-      ...(headers.length > 0 && { key: { headers } })
-    }
-    config.skip(
-      'request_method',
-      'content_type',
-      'strategy',
-      'memory',
-      'cache_control',
-      'storage_ttl',
-      'vary_query_params',
-      'ignore_uri_case'
-    )
-  },
+  'proxy-cache': proxyCache,
+  'proxy-cache-advanced': proxyCache,
   'bot-detection': (config, { target, about, context: { draft } }) => {
     const expression = (text: string) => `/^.*(?:${text}).*$/`
     const [allow, deny] = ['allow', 'deny'].map((key) => config.texts(key).map(expression)) as [string[], string[]]

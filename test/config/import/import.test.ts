@@ -306,11 +306,14 @@ services:
           - { name: response-transformer, config: { add: { headers: ["X-V: 1"] } } }
           - { name: proxy-cache, config: { cache_ttl: 30, vary_headers: [Accept-Language] } }
           - { name: bot-detection, config: { deny: [curl], allow: [curlew] } }
+      - { name: four, paths: [/four], plugins: [{ name: proxy-cache-advanced, config: { strategy: redis, redis: { host: cache, port: 6380 }, response_code: [200, 400] } }] }
       - { name: two, paths: [/two], plugins: [{ name: request-termination, config: { status_code: 403, message: gone } }] }
       - { name: three, paths: [/three], plugins: [{ name: redirect, config: { location: "https://x.example/y", status_code: 302 } }] }
 `
   )
-  const [one, two, three] = kong.config.routes
+  const [one, four, two, three] = kong.config.routes
+  t.match(four!.edge, { cache: { store: 'redis', ttl: { 200: 300_000 } } })
+  t.equal(kong.config.redis?.url, 'redis://cache:6380')
   t.match(one!.edge, {
     headers: {
       request: { remove: ['x-old'], rename: { a: 'b' }, add: { 'x-a': '{{b}}' } },

@@ -638,5 +638,7 @@ t.test(
     await Promise.all(Array.from({ length: 8 }, run))
     t.strictSame(old, [])
     t.ok(hits > 100, `${hits} hits`)
+    for (const node of nodes)
+      await eventually(async () => (await node.status()).stores[0]!.bytes === 0, 'no memory is reserved')
   }
 )

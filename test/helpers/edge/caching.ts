@@ -18,7 +18,7 @@ export interface Caching {
   readonly metrics: () => Promise<string>
   /** Purges by the admin API. */
   readonly purge: (query: string) => Promise<{ statusCode: number; body: unknown }>
-  readonly status: () => Promise<{ stores: { routes: { entries: number }[] }[] }>
+  readonly status: () => Promise<{ stores: { bytes: number; routes: { entries: number }[] }[] }>
   readonly close: () => Promise<void>
   /** Moves the clock of the gateway. */
   pass(seconds: number): void

@@ -134,7 +134,7 @@ export function checkCache(options: CacheOptions, at: string, { data, report }: 
     if (!report.sound(place)) continue
     if (!/^[2-5]\d\d$/.test(status)) report.fault(place, 'expected a status from 200 to 599', 'key')
     else if (status === '206' || neverStored.has(Number(status)))
-      report.fault(place, `a response with ${status} is never stored`)
+      report.warn(place, `no effect: a response with ${status} is never stored`, 'key')
     else if (time > longestTtl) {
       report.warn(place, 'is more than a day: without max-age of its own, a response can be removed only by a purge')
     }
