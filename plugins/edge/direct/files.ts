@@ -27,14 +27,18 @@ export function files(
   const { root, index, spa } = route.files!
   const rewrite = targetPath(route, pattern, paths)
   const cacheFor = cacheRules(route, isGuarded)
-  let realRoot: Promise<string> | undefined
+  let realRoot: string | null = null
+  const isBelowRoot = (file: string) => realRoot !== null && file.startsWith(realRoot)
 
   /** Refuses what a symbolic link leads to outside of the folder, and what is no file: the end of a pipe never comes. */
   const onFile = async (file: string, stats: Stats): Promise<void> => {
     if (!stats.isFile()) throw new NoFile()
-    realRoot ??= realpath(root)
-    const [folder, real] = [await realRoot, await realpath(file)]
-    if (!real.startsWith(folder.endsWith(sep) ? folder : folder + sep)) throw new NoFile()
+    const real = await realpath(file)
+    if (isBelowRoot(real)) return
+    // A deployment may have made the root a link to another folder.
+    const folder = await realpath(root)
+    realRoot = folder.endsWith(sep) ? folder : folder + sep
+    if (!isBelowRoot(real)) throw new NoFile()
   }
 
   const send = (request: FastifyRequest, reply: FastifyReply, path: string): void => {

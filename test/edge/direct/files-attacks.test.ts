@@ -1,6 +1,6 @@
 /** Files of a folder in which others may write, errors in place of files, and files that not everybody may see. */
 import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { renameSync, symlinkSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { startRoutes } from '../../helpers/edge/direct-clients.ts'
@@ -58,4 +58,15 @@ t.test('shared caches keep no file of a route whose concerns decide by a cookie 
   const response = await get(port, '/closed/a.js', ['Cookie: session=1'])
   t.match(response, { status: 200, headers: { 'cache-control': /^private, max-age/ } })
   t.match((await get(port, '/a.js', ['Cookie: session=1'])).headers['cache-control'], /^public, max-age/)
+})
+
+t.test('a folder behind a symbolic link may be replaced while the gateway runs', async (t) => {
+  const releases = t.testdir({ one: { 'a.js': 'one' }, two: { 'a.js': 'two' } })
+  const current = join(releases, 'current')
+  symlinkSync('one', current)
+  const { port } = await startRoutes(t, [{ name: 'site', match: { path: '/' }, files: { root: current } }])
+  t.equal((await get(port, '/a.js')).body, 'one')
+  symlinkSync('two', join(releases, 'next'))
+  renameSync(join(releases, 'next'), current)
+  t.match(await get(port, '/a.js'), { status: 200, body: 'two' })
 })

@@ -41,6 +41,9 @@ export function requestRules(
   const [set, add] = [compiled(rules.set), compiled(rules.add)]
   const removed = new Set([...(rules.remove ?? []), ...set.map(([name]) => name)])
   const renames = new Map(Object.entries(rules.rename ?? {}))
+  /** Some servers separate cookies by blanks or commas, too: a removed cookie in the value of another one is sent on purpose. */
+  const hides = (text: string) =>
+    removed.size > 0 && /[\s,]/.test(text) && text.split(/[\s,]+/).some((part) => removed.has(part.split('=', 1)[0]!))
 
   return (request) => {
     const scope: Scope = { request, isUncounted, response: null }
@@ -50,7 +53,7 @@ export function requestRules(
     const names = new Set(given.map(({ name }) => name))
     const moved = new Set([...renames].flatMap(([from, to]) => (names.has(from) ? [to] : [])))
     const pairs = given.flatMap(({ name, text }) => {
-      if (removed.has(name) || only?.has(name) === false) return []
+      if (removed.has(name) || only?.has(name) === false || hides(text)) return []
       const to = renames.get(name)
       if (to === undefined) return moved.has(name) ? [] : [{ name, text }]
       return [{ name: to, text: `${to}=${text.slice(text.indexOf('=') + 1)}` }]

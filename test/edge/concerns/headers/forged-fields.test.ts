@@ -106,6 +106,19 @@ t.test('fields that a rule removes or replaces do not reach the service in the t
   t.notMatch(passed, 'evil')
 })
 
+t.test('cookies that a rule removes hide in no other cookie', async (t) => {
+  const { port } = await gatewayWith(t, { cookies: { request: { remove: ['admin'], set: { tenant: 'me' } } } })
+  const cases = {
+    'a=1 admin=1; b=2': 'b=2; tenant=me',
+    'a=1,tenant=evil; b=2': 'b=2; tenant=me',
+    'a="x; admin=1; y"': 'a="x; y"; tenant=me',
+    'a=admin; b=x y; c={"d": 1, "e"}': 'a=admin; b=x y; c={"d": 1, "e"}; tenant=me'
+  }
+  for (const [given, wanted] of Object.entries(cases)) {
+    t.equal((await ask(port, '/', [`Cookie: ${given}`])).headers.cookie, wanted, given)
+  }
+})
+
 t.test('parameters that a rule removes hide behind no semicolon', async (t) => {
   const { port } = await gatewayWith(t, { query: { remove: ['admin'], set: { tenant: 'me' } } })
   const cases = {
