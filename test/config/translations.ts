@@ -686,6 +686,54 @@ consumers:
     ]
   },
   {
+    name: 'APISIX, article API: a breaker of one route by failures in a row, tokens in a cookie or the query, headers, addresses, checks, retries, tracing',
+    yaml: `
+listen: { host: 127.0.0.1, port: 0, trustProxy: [127.0.0.1] }
+tracing: { otlp: { http: { endpoint: "http://collector/v1/traces" } }, serviceName: articles, sampleRate: 100% }
+services:
+  articles:
+    instances: ["http://articles", "http://127.0.0.1:1"]
+    mesh: { healthCheck: { path: /health }, retry: { attempts: 2, on: [connect-failure] }, timeout: 6s, connectTimeout: 1s }
+  drafts: { instances: ["http://127.0.0.1:1"], mesh: { retry: false } }
+edge:
+  requestId: { header: x-request-id }
+  cors: { origin: "*" }
+  jwt: { secret: "\${JWT}", algorithms: [HS256], from: { cookie: jwt, query: jwt }, forward: { sub: x-author } }
+  headers: { request: { set: { x-gateway: apisix } }, response: { set: { x-api: articles } } }
+routes:
+  - name: articles
+    match: { path: /api/articles, methods: [GET, POST] }
+    service: articles
+    path: { rewrite: { prefix: /v1/articles } }
+    edge: { rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 3, by: consumer } }
+  - name: drafts
+    match: { path: { exact: /api/drafts } }
+    service: drafts
+    mesh: { circuitBreaker: { consecutiveFailures: 2, errorRatio: false, slowRatio: false, openFor: 2s, maxOpenFor: 60s, consecutiveSuccesses: 2, rampFor: 0 } }
+  - { name: export, match: { path: { exact: /api/export } }, service: drafts }
+  - { name: admin, match: { path: /api/admin }, service: articles, edge: { ipFilter: { allow: [10.0.0.0/8] } } }
+  - { name: ping, match: { path: { exact: /ping } }, response: { body: pong }, edge: { jwt: false } }
+consumers: [{ name: ann, jwt: { sub: ann } }]`,
+    asks: [
+      ['GET /api/articles', none, 401],
+      [
+        'GET /api/articles/7',
+        { cookie: `jwt=${signed({ sub: 'ann' })}` },
+        {
+          url: '/v1/articles/7',
+          headers: { 'x-author': 'ann', 'x-gateway': 'apisix', 'x-request-id': /./, traceparent: /^00-[\da-f]{32}-[\da-f]{16}-0[13]$/ },
+          response: { 'x-api': 'articles' }
+        }
+      ],
+      [`GET /api/articles?jwt=${signed({ sub: 'ann' })}`, none, [200, 200, 429]],
+      ['GET /api/drafts', bearer({ sub: 'ann' }), [502, 502, 503]],
+      ['GET /api/export', bearer({ sub: 'ann' }), 502],
+      ['GET /api/admin', { ...bearer({ sub: 'ann' }), ...from('192.0.2.1') }, 403],
+      ['GET /api/admin', { ...bearer({ sub: 'ann' }), ...from('10.0.0.1') }, 200],
+      ['GET /ping', none, 200]
+    ]
+  },
+  {
     name: 'Kong, home services: a key set, nested claims, limits, CORS, timeouts, credentials toward services',
     yaml: `
 services:
@@ -717,8 +765,9 @@ routes:
     ]
   },
   {
-    name: 'express-gateway, education data hub: parameters, several services in one response, validation, basic auth, groups, credentials toward services, own errors',
+    name: 'express-gateway, education data hub: parameters, several services in one response, validation, basic auth, groups, credentials toward services, own errors, tracing',
     yaml: `
+tracing: { otlp: { http: { endpoint: "http://collector/v1/traces" } } }
 services:
   tokens: { instances: ["http://tokens"] }
   school: { instances: ["http://school"], mesh: { timeout: 20s, credentials: { oauth2: { service: tokens, clientId: gateway, clientSecret: secret } } } }
@@ -753,7 +802,7 @@ consumers:
         basic('district:secret'),
         {
           url: '/students?year=7',
-          headers: { authorization: 'Bearer of-the-gateway', 'x-hub': '1' },
+          headers: { authorization: 'Bearer of-the-gateway', 'x-hub': '1', traceparent: /^00-/ },
           response: { 'x-frame-options': 'DENY' }
         }
       ],

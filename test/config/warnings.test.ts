@@ -25,6 +25,22 @@ t.test('an attemptTimeout that the timeout of the call ends first is warned of',
   }
 })
 
+t.test('a token endpoint that gets the secret without encryption is warned of', async (t) => {
+  const text = (url: string) =>
+    `services: { a: { instances: [http://h], mesh: { credentials: { oauth2: { clientId: a, clientSecret: b, url: "${url}" } } } } }`
+  t.strictSame(warningsOf(text('http://id.example.com/token')), [
+    '1:109: services.a.mesh.credentials.oauth2.url: secrets and tokens are sent without encryption: use https'
+  ])
+  for (const url of [
+    'https://id.example.com/token',
+    'http://127.0.0.1:9/token',
+    'http://[::1]/token',
+    'http://localhost/'
+  ]) {
+    t.strictSame(warningsOf(text(url)), [], url)
+  }
+})
+
 t.test('a timeout that an inherited attemptTimeout ends first is warned of', async (t) => {
   const route = (mesh: string, top: string) => `
 mesh: { attemptTimeout: 3s${top} }

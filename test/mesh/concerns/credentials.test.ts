@@ -345,6 +345,7 @@ const accepting = (accepted: Set<string>) => (request: IncomingMessage, response
   request.on('end', () => {
     const token = String(request.headers.authorization).replace('Bearer ', '')
     response.statusCode = accepted.has(token) ? 200 : 401
+    if (response.statusCode === 401) response.setHeader('www-authenticate', 'Bearer error="invalid_token"')
     response.end(accepted.has(token) ? Buffer.concat(body) : 'refused')
   })
 }
@@ -374,6 +375,37 @@ t.test('a token that the service refuses is replaced, and the call sent once mor
   t.strictSame(await Promise.all([ask(), ask(), ask()]), [200, 200, 200], 'one new token for all')
   t.equal(tokens.requests.length, 4)
   t.ok(counts['jingwei_mesh_credentials_refused_total{orders}']! >= 3)
+})
+
+t.test('a 401 that may be the answer to what the client sent', async (t) => {
+  const cases: [challenge: string | string[] | null, method: 'GET' | 'POST' | 'PUT', repeated: boolean, replaced: boolean][] = [
+    [null, 'GET', true, true],
+    [null, 'PUT', true, true],
+    [null, 'POST', false, true],
+    ['Basic realm="users"', 'GET', false, false],
+    ['Basic realm="bearer-of-news"', 'POST', false, false],
+    ['Basic realm="of news, Bearer of \\" tidings, bearer"', 'POST', false, false],
+    ['Basic realm="users", Bearer', 'POST', true, true],
+    [`${'"\\'.repeat(10_000)}, Bearer`, 'POST', false, false],
+    [['Basic realm="users"', 'bearer'], 'POST', true, true]
+  ] // biome-ignore format: a table
+  for (const [challenge, method, repeated, replaced] of cases) {
+    const tokens = await tokenServer(t)
+    let refuses = false
+    const { mesh, ask, at, orders } = await withCredentials(t, oauth2(tokens.url), (_request, response) => {
+      if (refuses && challenge !== null) response.setHeader('www-authenticate', challenge)
+      response.writeHead(refuses ? 401 : 200).end()
+    })
+    await ask()
+    at.now += 10_000
+    refuses = true
+    const { statusCode, body } = await mesh.request({ origin, path: '/login', method })
+    await body.dump()
+    t.equal(statusCode, 401)
+    t.equal(orders.requests.length, repeated ? 3 : 2, `${challenge} ${method}`)
+    await ask()
+    t.equal(tokens.requests.length, replaced ? 2 : 1, `${challenge} ${method}`)
+  }
 })
 
 t.test('a token that is new is not replaced: the 401 goes to the caller', async (t) => {

@@ -1,7 +1,7 @@
 /** Credentials of the gateway toward a service. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { MeshPolicy } from '../../../../config/schema.ts'
-import { headerPairs } from '../../../http-syntax.ts'
+import { headerPairs, listItems } from '../../../http-syntax.ts'
 import type { MeshConcern } from '../../concern.ts'
 import { DiscardingHandler } from '../../core/handlers/discarding-handler.ts'
 import type { Layer } from '../../core/layer.ts'
@@ -94,7 +94,20 @@ class TokenSender {
   }
 }
 
-/** Repeats a call that the service refused with 401 because of its token, if the body can be sent again. */
+/** Most challenges and parameters of them that are read. */
+const mostItems = 64
+
+/** Returns whether challenges (RFC 9110, 11.6.1) have one of the scheme Bearer. */
+const asksForBearer = (challenges: string): boolean =>
+  listItems(challenges, mostItems)?.some((item) => /^bearer(?:[ \t]|$)/i.test(item)) ?? false
+
+const idempotent = new Set(['GET', 'HEAD', 'OPTIONS', 'TRACE', 'PUT', 'DELETE'])
+
+/**
+ * Repeats a call that the service refused with 401 because of its token, if the body can be sent again. A 401 may also be the
+ * answer to what the client sent, such as a wrong password: with a challenge for another scheme it is, and without any it may
+ * be, so that only calls with idempotent methods are repeated.
+ */
 class RefusedHandler extends DiscardingHandler {
   readonly #opts: DispatchOptions
   readonly #value: string
@@ -113,7 +126,7 @@ class RefusedHandler extends DiscardingHandler {
     headers: IncomingHttpHeaders,
     text?: string
   ): void {
-    if (status === 401 && this.#sender.tokens.refuse(this.#value) && this.#isRepeatable()) {
+    if (status === 401 && this.#isRefused(headers['www-authenticate'])) {
       this.#opts.call!.detachSource()
       this.discard(controller)
       this.#sender.send(this.#opts, this.next, false)
@@ -122,13 +135,17 @@ class RefusedHandler extends DiscardingHandler {
     this.next.onResponseStart?.(controller, status, headers, text)
   }
 
-  #isRepeatable(): boolean {
-    const { aborted, over } = this.#opts.call!
-    return !aborted && !over && isReplayable(this.#opts.body, false)
+  /** Returns whether to repeat the call with another token. */
+  #isRefused(challenge: IncomingHttpHeaders[string]): boolean {
+    const isOfToken = challenge !== undefined && asksForBearer(String(challenge))
+    if ((challenge !== undefined && !isOfToken) || !this.#sender.tokens.refuse(this.#value)) return false
+    const { method, body, call } = this.#opts
+    if (!(isOfToken || idempotent.has(method)) || call!.aborted || call!.over) return false
+    return isReplayable(body, false)
   }
 }
 
-// A request that was refused with 401 was not processed, whatever its method.
+// A request whose token was refused was not processed, whatever its method.
 const repeats: Repeats = ({ credentials: options }) =>
   options && options.oauth2 !== undefined ? { maxBody: null, mayRepeat: () => true } : null
 

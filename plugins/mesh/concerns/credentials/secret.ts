@@ -1,5 +1,5 @@
 /** Secrets of the configuration, and of files that may change. */
-import { readFileSync } from 'node:fs'
+import { readFileSync, statSync } from 'node:fs'
 import type { Watch } from '../../../watch-files.ts'
 import { watchFiles } from '../../../watch-files.ts'
 import type { Logger } from '../../core/types.ts'
@@ -15,9 +15,11 @@ export const isFieldValue = (text: string): boolean => /^[!-~](?:[\t -~]*[!-~])?
 
 /** Returns the secret in a file: its text without the line break at the end. Throws an error without the text. */
 export function readSecret(path: string): string {
-  const bytes = readFileSync(path)
-  if (bytes.length > mostBytes) throw new Error(`${path} is larger than ${mostBytes} bytes`)
-  const text = bytes.toString().replace(/[\r\n]+$/, '')
+  // First, because a pipe would block the process.
+  const stats = statSync(path)
+  if (!stats.isFile()) throw new Error(`${path} is not a file`)
+  if (stats.size > mostBytes) throw new Error(`${path} is larger than ${mostBytes} bytes`)
+  const text = readFileSync(path, 'utf8').replace(/\r?\n$/, '')
   if (text === '') throw new Error(`${path} is empty`)
   return text
 }
