@@ -255,6 +255,14 @@ t.test('hostile documents', async (t) => {
   t.equal((await post(objects)).status, 200, 'the service refuses its type')
 })
 
+t.test('a syntax error repeats no long names of the document', async (t) => {
+  const { post } = await guarded(t, {})
+  const refused = await post({ query: `{ me { age } } ${'x'.repeat(50_000)}` })
+  t.match(refused, { status: 400, isWhole: true })
+  t.match(refused.body.toString(), /Syntax Error: Unexpected Name/)
+  t.ok(refused.body.length < 600, `${refused.body.length}`)
+})
+
 t.test('requests that a service could read in another way are refused', async (t) => {
   const { ask, post, port, lines, got } = await guarded(t, { maxBody: '1kb' })
   const query = encodeURIComponent('{ me { age } }')

@@ -66,8 +66,13 @@ export class Documents {
   }
 }
 
-const syntaxError = (error: unknown) =>
-  new Refusal('graphql_syntax', error instanceof Error ? error.message : 'Syntax Error')
+/** Longest text of a syntax error, which repeats a name of the document. */
+const longestMessage = 200
+
+function syntaxError(error: unknown): Refusal {
+  const text = error instanceof Error ? error.message : 'Syntax Error'
+  return new Refusal('graphql_syntax', text.length > longestMessage ? `${text.slice(0, longestMessage)}…` : text)
+}
 
 /** Returns the number of tokens. Throws a refusal before the parser has to handle too many of them. */
 function scan(text: string, maxTokens: number): number {
