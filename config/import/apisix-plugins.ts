@@ -1,5 +1,6 @@
 /** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
 import { apisixFileLogger } from './access-logs.ts'
+import { access } from './apisix-access.ts'
 import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
 import { apisixBreaker } from './breakers.ts'
@@ -70,6 +71,7 @@ const addLimit = (edge: Settings, limit: Settings): void => {
 }
 
 const converters: Readonly<Record<string, Convert>> = {
+  ...access,
   ...transforms,
   'key-auth': (config, { edge }) => {
     edge.keyAuth = {
@@ -100,6 +102,9 @@ const converters: Readonly<Record<string, Convert>> = {
     const allow = config.texts('whitelist')
     const deny = config.texts('blacklist')
     const type = config.text('type') ?? 'consumer_name'
+    if (config.has('allowed_by_methods'))
+      draft.undecided(route, `${config.where}.allowed_by_methods: write edge.authorization`)
+    config.skip('allowed_by_methods')
     config.skip('rejected_code', 'rejected_msg')
     if (type === 'consumer_name')
       edge.acl = { ...(allow.length > 0 && { allowConsumers: allow }), ...(deny.length > 0 && { denyConsumers: deny }) }

@@ -1,7 +1,7 @@
 /** Plugins of APISIX that change requests and responses, or respond themselves. */
 import type { Convert } from './apisix-scope.ts'
 import type { Foreign } from './foreign.ts'
-import { addRules, lower, respondWith } from './headers.ts'
+import { addRules, lower } from './headers.ts'
 import { rewriteOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -37,7 +37,8 @@ export const transforms: Readonly<Record<string, Convert>> = {
     if (regex !== undefined) route.path = rewriteOf(regex, to ?? '')
     else if (uri !== undefined) route.path = { rewrite: { path: uri.replace(/\$(\w+)/g, ':$1') } }
     const host = config.text('host')
-    if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)
+    if (host !== undefined && /[.:]/.test(host)) edge.host = host
+    else if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)
     config.skip('use_real_request_uri_unsafe')
     headerRules(config, edge, 'request')
     if (config.has('method')) draft.note(route, `${config.where}.method: not converted`)
@@ -49,16 +50,6 @@ export const transforms: Readonly<Record<string, Convert>> = {
       draft.note(route, `${config.where}.${key}: not converted`)
     }
     config.skip('body', 'body_base64', 'status_code', 'filters', 'vars')
-  },
-  redirect: (config, { route }, { draft }) => {
-    const to = config.text('uri')
-    const status = config.number('ret_code') ?? 302
-    const isHttps = config.flag('http_to_https') === true
-    config.skip(...config.keys)
-    if (isHttps) draft.note(route, 'redirect with http_to_https: write listen.redirect: https')
-    else if (route === null || to === undefined || to.includes('$'))
-      draft.note(route, 'redirect: write a route with "redirect"')
-    else respondWith(route, 'redirect', { to, status })
   },
   'proxy-cache': (config, { edge }) => {
     const seconds = config.text('cache_ttl')
@@ -81,14 +72,6 @@ export const transforms: Readonly<Record<string, Convert>> = {
       'hide_cache_headers',
       'cache_control'
     )
-  },
-  gzip: (config, { edge }) => {
-    config.skip(...config.keys)
-    edge.compression ??= {}
-  },
-  brotli: (config, { edge }) => {
-    config.skip(...config.keys)
-    edge.compression ??= {}
   },
   'ua-restriction': (config, { edge }) => {
     const expression = (text: string) => `/^.*(?:${text}).*$/`

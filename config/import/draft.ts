@@ -15,7 +15,7 @@ const longestName = 63
 
 /** Names of plugins that refuse requests. */
 const protective =
-  /auth|acl|restrict|jwt|oauth|oidc|openid|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|valid|plugin|function|lua|script|wasm/i
+  /auth|acl|restrict|jwt|oauth|oidc|openid|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|valid|plugin|function|lua|script|wasm|block|deny|allow|rbac|ldap/i
 
 export class Draft {
   readonly listen: Settings = {}
@@ -30,6 +30,8 @@ export class Draft {
   redis: string | null = null
   /** Settings of pushed metrics. */
   metricsPush: Settings | null = null
+  /** Options of `keyAuth` that one part of the file declares, for routes of another. */
+  keyAuth: Settings | null = null
   readonly #comments = new Map<unknown, string[]>()
   readonly #notes: string[] = []
   readonly #names = new Set<string>()

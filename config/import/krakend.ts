@@ -2,12 +2,13 @@
 import { krakendInflux } from './access-logs.ts'
 import { addKrakendBody } from './bodies.ts'
 import { krakendBreaker } from './breakers.ts'
-import { krakendCredentials } from './client-credentials.ts'
 import type { Imported } from './draft.ts'
 import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { addRules, lower } from './headers.ts'
+import { security, tlsOf } from './krakend-security.ts'
+import { Services } from './krakend-services.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -24,42 +25,13 @@ export function importKrakend(root: Foreign): Imported {
   const hosts = root.texts('host')
   const cacheTtl = root.text('cache_ttl')
   if (cacheTtl !== undefined) draft.note(null, `cache_ttl ${cacheTtl}: not converted`)
+  tlsOf(root.map('tls'), draft)
   const extra = root.map('extra_config')
   if (extra !== undefined) applyExtra(extra, draft, draft.edge, null)
   const services = new Services(draft)
   for (const endpoint of root.maps('endpoints')) importEndpoint(endpoint, hosts, services, draft)
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('KrakenD')
-}
-
-/** Services by their hosts: each list of hosts is one service. */
-class Services {
-  readonly #draft: Draft
-  readonly #known = new Map<string, string>()
-
-  constructor(draft: Draft) {
-    this.#draft = draft
-  }
-
-  /** Backends with different credentials are different services. */
-  of(hosts: readonly string[], backend: Foreign): string {
-    const config = backend.map('extra_config')?.map('auth/client-credentials')
-    const credentials = config?.has('token_url') ? krakendCredentials(config) : undefined
-    const key = `${hosts.join(' ')} ${JSON.stringify(credentials) ?? ''}`
-    const known = this.#known.get(key)
-    if (known !== undefined) return known
-    const [first = ''] = hosts
-    const name = this.#draft.name('service', first.replace(/^https?:\/\//, '').replace(/:\d+$/, ''))
-    this.#known.set(key, name)
-    const service: Settings = {
-      instances: hosts.map((host) => (host.includes('://') ? host : `http://${host}`)),
-      ...(credentials && { mesh: { credentials } })
-    }
-    this.#draft.services[name] = service
-    if (credentials)
-      this.#draft.note(service, `the client secret of ${name}: put it in a variable, or in clientSecretFile`)
-    return name
-  }
 }
 
 function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: Services, draft: Draft): void {
@@ -75,9 +47,9 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
     return
   }
   if (others.length > 0) {
-    const calls = [backend, ...others].map(
-      (each, index) => [callName(each, index), callOf(each, hosts, services, draft)] as const
-    )
+    const all = [backend, ...others]
+    const names = all.map(callName)
+    const calls = all.map((each, index) => [names[index], callOf(each, hosts, services, draft, names)] as const)
     route.compose = { calls: Object.fromEntries(calls) }
   } else {
     const own = backend.texts('host')
@@ -125,10 +97,24 @@ const callName = (backend: Foreign, index: number): string =>
     ?.toLowerCase()
     .replace(/[^a-z0-9]+/g, '-') ?? `call${index + 1}`
 
-function callOf(backend: Foreign, hosts: readonly string[], services: Services, draft: Draft): Settings {
+/** Returns a call. `names` are those of all calls: `{resp0_id}` is a part of the response of the first one. */
+function callOf(
+  backend: Foreign,
+  hosts: readonly string[],
+  services: Services,
+  draft: Draft,
+  names: readonly string[]
+): Settings {
   const own = backend.texts('host')
   const [path = '/', query] = (backend.text('url_pattern') ?? '/').split('?', 2)
-  const template = (text: string) => text.replace(/\{resp\d+_/g, '{').replace(/\{(\w+)\}/g, '{params.$1}')
+  const template = (text: string) =>
+    text
+      .replace(/\{resp(\d+)_([\w.]+)\}/g, (_, index: string, path: string) => {
+        const name = names[Number(index)] ?? ''
+        const members = path.split('.').filter((each, at) => at > 0 || each !== name)
+        return `{calls.${name}/${members.join('/')}}`
+      })
+      .replace(/\{(\w+)\}/g, '{params.$1}')
   const allow = backend.texts('allow')
   const deny = backend.texts('deny')
   const group = backend.text('group')
@@ -156,11 +142,10 @@ type Convert = (config: Foreign, edge: Settings, draft: Draft, route: Settings |
 
 function applyExtra(extra: Foreign, draft: Draft, edge: Settings, route: Settings | null): void {
   for (const name of extra.keys) {
-    const config = extra.mapOrEmpty(name)
     const convert = member(converters, name)
-    if (convert !== undefined) convert(config, edge, draft, route)
+    if (convert !== undefined) convert(extra.mapOrEmpty(name), edge, draft, route)
     else {
-      config.skip(...config.keys)
+      extra.skip(name)
       draft.unknown(route, name, `${name}: not converted`)
     }
   }
@@ -231,6 +216,7 @@ const limiter: Convert = (config, edge) => {
 }
 
 const converters: Readonly<Record<string, Convert>> = {
+  ...security,
   'auth/validator': validator,
   'qos/ratelimit/router': limiter,
   'security/cors': (config, edge) => {

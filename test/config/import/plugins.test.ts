@@ -387,3 +387,227 @@ t.test('health checks of Kong', async (t) => {
     outlierDetection: { consecutive5xx: 7, consecutiveGatewayFailures: 2 }
   })
 })
+
+t.test('plugins of APISIX', async (t) => {
+  const secret = 's'.repeat(32)
+  const cases: [plugin: string, expected: Case][] = [
+    [
+      'request-validation: { body_schema: { type: object, required: [a], properties: { a: { type: integer } } }, header_schema: { type: object, required: [X-A], properties: { X-A: { type: string } } } }',
+      {
+        route: {
+          edge: {
+            validation: {
+              body: { content: { 'application/json': { required: ['a'] } } },
+              headers: { required: ['x-a'], properties: { 'x-a': { type: 'string' } } }
+            }
+          }
+        }
+      }
+    ],
+    ['request-validation: {}', { todo: /write edge\.validation/ }],
+    [
+      `openid-connect: { discovery: "${issuer}/.well-known/openid-configuration", client_id: web, client_secret: s, scope: "openid email", session: { secret: ${secret} }, logout_path: /logout }`,
+      {
+        route: {
+          edge: {
+            oidc: {
+              issuer,
+              clientId: 'web',
+              scopes: ['openid', 'email'],
+              session: { secrets: [secret] },
+              logout: { path: '/logout' }
+            }
+          }
+        },
+        note: /register/
+      }
+    ],
+    [
+      `openid-connect: { discovery: "${issuer}/.well-known/openid-configuration", client_id: web, client_secret: s, bearer_only: true, use_jwks: true, required_scopes: [read] }`,
+      { route: { edge: { jwt: { issuer, discovery: true, scopes: ['read'] } } } }
+    ],
+    [
+      'openid-connect: { discovery: "https://id.example.com", client_id: web, client_secret: s, bearer_only: true, introspection_endpoint: "https://id.example.com/i" }',
+      { route: { edge: { introspection: { url: 'https://id.example.com/i', clientId: 'web' } } } }
+    ],
+    [
+      'openid-connect: { discovery: "https://id.example.com", client_id: web, client_secret: s, unauth_action: deny }',
+      { todo: /unauth_action deny/ }
+    ],
+    [
+      'referer-restriction: { whitelist: [a.example, "*.b.example"] }',
+      { route: { edge: { authorization: { default: 'deny', rules: [{ action: 'allow' }] } } } }
+    ],
+    [
+      'referer-restriction: { blacklist: [a.example], bypass_missing: true }',
+      { route: { edge: { authorization: { default: 'allow', rules: [{ action: 'deny' }] } } } }
+    ],
+    [
+      'fault-injection: { abort: { http_status: 503, percentage: 5 }, delay: { duration: 0.5 } }',
+      { route: { mesh: { fault: { abort: { status: 503, percent: 0.05 }, delay: { for: 500 } } } } }
+    ],
+    ['fault-injection: { abort: { http_status: 403, vars: [[["arg_x", "==", "1"]]] } }', { todo: /write mesh\.fault/ }],
+    [
+      'mocking: { response_status: 201, content_type: application/json, response_example: "{}", response_headers: { X-A: b } }',
+      { route: { response: { status: 201, body: '{}', contentType: 'application/json', headers: { 'x-a': 'b' } } } }
+    ],
+    ['csrf: { key: k }', { route: { edge: { csrf: {} } }, note: /no tokens/ }],
+    [
+      'gzip: { types: [text/html], min_length: 100, comp_level: 5 }, brotli: { comp_level: 3 }',
+      {
+        route: {
+          edge: {
+            compression: { encodings: ['gzip', 'br'], types: ['text/html'], minSize: 100, level: { gzip: 5, br: 3 } }
+          }
+        }
+      }
+    ],
+    [
+      'redirect: { regex_uri: ["^/old/(.*)", "/new/$1"], ret_code: 301 }',
+      {
+        route: { redirect: { status: 301, query: 'drop' }, path: { rewrite: { regex: '^/old/(.*)$', to: '/new/$1' } } }
+      }
+    ],
+    [
+      'redirect: { uri: "https://b.example$request_uri" }',
+      { route: { redirect: { to: 'https://b.example', query: 'keep' } } }
+    ],
+    ['redirect: { http_to_https: true }', { note: /listen\.redirect/ }],
+    [
+      'proxy-rewrite: { regex_uri: ["^/a/(.*)", "/b/$1"], host: b.internal }',
+      { route: { path: { rewrite: { regex: '^/a/(.*)$', to: '/b/$1' } }, edge: { host: 'b.internal' } } }
+    ],
+    [
+      'consumer-restriction: { whitelist: [ann], allowed_by_methods: [{ user: ann, methods: [GET] }] }, key-auth: {}',
+      { route: { edge: { acl: { allowConsumers: ['ann'] } } }, todo: /allowed_by_methods/ }
+    ],
+    ['uri-blocker: { block_rules: ["root.exe"] }', { todo: /uri-blocker/ }],
+    ['wolf-rbac: {}', { todo: /wolf-rbac/ }],
+    [
+      'serverless-pre-function: { functions: ["return function() ngx.exit(403) end"] }',
+      { todo: /serverless-pre-function/ }
+    ],
+    [
+      'limit-conn: { conn: 5, burst: 2, key: remote_addr, default_conn_delay: 0.1 }',
+      { route: { edge: { rateLimit: { maxConcurrent: 7 } } } }
+    ],
+    [
+      'opa: { host: "http://opa:8181", policy: a.b }',
+      { route: { edge: { forwardAuth: { url: 'http://opa:8181/v1/data/a/b', format: 'opa' } } } }
+    ]
+  ]
+  for (const [plugin, expected] of cases) {
+    check(
+      t,
+      'apisix',
+      plugin,
+      `routes: [{ id: r, uri: /*, upstream: { nodes: { "a:80": 1 } }, plugins: { ${plugin} } }]\nconsumers: [{ username: ann, plugins: { key-auth: { key: k } } }]`,
+      expected
+    )
+  }
+})
+
+t.test('settings of KrakenD', async (t) => {
+  const users = '"users":{"ann":"$2y$05$RuAfPOeANe5UoypEoNRLUu/uqFPvqN9XWhH6CmrRir4Pk1jOfoLf6","bob":"{SHA}x"}'
+  const keys =
+    '"auth/api-keys":{"strategy":"query_string","identifier":"k","keys":[{"key":"secret","roles":["user"],"@description":"App One"}]}'
+  const cases: [all: string, endpoint: string, expected: Case][] = [
+    [
+      '',
+      '"validation/json-schema":{"type":"object","required":["a"]}',
+      { route: { edge: { validation: { body: { content: { 'application/json': { required: ['a'] } } } } } } }
+    ],
+    [
+      '"security/http":{"sts_seconds":300,"sts_include_subdomains":true,"frame_deny":true,"content_type_nosniff":true,"content_security_policy":"default-src \'self\'"}',
+      '',
+      {
+        route: {
+          edge: {
+            headers: {
+              response: {
+                set: {
+                  'strict-transport-security': 'max-age=300; includeSubDomains',
+                  'x-frame-options': 'DENY',
+                  'x-content-type-options': 'nosniff',
+                  'content-security-policy': "default-src 'self'"
+                }
+              }
+            }
+          }
+        }
+      }
+    ],
+    ['"security/http":{"allowed_hosts":["a.example"]}', '', { todo: /allowed_hosts a\.example/ }],
+    [
+      '"security/bot-detector":{"deny":["bad"],"patterns":["(curl|wget)/.*"],"allow":["good"],"empty_user_agent_is_bot":true}',
+      '',
+      {
+        route: { edge: { userAgent: { deny: ['bad', '/^.*(?:(curl|wget)/).*$/'], except: ['good'], empty: 'refuse' } } }
+      }
+    ],
+    [
+      '"security/cors":{"allow_origins":["https://a.example"],"allow_methods":["GET"]}',
+      '',
+      { route: { edge: { cors: { origin: 'https://a.example', methods: ['GET'] } } } }
+    ],
+    ['', `"auth/basic":{${users}}`, { route: { edge: { basicAuth: {} } }, note: /user bob: a hash other than bcrypt/ }],
+    [
+      keys,
+      '"auth/api-keys":{"roles":["user"]}',
+      {
+        route: { edge: { keyAuth: { header: false, query: 'k' }, acl: { allow: ['user'] } } },
+        config: { consumers: { list: [{ name: 'app-one', groups: ['user'], keyAuth: { hash: /^sha256:2bb80d53/ } }] } }
+      }
+    ],
+    ['', '"auth/api-keys":{"roles":["user"]}', { todo: /no keys are declared/ }],
+    ['', '"qos/http-cache":{"shared":true}', { route: { edge: { cache: {} } } }],
+    ['', '"proxy":{"static":{"data":{}}}', { note: /proxy\.static/ }],
+    ['"plugin/http-server":{"name":["a"]}', '', { todo: /plugin\/http-server/ }],
+    ['', '"modifier/lua-endpoint":{"pre":"x"}', { todo: /lua/ }],
+    ['', '"validation/cel":[{"check_expr":"true"}]', { todo: /validation\/cel/ }]
+  ]
+  for (const [all, endpoint, expected] of cases) {
+    const method = endpoint.includes('json-schema') ? ',"method":"POST"' : ''
+    check(
+      t,
+      'krakend',
+      all + endpoint,
+      `{"version":3,"host":["http://a:80"],"extra_config":{${all}},"endpoints":[{"endpoint":"/u"${method},"input_headers":["*"],"input_query_strings":["*"],"extra_config":{${endpoint}},"backend":[{"url_pattern":"/u"}]}]}`,
+      expected
+    )
+  }
+})
+
+t.test('KrakenD: services from DNS, calls that use responses of others, TLS', async (t) => {
+  const folder = folderFor(t)
+  const authorities = authority(folder, 'issuer')
+  const { certFile, keyFile } = authorities.issue('site', { san: 'DNS:a.example' })
+  const endpoints = [
+    { endpoint: '/dns', backend: [{ host: ['http://api.service.consul'], sd: 'dns', url_pattern: '/' }] },
+    {
+      endpoint: '/orders/{id}',
+      extra_config: { proxy: { sequential: true } },
+      backend: [
+        { host: ['http://orders:80'], url_pattern: '/orders/{id}', group: 'order' },
+        { host: ['http://users:80'], url_pattern: '/users/{resp0_user.id}?x={resp0_order.y}', group: 'user' }
+      ]
+    }
+  ]
+  const tls = {
+    keys: [{ public_key: certFile, private_key: keyFile }],
+    min_version: 'TLS13',
+    enable_mtls: true,
+    ca_certs: [authorities.file]
+  }
+  const { config, todo } = loaded('krakend', JSON.stringify({ version: 3, port: 8443, tls, endpoints }))
+  t.equal(todo, '')
+  t.match(config.listen, {
+    port: 8443,
+    tls: { cert: certFile, minVersion: 'TLSv1.3', clientCertificate: { mode: 'require', ca: authorities.file } }
+  })
+  t.match(config.services['api-service-consul'], { dns: { host: 'api.service.consul', srv: true } })
+  t.match(config.routes[1]!.compose!.calls, {
+    order: { path: '/orders/{params.id}' },
+    user: { path: '/users/{calls.order/user/id}', query: { x: '{calls.order/y}' } }
+  })
+})
