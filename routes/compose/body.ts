@@ -42,6 +42,7 @@ function read(body: Readable, { raw }: FastifyRequest, maxSize: number): Promise
     }
     // Stays, since an error without a listener would end the process.
     body.on('error', onError).on('data', onData).once('end', onEnd)
-    raw.once('close', onClose)
+    // A body that a concern has read is whole; the request closes all the same.
+    if (body === raw || !raw.readableEnded) raw.once('close', onClose)
   })
 }

@@ -26,6 +26,8 @@ declare module 'fastify' {
       readonly bytesSent: number
       /** True once the service's response is the one that the client gets. */
       readonly hasResponded: boolean
+      /** True if a body of the gateway replaces that of the service's error response. */
+      readonly isReplaced: boolean
       /**
        * Milliseconds from the start of the exchange to the final header section of the response, or to the failure,
        * including all attempts, queues and pauses. Null before, and if `isTimed` is false.
@@ -99,6 +101,10 @@ export abstract class Exchange implements Dispatcher.DispatchHandler {
     this.isHttp2 = request.raw.httpVersionMajor > 1
     this.rules = rules
     this.#startMs = request.isTimed ? reply.elapsedTime : 0
+  }
+
+  get isReplaced(): boolean {
+    return this.#droppable !== null
   }
 
   /** Records `upstreamMs`; a later call changes nothing. */

@@ -8,7 +8,7 @@ import { decoded } from '../protocol/content-coding.ts'
 import { BodiesBusy, readBody } from '../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../protocol/request-body.ts'
 import { replacedBody, setLength } from '../protocol/whole-body.ts'
-import { askForWhole, relabel } from '../protocol/whole-response.ts'
+import { askForWhole, relabel, unpacked } from '../protocol/whole-response.ts'
 import { streamOf } from './service-body.ts'
 
 declare module 'fastify' {
@@ -47,7 +47,7 @@ function readAll(
         else if (error === null) reject(tooLarge(bodyFrom(chunks, stream)))
         else {
           if (error instanceof BodiesBusy) reply.header('retry-after', 1)
-          stream.resume()
+          stream.on('error', () => {}).resume()
           reject(error)
         }
       },
@@ -121,14 +121,16 @@ export async function readResponseBody(
   payload: unknown,
   limit: BodyLimit
 ): Promise<Buffer | null> {
-  const { request, statusCode } = reply
-  if (payload === null || payload === undefined || statusCode === 204 || statusCode === 304) return null
-  const stream = payload instanceof Response ? null : streamOf(payload)
+  const { request } = reply
+  const content = unpacked(payload, reply)
+  const { statusCode } = reply
+  if (content === null || content === undefined || statusCode === 204 || statusCode === 304) return null
+  const stream = streamOf(content)
   if (request.method === 'HEAD' && stream !== null) return null
   if (statusCode === 206) throw new Unreadable()
   if (stream === null) {
-    if (typeof payload !== 'string' && !(payload instanceof Uint8Array)) throw new Unreadable()
-    return plainOf(bytesOf(payload), reply, limit)
+    if (typeof content !== 'string' && !(content instanceof Uint8Array)) throw new Unreadable()
+    return plainOf(bytesOf(content), reply, limit)
   }
   const bytes = await readAll(stream, limit, request, reply, () => {
     stream.on('error', () => {}).destroy()

@@ -26,7 +26,13 @@ export function readBody(
     chunks = []
     done(error, bytes, read)
   }
-  const onData = (chunk: Buffer): void => {
+  const onData = (given: Buffer | string): void => {
+    // A stream of a plugin may have chunks of any type.
+    const chunk = typeof given === 'string' ? Buffer.from(given) : given
+    if (!(chunk instanceof Uint8Array)) {
+      finish(new TypeError('a stream has chunks that are neither bytes nor texts'), null)
+      return
+    }
     size += chunk.length
     chunks.push(chunk)
     const isOver = size > maxBytes

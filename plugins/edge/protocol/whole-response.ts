@@ -31,3 +31,11 @@ export function relabelUnchanged(request: FastifyRequest, reply: FastifyReply): 
   const tag = tagOfUnchanged(request, reply.getHeader('etag'))
   if (tag !== null) reply.header('etag', tag)
 }
+
+/** Returns the body of a payload that is a web `Response`, whose status and fields the reply gets, as Fastify does later. */
+export function unpacked(payload: unknown, reply: FastifyReply): unknown {
+  if (!(payload instanceof Response)) return payload
+  reply.code(payload.status)
+  for (const [name, value] of payload.headers) reply.header(name, value)
+  return payload.body
+}

@@ -2,7 +2,7 @@
  * Changes JSON bodies: those that services get, and those that clients get. Only the bytes of changed values differ. Bodies on
  * routes without rules for their direction stay streams.
  */
-import type { preParsingHookHandler } from 'fastify'
+import type { FastifyRequest, onErrorHookHandler, preParsingHookHandler } from 'fastify'
 import { edgeRouteOf } from '../../attach.ts'
 import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
@@ -24,8 +24,19 @@ declare module '../../../../config/schema.ts' {
   }
 }
 
-/** Requests whose response is that of an error, which the rules do not change. */
-const failed = new WeakSet<object>()
+/** Requests on routes of plugins whose response is that of an error, which the rules do not change. */
+const failed = new WeakSet<FastifyRequest>()
+
+const markFailed: onErrorHookHandler = (request, _reply, _error, done) => {
+  failed.add(request)
+  done()
+}
+
+/** Returns whether the response is one that the rules are for: of a service, or of a plugin's route. */
+const isMeant = (request: FastifyRequest, isBridged: boolean): boolean => {
+  const { exchange } = request
+  return isBridged ? exchange?.hasResponded === true && !exchange.isReplaced : !failed.has(request)
+}
 
 export default edgeConcern({
   name: 'body',
@@ -83,11 +94,9 @@ export default edgeConcern({
       return {
         preParsing: [ask, ...readRequest],
         ...(request !== undefined && isBridged && { preValidation: takeWhole }),
-        onError: (asked, _reply, _error, done) => {
-          failed.add(asked)
-          done()
-        },
-        onSend: responseHook(depsFor(response, 'response'), (asked) => failed.has(asked))
+        // On bridged routes, an error withdraws the response of the service.
+        ...(!isBridged && { onError: markFailed }),
+        onSend: responseHook(depsFor(response, 'response'), (asked) => isMeant(asked, isBridged))
       }
     }
   }

@@ -7,7 +7,7 @@ import { decoded } from '../../protocol/content-coding.ts'
 import { mediaTypeOf } from '../../protocol/media-types.ts'
 import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
 import { bodyFrom } from '../../protocol/request-body.ts'
-import { relabel, relabelUnchanged } from '../../protocol/whole-response.ts'
+import { relabel, relabelUnchanged, unpacked } from '../../protocol/whole-response.ts'
 import type { Kind } from './refusals.ts'
 import { reasons, responseRefusal, textOf } from './refusals.ts'
 import type { Deps } from './request.ts'
@@ -17,10 +17,11 @@ import { Unfit } from './scan.ts'
 
 type Done = (error: Error | null, payload?: unknown) => void
 
-/** `isError` returns whether the response is that of an error of the gateway. */
-export function responseHook(deps: Deps, isError: (request: FastifyRequest) => boolean): onSendHookHandler {
-  return (request, reply, payload, done: Done) => {
-    if (isError(request)) return done(null, payload)
+/** `isMeant` returns whether the rules are for the response; those that the gateway makes stay as they are. */
+export function responseHook(deps: Deps, isMeant: (request: FastifyRequest) => boolean): onSendHookHandler {
+  return (request, reply, given, done: Done) => {
+    if (!isMeant(request)) return done(null, given)
+    const payload = unpacked(given, reply)
     if (reply.statusCode === 304) {
       relabelUnchanged(request, reply)
       return done(null, payload)
@@ -34,11 +35,15 @@ export function responseHook(deps: Deps, isError: (request: FastifyRequest) => b
 function stepsFor(steps: readonly Step[], reply: FastifyReply): readonly Step[] {
   const { statusCode: status } = reply
   if (status === 204 || status === 205) return []
-  const essence = mediaTypeOf(reply.getHeader('content-type') as string | undefined)?.essence ?? ''
+  const essences = typesOf(reply).map((type) => type?.essence ?? '')
   // Its parts may be of any type.
-  const isAny = status === 206 && essence === 'multipart/byteranges'
-  return steps.filter((step) => step.hasStatus(status) && (isAny || step.hasType(essence)))
+  const isAny = status === 206 && essences.includes('multipart/byteranges')
+  return steps.filter(({ hasStatus, hasType }) => hasStatus(status) && (isAny || essences.some(hasType)))
 }
+
+/** Returns the media types of a response; one that is null without a type. A service may send the field several times. */
+const typesOf = (reply: FastifyReply) =>
+  [reply.getHeader('content-type')].flat().map((field) => mediaTypeOf(field === undefined ? undefined : String(field)))
 
 /** The change of one response. */
 class Change {
@@ -59,7 +64,7 @@ class Change {
   run(payload: unknown): void {
     const { maxSize, memory } = this.#deps
     const [request, reply] = [this.#request, this.#reply]
-    const stream = payload instanceof Response ? null : streamOf(payload)
+    const stream = streamOf(payload)
     const isEmpty = payload === null || payload === undefined
     if (isEmpty || (request.method === 'HEAD' && stream !== null)) {
       // The length of the changed body is unknown.
@@ -67,9 +72,9 @@ class Change {
       this.#done(null, payload)
       return
     }
-    const type = mediaTypeOf(reply.getHeader('content-type') as string | undefined)
+    const types = typesOf(reply)
     if (reply.statusCode === 206) this.#refuse('part', payload)
-    else if (type?.isUtf8 === false) this.#refuse('coding', payload)
+    else if (types.length > 1 || types[0]?.isUtf8 === false) this.#refuse('coding', payload)
     else if (stream === null) this.#takeBytes(payload)
     else if (Number(reply.getHeader('content-length') ?? 0) > maxSize) this.#refuse('size', stream)
     else this.#read(stream, memory.holdFor(request, reply))
@@ -90,7 +95,10 @@ class Change {
         if (bytes !== null) this.#decode(bytes, hold)
         else if (error === null) this.#refuse('size', bodyFrom(chunks, stream))
         else if (error instanceof BodiesBusy) this.#busy(error, stream)
-        else this.#done(error)
+        else {
+          stream.on('error', () => {}).destroy()
+          this.#done(error)
+        }
       },
       (size) => hold.take(size)
     )

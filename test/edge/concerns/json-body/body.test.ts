@@ -336,6 +336,17 @@ t.test('decompression, validation, compression and the cache', async (t) => {
   t.match(await ask('/', { headers: { 'if-none-match': 'W/"v1"' } }), { status: 304, headers: { etag: 'W/"v1"' } })
 })
 
+t.test('responses that the gateway and plugins make in place of the service are not changed', async (t) => {
+  const { ask } = await start(t, {}, 'HTTP/1.1', {
+    errorPages: { upstream: [503] },
+    rateLimit: { max: 3, window: '1h' }
+  })
+  t.notMatch((await ask(target({ status: '503' }))).body.toString(), /via|secret/)
+  t.match((await ask(target({ status: '500' }))).body.toString(), /"via":"gw 500"/)
+  t.match(JSON.parse((await ask(target({ reset: '' }))).body.toString()), { code: 'JW_UPSTREAM_RESET', via: undefined })
+  t.match(JSON.parse((await ask('/')).body.toString()), { statusCode: 429, via: undefined })
+})
+
 t.test('shadow mode passes on what cannot be changed', async (t) => {
   const { post, ask, lines, server } = await start(t, { mode: 'shadow', maxSize: '1kb' })
   const large = `{"a":"${'x'.repeat(100_000)}"}`
