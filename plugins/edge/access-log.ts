@@ -6,7 +6,7 @@ import { parseTraceparent } from '../tracer.ts'
 import type { AccessFields } from './access-log/fields.ts'
 import { explainFilters } from './access-log/filters.ts'
 import type { AccessLogOptions } from './access-log/options.ts'
-import { AccessLogOrSwitch, checkAccessLog } from './access-log/options.ts'
+import { AccessLogOrSwitch, checkAccessLog, checkRoutes } from './access-log/options.ts'
 import type { Output } from './access-log/output.ts'
 import { outputFor } from './access-log/output.ts'
 import { edgeRouteOf, isUnrouted, onUnroutedResponse } from './attach.ts'
@@ -54,6 +54,7 @@ export default edgeConcern({
   noShadow: 'it refuses no request',
   ownRoutes: 'always',
   check: checkAccessLog,
+  checkAll: checkRoutes,
   complete: (options, absolute) =>
     typeof options === 'boolean' || options.file === undefined ? options : { ...options, file: absolute(options.file) },
   isolate: (options) => {
@@ -71,10 +72,12 @@ export default edgeConcern({
   async plugin(fastify, { config: { edge, listeners }, stores, meter, log }) {
     const showsListener = listeners.length > 1
     const showsDirection = directionsOf(listeners).includes('east-west')
+    // A check opens no files.
+    const isDry = fastify.hasDecorator('dryRun') && fastify.getDecorator('dryRun') === true
     /** Outputs by their options, which many routes share. */
     const outputs = new Map<true | AccessLogOptions, Output>()
     const outputOf = (options: true | AccessLogOptions) => {
-      const known = outputs.get(options) ?? outputFor(options, { stores, meter, log })
+      const known = outputs.get(options) ?? outputFor(isDry ? true : options, { stores, meter, log })
       outputs.set(options, known)
       return known
     }

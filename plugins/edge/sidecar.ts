@@ -2,6 +2,7 @@
 import fp from 'fastify-plugin'
 import type { SidecarKeys } from '../../config/concern.ts'
 import type { Config } from '../../config/schema.ts'
+import { AccessLogSwitch } from './access-log/options.ts'
 import accessLog from './access-log.ts'
 import { composeEdge } from './compose.ts'
 import type { EdgeConcern } from './concern.ts'
@@ -41,7 +42,7 @@ export const concerns: readonly EdgeConcern[] = [
 /** An access line for each call, at the service's host and again at its sidecar, is off unless asked for. */
 const quiet = concerns
   .flatMap(({ keys }) => keys)
-  .map((key) => (accessLog.keys.includes(key) ? { ...key, default: false } : key))
+  .map((key) => (accessLog.keys.includes(key) ? { ...key, options: AccessLogSwitch, default: false } : key))
 
 export const sidecarKeys: SidecarKeys = {
   keys: quiet,

@@ -28,7 +28,13 @@ export default fp<Config>(
     const [success, failure] = [pushes.labels('success'), pushes.labels('failure')]
     const tags = { host: hostname(), role: isSidecar ? 'sidecar' : 'gateway', ...options.tags }
     const push = new Push(options, tags, fastify.meter.registry, fastify.log, (ok) => (ok ? success : failure).inc())
-    fastify.addHook('onListen', () => push.start())
+    // A replaced configuration may serve for long after the next one, with old numbers.
+    const running = fastify.stores.claim('jingwei.metrics-push', null, (): { push: Push | null } => ({ push: null }))
+    fastify.addHook('onListen', () => {
+      running.push?.stop()
+      running.push = push
+      push.start()
+    })
     fastify.addHook('onClose', () => push.stop())
   },
   { name: 'jingwei-metrics-push', fastify: '5.x' }

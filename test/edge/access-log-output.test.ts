@@ -262,7 +262,30 @@ t.test('a file that cannot be written is a fault with a position', async (t) => 
   t.match(faultOf('{ requestHeaders: [a, A] }'), /in the list already/)
   t.match(faultOf('{ filePath: a }'), /write file: PATH/)
   t.equal(faultOf('{ file: access.log }'), '')
+  const config = parseConfig(
+    'edge: { accessLog: { file: access.log } }\nservices: {}\nroutes: []\n',
+    join(folder, 'gateway.yaml'),
+    {}
+  )
+  const dry = build(config, { logger: false, dryRun: true })
+  await dry.ready()
+  await dry.close()
   t.equal(statSync(join(folder, 'access.log'), { throwIfNoEntry: false }), undefined, 'a check creates no file')
+})
+
+t.test('a parameter that no path of the route has is a fault', async (t) => {
+  const route = (format: string) =>
+    `{ name: a, match: { path: "/a/:id" }, response: { status: 204 }, edge: { accessLog: { format: ${format} } } }`
+  const parse = (format: string) => parseConfig(`services: {}\nroutes: [${route(format)}]\n`, '/gateway.yaml', {})
+  t.throws(
+    () => parse('"{params.ib} {status}"'),
+    /routes\[0\]\.edge\.accessLog\.format: match\.path has no parameter for "\{params\.ib\}"/
+  )
+  t.throws(
+    () => parse('{ x: "{status}", id: "{params.ib|none}" }'),
+    /accessLog\.format\.id: match\.path has no parameter/
+  )
+  parse('"{params.id} {status}"')
 })
 
 t.test('a file outlives the configuration, and is closed with the last one', async (t) => {

@@ -5,9 +5,11 @@ import type { Static } from 'typebox'
 import type { Checked } from '../../../config/concern.ts'
 import { pointer } from '../../../config/faults.ts'
 import { didYouMean } from '../../../config/nearest.ts'
+import { paramNames, pathPatterns } from '../../../config/path-pattern.ts'
 import { Duration, Either, HeaderName, Names, Share, Size, strict } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
 import { referencesOf } from '../../../config/template.ts'
+import { routesWith } from '../templates/check.ts'
 import { fieldNames } from './fields.ts'
 import { isMasked, parseLine } from './template.ts'
 
@@ -101,6 +103,9 @@ export const AccessLogOrSwitch = Either({ type: 'boolean' }, Type.Boolean(), Acc
   description: 'Log one line for each request: true, as JSON to the log on stdout; or a mapping.'
 })
 
+/** The log of a sidecar, on stdout only. */
+export const AccessLogSwitch = Type.Boolean({ description: 'Log one JSON line for each request.' })
+
 export type AccessLogOptions = Static<typeof AccessLog>
 export type FilterOptions = NonNullable<AccessLogOptions['filters']>
 
@@ -135,6 +140,22 @@ export function checkAccessLog(options: boolean | AccessLogOptions, at: string, 
       else if (isMasked(name))
         report.warn(place, `of "${name}" the log shows only that it is there: it may be a secret`)
     })
+  }
+}
+
+/** Reports references to parameters that no path of the route has, in options of routes. */
+export function checkRoutes(checked: Checked): void {
+  for (const { at, options, route } of routesWith<true | AccessLogOptions>('accessLog', checked)) {
+    if (options === true) continue
+    const { format } = options
+    const known = pathPatterns(route.match.path).flatMap(paramNames)
+    for (const [name, text] of typeof format === 'string' ? [['', format] as const] : Object.entries(format)) {
+      const lost = referencesOf(parseLine(text)).find(
+        ({ source }) => source.of === 'params' && !known.includes(source.name)
+      )
+      const place = name === '' ? `${at}/format` : pointer(at, 'format', name)
+      if (lost !== undefined) checked.report.fault(place, `match.path has no parameter for "{${lost.text}}"`)
+    }
   }
 }
 

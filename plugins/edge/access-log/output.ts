@@ -141,7 +141,14 @@ function fileWriter(path: string, longest: number, { stores, meter, log }: Conte
     labelNames: ['file']
   })
   const counter = dropped.labels(path)
-  const create = () => new LogFile({ path, longest, log, onDropped: (lines) => counter.inc(lines) })
+  const create = () => {
+    try {
+      return new LogFile({ path, longest, log, onDropped: (lines) => counter.inc(lines) })
+    } catch (error) {
+      const { code } = error as NodeJS.ErrnoException
+      throw new Error(`edge.accessLog.file: ${path} cannot be opened (${code})`, { cause: error })
+    }
+  }
   const file = stores.claim('jingwei.access-log', { path, longest }, create, (each) => each.close())
   return (line) => file.batch(line)
 }
