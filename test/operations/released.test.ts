@@ -48,6 +48,7 @@ t.test('the gateway of a replaced configuration is garbage-collected', async (t)
     JSON.stringify({
       listen: { host: '127.0.0.1', port },
       admin: { port: adminPort },
+      tracing: { otlp: { http: { endpoint: `${service.url}/v1/traces` } }, queue: { delay: '50ms' } },
       edge: { rateLimit: { max: 1000, window: '1m' }, cors: { origin: ['https://a.example'] } },
       services: {
         a: { instances: [service.url], mesh: { ...mesh, mirror: { service: 'shadow' } } },

@@ -31,6 +31,9 @@ interface Deps {
 /** Bytes of one export, unless a single span has more. Collectors accept bodies of some megabytes. */
 const bodyBytes = 1024 * 1024
 
+/** Size of the smallest spans. */
+const leastBytes = 256
+
 /** Exports of the same spans, and the time before the next: 1, 2, 4 and 8 s, less a random part, or `Retry-After`. */
 const mostAttempts = 5
 const firstPauseMs = 1000
@@ -102,14 +105,15 @@ export class Exporter {
 
   /** Queues a span. */
   record(span: FinishedSpan): void {
-    const text = encode(span)
-    const bytes = Buffer.byteLength(text)
     const { maxBytes, maxBatch } = this.#options
     if (this.#end.signal.aborted) {
       this.#lose('shutdown', 1, 'the export has ended')
       return
     }
-    if (this.#bytes + bytes > maxBytes) {
+    // While the collector is away, spans are not even encoded.
+    const text = this.#bytes + leastBytes > maxBytes ? null : encode(span)
+    const bytes = text === null ? leastBytes : Buffer.byteLength(text)
+    if (text === null || this.#bytes + bytes > maxBytes) {
       this.#lose('queue_full', 1, `the queue of ${maxBytes} bytes is full`)
       return
     }

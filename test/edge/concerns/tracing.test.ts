@@ -473,3 +473,27 @@ t.test('odd values of Host, and names of headers that every object has, make no 
     []
   )
 })
+
+t.test('calls of a hook for all requests are below the span of the request', async (t) => {
+  let hook = ''
+  const started = await start(
+    t,
+    'HTTP/1.1',
+    {},
+    {
+      before: (server) =>
+        void server.after(() =>
+          server.addHook('onRequest', async (request) => {
+            const seen = await request.mesh.json<{ headers: { traceparent: string } }>('any', '/check')
+            hook = seen.headers.traceparent
+          })
+        )
+    }
+  )
+  t.equal((await started.ask('/api', { headers: given })).status, 200)
+  const [server] = await started.collector.servers(1)
+  const calls = await started.collector.clients(2)
+  t.ok(calls.every(({ parentSpanId }) => parentSpanId === server!.spanId))
+  t.ok(calls.some(({ spanId }) => hook.includes(spanId)))
+  t.notMatch(hook, traceId, 'nor does a hook pass the trace of an untrusted client on')
+})

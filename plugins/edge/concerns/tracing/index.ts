@@ -5,7 +5,8 @@ import { Either, strict } from '../../../../config/schema/kit.ts'
 import { SampleRate } from '../../../../config/schema/tracing.ts'
 import Type from '../../../../config/schema/type.ts'
 import { parseTraceparent } from '../../../tracer.ts'
-import { onUnroutedResponse } from '../../attach.ts'
+import type { EdgeRoute } from '../../attach.ts'
+import { edgeRouteOf, onUnroutedResponse } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import { onRefused } from '../../protocol/refusals.ts'
 import { decorateTrace } from '../../request-trace.ts'
@@ -57,48 +58,44 @@ export default edgeConcern({
       const given = request.raw.headers.traceparent
       const client = given === undefined ? null : parseTraceparent(given)
       const continues = client !== null && isBelieved(request)
-      const span = new ServerSpan(
+      request.gatewaySpan = new ServerSpan(
         request,
         continues ? client : null,
         continues ? null : client,
         isWanted,
         tracer.now() - agoMs
       )
-      request.gatewaySpan = span
-      return span
     }
     const samplerOf = (options: Static<typeof Options> | undefined) => {
       const rate = typeof options === 'object' ? options.sampleRate : tracing.sampleRate
       return () => Math.random() < rate
     }
 
-    const end = (isWanted: () => boolean) => (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
-      // A hook for all requests may have refused the request before those of the route.
-      const span =
-        request.gatewaySpan instanceof ServerSpan ? request.gatewaySpan : begin(request, isWanted, reply.elapsedTime)
-      span.end(tracer, request, reply, captured)
+    const samplers = new WeakMap<EdgeRoute, () => boolean>()
+    const { tracing: ofGateway } = edge
+    const isUnroutedWanted = ofGateway === undefined || ofGateway === false ? null : samplerOf(ofGateway)
+    // A hook for all requests, not of routes: it must run before such hooks of plugins, which may make calls.
+    fastify.addHook('onRequest', (request, reply, done) => {
+      const route = edgeRouteOf(request.routeOptions.config)
+      const isWanted = route === undefined ? isUnroutedWanted : samplers.get(route)
+      if (isWanted) begin(request, isWanted, reply.elapsedTime)
+      done()
+    })
+    const end = (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
+      if (request.gatewaySpan instanceof ServerSpan) request.gatewaySpan.end(tracer, request, reply, captured)
       done()
     }
-
-    const { tracing: ofGateway } = edge
-    if (ofGateway !== undefined && ofGateway !== false) {
-      const isWanted = samplerOf(ofGateway)
-      onUnroutedResponse(fastify, end(isWanted))
+    onUnroutedResponse(fastify, end)
+    if (isUnroutedWanted !== null) {
       onRefused(fastify.server, ({ status, ip, reason }) => {
         // Without a response there was no request.
         if (status === undefined) return
-        new ServerSpan(null, null, null, isWanted, tracer.now()).refuse(tracer, status, reason, ip)
+        new ServerSpan(null, null, null, isUnroutedWanted, tracer.now()).refuse(tracer, status, reason, ip)
       })
     }
-    return (options) => {
-      const isWanted = samplerOf(options)
-      return {
-        onRequest(request: FastifyRequest, reply: FastifyReply, done: () => void) {
-          begin(request, isWanted, reply.elapsedTime)
-          done()
-        },
-        onResponse: end(isWanted)
-      }
+    return (options, { config }) => {
+      samplers.set(edgeRouteOf(config)!, samplerOf(options))
+      return { onResponse: end }
     }
   }
 })
