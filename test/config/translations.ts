@@ -1077,55 +1077,6 @@ routes:
     ]
   },
   {
-    name: 'APISIX, article API: a token bucket, breakers of routes, tokens in a cookie or the query, consumers, addresses, checks, retries, tracing',
-    yaml: `
-listen: { host: 127.0.0.1, port: 0, trustProxy: [127.0.0.1] }
-tracing: { otlp: { http: { endpoint: "http://collector" } }, resourceAttributes: { team: articles } }
-services:
-  articles:
-    instances: ["http://articles", "http://127.0.0.1:1"]
-    mesh:
-      healthCheck: { path: /health, interval: 1s, unhealthyThreshold: 1 }
-      retry: { attempts: 2, on: [connect-failure] }
-      timeout: 10s
-      connectTimeout: 2s
-  drafts: { instances: ["http://127.0.0.1:1"], mesh: { retry: false } }
-edge:
-  cors: { origin: "https://read.example.com" }
-  ipFilter: { deny: [203.0.113.0/24] }
-  headers: { request: { set: { x-api: articles } }, response: { set: { x-served-by: gateway } } }
-routes:
-  - name: articles
-    match: { path: /v1/articles, methods: [GET, POST] }
-    service: articles
-    path: { rewrite: { prefix: /articles } }
-    edge:
-      jwt: { secret: "\${JWT}", algorithms: [HS256], from: { cookie: session, query: jwt } }
-      authentication: { forward: { id: x-consumer } }
-      rateLimit: { algorithm: token-bucket, max: 1, window: 1h, burst: 5, by: ip }
-    mesh: { circuitBreaker: { consecutiveFailures: 3, openFor: 30s } }
-  - { name: drafts, match: { path: /v1/drafts }, service: drafts, mesh: { circuitBreaker: { consecutiveFailures: 2 } } }
-  - { name: others, match: { path: /v1/others }, service: drafts }
-  - { name: health, match: { path: { exact: /healthz } }, response: { json: { status: ok } }, edge: { tracing: false } }
-consumers: [{ name: ann, jwt: { sub: ann } }, { name: bob, jwt: { sub: bob } }]`,
-    asks: [
-      ['GET /healthz', none, { body: { status: 'ok' }, response: { 'x-served-by': 'gateway' } }],
-      ['GET /healthz', from('203.0.113.7'), 403],
-      ['GET /v1/articles', none, 401],
-      [
-        'GET /v1/articles/7',
-        { ...from('192.0.2.1'), cookie: `session=${signed({ sub: 'ann' })}`, 'x-consumer': 'root' },
-        { url: '/articles/7', headers: { 'x-consumer': 'ann', 'x-api': 'articles', traceparent: /^00-[\da-f]{32}-/ }, response: { 'x-served-by': 'gateway' } }
-      ],
-      [`GET /v1/articles?jwt=${signed({ sub: 'bob' })}`, from('192.0.2.2'), { headers: { 'x-consumer': 'bob' } }],
-      ['GET /v1/articles', { ...from('192.0.2.3'), ...bearer({ sub: 'ann' }) }, [200, 200, 200, 200, 200, 429]],
-      ['DELETE /v1/articles', none, 405],
-      ['GET /v1/drafts', none, [502, 502, 503]],
-      ['GET /v1/others', none, [502, 502, 502]],
-      ['OPTIONS /v1/articles', preflight('https://read.example.com'), 204]
-    ]
-  },
-  {
     name: 'Spring Cloud Gateway, orders: tokens with a static key, the documents of all services, tracing, metrics',
     yaml: `
 tracing: { otlp: { http: { endpoint: "\${OTLP:-http://collector/v1/traces}" } }, serviceName: orders-gateway, sampleRate: 1.0 }
