@@ -344,6 +344,45 @@ t.test('fields of services that make no sense', async (t) => {
   }
 })
 
+t.test('fields that should be one, but come several times', async (t) => {
+  const { client } = await cachingGateway(t, (request, response) => {
+    const [, name = ''] = request.url!.split('/')
+    const value = name === 'last-modified' ? 'Mon, 01 Jan 2024 00:00:00 GMT' : '"a"'
+    response.setHeader('cache-control', 'max-age=1, stale-while-revalidate=60')
+    response.setHeader(name, [value, value])
+    response.setHeader('content-length', '4')
+    response.end('body')
+  })
+  const conditions: Record<string, string>[] = [
+    {},
+    { 'if-none-match': '"a"' },
+    { 'if-modified-since': 'Mon, 01 Jan 2024 00:00:00 GMT' },
+    { range: 'bytes=0-1', 'if-range': '"a"' },
+    { range: 'bytes=0-1' },
+    { 'cache-control': 'no-cache' },
+    { 'cache-control': 'no-cache', 'if-none-match': '"a"' }
+  ]
+  for (const name of [
+    'etag',
+    'last-modified',
+    'content-type',
+    'content-encoding',
+    'vary',
+    'location',
+    'expires',
+    'surrogate-key',
+    'age',
+    'content-range'
+  ]) {
+    for (const headers of conditions) {
+      for (const method of ['GET', 'HEAD']) {
+        const { status } = await client.ask(`/${name}`, { headers, method })
+        t.ok([200, 206, 304].includes(status), `${name} ${JSON.stringify(headers)}: ${status}`)
+      }
+    }
+  }
+})
+
 t.test('bodies that are cut off, too long, or of unknown length are not stored', async (t) => {
   const answers = [
     'Content-Length: 10\r\n\r\nhalf',

@@ -514,6 +514,37 @@ t.test('values that are damaged, foreign, of another type or of another key are 
   t.ok((await counted(node, 'lookup', 'corrupt')) >= 8)
 })
 
+t.test('services that send a field several times harm no request', async (t) => {
+  const { start, client } = await cluster(t, (request, response) => {
+    response.setHeader('cache-control', 'max-age=60')
+    response.setHeader(request.url!.slice(1), ['"a"', '"b"'])
+    response.setHeader('content-length', '4')
+    response.end('body')
+  })
+  const node = await start()
+  const names = ['etag', 'last-modified', 'date', 'location', 'content-type', 'vary', 'cache-tag', 'content-encoding']
+  const conditions: Record<string, string>[] = [
+    {},
+    { 'if-none-match': '"a"' },
+    { range: 'bytes=0-1', 'if-range': '"a"' }
+  ]
+  for (const name of names)
+    for (const headers of [...conditions, ...conditions]) {
+      const { status } = await node.client.ask(`/${name}`, { headers })
+      t.ok([200, 206, 304].includes(status), `${name}: ${status}`)
+    }
+  // An entry that has them all the same, as an earlier release could have stored it.
+  await eventually(async () => /hit/.test(String((await node.client.ask('/x')).headers['cache-status'])))
+  for (const key of await client.keys('jingwei:cache:1:r:*:*')) {
+    const genuine = (await client.getBuffer(key))!
+    const { stored } = decoded(genuine, [key.split(':')[4]!])!
+    const headers = { ...stored.headers, etag: ['"a"', '"b"'], 'last-modified': ['x', 'y'], date: ['x'] }
+    const forged = encoded({ ...stored, headers: headers as never })
+    await client.set(key, Buffer.concat([genuine.subarray(0, 45), forged]))
+  }
+  for (const headers of conditions) t.equal((await node.client.ask('/x', { headers })).body.toString(), 'body')
+})
+
 t.test('forged values reach no client', async (t) => {
   const { start, client } = await cluster(t, (_request, response) =>
     respond(response, 'genuine', { 'cache-control': 'max-age=60' })

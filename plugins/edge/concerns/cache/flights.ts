@@ -1,5 +1,7 @@
 /** Fetches of one key that others wait for, so that the service gets one request at a time for a response that is not stored. */
 import type { Clock } from '../../../clock.ts'
+import type { Asked } from './asked.ts'
+import type { Found } from './store.ts'
 import type { StoredResponse } from './stored.ts'
 
 /** Called with the response of the fetch; with null if it is not for others. `isLate`: the time is over. */
@@ -92,4 +94,11 @@ export class Flights {
   noteShared(key: string): void {
     this.#unshared.delete(key)
   }
+}
+
+/** Requests for different variants do not wait for each other, once it is known what they differ in. */
+export function flightKey(asked: Asked, { varyNames }: Found): string {
+  // Callers with credentials often get responses that are not stored, for which no other client should wait.
+  const key = asked.isPersonal ? `personal ${asked.publicKey}` : asked.ownKey
+  return varyNames.length === 0 ? key : `${key} ${varyNames.map((name) => asked.headers.get(name)).join('\n')}`
 }

@@ -146,9 +146,19 @@ export class RedisStore implements ResponseStore {
         if (reply === null) {
           this.#count('lookup', this.#resultOf(failure, error))
           done(nothing)
-        } else done(this.#found(asked, keys, reply))
+        } else done(this.#foundIn(asked, keys, reply))
       }
     )
+  }
+
+  /** Reads a reply. An error, which would end the process here, is a damaged value. */
+  #foundIn(asked: Asked, keys: readonly string[], reply: readonly (Buffer | Buffer[] | null)[]): Found {
+    try {
+      return this.#found(asked, keys, reply)
+    } catch {
+      this.#count('lookup', 'corrupt')
+      return nothing
+    }
   }
 
   #found(asked: Asked, keys: readonly string[], reply: readonly (Buffer | Buffer[] | null)[]): Found {

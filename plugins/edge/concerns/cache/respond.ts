@@ -49,7 +49,7 @@ export function isUnchanged({ headers: asked }: Asked, status: number, headers: 
   if (status !== 200) return false
   const tags = asked.get('if-none-match')
   if (tags !== undefined) {
-    const { etag } = headers
+    const etag = tagOf(headers)
     return tags.trim() === '*' || (etag !== undefined && entityTags(tags).includes(weak(etag)))
   }
   const since = dateOf(asked.get('if-modified-since'))
@@ -86,7 +86,15 @@ function rangeOf(
   return first >= body.length ? 'unsatisfiable' : [first, last]
 }
 
-const strongTag = ({ etag }: IncomingHttpHeaders) => (etag?.startsWith('W/') ? undefined : etag)
+/** Returns `ETag`; undefined if the service has sent several, none of which counts. */
+function tagOf({ etag }: IncomingHttpHeaders): string | undefined {
+  return typeof etag === 'string' ? etag : undefined
+}
+
+function strongTag(headers: IncomingHttpHeaders): string | undefined {
+  const etag = tagOf(headers)
+  return etag?.startsWith('W/') ? undefined : etag
+}
 
 /** Returns `Last-Modified` if no later version can have the same: it is at least a second older than the response (RFC 9110, 8.8.2.2). */
 function strongDate(headers: IncomingHttpHeaders): string | undefined {

@@ -10,11 +10,12 @@ import { Delivery } from './delivery.ts'
 import type { FetchContext } from './fetch.ts'
 import { Fetch } from './fetch.ts'
 import type { Flight, Flights } from './flights.ts'
+import { flightKey } from './flights.ts'
 import { passing } from './invalidation.ts'
 import type { Count } from './metrics.ts'
 import type { CacheOptions } from './options.ts'
 import { responseFrom } from './respond.ts'
-import { annotated, hitStatus, withFields } from './status-field.ts'
+import { annotated, hitStatus, reasonOf, withFields } from './status-field.ts'
 import type { Found, ResponseStore } from './store.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 import { hasConditions, storable, updatedHeaders } from './stored.ts'
@@ -98,7 +99,16 @@ export class RouteCache implements FetchContext {
     this.#store.lookup(turn.asked, (found) => this.#decide(turn, found))
   }
 
+  /** Decides. An error ends this request alone: the caller may be a store, or a fetch on which others wait as well. */
   #decide(turn: Turn, found: Found): void {
+    try {
+      this.#proceed(turn, found)
+    } catch (error) {
+      turn.delivery.fail(error as Error)
+    }
+  }
+
+  #proceed(turn: Turn, found: Found): void {
     const { asked, delivery } = turn
     if (delivery.isOver) return
     const { stored } = found
@@ -284,17 +294,3 @@ export class RouteCache implements FetchContext {
 }
 
 const isChunked = ({ 'transfer-encoding': coding }: IncomingHttpHeaders) => /(?:^|,)\s*chunked\s*$/i.test(coding ?? '')
-
-/** Requests for different variants do not wait for each other, once it is known what they differ in. */
-function flightKey(asked: Asked, { varyNames }: Found): string {
-  // Callers with credentials often get responses that are not stored, for which no other client should wait.
-  const key = asked.isPersonal ? `personal ${asked.publicKey}` : asked.ownKey
-  return varyNames.length === 0 ? key : `${key} ${varyNames.map((name) => asked.headers.get(name)).join('\n')}`
-}
-
-/** Returns the reason of a fetch, as in `Cache-Status` (RFC 9211, 2.2). */
-function reasonOf(asked: Asked, { stored, hasVariants }: Found, state: string | null): string {
-  if (asked.directives.has('no-store') || state === 'asked') return 'request'
-  if (stored !== null) return 'stale'
-  return hasVariants ? 'vary-miss' : 'uri-miss'
-}

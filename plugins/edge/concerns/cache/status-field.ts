@@ -2,6 +2,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Asked } from './asked.ts'
 import type { CacheOptions } from './options.ts'
+import type { Found } from './store.ts'
 import type { StoredHead } from './stored.ts'
 import { ageNow } from './stored.ts'
 
@@ -55,4 +56,11 @@ export function withFields(
     delete fields['cache-tag']
   }
   return fields
+}
+
+/** Returns the reason of a fetch, as in `Cache-Status` (RFC 9211, 2.2). */
+export function reasonOf(asked: Asked, { stored, hasVariants }: Found, state: string | null): string {
+  if (asked.directives.has('no-store') || state === 'asked') return 'request'
+  if (stored !== null) return 'stale'
+  return hasVariants ? 'vary-miss' : 'uri-miss'
 }

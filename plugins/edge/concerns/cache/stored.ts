@@ -81,6 +81,8 @@ export function storable(
   // The service may have responded to the condition or the range, which are no part of the key.
   if (status !== 200 && hasConditions(asked)) return null
   if (asked.directives.has('no-store')) return null
+  // With several validators there is none: a condition or a range could match the wrong one.
+  if (Array.isArray(headers.etag) || Array.isArray(headers['last-modified'])) return null
   const directives = directivesOf(headers['cache-control'])
   if (directives.has('private') || forbidsStoring(directives, status)) return null
   const varyNames = variesBy(headers)
