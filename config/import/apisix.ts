@@ -56,11 +56,12 @@ export function importApisix(root: Foreign): Imported {
     const read = timeout?.number('read')
     const connect = timeout?.number('connect')
     timeout?.skip('send')
-    if (timeout !== undefined) {
-      settings.mesh = {
-        ...(read !== undefined && { timeout: duration(read * 1000) }),
-        ...(connect !== undefined && { connectTimeout: duration(connect * 1000) })
-      }
+    if (read !== undefined) settings.mesh = { timeout: duration(read * 1000) }
+    if (connect !== undefined && settings.service !== undefined) {
+      // Connections belong to services.
+      const target = draft.services[String(settings.service)] as Settings
+      const mesh = (target.mesh ?? {}) as Settings
+      target.mesh = { ...mesh, connectTimeout: mesh.connectTimeout ?? duration(connect * 1000) }
     }
     const priority = route.number('priority')
     if (priority !== undefined && priority !== 0) settings.priority = priority

@@ -618,7 +618,7 @@ t.test('APISIX: api-breaker is the circuit of the route, with the response while
 routes:
   - uri: /buy
     name: buy
-    timeout: { read: 3 }
+    timeout: { connect: 1, send: 1, read: 3 }
     upstream: { nodes: { "127.0.0.1:1980": 1 } }
     plugins:
       api-breaker:
@@ -632,6 +632,7 @@ routes:
 `
   )
   const [buy, view] = config.routes
+  t.equal(config.services[buy!.service]!.mesh.connectTimeout, 1000)
   t.match(buy!.mesh, {
     timeout: 3000,
     circuitBreaker: {
