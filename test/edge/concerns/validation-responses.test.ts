@@ -38,6 +38,7 @@ const responses: Record<string, Given> = {
   twice: { body: '{"id":1,"id":2}' },
   large: { body: `{"id":1,"x":"${'x'.repeat(3000)}"}` },
   chunks: { body: ['{"id', '":1}'] },
+  charset: { headers: { 'content-type': 'application/json; charset=utf-16' }, body: '{"id":1}' },
   packed: { headers: { ...json, 'content-encoding': 'gzip' }, body: gzipSync('{"id":1}') },
   bomb: { headers: { ...json, 'content-encoding': 'gzip' }, body: gzipSync(`{"id":1,"x":"${'x'.repeat(100_000)}"}`) },
   none: { status: 304 }

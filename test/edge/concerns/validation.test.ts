@@ -4,6 +4,8 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
+import type { ConfigError } from '../../../config/load.ts'
+import { parseConfig } from '../../../plugins/config.ts'
 import type { AskOptions, Protocol } from '../../helpers/edge/asking-client.ts'
 import { protocols } from '../../helpers/edge/asking-client.ts'
 import { json, problem, validated } from '../../helpers/edge/validated.ts'
@@ -401,6 +403,34 @@ t.test('a draft-07 schema has its own keywords', async (t) => {
   t.equal((await post(['a', 1])).status, 200)
   t.equal((await post([1])).status, 400)
   t.equal((await post({ a: 1 })).status, 400)
+})
+
+t.test('settings without an effect, and schemas that no request matches, are faults', async (t) => {
+  const found = (validation: unknown) => {
+    const messages: string[] = []
+    const config = { services: { a: { instances: ['http://127.0.0.1:9'] } }, edge: { validation } }
+    const text = JSON.stringify({ ...config, routes: [{ name: 'a', match: { path: '/' }, service: 'a' }] })
+    try {
+      parseConfig(text, 'g.yaml', {}, ({ path, message }) => void messages.push(`${path}: ${message}`))
+    } catch (error) {
+      messages.push(...(error as ConfigError).faults.map(({ path, message }) => `${path}: ${message}`))
+    }
+    return messages.join()
+  }
+  t.equal(found(ofBody({}, { maxBody: '1kb', maxDepth: 3 })), '')
+  t.match(found({ query: {}, maxBody: '1kb' }), /validation\.maxBody: has no effect without "body"/)
+  t.match(found({ query: {}, maxDepth: 3 }), /validation\.maxDepth: has no effect without "body"/)
+  t.match(found({ query: { type: 'string' } }), /query\.type: the values of query are one object/)
+  t.match(found({ headers: { required: ['X-A'] } }), /"X-A": write names of headers in lower case, x-a/)
+  t.match(found({ headers: { properties: { 'X-A': {} } } }), /"X-A": write names of headers in lower case/)
+  const multipart = { body: { content: { 'multipart/form-data': { type: 'object' } } } }
+  t.match(found(multipart), /"multipart\/form-data": bodies of this type are not read: write true/)
+  for (const value of [null, 5, [], {}, true, '']) {
+    for (const key of ['openapi', 'query', 'body', 'responses', 'maxBody', 'basePath', 'describes']) {
+      if (key === 'query' && JSON.stringify(value) === '{}') continue
+      t.match(found({ headers: {}, [key]: value }), `validation.${key}`, `${key}: ${JSON.stringify(value)}`)
+    }
+  }
 })
 
 t.test('faults of schemas have their position', async (t) => {

@@ -2,6 +2,8 @@
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
 import type { Steps } from '../../../time-slices.ts'
+import { formatOf } from '../../protocol/media-types.ts'
+import { isObject } from '../../strict-json.ts'
 import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { ValidationOptions } from './options.ts'
 import { compileRoute, placeKeys } from './route-schemas.ts'
@@ -17,9 +19,33 @@ const ofDocuments = [
   'maxResponse'
 ] as const
 
+/** Options that have an effect only for bodies. */
+const ofBodies = ['maxBody', 'maxDepth'] as const
+
+/** Types of JSON Schema that the values of a place never have. */
+const otherTypes = new Set(['string', 'number', 'integer', 'boolean', 'array', 'null'])
+
+/** Reports schemas of places that no request, or every request, would match. */
+function checkPlaces(options: ValidationOptions, at: string, report: Checked['report']): void {
+  for (const key of Object.keys(placeKeys) as (keyof typeof placeKeys)[]) {
+    const { type, properties, required } = options[key] ?? {}
+    if (typeof type === 'string' && otherTypes.has(type))
+      report.fault(`${at}/${key}/type`, `the values of ${key} are one object: write "type: object"`)
+    if (key !== 'headers') continue
+    const names = [
+      ...(isObject(properties) ? Object.keys(properties) : []),
+      ...(Array.isArray(required) ? required : [])
+    ]
+    const wrong: unknown = names.find((name) => typeof name === 'string' && name !== name.toLowerCase())
+    if (typeof wrong === 'string') {
+      report.fault(`${at}/${key}`, `"${wrong}": write names of headers in lower case, ${wrong.toLowerCase()}`)
+    }
+  }
+}
+
 export function checkValidation(options: ValidationOptions, at: string, { report, absolute }: Checked): void {
   const keys = [...Object.keys(placeKeys), 'body'] as ('query' | 'body')[]
-  if (keys.some((key) => !report.usable(`${at}/${key}`))) return
+  if ([...keys, 'openapi'].some((key) => !report.usable(`${at}/${key}`))) return
   const written = keys.filter((key) => options[key] !== undefined)
   if (options.openapi !== undefined) {
     for (const key of written)
@@ -36,7 +62,11 @@ export function checkValidation(options: ValidationOptions, at: string, { report
   for (const key of ofDocuments) {
     if (report.at(`${at}/${key}`) !== undefined) report.fault(`${at}/${key}`, 'has no effect without "openapi"', 'key')
   }
+  checkPlaces(options, at, report)
   const { body } = options
+  for (const key of body === undefined ? ofBodies : []) {
+    if (report.at(`${at}/${key}`) !== undefined) report.fault(`${at}/${key}`, 'has no effect without "body"', 'key')
+  }
   if (body !== undefined) {
     if (!report.usable(`${at}/body/content`)) return
     for (const [range, schema] of Object.entries(body.content)) {
@@ -44,6 +74,12 @@ export function checkValidation(options: ValidationOptions, at: string, { report
         report.fault(`${at}/body/content`, `"${range}" is not a media type such as application/json or text/*`, 'key')
         return
       }
+      const isRead = formatOf(range.toLowerCase()) !== null || range.includes('*')
+      if (schema !== true && !isRead)
+        report.warn(
+          `${at}/body/content`,
+          `"${range}": bodies of this type are not read: write true in place of a schema`
+        )
       if (schema !== true && (typeof schema !== 'object' || schema === null)) {
         report.fault(`${at}/body/content`, `"${range}": expected a JSON Schema, or true for any body of this type`)
         return
@@ -71,7 +107,7 @@ export function* checkDocuments({ data, report, absolute }: Checked): Steps<void
   ] as const
   for (const [section, edge] of sections) {
     const at = `${section}/validation`
-    if (edge === undefined || !report.usable(section) || !report.usable(at)) continue
+    if (edge === undefined || ![section, at, `${at}/openapi`].every((each) => report.usable(each))) continue
     const { validation } = edge as { validation?: ValidationOptions | false }
     if (typeof validation !== 'object' || validation.openapi === undefined) continue
     const options = documentOptions({ ...validation, openapi: absolute(validation.openapi) })

@@ -138,6 +138,7 @@ function functionFor(
   const type = mediaTypeOf(reply.getHeader('content-type') as string | undefined)
   const validate = type === null ? undefined : ruleFor(rule, type.essence)
   if (validate === undefined) throw new Mismatch(`the document does not have the media type for the status ${status}`)
+  if (validate !== null && !type!.isUtf8) throw new Mismatch('the charset is not UTF-8')
   return validate
 }
 
