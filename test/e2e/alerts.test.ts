@@ -78,6 +78,15 @@ t.test('an alert fires if log lines are lost', (t) =>
   })
 )
 
+t.test('an alert fires if lines of an access log are lost', (t) => {
+  const labels = 'instance="gateway-1",job="jingwei",file="/var/log/a"'
+  return firing(t, [{ series: `jingwei_edge_access_log_dropped_total{${labels}}`, values: '0x60 7x120' }], {
+    '4m': [],
+    '6m': ['AccessLogLinesDropped'],
+    '14m': []
+  })
+})
+
 t.test('no alert fires if half of the instances are unavailable', (t) =>
   firing(
     t,

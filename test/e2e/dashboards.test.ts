@@ -61,7 +61,8 @@ t.test('every query of a dashboard or an alert has a result', { timeout: 110_000
   const everything = await everyConcern(t, cluster.consul)
   const issuer = authority(folderFor(t), 'edge')
   const { certFile: cert, keyFile: key } = issuer.issue('localhost')
-  const withTls = await inProcess(t, { services: {}, listen: { tls: { cert, key } } })
+  const edge = { accessLog: { file: '/dev/null' } }
+  const withTls = await inProcess(t, { services: {}, listen: { tls: { cert, key } }, edge })
   const withoutMesh = await forwarder(t, { forwarded: cluster.services[0]!.url, refused: await refused() })
   const nodes = [...cluster.gateways, everything, withTls, withoutMesh].map(({ adminUrl }) => adminUrl)
   const prometheus = await prometheusOver(t, nodes)
