@@ -38,6 +38,7 @@ services: { a: { instances: [http://h] } }
 routes:
   - { name: a, match: { path: "/:id", methods: [GET] }, service: a, edge: { body: { request: { set: { /a: "{params.di}", /b: "{claims/sub}" } } } } }
   - { name: b, match: { path: /b }, service: a, edge: { body: {} } }
+  - { name: c, match: { path: /c }, service: a, edge: { responsePath: raw, body: { response: { remove: [/a] } } } }
 `,
     faults: [
       '4:14: edge.body.maxSize: is more than 16mb: changing a body of this size would block all other requests',
@@ -64,7 +65,8 @@ routes:
       '12:9: edge.body.response[1]: changes nothing: write "only", "remove", "rename", "set" or "add"',
       '12:11: edge.body.response[1].allow: unknown key',
       '15:107: routes[0].edge.body.request.set["/a"]: match.path has no parameter "di"; did you mean "id"?',
-      '16:63: routes[1].edge.body: changes nothing: write "request" or "response"'
+      '16:63: routes[1].edge.body: changes nothing: write "request" or "response"',
+      '17:71: routes[2].edge.responsePath: edge.body.response changes no response on the raw path; write auto'
     ]
   },
   {

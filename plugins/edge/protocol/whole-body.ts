@@ -21,6 +21,13 @@ export const takeWhole: preValidationHookHandler = (request, _reply, done) => {
   done()
 }
 
+/** Returns the payload for a body that was read and not changed. One with trailers stays a stream, since they follow it. */
+export function unchangedBody(raw: IncomingMessage, body: Buffer): Readable {
+  if (raw.rawTrailers.length > 0) return Stream.from(body.length === 0 ? [] : [body])
+  setLength(raw, body.length, false)
+  return wholeBody(raw, body)
+}
+
 /** Returns the payload for a body that replaces that of the client. */
 export function replacedBody(request: FastifyRequest, body: Buffer): Readable {
   const { raw } = request

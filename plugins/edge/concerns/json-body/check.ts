@@ -156,17 +156,27 @@ export function* checkRoutes(checked: Checked): Generator<void> {
   checkPlaces(checked)
 }
 
-/** Warns of rules that can never apply to a route. */
+/** Reports rules that can never apply to a route. */
 function checkPlaces({ data, report }: Checked): void {
   if (!report.usable('/routes') || !report.usable('/edge')) return
+  const reported = new Set<string>()
   for (const [index, route] of data.routes.entries()) {
-    const at = pointer('/routes', index, 'edge', 'body')
-    if (!report.usable(pointer('/routes', index)) || !report.usable(pointer('/routes', index, 'edge'))) continue
-    const own = (route.edge as EdgePolicy | undefined)?.body
+    const at = pointer('/routes', index)
+    if (!report.usable(at) || !report.usable(`${at}/edge`)) continue
+    const own: EdgePolicy = route.edge ?? {}
+    const { body, responsePath }: EdgePolicy = { ...data.edge, ...own }
+    const place = own.body === undefined ? '/edge/body' : `${at}/edge/body`
+    if (!body || !report.sound(place)) continue
+    const isOff = body.response !== undefined && responsePath === 'raw'
+    const key = own.responsePath === undefined ? '/edge/responsePath' : `${at}/edge/responsePath`
+    if (isOff && !reported.has(key)) {
+      reported.add(key)
+      report.fault(key, 'edge.body.response changes no response on the raw path; write auto')
+    }
     const methods = route.match?.methods
-    if (!own || own.request === undefined || !report.sound(at) || methods === undefined) continue
+    if (own.body === undefined || body.request === undefined || methods === undefined) continue
     if (methods.every((method) => method === 'GET' || method === 'HEAD')) {
-      report.warn(`${at}/request`, 'the route takes GET and HEAD only, whose requests have no bodies', 'key')
+      report.warn(`${place}/request`, 'the route takes GET and HEAD only, whose requests have no bodies', 'key')
     }
   }
 }

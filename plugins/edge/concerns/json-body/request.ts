@@ -6,7 +6,7 @@ import type { RecordRefusal } from '../../concern-refusals.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
 import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
-import { replacedBody, wholeBody } from '../../protocol/whole-body.ts'
+import { replacedBody, unchangedBody } from '../../protocol/whole-body.ts'
 import type { FieldTest } from '../../templates/client-fields.ts'
 import type { Kind } from './refusals.ts'
 import { reasons, refusalOf } from './refusals.ts'
@@ -98,12 +98,12 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
           const scope = { request, isUncounted, response: null }
           result = bytes.length === 0 ? bytes : edited(bytes, fitting, scope, maxSize)
         } catch (cause) {
-          if (cause instanceof Unfit) refuse(cause.fault, request, done, () => wholeBody(raw, bytes))
+          if (cause instanceof Unfit) refuse(cause.fault, request, done, () => unchangedBody(raw, bytes))
           else done(cause as Error)
           return
         }
         count(result === bytes ? 'unchanged' : 'changed')
-        done(null, replacedBody(request, result))
+        done(null, result === bytes ? unchangedBody(raw, bytes) : replacedBody(request, result))
       },
       take
     )

@@ -1,13 +1,11 @@
 /** Checks the requests of one route. */
-import type { IncomingMessage } from 'node:http'
 import type { Readable } from 'node:stream'
-import { Readable as Stream } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
 import { readBody } from '../../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
-import { setLength, wholeBody } from '../../protocol/whole-body.ts'
+import { unchangedBody } from '../../protocol/whole-body.ts'
 import type { Operation } from './operation.ts'
 import { checkBody, checkPlaces, contentRule } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
@@ -131,10 +129,10 @@ export class Guard {
         if (bytes.length > 0) checkBody(bytes, type!.essence, rule, operation, this.#options)
         else if (body.isRequired(method)) throw new Refusal('validation_body_missing', 'The request must have a body')
       } catch (cause) {
-        this.#refuse(cause, request, reply, done, () => handOn(raw, bytes))
+        this.#refuse(cause, request, reply, done, () => unchangedBody(raw, bytes))
         return
       }
-      done(null, handOn(raw, bytes))
+      done(null, unchangedBody(raw, bytes))
     })
   }
 
@@ -155,11 +153,4 @@ export class Guard {
       done(refusal.error)
     }
   }
-}
-
-/** Returns the bytes that were read as the payload. A body with trailers stays a stream, since they follow it. */
-function handOn(raw: IncomingMessage, bytes: Buffer): Readable {
-  if (raw.rawTrailers.length > 0) return Stream.from(bytes.length === 0 ? [] : [bytes])
-  setLength(raw, bytes.length, false)
-  return wholeBody(raw, bytes)
 }

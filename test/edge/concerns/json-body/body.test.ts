@@ -270,6 +270,16 @@ t.test('trailers of a changed request body', async (t) => {
   t.same([seen[0]!.body, seen[0]!.trailers], ['{"caller":"127.0.0.1","page":1}', { 'x-a': '1' }])
 })
 
+t.test('a request body without a change keeps its digest', async (t) => {
+  const { post, metric } = await start(t, { request: { remove: ['/admin'] } })
+  t.match((await post('{"n":1.0}', { digest: 'x' })).seen, { body: '{"n":1.0}', headers: { digest: 'x' } })
+  t.notOk('digest' in (await post('{"admin":1}', { digest: 'x' })).seen!.headers)
+  t.equal(
+    await metric(/^jingwei_edge_changed_bodies_total\{route="all",direction="request",result="unchanged"\} (\d+)/m),
+    '1'
+  )
+})
+
 t.test('two fields with a type, and one that is malformed', async (t) => {
   const { port, seen } = await start(t)
   const send = (fields: string) =>
