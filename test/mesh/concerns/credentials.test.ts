@@ -539,6 +539,36 @@ t.test('a secret in a file is read again when it changes; a broken file changes 
   t.notMatch(JSON.stringify(said()), /two|th.*ree|four/)
 })
 
+t.test('a mesh that closes: waiting calls get their token, or end with the mesh', async (t) => {
+  for (const through of [false, true]) {
+    const held: ServerResponse[] = []
+    const tokens = await tokenServer(t, (response) => void held.push(response))
+    const target = through ? { service: 'identity' } : { url: tokens.url }
+    const world = async () =>
+      withCredentials(t, { oauth2: { ...target, clientId: 'a', clientSecret: 'b', timeout: '20s' } }, undefined, {
+        services: { identity: { instances: [tokens.url] } }
+      })
+    const graceful = await world()
+    const served = graceful.ask()
+    await eventually(() => held.length === 1)
+    const closed = graceful.mesh.close()
+    giveToken(held[0]!, 'abc')
+    t.equal(await served, 200, 'within the grace')
+    await closed
+
+    const abrupt = await world()
+    const failed = [abrupt.ask(), abrupt.ask()]
+    await eventually(() => held.length === 2)
+    let isAborted = false
+    held[1]!.once('close', () => {
+      isAborted = !held[1]!.writableFinished
+    })
+    await Promise.all([abrupt.mesh.destroy(), ...failed.map((call) => t.rejects(call, { code: 'JW_MESH_CLOSED' }))])
+    await eventually(() => isAborted, 'the request for the token is aborted')
+    t.equal(tokens.requests.length, 2, 'no further request')
+  }
+})
+
 t.test('a reload keeps the token', async (t) => {
   const tokens = await tokenServer(t)
   const orders = await upstream(t, 'orders')

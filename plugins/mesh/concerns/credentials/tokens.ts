@@ -57,7 +57,7 @@ export class Tokens {
     this.#service = name
     this.#log = log
     this.#now = () => now() + (stalledMs?.() ?? 0)
-    this.#queue = new WaitQueue(now)
+    this.#queue = new WaitQueue(now, () => this.#closeIfUnused())
     this.#url = options.url === undefined ? null : postsTo(options)
     const requests = {
       name: 'jingwei_mesh_token_requests_total',
@@ -158,6 +158,7 @@ export class Tokens {
     }
     this.#isPending = false
     this.#serve()
+    this.#closeIfUnused()
   }
 
   #keep(value: string, requestedAt: number, given: number | null): void {
@@ -172,11 +173,10 @@ export class Tokens {
   }
 
   #note(error: TokenFailure): void {
-    if (this.#closed) return
     this.#count.failure()
     const count = (this.#failure?.count ?? 0) + 1
     const pauseMs = Math.min(longestPauseMs, firstPauseMs * 2 ** (count - 1))
-    if (count === 1) {
+    if (count === 1 && !this.#closed) {
       const consequence =
         this.#leftMs > 0 ? 'the current token stays in use until it expires' : 'calls fail until there is one'
       const fields = { ...this.#fields, reason: error.reason, err: error }
@@ -218,9 +218,14 @@ export class Tokens {
     }
   }
 
+  /** Calls in flight may still wait for a token: the service ends after them. */
   close(): void {
     this.#closed = true
-    this.#url?.close()
     this.#removeGauge()
+    this.#closeIfUnused()
+  }
+
+  #closeIfUnused(): void {
+    if (this.#closed && this.#queue.size === 0) this.#url?.close()
   }
 }
