@@ -114,7 +114,10 @@ const validator: Convert = (config, { target, about, context: { draft } }) => {
   if (given !== undefined) {
     const schema = { $schema: dialect, ...body }
     const all = types.length > 0 ? types : ['application/json']
-    validation.body = { content: Object.fromEntries(all.map((type) => [(type.split(';', 1)[0] ?? '').trim(), schema])) }
+    // Only JSON is checked there.
+    const schemaFor = (type: string) => (/[/+]json$/.test(type) ? schema : true)
+    const bare = all.map((type) => (type.split(';', 1)[0] ?? '').trim().toLowerCase())
+    validation.body = { content: Object.fromEntries(bare.map((type) => [type, schemaFor(type)])) }
   }
   for (const part of ['query', 'header', 'path'] as const) {
     const those = parameters.filter((each) => each!.in === part).map((each) => each!)

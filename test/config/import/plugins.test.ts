@@ -246,6 +246,10 @@ t.test('plugins of Kong', async (t) => {
       'name: request-validator, config: { version: draft4, body_schema: "{" }',
       { todo: /request-validator with version draft4/ }
     ],
+    [
+      'name: request-validator, config: { version: draft7, body_schema: "{}", allowed_content_types: ["application/json; charset=utf-8", text/xml] }',
+      { route: { edge: { validation: { body: { content: { 'text/xml': true, 'application/json': {} } } } } } }
+    ],
     ['name: oas-validation, config: { api_spec: "openapi: 3.0.0" }', { todo: /edge\.validation\.openapi/ }],
     [
       'name: request-termination, config: { status_code: 410, body: gone, content_type: text/plain }',

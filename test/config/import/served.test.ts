@@ -1,0 +1,178 @@
+/** Imported files of other gateways, started, with requests to them. */
+import type { Test } from 'tap'
+import t from 'tap'
+import { imported } from '../../../config/import/index.ts'
+import { get, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
+
+const echo = await startEcho()
+t.teardown(echo.close)
+const failing = await startService((_request, response) => response.writeHead(500).end('secret of the service'))
+t.teardown(failing.close)
+
+async function started(t: Test, gateway: string, file: string) {
+  const { yaml } = imported(gateway, file)
+  const { port, close } = await startGateway(`admin: false\n${yaml}`)
+  t.teardown(close)
+  return async (path: string, headers: Record<string, string> = {}, method = 'GET', body?: string) => {
+    const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
+    if (body === undefined) return get(port, path, fields, method)
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, { method, headers, body })
+    return { status: response.status, headers: Object.fromEntries(response.headers), body: await response.text() }
+  }
+}
+
+const post = { 'content-type': 'application/json' }
+
+t.test('Traefik: redirects, changes of the path, errors, limits', async (t) => {
+  const ask = await started(
+    t,
+    'traefik',
+    `
+http:
+  routers:
+    old: { rule: "Host(\`old.example\`)", service: echo, middlewares: [moved] }
+    api: { rule: "Host(\`new.example\`) && PathPrefix(\`/api\`)", service: echo, middlewares: [versions, limit, few] }
+    bad: { rule: "Host(\`new.example\`) && PathPrefix(\`/bad\`)", service: failing, middlewares: [pages] }
+  middlewares:
+    moved: { redirectRegex: { regex: "^https?://old\\\\.example/(.*)", replacement: "https://new.example/\${1}" } }
+    versions: { stripPrefixRegex: { regex: ["/api/v[0-9]+/"] } }
+    limit: { rateLimit: { average: 1, period: 1h, burst: 4 } }
+    few: { inFlightReq: { amount: 10 } }
+    pages: { errors: { status: ["500-599"], service: echo, query: /x } }
+  services:
+    echo: { loadBalancer: { servers: [{ url: "${echo.url}" }] } }
+    failing: { loadBalancer: { servers: [{ url: "${failing.url}" }] } }
+`
+  )
+  t.match(await ask('/a/b?c=d', { host: 'old.example' }), {
+    status: 307,
+    headers: { location: 'https://new.example/a/b?c=d' }
+  })
+  t.match(JSON.parse((await ask('/api/v12/orders?q', { host: 'new.example' })).body), { url: '/orders?q' })
+  t.match(JSON.parse((await ask('/api/v1', { host: 'new.example' })).body), { url: '/' })
+  t.match(JSON.parse((await ask('/api/x', { host: 'new.example' })).body), { url: '/api/x' })
+  t.equal((await ask('/api/x', { host: 'new.example' })).status, 200)
+  t.equal((await ask('/api/x', { host: 'new.example' })).status, 429)
+  const { status, body } = await ask('/bad', { host: 'new.example' })
+  t.equal(status, 500)
+  t.notMatch(body, 'secret')
+})
+
+t.test('Kong: validation, a limit of two windows, termination', async (t) => {
+  const schema = JSON.stringify({ type: 'object', required: ['a'], properties: { a: { type: 'integer' } } })
+  const ask = await started(
+    t,
+    'kong',
+    `
+services:
+  - name: a
+    url: ${echo.url}
+    routes:
+      - name: checked
+        paths: [/checked]
+        plugins: [{ name: request-validator, config: { version: draft4, body_schema: '${schema}', parameter_schema: [{ in: query, name: n, required: true, schema: '{"type":"integer"}' }] } }]
+      - { name: limited, paths: [/limited], plugins: [{ name: rate-limiting-advanced, config: { limit: [2, 3], window_size: [3600, 7200], identifier: ip } }] }
+      - { name: gone, paths: [/gone], plugins: [{ name: request-termination, config: { status_code: 410, message: moved } }] }
+`
+  )
+  t.equal((await ask('/checked?n=1', post, 'POST', '{"a":1}')).status, 200)
+  for (const [path, body] of [
+    ['/checked?n=1', '{"a":"x"}'],
+    ['/checked?n=x', '{"a":1}'],
+    ['/checked', '{"a":1}']
+  ] as const)
+    t.equal((await ask(path, post, 'POST', body)).status, 400, `${path} ${body}`)
+  t.equal((await ask('/checked?n=1', { 'content-type': 'text/plain' }, 'POST', 'a')).status, 415)
+  t.strictSame(
+    [(await ask('/limited')).status, (await ask('/limited')).status, (await ask('/limited')).status],
+    [200, 200, 429]
+  )
+  t.match(await ask('/gone'), { status: 410, body: '{"message":"moved"}' })
+})
+
+t.test('APISIX: referers, mocks, faults, redirects, cross-site requests', async (t) => {
+  const node = `{ "${echo.url.slice(7)}": 1 }`
+  const ask = await started(
+    t,
+    'apisix',
+    `
+routes:
+  - { id: allow, uri: /allow, upstream: { nodes: ${node} }, plugins: { referer-restriction: { whitelist: [a.example, "*.b.example"] } } }
+  - { id: deny, uri: /deny, upstream: { nodes: ${node} }, plugins: { referer-restriction: { blacklist: ["*.b.example"], bypass_missing: true } } }
+  - { id: mock, uri: /mock, plugins: { mocking: { response_status: 201, response_example: '{"a":1}' } } }
+  - { id: fault, uri: /fault, upstream: { nodes: ${node} }, plugins: { fault-injection: { abort: { http_status: 418 } } } }
+  - { id: old, uri: /old/*, plugins: { redirect: { regex_uri: ["^/old/(.*)", "/new/$1"], ret_code: 301 } } }
+  - { id: form, uri: /form, upstream: { nodes: ${node} }, plugins: { csrf: { key: k } } }
+`
+  )
+  const cases: [path: string, referer: string | null, status: number][] = [
+    ['/allow', 'https://a.example/page', 200],
+    ['/allow', 'http://x.b.example:8080/', 200],
+    ['/allow', 'https://b.example/', 403],
+    ['/allow', 'https://evil.example/https://a.example/', 403],
+    ['/allow', 'https://a.example.evil.example/', 403],
+    ['/allow', null, 403],
+    ['/deny', 'https://x.b.example/', 403],
+    ['/deny', 'https://a.example/', 200],
+    ['/deny', null, 200]
+  ]
+  for (const [path, referer, status] of cases)
+    t.equal((await ask(path, referer === null ? {} : { referer })).status, status, `${path} ${referer}`)
+  t.match(await ask('/mock'), { status: 201, body: '{"a":1}', headers: { 'content-type': 'application/json' } })
+  t.equal((await ask('/fault')).status, 418)
+  t.match(await ask('/old/a/b?q'), { status: 301, headers: { location: '/new/a/b' } })
+  t.equal((await ask('/form', { 'sec-fetch-site': 'cross-site', 'content-length': '0' }, 'POST')).status, 403)
+  t.equal((await ask('/form', { 'sec-fetch-site': 'same-origin', 'content-length': '0' }, 'POST')).status, 200)
+})
+
+t.test('KrakenD: keys with roles, bots, schemas, a call that uses the response of another', async (t) => {
+  const users = await startService((request, response) => {
+    response.setHeader('content-type', 'application/json')
+    response.end(JSON.stringify(request.url === '/orders/7' ? { owner: { id: 'ann' } } : { path: request.url }))
+  })
+  t.teardown(users.close)
+  const keys = [
+    { key: 'one', roles: ['admin'], '@description': 'one' },
+    { key: 'two', roles: ['user'], '@description': 'two' }
+  ]
+  const backend = [{ url_pattern: '/x' }]
+  const ask = await started(
+    t,
+    'krakend',
+    JSON.stringify({
+      version: 3,
+      host: [echo.url],
+      extra_config: {
+        'auth/api-keys': { identifier: 'X-Key', keys },
+        'security/bot-detector': { patterns: ['(curl|wget).*'], allow: ['curl/good'] }
+      },
+      endpoints: [
+        { endpoint: '/admin', backend, extra_config: { 'auth/api-keys': { roles: ['admin'] } } },
+        {
+          endpoint: '/orders',
+          method: 'POST',
+          backend: [{ url_pattern: '/x', method: 'POST' }],
+          extra_config: { 'validation/json-schema': { type: 'object', required: ['a'] } }
+        },
+        {
+          endpoint: '/page/{id}',
+          extra_config: { proxy: { sequential: true } },
+          backend: [
+            { host: [users.url], url_pattern: '/orders/{id}', group: 'order' },
+            { host: [users.url], url_pattern: '/users/{resp0_owner.id}', group: 'user' }
+          ]
+        }
+      ]
+    })
+  )
+  const status = async (key?: string) => (await ask('/admin', key === undefined ? {} : { 'x-key': key })).status
+  t.strictSame([await status(), await status('three'), await status('two'), await status('one')], [401, 401, 403, 200])
+  t.equal((await ask('/page/7', { 'user-agent': 'curl/8' })).status, 403)
+  t.equal((await ask('/page/7', { 'user-agent': 'curl/good' })).status, 200)
+  t.equal((await ask('/orders', post, 'POST', '{"a":1}')).status, 200)
+  t.equal((await ask('/orders', post, 'POST', '{}')).status, 400)
+  t.strictSame(JSON.parse((await ask('/page/7')).body), {
+    order: { owner: { id: 'ann' } },
+    user: { path: '/users/ann' }
+  })
+})
