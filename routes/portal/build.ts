@@ -18,6 +18,8 @@ export interface Task {
   readonly portal: Pick<PortalConfig, 'title' | 'version' | 'description' | 'maxDocumentSize'>
   /** Path of the portal. */
   readonly base: string
+  /** Prefix under which the gateway is registered in a server; else empty. */
+  readonly mount: string
   readonly documents: readonly Written[]
 }
 
@@ -39,7 +41,7 @@ export interface Outcome {
 /** A document refers to shared parts, such as the parameters of a path, so that its copy may be longer. */
 const growth = 4
 
-export function builtFrom({ portal, base, documents }: Task): Outcome {
+export function builtFrom({ portal, base, mount, documents }: Task): Outcome {
   const { title, version, description, maxDocumentSize } = portal
   const merged = new Merged()
   const shown = new Map<string, string>()
@@ -56,7 +58,7 @@ export function builtFrom({ portal, base, documents }: Task): Outcome {
     }
     if (!shown.has(service)) merged.lacks(service)
   }
-  const document = merged.finish({ title, version, ...(description !== undefined && { description }) })
+  const document = merged.finish({ title, version, ...(description !== undefined && { description }) }, mount)
   return { bodies: bodiesOf(document, base), shown, problems }
 }
 

@@ -1,6 +1,7 @@
 /** Portals: one OpenAPI document, and a page, for the services behind the gateway's routes. */
 import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest, RouteHandlerMethod } from 'fastify'
+import { mountPoint } from '../../config/path-reading.ts'
 import type { PortalConfig } from '../../config/schema/portal.ts'
 import type { Config, RouteConfig } from '../../config/schema.ts'
 import { matchesTag } from '../entity-tags.ts'
@@ -29,7 +30,7 @@ export function portalRoute(
   config: Pick<Config, 'routes' | 'services'>
 ): RouteHandlerMethod {
   const portal = route.portal!
-  const base = route.match.path === '/' ? '' : String(route.match.path)
+  const base = `${mountPoint(fastify)}${route.match.path === '/' ? '' : String(route.match.path)}`
   let built: Built | null = null
   let building: Promise<Built> | null = null
   let failure: { readonly atMs: number; readonly error: Error } | null = null
@@ -122,7 +123,7 @@ async function build(
     const plain = JSON.parse(JSON.stringify(described)) as Written['routes']
     return { service, basePath: services[service]?.basePath ?? '', texts: [...new Set(texts)], routes: plain }
   })
-  const { bodies, shown, problems } = await buildInThread({ portal, base, documents })
+  const { bodies, shown, problems } = await buildInThread({ portal, base, mount: mountPoint(fastify), documents })
   for (const { service, reason } of problems) tell(service, reason)
   for (const [service, text] of shown) last.set(service, text)
   const isWhole = fetched.every(({ service, text }) => text !== null && shown.get(service) === text)

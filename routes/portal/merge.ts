@@ -29,6 +29,7 @@ export interface Described {
 export interface Document {
   readonly openapi: string
   readonly info: object
+  readonly servers?: readonly { readonly url: string }[]
   readonly paths: Readonly<Record<string, Record<string, Part>>>
   readonly components: Readonly<Record<string, Record<string, unknown>>>
   readonly [extension: `x-${string}`]: unknown
@@ -210,11 +211,13 @@ export class Merged {
     return `#/components/${kind}/${free}`
   }
 
-  finish(info: object): Document {
+  /** `mount` is the path below which clients reach all paths; empty without one. */
+  finish(info: object, mount: string): Document {
     const sorted = Object.entries(this.#paths).sort(([a], [b]) => (a < b ? -1 : 1))
     return {
       openapi: '3.1.0',
       info,
+      ...(mount !== '' && { servers: [{ url: mount }] }),
       paths: Object.fromEntries(sorted),
       components: this.#components,
       ...(this.#missing.length > 0 && { 'x-unavailable': this.#missing.sort() })

@@ -118,3 +118,28 @@ for (const protocol of ['HTTP/1.1', 'HTTP/2'] as const) {
     t.equal((await ask('/m/n/static/sub/')).body, 'page')
   })
 }
+
+t.test('a portal below a prefix', async (t) => {
+  const document = {
+    openapi: '3.1.0',
+    info: { title: 'a', version: '1' },
+    paths: { '/api/a': { get: { responses: {} } } }
+  }
+  const service = await startService((_request, response) => response.end(JSON.stringify(document)))
+  t.teardown(service.close)
+  const server = Fastify()
+  const config = configOf({
+    services: { any: { instances: [service.url] } },
+    routes: [
+      { name: 'api', match: { path: '/api' }, service: 'any' },
+      { name: 'docs', match: { path: '/docs' }, portal: { title: 'A', services: { any: { path: '/' } } } }
+    ]
+  })
+  server.register(gateway, { ...config, prefix: '/m' })
+  await server.listen({ host: '127.0.0.1', port: 0 })
+  t.teardown(() => server.close())
+  const { port } = server.server.address() as AddressInfo
+  const found = JSON.parse((await get(port, '/m/docs/openapi.json')).body)
+  t.match(found, { servers: [{ url: '/m' }], paths: { '/api/a': { get: {} } } })
+  t.match((await get(port, '/m/docs')).body, 'href="/m/docs/openapi.json"')
+})
