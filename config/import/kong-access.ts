@@ -114,7 +114,7 @@ const validator: Convert = (config, { target, about, context: { draft } }) => {
   if (given !== undefined) {
     const schema = { $schema: dialect, ...body }
     const all = types.length > 0 ? types : ['application/json']
-    // Only JSON is checked there.
+    // Kong checks bodies of JSON alone.
     const schemaFor = (type: string) => (/[/+]json$/.test(type) ? schema : true)
     const bare = all.map((type) => (type.split(';', 1)[0] ?? '').trim().toLowerCase())
     validation.body = { content: Object.fromEntries(bare.map((type) => [type, schemaFor(type)])) }

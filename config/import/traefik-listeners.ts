@@ -14,15 +14,21 @@ interface EntryPoint {
   isSecure: boolean
 }
 
+/** Names of entry points for all clients. */
+const usual = /^(?:web|websecure|https?)$/i
+
 /** The entry points of a file. Without any, there is one listener, and routers name none. */
 export class EntryPoints {
   readonly #all = new Map<string, EntryPoint>()
   readonly #draft: Draft
+  /** True if some routers name entry points, and others do not. */
+  readonly #areNamed: boolean
 
   constructor(root: Foreign, http: Foreign | undefined, draft: Draft) {
     this.#draft = draft
     for (const [name, fields] of root.named('entryPoints')) this.#add(name, fields)
     const routers = http?.named('routers') ?? []
+    this.#areNamed = routers.some(([, router]) => !router.has('entryPoints'))
     if (this.#all.size === 0) this.#assume(new Set(routers.flatMap(([, router]) => router.texts('entryPoints'))))
     for (const [, router] of routers) {
       if (!router.has('tls')) continue
@@ -88,6 +94,12 @@ export class EntryPoints {
     if (names.length > 0) return all.filter(({ name }) => names.includes(name))
     const defaults = all.filter(({ isDefault }) => isDefault)
     return defaults.length > 0 ? defaults : all
+  }
+
+  /** Returns the entry points of a router that have no listener here, so that it would be on listeners that it does not name. */
+  missing(names: readonly string[]): string[] {
+    const isUsual = (name: string) => this.#all.size === 0 && (!this.#areNamed || usual.test(name))
+    return names.filter((name) => !this.#all.has(name) && !isUsual(name))
   }
 
   /** Returns the listeners of a router; none if it is on all of them. */

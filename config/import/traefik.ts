@@ -140,6 +140,11 @@ function importRouter(name: string, router: Foreign, { services, middlewares, en
     if (listeners.length > 0) match.listeners = listeners
     const route: Settings = { name: draft.name('route', name), match }
     for (const text of unknown) draft.undecided(route, `router ${name}: ${text}: not converted`)
+    for (const point of entryPoints.missing(points))
+      draft.undecided(
+        route,
+        `router ${name}: entryPoint ${point} is not in this file: write listen and match.listeners`
+      )
     if (priority !== undefined) route.priority = priority
     services.apply(wanted, route)
     const edge: Settings = {}

@@ -211,6 +211,16 @@ ${http}${tls}`
   const one = loaded('traefik', `${http.replaceAll(/, entryPoints: \[\w+\]/g, '')}${tls}`)
   t.match(one.config.listeners, [{ port: 443, tls: { cert: certFile } }])
 
+  const named = (points: string, more = '') => `${more}
+http:
+  routers:
+    a: { rule: "Host(\`a.example\`)", service: s, entryPoints: [${points}] }
+    b: { rule: "Host(\`b.example\`)", service: s }
+  services: { s: { loadBalancer: { servers: [{ url: "http://s:80" }] } } }`
+  t.match(loaded('traefik', named('internal')).todo, 'router a: entryPoint internal is not in this file')
+  t.equal(loaded('traefik', named('websecure')).todo, '')
+  t.match(loaded('traefik', named('internal', 'entryPoints: { web: { address: ":80" } }')).todo, 'entryPoint internal')
+
   const other = imported('traefik', `${http}\ntls: { options: { mtls: { clientAuth: { caFiles: [a, b] } } } }`).yaml
   t.match(other, /todo:\s+(?:\[|- )"tls\.options\.mtls: not converted/)
   t.match(other, /folders: \[\/etc\/letsencrypt\/live\]/)
