@@ -44,8 +44,9 @@ export function* checkConcerns(checked: Checked): Steps<void> {
 function withoutMalformed({ data, report }: Checked): Checked['data'] {
   if (report.sound('')) return data
   const sectionOf = <T extends object | undefined>(at: string, section: T): T => {
-    if (section === undefined) return section
-    if (!report.usable(at)) return {} as T
+    if (section !== undefined && !report.usable(at)) return {} as T
+    // `mesh: false` stands for an edge without the mesh.
+    if (typeof section !== 'object') return section
     const options = Object.entries(section).map(([name, value]) => [
       name,
       report.usable(pointer(at, name)) ? (value as unknown) : false
