@@ -28,10 +28,16 @@ export async function buildInThread(portalTask: Task): Promise<Outcome> {
     execArgv: [],
     resourceLimits: { maxOldGenerationSizeMb: LIMIT_MB }
   })
+  // A process that ends does not wait for it.
+  worker.unref()
   worker.on('message', resolve)
   worker.on('error', reject)
   worker.on('exit', (code) => reject(new Error(`the thread that makes a portal has ended with code ${code}`)))
-  const timer = setTimeout(reject, LIMIT_MS, new Error(`a portal has not been made within ${LIMIT_MS / 1000} s`))
+  const timer = setTimeout(
+    reject,
+    LIMIT_MS,
+    new Error(`a portal has not been made within ${LIMIT_MS / 1000} s`)
+  ).unref()
   try {
     return await promise
   } finally {
