@@ -51,6 +51,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_OUT_OF_DESCRIPTORS: [503, 'The gateway is overloaded (file descriptors)', 'proxy_internal_error', 1],
   JW_OUT_OF_MEMORY: [503, 'The gateway is overloaded (memory)', 'proxy_internal_error', 1],
   JW_OUT_OF_PORTS: [503, 'The gateway is overloaded (local ports)', 'proxy_internal_error', 1],
+  JW_NOT_CACHED: [504, 'The response is not in the cache, and only-if-cached asks for no other', 'http_request_denied'],
   JW_CLIENT_REQUESTS: [429, 'This client has too many requests in flight', 'http_request_denied', 1],
   JW_AUTH_BUSY: [503, 'Too many credentials are being verified', 'proxy_internal_error', 1],
   JW_DECOMPRESSION_BUSY: [503, 'Too many request bodies are being decompressed', 'proxy_internal_error', 1],

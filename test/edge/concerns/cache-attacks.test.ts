@@ -383,6 +383,24 @@ t.test('fields that should be one, but come several times', async (t) => {
   }
 })
 
+t.test('an age that is no number is never sent on, and a client that asks for nothing logs no error', async (t) => {
+  const { client, logged } = await cachingGateway(t, (_request, response) =>
+    respond(response, 'x', { 'cache-control': 'max-age=60, stale-while-revalidate=60', etag: '"a"', age: 'unknown' })
+  )
+  await client.ask('/')
+  const stale = await client.ask('/', { headers: { 'cache-control': 'max-stale' } })
+  t.match(stale.headers['cache-status'], /hit/)
+  t.equal(stale.headers.age, '2147483648')
+  const none = await client.ask('/none', { headers: { 'cache-control': 'only-if-cached' } })
+  t.equal(none.status, 504)
+  t.match(JSON.parse(none.body.toString()), { code: 'JW_NOT_CACHED' })
+  await eventually(() => logged.some((line) => /JW_NOT_CACHED/.test(JSON.stringify(line))))
+  t.strictSame(
+    logged.filter(({ level }) => Number(level) >= 50),
+    []
+  )
+})
+
 t.test('bodies that are cut off, too long, or of unknown length are not stored', async (t) => {
   const answers = [
     'Content-Length: 10\r\n\r\nhalf',

@@ -43,10 +43,10 @@ export function namesOf(value: string | readonly string[] | undefined): readonly
   return items === null ? null : [...new Set(items)]
 }
 
-/** Returns `Age` in seconds; infinity for any text but one number: then the response may be of any age. */
+/** Returns `Age` in seconds; the largest for any text but one number: then the response may be of any age. */
 export function ageOf({ age }: IncomingHttpHeaders): number {
   if (age === undefined) return 0
-  return /^\d+$/.test(String(age)) ? Math.min(Number(age), mostSeconds) : Number.POSITIVE_INFINITY
+  return /^\d+$/.test(String(age)) ? Math.min(Number(age), mostSeconds) : mostSeconds
 }
 
 const months = ['jan', 'feb', 'mar', 'apr', 'may', 'jun', 'jul', 'aug', 'sep', 'oct', 'nov', 'dec']
