@@ -1,10 +1,10 @@
 /** Checks the section for spans. */
 import { token } from '../plugins/http-syntax.ts'
+import { checkPem } from './checked.ts'
 import type { Absolute } from './complete-services.ts'
 import { files } from './complete-services.ts'
 import type { Checked } from './concern.ts'
 import { isSecretField } from './credentials.ts'
-import type { Report } from './faults.ts'
 import { pointer } from './faults.ts'
 import type { TracingOptions } from './schema/tracing.ts'
 
@@ -15,9 +15,11 @@ const ofExport =
 /** A value of a header field (RFC 9110, 5.5). */
 const value = /^[\t\x20-\x7e\x80-\xff]*$/
 
-export function checkTracing({ data: { tracing }, report }: Pick<Checked, 'data' | 'report'>): void {
+export function checkTracing(checked: Checked): void {
+  const { data, report } = checked
+  const { tracing } = data
   if (tracing === undefined || !report.usable('/tracing')) return
-  if (report.usable('/tracing/otlp/http')) checkHttp(tracing.otlp.http, report)
+  if (report.usable('/tracing/otlp/http')) checkHttp(tracing.otlp.http, checked)
   // A sidecar's section lacks the key.
   for (const [index, name] of (tracing.capturedRequestHeaders ?? []).entries()) {
     const at = pointer('/tracing/capturedRequestHeaders', index)
@@ -26,8 +28,10 @@ export function checkTracing({ data: { tracing }, report }: Pick<Checked, 'data'
   }
 }
 
-function checkHttp({ endpoint, headers = {}, tls }: TracingOptions['otlp']['http'], report: Report): void {
+function checkHttp({ endpoint, headers = {}, tls }: TracingOptions['otlp']['http'], checked: Checked): void {
+  const { report } = checked
   const at = '/tracing/otlp/http'
+  for (const kind of ['ca', 'cert', 'key'] as const) checkPem(`${at}/tls`, kind, tls?.[kind], checked)
   if (report.usable(`${at}/endpoint`)) {
     const { username, password, hash, protocol } = new URL(endpoint)
     if (username !== '' || password !== '')

@@ -762,7 +762,7 @@ tracing:
     http:
       endpoint: http://me:hunter2@collector:4318/v1/traces
       headers: { "a b": c, Content-Type: x, x-a: "1", X-A: "2", x-b: "\\n" }
-      tls: { cert: a.pem }
+      tls: { cert: own.crt, key: own.key }
   sampleRate: 2
   capturedRequestHeaders: [x-tenant, Authorization, x-api-key]
   trustClient: nobody
@@ -780,6 +780,17 @@ tracing:
       '9:53: tracing.capturedRequestHeaders[2]: x-api-key has credentials, which must not be in traces',
       '10:16: tracing.trustClient: expected true or false or proxies, found "nobody"',
       '11:22: tracing.queue.maxBatch: expected an integer from 1 to 10000, found 0'
+    ]
+  },
+  {
+    name: 'the certificates for the export of spans',
+    yaml: `
+tracing: { otlp: { http: { endpoint: https://collector, tls: { ca: none.pem, cert: private.pem } } } }
+`,
+    faults: [
+      '2:62: tracing.otlp.http.tls: cert and key need each other',
+      (dir) => `2:68: tracing.otlp.http.tls.ca: no such file: ${dir}/none.pem`,
+      (dir) => `2:84: tracing.otlp.http.tls.cert: expected a certificate, found a private key: ${dir}/private.pem`
     ]
   },
   {

@@ -497,3 +497,44 @@ t.test('calls of a hook for all requests are below the span of the request', asy
   t.ok(calls.some(({ spanId }) => hook.includes(spanId)))
   t.notMatch(hook, traceId, 'nor does a hook pass the trace of an untrusted client on')
 })
+
+t.test('the server that decides for forwardAuth is below the span, too', async (t) => {
+  const seen: (string | undefined)[] = []
+  const auth = await startService(({ headers }, response) => {
+    seen.push(headers.traceparent as string | undefined)
+    response.end()
+  })
+  t.teardown(auth.close)
+  const { ask, collector } = await start(t, 'HTTP/1.1', {
+    services: { auth: { instances: [auth.url] } },
+    edge: { forwardAuth: { service: 'auth', path: '/check' } }
+  })
+  t.equal((await ask('/api', { headers: given })).status, 200)
+  const [server] = await collector.servers(1)
+  const calls = await collector.clients(2)
+  t.ok(calls.every(({ parentSpanId }) => parentSpanId === server!.spanId))
+  const check = calls.find(({ attributes }) => attributes['peer.service'] === 'auth')!
+  t.strictSame(seen, [`00-${check.traceId}-${check.spanId}-03`])
+})
+
+t.test('spans do not keep requests from sharing responses', async (t) => {
+  let count = 0
+  const slow = await startService((_request, response) => {
+    count++
+    setTimeout(() => response.setHeader('cache-control', 'max-age=60').end('same'), 100)
+  })
+  t.teardown(slow.close)
+  const { ask, collector } = await start(t, 'HTTP/1.1', {
+    services: { slow: { instances: [slow.url], mesh: { collapse: true } } },
+    routes: [
+      { name: 'collapsed', match: { path: '/collapsed' }, service: 'slow' },
+      { name: 'cached', match: { path: '/cached' }, service: 'slow', edge: { cache: {} } }
+    ]
+  })
+  for (const response of await Promise.all([1, 2, 3].map(() => ask('/collapsed')))) t.equal(response.status, 200)
+  t.equal(count, 1)
+  for (let i = 0; i < 3; i++) t.equal((await ask('/cached')).body.toString(), 'same')
+  t.equal(count, 2)
+  t.equal(new Set((await collector.servers(6)).map(({ traceId }) => traceId)).size, 6)
+  t.equal((await collector.clients(2)).length, 2)
+})
