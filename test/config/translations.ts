@@ -939,7 +939,7 @@ routes:
       file: 'offers.log',
       lines: [
         /^127\.0\.0\.1 - - \[[^\]]+ \+0000\] "GET \/offers\/7 HTTP\/1\.1" 200 \d+ "-" "app \\x221\\x22"$/,
-        /"GET \/sellers HTTP\/1\.1" 429 - "-" "-"$/,
+        /"GET \/sellers HTTP\/1\.1" 429 \d+ "-" "-"$/,
         /"DELETE \/sellers HTTP\/1\.1" 405 /
       ]
     }
@@ -965,7 +965,7 @@ routes:
       file: 'envoy.log',
       lines: [
         /^\[\d{4}-[^\]]+Z\] "GET \/hello-world HTTP\/1\.1" 200 \S+ [\d.]+ "-" "-" "[\w-]+" "\S+" "-"$/,
-        /"GET \/gone HTTP\/1\.1" 410 /,
+        /"GET \/gone HTTP\/1\.1" 410 5 /,
         /"GET \/app\?token=\*\*\* HTTP\/1\.1" 200 \d+ [\d.]+ "-" "-" "[\w-]+" "\S+" "http:\/\/(127\.0\.0\.1|localhost):\d+"$/
       ]
     }

@@ -75,7 +75,16 @@ export const mask = '***'
 export const readsResponse = (template: LineTemplate): boolean =>
   template.some((part) => typeof part !== 'string' && part.source.of === 'response')
 
+/** Returns the length of the body of a response that the gateway itself has sent in full. */
+function ownLength(reply: FastifyReply | null): number | undefined {
+  if (reply === null || !reply.raw.writableFinished || reply.request.method === 'HEAD') return undefined
+  const length = Number(reply.getHeader('content-length') ?? Number.NaN)
+  return Number.isSafeInteger(length) && reply.statusCode !== 304 ? length : undefined
+}
+
 function readerOf(source: LineSource): (entry: Entry) => unknown {
+  if (source.of === 'field' && source.name === 'bytesSent')
+    return ({ fields, reply }) => fields.bytesSent ?? ownLength(reply)
   if (source.of === 'field') return ({ fields }) => fields[source.name]
   if (source.of === 'line') return others[source.name]
   // A target in absolute form may have credentials, which the field does not have.
