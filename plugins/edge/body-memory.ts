@@ -31,7 +31,8 @@ export class BodyMemory {
   holdFor(request: FastifyRequest, { raw }: { readonly raw: NodeJS.EventEmitter }): Hold {
     const client = networkOf(clientAddressOf(request))
     let held = 0
-    let isReleased = false
+    // No event follows if the client has left.
+    let isReleased = request.gone?.signal.aborted === true
     const hold: Hold = {
       take: (bytes) => {
         if (isReleased) return false
