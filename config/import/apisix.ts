@@ -80,6 +80,13 @@ export function importApisix(root: Foreign): Imported {
     if (['service', 'response', 'redirect'].some((key) => settings[key] !== undefined)) draft.routes.push(settings)
     else draft.note(null, `route ${name} has no upstream in this file`)
   }
+  for (const ssl of root.maps('ssls')) {
+    const isMutual = ssl.has('client')
+    ssl.skip(...ssl.keys)
+    const text = `${ssl.where}: write listen.tls${isMutual ? ' with clientCertificate' : ''}`
+    if (isMutual) draft.undecided(null, text)
+    else draft.note(null, text)
+  }
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('APISIX')
 }

@@ -127,7 +127,10 @@ interface Context {
 function importRouter(name: string, router: Foreign, { services, middlewares, entryPoints, draft }: Context): void {
   const rule = router.text('rule') ?? ''
   const priority = router.number('priority')
-  router.skip('ruleSyntax', 'observability', 'tls')
+  router.skip('ruleSyntax', 'observability')
+  const tls = router.value('tls')
+  const options = typeof tls === 'object' ? (router.map('tls')?.text('options') ?? 'default') : 'default'
+  if (typeof tls === 'object') router.map('tls')?.skip('certResolver', 'domains')
   const points = router.texts('entryPoints')
   const listeners = entryPoints.listenersOf(points)
   const wanted = router.text('service') ?? ''
@@ -140,6 +143,8 @@ function importRouter(name: string, router: Foreign, { services, middlewares, en
     if (listeners.length > 0) match.listeners = listeners
     const route: Settings = { name: draft.name('route', name), match }
     for (const text of unknown) draft.undecided(route, `router ${name}: ${text}: not converted`)
+    if (bare(options) !== 'default')
+      draft.undecided(route, `router ${name}: tls.options ${options}: write listen.tls.hosts, or another listener`)
     for (const point of entryPoints.missing(points))
       draft.undecided(
         route,

@@ -219,6 +219,8 @@ http:
   services: { s: { loadBalancer: { servers: [{ url: "http://s:80" }] } } }`
   t.match(loaded('traefik', named('internal')).todo, 'router a: entryPoint internal is not in this file')
   t.equal(loaded('traefik', named('websecure')).todo, '')
+  const strict = named('websecure').replace('service: s, entry', 'tls: { options: mtls@file }, service: s, entry')
+  t.match(loaded('traefik', strict).todo, 'router a: tls.options mtls@file')
   t.match(loaded('traefik', named('internal', 'entryPoints: { web: { address: ":80" } }')).todo, 'entryPoint internal')
 
   const other = imported('traefik', `${http}\ntls: { options: { mtls: { clientAuth: { caFiles: [a, b] } } } }`).yaml
@@ -624,4 +626,16 @@ t.test('KrakenD: services from DNS, calls that use responses of others, TLS', as
     order: { path: '/orders/{params.id}' },
     user: { path: '/users/{calls.order/user/id}', query: { x: '{calls.order/y}' } }
   })
+})
+
+t.test('APISIX: certificates', (t) => {
+  const of = (ssl: string) =>
+    loaded(
+      'apisix',
+      `routes: [{ uri: /a, upstream: { nodes: { "a:80": 1 } } }]\nssls: [{ cert: c, key: k, snis: [a.example]${ssl} }]`
+    )
+  t.match(of('').summary, 'ssls[0]: write listen.tls')
+  t.equal(of('').todo, '')
+  t.match(of(', client: { ca: x }').todo, 'ssls[0]: write listen.tls with clientCertificate')
+  t.end()
 })
