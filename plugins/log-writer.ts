@@ -17,9 +17,19 @@ const newline = 10
 /** Writers whose remaining lines are written at the end of the process. */
 const open = new Set<LogWriter>()
 
-process.once('exit', () => {
+function finishAll(): void {
   for (const writer of open) writer.finish()
-})
+}
+
+/** The listener exists only as long as a writer does: a program that imports the gateway without running it has none. */
+function opened(writer: LogWriter): void {
+  if (open.size === 0) process.on('exit', finishAll)
+  open.add(writer)
+}
+
+function closed(writer: LogWriter): void {
+  if (open.delete(writer) && open.size === 0) process.off('exit', finishAll)
+}
 
 interface WriterOptions {
   /** Formats the line that reports dropped lines: their number, and the error code of the last failed write. */
@@ -66,7 +76,7 @@ export class LogWriter {
     this.#formatDropped = formatDropped
     this.#onDropped = onDropped
     this.#longest = longest
-    open.add(this)
+    opened(this)
   }
 
   /** Lines dropped since the start. */
@@ -120,7 +130,7 @@ export class LogWriter {
   async close(timeoutMs: number): Promise<void> {
     await this.flushed(timeoutMs)
     this.#isClosed = true
-    open.delete(this)
+    closed(this)
     if (this.#timer !== null) clearTimeout(this.#timer)
     // During a write the number of the descriptor must not become that of another file.
     if (!this.#isWriting) this.#closeNow()
