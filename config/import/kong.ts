@@ -189,7 +189,7 @@ function importRoute(
   if (route.flag('preserve_host') === true) edge.host = 'preserve'
   const protocols = route.texts('protocols')
   if (protocols.length === 1 && protocols[0] === 'https')
-    draft.note(settings, 'https only: write listen.tls and listen.redirect')
+    draft.undecided(settings, `${route.where}.protocols: https only: write listen.tls and listen.redirect`)
   else if (protocols.some((each) => !each.startsWith('http'))) {
     draft.note(settings, `${route.where}.protocols: ${protocols.join(', ')}: not converted`)
   }

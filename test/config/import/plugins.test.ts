@@ -233,6 +233,13 @@ http:
 const issuer = 'https://id.example.com/realms/main'
 const basic = Buffer.from('app:a:secret').toString('base64')
 
+t.test('routes of Kong for https alone', async (t) => {
+  const text = (protocols: string) =>
+    `services: [{ name: s, url: "http://s:80", routes: [{ name: r, paths: [/r], protocols: ${protocols} }] }]`
+  for (const protocols of ['[http, https]', '[http]']) t.equal(loaded('kong', text(protocols)).todo, '', protocols)
+  t.match(loaded('kong', text('[https]')).todo, /protocols: https only: write listen\.tls and listen\.redirect/)
+})
+
 t.test('plugins of Kong', async (t) => {
   const body = { type: 'object', required: ['a'], properties: { a: { type: 'integer' } } }
   const cases: [plugin: string, expected: Case][] = [
