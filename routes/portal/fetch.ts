@@ -12,7 +12,7 @@ export async function documentOf(
   request: FastifyRequest,
   { timeout, maxDocumentSize }: Pick<PortalConfig, 'timeout' | 'maxDocumentSize'>
 ): Promise<string> {
-  if ('file' in source) return textOf(source.file, maxDocumentSize)
+  if ('file' in source) return within(timeout, source.file, textOf(source.file, maxDocumentSize))
   const { path } = source
   const headers = { accept: 'application/json, application/yaml;q=0.9, */*;q=0.1' }
   const call = { origin: `http://${service}.mesh`, path, headers, maxResponseSize: maxDocumentSize } as const
@@ -22,6 +22,17 @@ export async function documentOf(
     if (statusCode !== 200) throw new Error(`${path} of ${service} responded with status ${statusCode}`)
     return text
   })
+}
+
+/** Waits for a file for a limited time: on a file system that hangs, it may never come. */
+async function within(timeoutMs: number, file: string, text: Promise<string>): Promise<string> {
+  const { promise, reject } = Promise.withResolvers<never>()
+  const timer = setTimeout(reject, timeoutMs, new Error(`${file} could not be read within ${timeoutMs} ms`))
+  try {
+    return await Promise.race([text, promise])
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 async function textOf(file: string, mostBytes: number): Promise<string> {

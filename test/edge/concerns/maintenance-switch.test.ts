@@ -51,12 +51,15 @@ t.test('of a route, of a group and of all; the last command wins', async (t) => 
     ['on?group=shop', '/cart /list /lists'],
     ['off?route=cart', '/list /lists'],
     ['on?group=shop', '/cart /list /lists'],
-    ['reset?route=list', '/cart /list /lists'],
+    ['reset?route=list', '/cart'],
+    ['on?group=shop', '/cart /list /lists'],
     ['off?group=shop', ''],
     ['on?all=true', '/cart /list /lists /blog /fixed'],
     ['off?group=shop', '/blog /fixed'],
     ['on?route=cart', '/cart /blog /fixed'],
-    ['reset?group=shop', '/cart /list /lists /blog /fixed'],
+    ['reset?group=shop', '/blog /fixed'],
+    ['on?all=true', '/cart /list /lists /blog /fixed'],
+    ['reset?route=list', '/cart /blog /fixed'],
     ['reset?all=true', '']
   ]
   t.equal(await refusing(), '')

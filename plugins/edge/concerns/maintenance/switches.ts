@@ -13,8 +13,9 @@ export interface Switched {
 
 export class Switches {
   #all: boolean | null = null
-  readonly #groups = new Map<string, boolean>()
-  readonly #routes = new Map<string, boolean>()
+  /** Null: the configuration decides, whatever a wider switch says. */
+  readonly #groups = new Map<string, boolean | null>()
+  readonly #routes = new Map<string, boolean | null>()
   /** Routes of all configurations that still have requests. */
   readonly #switched = new Set<Switched>()
 
@@ -40,9 +41,9 @@ export class Switches {
       this.#groups.clear()
       this.#routes.clear()
     } else if ('group' in scope) {
-      put(this.#groups, scope.group, state)
+      this.#groups.set(scope.group, state)
       for (const member of members) this.#routes.delete(member)
-    } else put(this.#routes, scope.route, state)
+    } else this.#routes.set(scope.route, state)
     for (const switched of this.#switched) this.#update(switched)
   }
 
@@ -54,12 +55,10 @@ export class Switches {
 
   #update(switched: Switched): void {
     const { route, group } = switched
+    const ofRoute = this.#routes.get(route)
     const ofGroup = group === undefined ? undefined : this.#groups.get(group)
-    switched.state = this.#routes.get(route) ?? ofGroup ?? this.#all
+    // Not `??`: null of a narrower switch wins.
+    if (ofRoute !== undefined) switched.state = ofRoute
+    else switched.state = ofGroup === undefined ? this.#all : ofGroup
   }
-}
-
-function put(states: Map<string, boolean>, name: string, state: boolean | null): void {
-  if (state === null) states.delete(name)
-  else states.set(name, state)
 }
