@@ -83,6 +83,11 @@ export function checkSection(
     const options: unknown = Reflect.get(section, key.name)
     const place = `${at}/${key.name}`
     if (options === undefined || options === false || options === null || !report.usable(place)) continue
-    key.check?.(options, place, checked, { service })
+    try {
+      key.check?.(options, place, checked, { service })
+    } catch (error) {
+      // A value of another kind than the schema allows may make a check throw. Its fault is reported already.
+      if (report.sound(place)) throw error
+    }
   }
 }

@@ -56,6 +56,18 @@ const concerns: Record<string, unknown> = {
     },
     response: { remove: ['x-b'], set: { 'x-c': '{response.status}' } }
   },
+  body: {
+    request: { only: ['/a'], remove: ['/a/b'], rename: { '/c': '/d' }, set: { '/e': '{request.ip}' }, types: ['*/*'] },
+    response: [{ statuses: [200, '4xx'], add: { '/f': { g: ['{response.status}'] } } }],
+    maxSize: '1mb'
+  },
+  accessLog: {
+    format: { at: '{time}', status: '{status}' },
+    filters: { statusCodes: [404, '5xx'], minDuration: '1s', sample: '1%' }
+  },
+  cache: { ttl: { 200: '1m' }, key: { headers: ['x-a'], ignoreQuery: ['utm_*'] }, maxEntry: '1mb' },
+  compression: { encodings: ['br'], types: ['text/*'], level: { br: 4 } },
+  validation: { query: { type: 'object' }, body: { content: { 'application/json': { type: 'object' } } } },
   query: { only: ['a'], remove: ['b'], rename: { c: 'd' }, set: { e: '{request.ip}' }, add: { f: ['g', 'h'] } },
   cookies: {
     request: { only: ['a'], remove: ['b'], rename: { c: 'd' }, set: { e: '{request.ip}' } },
