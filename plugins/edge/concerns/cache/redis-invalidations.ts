@@ -16,7 +16,7 @@ export class RedisInvalidations {
   readonly #send: Send<[resources: readonly string[], isRepeated: boolean]>
   readonly #purgeAll: Send<[]>
   readonly #isUp: () => boolean
-  /** Resources whose invalidation Redis has not confirmed; null: so many that everything is purged. */
+  /** Resources whose invalidation is to be repeated; null: so many that everything is purged. */
   #unsent: Set<string> | null = new Set()
   #isRepeating = false
   #retry: NodeJS.Timeout | undefined
@@ -33,7 +33,7 @@ export class RedisInvalidations {
 
   /** True if Redis has confirmed all. */
   get areConfirmed(): boolean {
-    return this.#unsent?.size === 0
+    return this.#unsent?.size === 0 && !this.#isRepeating
   }
 
   /** Invalidates, and calls back once Redis has confirmed it or will not in time. */
@@ -44,10 +44,25 @@ export class RedisInvalidations {
     })
   }
 
-  #keep(resources: readonly string[]): void {
-    for (const resource of resources) this.#unsent?.add(resource)
-    if (this.#unsent !== null && this.#unsent.size > maxUnsent) this.#unsent = null
+  /** Keeps resources for the next repeat; null: everything. */
+  #keep(resources: readonly string[] | null): void {
+    for (const resource of resources ?? []) this.#unsent?.add(resource)
+    if (resources === null || (this.#unsent !== null && this.#unsent.size > maxUnsent)) this.#unsent = null
     this.#schedule()
+  }
+
+  /**
+   * Takes out the resources of the next repeat; null: everything. An invalidation of one of them that fails meanwhile is kept:
+   * the reply to the repeat does not confirm it, since Redis may have run the repeat before the change.
+   */
+  #take(): readonly string[] | null {
+    if (this.#unsent === null) {
+      this.#unsent = new Set()
+      return null
+    }
+    const taken = [...this.#unsent].slice(0, maxRepeated)
+    for (const resource of taken) this.#unsent.delete(resource)
+    return taken
   }
 
   #schedule(): void {
@@ -59,17 +74,14 @@ export class RedisInvalidations {
   repeat(): void {
     if (this.#isRepeating || this.areConfirmed || !this.#isUp()) return
     this.#isRepeating = true
-    const unsent = this.#unsent
-    const sent = unsent === null ? [] : [...unsent].slice(0, maxRepeated)
+    const taken = this.#take()
     const done = (isConfirmed: boolean): void => {
       this.#isRepeating = false
-      if (isConfirmed && unsent === null) this.#unsent = new Set()
-      else if (isConfirmed) for (const each of sent) unsent?.delete(each)
-      if (isConfirmed && !this.areConfirmed) this.repeat()
-      else if (!isConfirmed) this.#schedule()
+      if (!isConfirmed) this.#keep(taken)
+      else if (!this.areConfirmed) this.repeat()
     }
-    if (unsent === null) this.#purgeAll(done)
-    else this.#send(sent, true, done)
+    if (taken === null) this.#purgeAll(done)
+    else this.#send(taken, true, done)
   }
 
   close(): void {
