@@ -4,7 +4,8 @@ import { devNull } from 'node:os'
 import { setImmediate as nextIteration } from 'node:timers/promises'
 import t from 'tap'
 import { Descriptors, descriptorLimit } from '../../../plugins/edge/concerns/overload/descriptors.ts'
-import { reserveOf } from '../../../plugins/edge/concerns/overload/index.ts'
+import { limitFor, reserveOf } from '../../../plugins/edge/concerns/overload/index.ts'
+import { startGateway } from '../../helpers/gateway.ts'
 
 t.test('the limit of descriptors is that of the process', async (t) => {
   const limit = descriptorLimit()
@@ -103,4 +104,25 @@ t.test('the reserve grows with the limit, within bounds', async (t) => {
       { connections: 1024, requests: 256 }
     ]
   )
+})
+
+t.test('the start warns of connections that the limit does not allow, and names the number that does', async (t) => {
+  for (const connections of [1, 10, 26, 400, 10_000, 1_000_000]) {
+    const limit = limitFor(connections)
+    t.ok(limit - reserveOf(limit).connections >= connections, `${connections}`)
+  }
+  t.equal(limitFor(10_000), 25_000)
+  const limit = descriptorLimit()
+  if (limit === Number.POSITIVE_INFINITY) return
+  const warnings = async (connections: number) => {
+    const gateway = await startGateway({ listen: { limits: { connections } }, services: {}, routes: [] }, { log: true })
+    await gateway.close()
+    return gateway.log.filter(({ msg }) => String(msg).startsWith('listen.limits.connections cannot be reached'))
+  }
+  const [warning, ...others] = await warnings(limit)
+  const needed = Math.ceil(2.5 * limit)
+  t.match(warning, { level: 40, limit, connections: limit, needed })
+  t.match(warning?.msg, `${limit} connections of clients need ${needed} open files`)
+  t.match(warning?.msg, `(ulimit -n ${needed}, `)
+  t.strictSame([others, await warnings(10)], [[], []])
 })

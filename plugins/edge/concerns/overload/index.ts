@@ -35,6 +35,10 @@ export function reserveOf(limit: number): { connections: number; requests: numbe
   return { connections, requests: Math.floor(connections / 4) }
 }
 
+/** Returns the limit of open files that a number of client connections needs: each request has a descriptor on either side. */
+export const limitFor = (connections: number): number =>
+  Math.ceil(Math.max(2.5 * connections, connections + reserveOf(0).connections))
+
 /**
  * Sheds load while the gateway itself is overloaded. When file descriptors run out, it first refuses new connections and
  * WebSockets, then requests on open connections; otherwise every request and the gateway's own look-ups would fail. While
@@ -179,10 +183,10 @@ function watchDescriptors(
   const reserve = reserveOf(limit)
   const connections = listeners.reduce((sum, { limits }) => sum + limits.connections, 0)
   if (connections > limit - reserve.connections) {
-    const fields = { limit, connections }
+    const needed = limitFor(connections)
     log.warn(
-      fields,
-      `listen.limits.connections cannot be reached: the process may open ${limit} files; raise the limit (ulimit -n)`
+      { limit, connections, needed },
+      `listen.limits.connections cannot be reached: ${connections} connections of clients need ${needed} open files, and the process may open ${limit}; raise the limit (ulimit -n ${needed}, LimitNOFILE) or lower listen.limits.connections`
     )
   }
   let quiet: NodeJS.Timeout | null = null
