@@ -20,11 +20,10 @@ export interface Hold {
 }
 
 export class BodyMemory {
-  readonly #all = new MemoryBudget(mostBytes)
-  readonly #clients = new Map<string, MemoryBudget>()
+  readonly #budget = new MemoryBudget(mostBytes, mostOfClient)
 
   get used(): number {
-    return this.#all.used
+    return this.#budget.used
   }
 
   /** Returns the memory of a body for a request, which is given back when the response has ended at the latest. */
@@ -35,24 +34,13 @@ export class BodyMemory {
     let isReleased = request.gone?.signal.aborted === true
     const hold: Hold = {
       take: (bytes) => {
-        if (isReleased) return false
-        const own = this.#clients.get(client) ?? new MemoryBudget(mostOfClient)
-        if (!own.take(bytes)) return false
-        if (!this.#all.take(bytes)) {
-          own.give(bytes)
-          return false
-        }
-        this.#clients.set(client, own)
+        if (isReleased || !this.#budget.take(bytes, client)) return false
         held += bytes
         return true
       },
       release: () => {
         isReleased = true
-        if (held === 0) return
-        const own = this.#clients.get(client)!
-        own.give(held)
-        if (own.used === 0) this.#clients.delete(client)
-        this.#all.give(held)
+        if (held > 0) this.#budget.give(held, client)
         held = 0
       }
     }

@@ -6,7 +6,8 @@ export const BodiesBusy = createError('JW_BODY_BUSY', 'Too many bodies are in me
 
 /**
  * Reads a whole body of at most `maxBytes`. Calls back once: with the bytes, with an error, or, if the body is larger, with
- * the chunks that were read; the rest is then paused. The client's connection stays open; `edge.bodyTimeout` and the listener's timeouts bound the time.
+ * the chunks that were read; the rest is then paused. The client's connection stays open; `edge.bodyTimeout` and the
+ * listener's timeouts bound the time.
  * `take` takes memory for each chunk; without any, the error is `JW_BODY_BUSY`.
  */
 export function readBody(
@@ -35,10 +36,10 @@ export function readBody(
     }
     size += chunk.length
     chunks.push(chunk)
-    const isOver = size > maxBytes
-    if (!isOver && take?.(chunk.length) !== false) return
+    const isTooLarge = size > maxBytes
+    if (!isTooLarge && take?.(chunk.length) !== false) return
     body.pause()
-    finish(isOver ? null : new BodiesBusy(), null)
+    finish(isTooLarge ? null : new BodiesBusy(), null)
   }
   body.on('data', onData)
   body.once('end', () => finish(null, Buffer.concat(chunks, size)))

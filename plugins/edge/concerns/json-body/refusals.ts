@@ -1,5 +1,6 @@
 /** The refusals of `edge.body`: bodies of requests and of responses that cannot be changed. */
 import createError from '@fastify/error'
+import { BodiesBusy } from '../../protocol/read-body.ts'
 import type { Fault } from './scan.ts'
 
 const Invalid = createError('JW_BODY_INVALID', 'The body is not JSON that can be changed: %s', 400)
@@ -38,8 +39,9 @@ const texts: Readonly<Record<Kind, string>> = {
   busy: 'too many bodies are in memory'
 }
 
-export function refusalOf(kind: Exclude<Kind, 'busy' | 'part'>, maxSize: number): Error & { code: string } {
+export function refusalOf(kind: Exclude<Kind, 'part'>, maxSize: number): Error & { code: string } {
   if (kind === 'size') return new TooLarge(maxSize)
+  if (kind === 'busy') return new BodiesBusy()
   return kind === 'coding' ? new MediaType() : new Invalid(texts[kind])
 }
 

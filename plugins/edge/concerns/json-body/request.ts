@@ -30,12 +30,7 @@ type Done = (error?: Error | null, payload?: Readable) => void
 
 export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookHandler {
   const { steps, maxSize, memory, shadow, count } = deps
-  const refuse = (
-    kind: Exclude<Kind, 'part' | 'busy'>,
-    request: FastifyRequest,
-    done: Done,
-    body: () => Readable
-  ): void => {
+  const refuse = (kind: Exclude<Kind, 'part'>, request: FastifyRequest, done: Done, body: () => Readable): void => {
     const error = refusalOf(kind, maxSize)
     count('refused')
     if (shadow !== null) {
@@ -76,20 +71,19 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
       body,
       maxSize,
       (error, bytes, chunks) => {
+        const isBusy = error instanceof BodiesBusy
         // The client has disconnected, or an earlier error has been sent.
-        if ((raw.destroyed && error !== null && !(error instanceof BodiesBusy)) || reply.sent) return
+        if ((raw.destroyed && error !== null && !isBusy) || reply.sent) return
+        if (error !== null && !isBusy) {
+          done(error)
+          body.resume()
+          return
+        }
         if (bytes === null) {
-          if (error === null) refuse('size', request, done, () => bodyFrom(chunks, body))
-          else {
-            if (error instanceof BodiesBusy) {
-              count('refused')
-              request.refusalReason = reasons.busy
-              reply.header('retry-after', 1)
-            }
-            done(error)
-          }
+          if (isBusy && shadow === null) reply.header('retry-after', 1)
+          refuse(isBusy ? 'busy' : 'size', request, done, () => bodyFrom(chunks, body))
           // The rest is read and dropped, because the next request on the connection follows it.
-          if (shadow === null || error !== null) body.resume()
+          if (shadow === null) body.resume()
           return
         }
         let result: Buffer

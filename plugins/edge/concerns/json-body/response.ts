@@ -94,7 +94,7 @@ class Change {
       (error, bytes, chunks) => {
         if (bytes !== null) this.#decode(bytes, hold)
         else if (error === null) this.#refuse('size', bodyFrom(chunks, stream))
-        else if (error instanceof BodiesBusy) this.#busy(error, stream)
+        else if (error instanceof BodiesBusy) this.#busy(error, bodyFrom(chunks, stream), stream)
         else {
           stream.on('error', () => {}).destroy()
           this.#done(error)
@@ -104,8 +104,15 @@ class Change {
     )
   }
 
-  #busy(error: Error, stream: Readable | null): void {
-    this.#deps.count('refused')
+  /** Responds with 503 for want of memory; in shadow mode, `payload` is passed on. */
+  #busy(error: Error & { code: string }, payload: unknown, stream: Readable | null): void {
+    const { shadow, count } = this.#deps
+    count('refused')
+    if (shadow !== null) {
+      shadow(this.#request, error.code, reasons.busy, this.#reply)
+      this.#done(null, payload)
+      return
+    }
     this.#request.refusalReason = reasons.busy
     this.#reply.header('retry-after', 1)
     stream?.destroy()
@@ -116,7 +123,7 @@ class Change {
     const { maxSize } = this.#deps
     decoded(bytes, this.#reply.getHeader('content-encoding'), maxSize, (_fault, plain) => {
       if (plain === null) this.#refuse('coding', bytes)
-      else if (plain !== bytes && hold?.take(plain.length) === false) this.#busy(new BodiesBusy(), null)
+      else if (plain !== bytes && hold?.take(plain.length) === false) this.#busy(new BodiesBusy(), bytes, null)
       else this.#edit(plain, bytes)
     })
   }

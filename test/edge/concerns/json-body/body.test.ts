@@ -29,7 +29,12 @@ async function start(t: Test, options: object = {}, protocol: Protocol = 'HTTP/1
   const service = await startService(async (request, response) => {
     const chunks: Buffer[] = []
     request.on('error', () => {})
-    for await (const chunk of request) chunks.push(chunk as Buffer)
+    try {
+      for await (const chunk of request) chunks.push(chunk as Buffer)
+    } catch {
+      // The gateway has ended the request, because its client has left.
+      return
+    }
     const body = Buffer.concat(chunks)
     const { headers, trailers, url = '' } = request
     seen.push({ body: body.toString(), headers, trailers, rawLength: body.length } as Seen)
@@ -371,11 +376,11 @@ t.test('shadow mode passes on what cannot be changed', async (t) => {
   t.match(await server.metrics.metrics(), /jingwei_edge_shadow_refusals_total\{concern="body",route="all"\} 5\n/)
 })
 
-t.test('the memory of bodies is given back, and bounded for each client', async (t) => {
-  const { begin, post, metric, port } = await start(t, { maxSize: '16mb' }, 'HTTP/1.1', { bodyLimit: false })
+/** Starts a gateway whose memory for the bodies of this client is nearly in use. */
+async function startFull(t: Test, options: object, protocol: Protocol = 'HTTP/1.1') {
+  const started = await start(t, { maxSize: '16mb', ...options }, protocol, { bodyLimit: false })
+  const { begin, metric } = started
   const used = async () => Number(await metric(/^jingwei_edge_body_memory_bytes (\d+)/m))
-  await post(`{"a":"${'x'.repeat(100_000)}"}`)
-  await eventually(async () => (await used()) === 0)
   const calls = Array.from({ length: 4 }, () => {
     const call = begin('/', {
       method: 'POST',
@@ -386,12 +391,46 @@ t.test('the memory of bodies is given back, and bounded for each client', async 
     return call
   })
   await eventually(async () => (await used()) === 60 * 1024 * 1024, 'the bodies to arrive')
-  const busy = await post(`{"a":"${'x'.repeat(5 * 1024 * 1024)}"}`)
+  const free = async () => {
+    for (const call of calls) await call.leave()
+    await eventually(async () => (await used()) === 0, 'the memory to be free')
+  }
+  return { ...started, used, free }
+}
+
+const fiveMegabytes = 5 * 1024 * 1024
+
+t.test('the memory of bodies is given back, and bounded for each client', async (t) => {
+  const { post, ask, free } = await startFull(t, {})
+  const busy = await post(`{"a":"${'x'.repeat(fiveMegabytes)}"}`)
   t.same([busy.status, busy.code, busy.headers['retry-after']], [503, 'JW_BODY_BUSY', '1'])
-  for (const call of calls) await call.leave()
-  await eventually(async () => (await used()) === 0, 'the memory to be free')
+  for (const coding of ['identity', 'gzip']) {
+    const { status, headers } = await ask(target({ size: String(fiveMegabytes), coding }))
+    t.same([status, headers['retry-after']], [503, '1'], `a response with the coding ${coding}`)
+  }
+  await free()
   t.equal((await post('{}')).status, 200)
-  t.ok(port)
+})
+
+t.test('shadow mode passes on bodies for which there is no memory', async (t) => {
+  for (const protocol of protocols) {
+    const { post, ask, lines, free } = await startFull(t, { mode: 'shadow' }, protocol)
+    const body = `{"admin":"${'x'.repeat(fiveMegabytes)}"}`
+    const { status, seen: got } = await post(body)
+    t.same([status, got!.body === body], [200, true], 'a request')
+    const plain = `{"secret":"${'x'.repeat(fiveMegabytes)}"}`
+    const large = await ask(target({ size: String(fiveMegabytes), chunked: '' }))
+    t.same([large.status, large.body.toString() === plain], [200, true], 'a response')
+    const packed = await ask(target({ size: String(fiveMegabytes), coding: 'gzip' }))
+    t.same([packed.status, packed.headers['content-encoding']], [200, 'gzip'])
+    t.ok(packed.body.equals(gzipSync(plain)), 'a response with a content coding')
+    await eventually(() => lines().length === 3)
+    for (const { status, shadow } of lines()) {
+      t.equal(status, 200)
+      t.same((shadow as object[])[0], { concern: 'body', error: 'JW_BODY_BUSY', reason: 'body_busy' })
+    }
+    await free()
+  }
 })
 
 t.test('a client that leaves within its body', async (t) => {
