@@ -55,6 +55,29 @@ t.test('errorRatio, minRequests, window, openFor, rampFor: open, half-open, clos
 })
 
 t.test(
+  'consecutiveFailures, failureStatuses, consecutiveSuccesses, maxOpenFor: failures in a row open it',
+  async (t) => {
+    const row = 'consecutiveFailures: 2, failureStatuses: [429], errorRatio: false, slowRatio: false'
+    const options = `${row}, consecutiveSuccesses: 2, openFor: 100ms, maxOpenFor: 1h, rampFor: 0`
+    const world = await gatewayTo(t, `circuitBreaker: { ${options} }, retry: false`)
+    const state = () => world.metric(series('circuit_state'))
+    t.strictSame(await world.spread(3, '/?status=500'), { 500: 3 }, 'no failure: another status')
+    t.strictSame(await world.spread(1, '/?status=429'), { 429: 1 })
+    t.strictSame(await world.spread(1, '/'), { a: 1 }, 'a success between')
+    t.strictSame(await world.spread(1, '/?status=429'), { 429: 1 })
+    t.equal(await state(), 0)
+    t.strictSame(await world.spread(1, '/?status=429'), { 429: 1 })
+    t.equal(await state(), 2)
+    t.match(await world.send('/'), { status: 503, code: 'JW_CIRCUIT_OPEN' })
+
+    while ((await world.send('/')).status !== 200) await sleep(20)
+    t.not(await state(), 0, 'one of two successes')
+    t.equal((await world.send('/')).status, 200)
+    t.equal(await state(), 0)
+  }
+)
+
+t.test(
   'slowRatio and slowAfter; errorRatio: false; slowAfter ends at the header section, so a long stream is not slow',
   async (t) => {
     const options = 'errorRatio: false, slowRatio: 60%, slowAfter: 300ms, minRequests: 3, openFor: 1h'

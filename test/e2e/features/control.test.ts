@@ -211,7 +211,7 @@ t.test('an invalid mesh configuration is refused before anything starts', (t) =>
       return JSON.stringify((error as { faults?: unknown }).faults)
     }
   }
-  t.match(faults('', 'circuitBreaker: {}'), /unknown key; it can only be set for services/)
+  t.match(faults('', 'circuitBreaker: { maxConnections: 1 }'), /caps are those of a service/)
   t.match(faults('', 'balance: random'), /unknown key; it can only be set for services/)
   t.match(faults('', 'hegde: { after: 1s }'), /did you mean \\"hedge\\"/)
   t.match(faults('retry: { on: [4xx] }'), /did you mean \\"5xx\\"/)
