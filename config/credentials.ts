@@ -2,10 +2,14 @@
 
 /** Words at the end of names of secrets. */
 const words = 'token|secret|password|passwd|credentials?'
+/** Words at the end of names of parameters with secrets. */
+const ofParameters = `${words}|pwd|key|apikey|sig|signature`
 /** Matches user and password of a URL: its authority up to the last `@`. */
 const userinfo = /\/\/[^\s/"'<>?#\\]*@/g
 /** Matches a query parameter whose name suggests a secret. */
-const parameter = new RegExp(`([?&](?:\\w+[-_])?(?:${words}|pwd|key|apikey|sig|signature)=)[^\\s&"'<>#\\\\]+`, 'gi')
+const parameter = new RegExp(`([?&](?:[\\w-]*[-_])?(?:${ofParameters})=)[^\\s&"'<>#\\\\]+`, 'gi')
+/** Matches the name of such a parameter. */
+const parameterName = new RegExp(`(?:${ofParameters})$`, 'i')
 /** Matches keys of the configuration with secret values. `key` itself is not one: its value is a file name. */
 const key = new RegExp(`(?:${words}|authorization|api-?key|hash)$`, 'i')
 /** Matches names of request headers with secret values. */
@@ -39,3 +43,6 @@ export const isSecretKey = (name: string): boolean => key.test(name)
 
 /** Returns whether the value of a header of a request is secret. */
 export const isSecretField = (name: string): boolean => field.test(name)
+
+/** Returns whether the value of a parameter in the query or path of a request is secret. */
+export const isSecretParameter = (name: string): boolean => parameterName.test(name) || isSecretField(name)

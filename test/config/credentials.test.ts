@@ -1,5 +1,12 @@
 import t from 'tap'
-import { isSecretField, isSecretKey, maskCredentials, maskUrl, maskUserinfo } from '../../config/credentials.ts'
+import {
+  isSecretField,
+  isSecretKey,
+  isSecretParameter,
+  maskCredentials,
+  maskUrl,
+  maskUserinfo
+} from '../../config/credentials.ts'
 import { parseConfig } from '../../plugins/config.ts'
 
 t.test('maskCredentials masks credentials in URLs', async (t) => {
@@ -41,6 +48,14 @@ t.test('maskUrl masks the whole query, too', async (t) => {
   }
 })
 
+t.test('a parameter that is masked in a URL is a secret by its name', async (t) => {
+  for (const name of ['password', 'old_password', 'pwd', 'sig', 'X-Amz-Signature', 'api_key', 'apikey', 'credential']) {
+    t.equal(maskCredentials(`/?${name}=hunter2`), `/?${name}=***`)
+    t.ok(isSecretParameter(name), name)
+  }
+  for (const name of ['page', 'sign', 'design', 'id']) t.notOk(isSecretParameter(name), name)
+})
+
 t.test('secret keys and fields are known by their names', async (t) => {
   const keys = { '/edge/jwt/secret': true, token: true, apiKey: true, '/listen/tls/key': false, '/edge/jwt': false }
   for (const [key, isSecret] of Object.entries(keys)) t.equal(isSecretKey(key), isSecret, key)
@@ -50,7 +65,7 @@ t.test('secret keys and fields are known by their names', async (t) => {
 
 t.test('the time of maskCredentials is linear in the length of the text', async (t) => {
   // A regular expression that backtracks would exceed the time limit of the test.
-  for (const part of ['//', '//a', '//:', '?', '&a_', '?token', '//@@', 'a_-']) {
+  for (const part of ['//', '//a', '//:', '?', '&a_', '?token', '//@@', 'a_-', '?a-', '&-_']) {
     t.equal(typeof maskCredentials(part.repeat(500_000)), 'string', part)
   }
 })

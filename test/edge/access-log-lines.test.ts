@@ -188,6 +188,28 @@ t.test('templates show fields, times, masked secrets and missing values', async 
   t.equal(JSON.stringify(members(entry)), '{"status":200,"took":"12.34 ms","or":"x"}')
 })
 
+t.test('of cookies, and of parameters with names of secrets, templates show only that they are there', async (t) => {
+  const entry = entryOf('v')
+  const query = { password: 'hunter2', sig: 'hunter2', user_pwd: ['hunter2'], Token: 'hunter2', page: '3' }
+  const params = { credential: 'hunter2', id: '4' }
+  Object.assign(entry.request!, { query, params })
+  entry.request!.raw.rawHeaders.push('Cookie', 'session=hunter2; theme=hunter2')
+  entry.request!.raw.headers.cookie = 'session=hunter2; theme=hunter2'
+  const secrets = [
+    'query.password',
+    'query.sig',
+    'query.user_pwd',
+    'query.Token',
+    'params.credential',
+    'cookies.session'
+  ]
+  const names = [...secrets, 'cookies.theme', 'query.page', 'params.id', 'query.pwd', 'cookies.none']
+  const expected = ['***', '***', '***', '***', '***', '***', '***', '3', '4']
+  t.equal(compileText(names.map((name) => `{${name}}`).join(' '))(entry), [...expected, '-', '-'].join(' '))
+  const members = compileMembers(Object.fromEntries(names.map((name, i) => [`m${i}`, `{${name}}`])))
+  t.strictSame(JSON.parse(JSON.stringify(Object.values(members(entry)).slice(0, expected.length))), expected)
+})
+
 t.test('one filter is enough to select a request', async (t) => {
   const filters = compileFilters({ statusCodes: ['5xx', '400-403', 418], minDuration: 1000, retryAttempts: true })!
   const fast = { durationMs: 1, attempts: 1 }

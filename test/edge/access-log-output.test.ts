@@ -273,6 +273,34 @@ t.test('a file that cannot be written is a fault with a position', async (t) => 
   t.equal(statSync(join(folder, 'access.log'), { throwIfNoEntry: false }), undefined, 'a check creates no file')
 })
 
+t.test('headers and references that may be secrets have a warning', async (t) => {
+  const warnings: string[] = []
+  const accessLog = {
+    format: { a: '{query.sig} {cookies.sid}', b: '{headers.x-api-key|none} {query.page} {status}', c: '{query.sig}' }
+  }
+  const match = { path: '/a/:password' }
+  const format = '{params.password} {params.password} {response.headers.set-cookie} {response.status} {target}'
+  const routes = [{ name: 'a', match, response: { status: 204 }, edge: { accessLog: { format } } }]
+  parseConfig(
+    JSON.stringify({ edge: { accessLog }, services: {}, routes }),
+    '/gateway.yaml',
+    {},
+    ({ path, message, line }) => {
+      t.equal(line, 1)
+      warnings.push(`${path}: ${message}`)
+    }
+  )
+  const shown = 'the log shows only that it is there: it may be a secret'
+  t.strictSame(warnings.sort(), [
+    `edge.accessLog.format.a: of "{cookies.sid}" ${shown}`,
+    `edge.accessLog.format.a: of "{query.sig}" ${shown}`,
+    `edge.accessLog.format.b: of "{headers.x-api-key|none}" ${shown}`,
+    `edge.accessLog.format.c: of "{query.sig}" ${shown}`,
+    `routes[0].edge.accessLog.format: of "{params.password}" ${shown}`,
+    `routes[0].edge.accessLog.format: of "{response.headers.set-cookie}" ${shown}`
+  ])
+})
+
 t.test('a parameter that no path of the route has is a fault', async (t) => {
   const route = (format: string) =>
     `{ name: a, match: { path: "/a/:id" }, response: { status: 204 }, edge: { accessLog: { format: ${format} } } }`

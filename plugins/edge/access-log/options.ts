@@ -11,7 +11,7 @@ import Type from '../../../config/schema/type.ts'
 import { referencesOf } from '../../../config/template.ts'
 import { routesWith } from '../templates/check.ts'
 import { fieldNames } from './fields.ts'
-import { isMasked, parseLine } from './template.ts'
+import { isMasked, isMaskedSource, parseLine } from './template.ts'
 
 /** Formats with names. */
 export const namedFormats = {
@@ -120,7 +120,9 @@ export function checkAccessLog(options: boolean | AccessLogOptions, at: string, 
   const templates = typeof format === 'string' ? { '': format } : format
   for (const [name, text] of Object.entries(templates)) {
     const fault = typeof format === 'string' ? faultOfFormat(text) : faultOfTemplate(text)
-    if (fault !== null) report.fault(name === '' ? `${at}/format` : pointer(at, 'format', name), fault)
+    const place = typeof format === 'string' ? `${at}/format` : pointer(at, 'format', name)
+    if (fault !== null) report.fault(place, fault)
+    else for (const secret of secretsIn(text)) report.warn(place, shownAs(secret))
   }
   if (format !== 'json') {
     for (const key of ['requestHeaders', 'responseHeaders', 'omit'] as const) {
@@ -137,11 +139,16 @@ export function checkAccessLog(options: boolean | AccessLogOptions, at: string, 
       const place = pointer(at, key, index)
       if (name in {}) report.fault(place, `"${name}" is not the name of a header`)
       else if (names.indexOf(name) < index) report.fault(place, `"${name}" is in the list already`)
-      else if (isMasked(name))
-        report.warn(place, `of "${name}" the log shows only that it is there: it may be a secret`)
+      else if (isMasked(name)) report.warn(place, shownAs(name))
     })
   }
 }
+
+const shownAs = (name: string) => `of "${name}" the log shows only that it is there: it may be a secret`
+
+/** Returns the references of a template without faults whose values are not written. */
+const secretsIn = (text: string) =>
+  new Set(referencesOf(parseLine(text)).flatMap((part) => (isMaskedSource(part.source) ? [`{${part.text}}`] : [])))
 
 /** Reports references to parameters that no path of the route has, in options of routes. */
 export function checkRoutes(checked: Checked): void {

@@ -3,7 +3,7 @@
  * the time.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { isSecretField, maskCredentials } from '../../../config/credentials.ts'
+import { isSecretField, isSecretParameter, maskCredentials } from '../../../config/credentials.ts'
 import type { Template as AnyTemplate, Reference } from '../../../config/template.ts'
 import { parseTemplate as parse, soleReference } from '../../../config/template.ts'
 import { jsonValue } from '../../log-line.ts'
@@ -62,11 +62,28 @@ export const parseLine = (text: string): LineTemplate =>
     return parseSource(path, whole)
   })
 
-/** Names that suggest a secret, but are no secrets. */
+/** Names of headers that suggest a secret, but are no secrets. */
 const harmless = new Set(['idempotency-key', 'sec-websocket-key', 'surrogate-key'])
 
-/** Returns whether the value of a header, cookie or parameter is not written to a log. */
+/** Returns whether the value of a header is not written to a log. Its name is in lower case. */
 export const isMasked = (name: string): boolean => (isSecretField(name) || name === 'set-cookie') && !harmless.has(name)
+
+/** Returns whether the value of a reference is not written to a log. Any cookie may be that of a session. */
+export function isMaskedSource(source: LineSource): boolean {
+  switch (source.of) {
+    case 'cookies':
+      return true
+    case 'params':
+    case 'query':
+      return isSecretParameter(source.name)
+    case 'headers':
+      return isMasked(source.name)
+    case 'response':
+      return source.header !== null && isMasked(source.header)
+    default:
+      return false
+  }
+}
 
 /** Text in place of a secret: it shows that there is a value. */
 export const mask = '***'
@@ -90,13 +107,12 @@ function readerOf(source: LineSource): (entry: Entry) => unknown {
   // A target in absolute form may have credentials, which the field does not have.
   if (source.of === 'request' && source.property === 'path') return ({ fields }) => fields.path
   const read = reader(source)
-  const isSecret = 'name' in source && isMasked(source.name.toLowerCase())
-  const isSecretHeader = source.of === 'response' && source.header !== null && isMasked(source.header)
+  const isSecret = isMaskedSource(source)
   return (entry) => {
     const { request } = entry
     if (request === null) return undefined
     const value = read({ request, isUncounted: null, response: responseOf(entry) })
-    return (isSecret || isSecretHeader) && value !== undefined && value !== null ? mask : value
+    return isSecret && value !== undefined && value !== null ? mask : value
   }
 }
 
