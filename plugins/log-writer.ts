@@ -139,10 +139,13 @@ export class LogWriter {
   #closeNow(): void {
     if (this.#nextFd !== null) close(this.#nextFd, () => {})
     close(this.#fd, () => {})
+    const held = linesIn(Buffer.from(this.#held), 0)
+    this.#held = ''
+    if (held > 0) this.#drop(held, 'closed')
     if (this.#sending === null) return
-    const { bytes, sent } = this.#sending
+    const { bytes, sent, reportLength } = this.#sending
     this.#sending = null
-    this.#drop(linesIn(bytes, sent), 'closed')
+    this.#drop(linesIn(bytes, Math.max(sent, reportLength)), 'closed')
   }
 
   #schedule(ms: number): void {

@@ -1,11 +1,13 @@
 // slow: takes about 3 s
 /** Output of a process on stdout, seen from outside. */
+import { spawnSync } from 'node:child_process'
 import fs from 'node:fs'
 import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t from 'tap'
 import { LogWriter } from '../../plugins/log-writer.ts'
+import { eventually } from '../helpers/eventually.ts'
 import { runToEnd } from '../helpers/processes.ts'
 
 const logging = join(import.meta.dirname, '../../plugins/operations/logging.ts')
@@ -78,4 +80,39 @@ t.test('buffered lines are written soon without further lines', async (t) => {
     batch(1)
     setTimeout(() => writeSync(1, '{"i":"past the log"}\\n'), 1000)`)
   t.strictSame(lines.map(({ i }) => i), [1, 'past the log']) // biome-ignore format: short
+})
+
+t.test('lines that are left when the descriptor is closed are counted as dropped', async (t) => {
+  const path = join(t.testdir(), 'fifo')
+  spawnSync('mkfifo', [path])
+  const reader = fs.openSync(path, fs.constants.O_RDONLY | fs.constants.O_NONBLOCK)
+  t.teardown(() => fs.closeSync(reader))
+  let reported = 0
+  const lines = new LogWriter(fs.openSync(path, fs.constants.O_WRONLY | fs.constants.O_NONBLOCK), {
+    onDropped: (count) => {
+      reported += count
+    }
+  })
+  const line = `${'x'.repeat(999)}\n`
+  for (let i = 0; i < 300; i++) lines.write(line)
+  // The pipe is full by now; these lines wait for those before.
+  await sleep(50)
+  for (let i = 0; i < 10; i++) lines.write(line)
+  await lines.close(20)
+  await eventually(() => lines.dropped > 0)
+  const inPipe = Buffer.alloc(1_000_000)
+  const written = inPipe.toString('latin1', 0, fs.readSync(reader, inPipe)).split('\n').length - 1
+  t.ok(written > 0)
+  t.equal(written + lines.dropped, 310)
+  t.equal(reported, lines.dropped)
+})
+
+t.test('lines that come while the last write is in progress are written or counted', async (t) => {
+  const file = join(t.testdir(), 'log')
+  const lines = new LogWriter(fs.openSync(file, 'w'))
+  lines.batch('a\n')
+  const closed = lines.close(10_000)
+  lines.batch('b\nc\n')
+  await closed
+  t.equal(fs.readFileSync(file, 'utf8').split('\n').length - 1 + lines.dropped, 3)
 })
