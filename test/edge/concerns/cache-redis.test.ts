@@ -350,6 +350,35 @@ t.test('purges remove from all nodes', async (t) => {
   t.equal((await one.purge(`tag=${'x'.repeat(3000)}`)).statusCode, 400)
 })
 
+t.test('a purge that Redis does not confirm removes from memory, and is to be repeated', async (t) => {
+  const { start, redis } = await cluster(t, (_request, response) =>
+    respond(response, 'x', { 'cache-control': 'max-age=60' })
+  )
+  const routes = [
+    { name: 'all', match: { path: '/' }, service: 'any' },
+    { name: 'local', match: { path: '/local' }, service: 'any', edge: { cache: { store: 'memory' } } }
+  ]
+  const node = await start({ more: { redis: { url: redis.url, timeout: '2s' }, routes } })
+  for (const path of ['/', '/local']) await node.client.ask(path)
+  await eventually(async () => (await counted(node, 'store', 'ok')) === 1)
+  redis.pause()
+  t.strictSame(await node.purge('all=true'), {
+    statusCode: 503,
+    body: {
+      statusCode: 503,
+      error: 'Service Unavailable',
+      message:
+        'Redis did not confirm the purge (no response within 2000 ms): repeat it; removed from the memory of this node: 1',
+      purged: 1,
+      memory: true,
+      redis: true
+    }
+  })
+  redis.resume()
+  await isUp(node, true)
+  t.strictSame(await node.purge('all=true'), { statusCode: 200, body: { purged: 0, memory: true, redis: true } })
+})
+
 t.test('more purges than are remembered purge older responses', async (t) => {
   const { start, client } = await cluster(t, (_request, response) =>
     respond(response, 'x', { 'cache-control': 'max-age=60' })
@@ -435,7 +464,7 @@ t.test('a Redis that hangs, restarts or is away delays no request for long, and 
   t.ok((await counted(one, 'lookup', 'timeout')) >= 3)
   t.ok((await counted(one, 'lookup', 'unavailable')) >= 1)
   t.equal((await one.client.ask('/', { method: 'POST' })).status, 200)
-  t.match(await one.purge('all=true'), { statusCode: 503, body: { message: /nothing was purged in Redis/ } })
+  t.match(await one.purge('all=true'), { statusCode: 503, body: { message: /^Redis did not confirm the purge/ } })
   redis.resume()
   await isUp(one, true)
   // The invalidation is repeated before this node uses Redis again.

@@ -10,7 +10,7 @@ const maxCriteria = 2048
 
 type Stores = ReadonlySet<MemoryStore | RedisStore>
 
-/** Result of a purge. */
+/** Result of a purge. A purge that Redis did not confirm has it too, beside the error. */
 export interface Purged {
   /** Number of responses that were removed from the memory of this node. */
   readonly purged: number
@@ -55,9 +55,12 @@ async function purgeAll(stores: Stores, purge: Purge, reply: FastifyReply): Prom
     }
   }
   const failure = (await Promise.all(ofRedis)).find((each) => each !== null)
-  if (failure === undefined) return { purged, memory, redis: ofRedis.length > 0 }
-  const message = `nothing was purged in Redis, and nodes still send its responses: ${failure}`
-  return reply.code(503).send({ statusCode: 503, error: 'Service Unavailable', message })
+  const result: Purged = { purged, memory, redis: ofRedis.length > 0 }
+  if (failure === undefined) return result
+  // The command may have run although its reply is missing.
+  const ofMemory = memory ? `; removed from the memory of this node: ${purged}` : ''
+  const message = `Redis did not confirm the purge (${failure}): repeat it${ofMemory}`
+  return reply.code(503).send({ statusCode: 503, error: 'Service Unavailable', message, ...result })
 }
 
 function isCriterion(name: string, value: unknown): boolean {
