@@ -1,9 +1,9 @@
 /** The cache on the admin port: what is stored, and purges. The admin server decides who may ask. */
 import type { FastifyInstance, FastifyReply } from 'fastify'
 import type { MemoryStore } from './memory-store.ts'
-import { criteria } from './redis-purges.ts'
 import type { RedisStore } from './redis-store.ts'
 import type { Purge } from './store.ts'
+import { criteria } from './store.ts'
 
 /** Most characters of all criteria together: nodes keep those of purges in Redis. */
 const maxCriteria = 2048

@@ -1,6 +1,6 @@
 /**
- * The response to one request, for the handler of the bridge: from memory, or from one of several calls to the service. The
- * handler sees one controller, and one record of the call.
+ * The response to one request comes from the store or from one of several calls to the service. The handler of the bridge
+ * sees one controller and one record of the call.
  */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
@@ -21,7 +21,7 @@ export class Delivery implements CallRecord {
   isOver = false
   /** True once the final header section was passed on. */
   hasHead = false
-  /** Source of a response from memory, for the log. */
+  /** Source of a response from the store, for the log. */
   substituteOwn: string | null = null
   instanceOwn: string | null = null
   readonly #next: Handler
@@ -83,7 +83,7 @@ export class Delivery implements CallRecord {
     else if (this.paused) source.pause()
   }
 
-  /** Detaches from the call to the service: the response comes from memory now. */
+  /** Detaches from the call to the service: the response comes from the store now. */
   detach(): void {
     this.#source = null
   }
@@ -136,7 +136,7 @@ export class Delivery implements CallRecord {
     this.#next.onResponseError?.(this, error)
   }
 
-  /** Writes a body from memory at the pace of the client, and ends the response. */
+  /** Writes a body from the store at the pace of the client, and ends the response. */
   body(body: Buffer): void {
     this.#body = body
     this.#write()

@@ -22,7 +22,10 @@ export interface FetchContext {
   judge(fetch: Fetch, status: number, headers: IncomingHttpHeaders, text: string): StoredHead | null
   /** Stores the response of a fetch. `done` gets it, or null if it was invalidated meanwhile. */
   store(fetch: Fetch, entry: StoredResponse, done: Done): void
-  /** Updates the stored response of a fetch after a 304, and returns it. `done` gets it too, unless it is not stored any more. */
+  /**
+   * Updates the stored response of a fetch after a 304, and returns it. `done` gets it, or null if it was invalidated
+   * meanwhile or may not be stored any more.
+   */
   confirm(fetch: Fetch, headers: IncomingHttpHeaders, done: Done): StoredResponse
   /** Returns whether the stored response is to be sent in place of an error. */
   rescues(fetch: Fetch): boolean

@@ -1,9 +1,10 @@
 /**
- * Shared cache of responses (RFC 9111), in memory or in Redis. It intercepts the calls of a route after all concerns and hooks, so that it sees the
- * request as the service gets it, and stores responses as the service sends them, before anything is added for one client.
+ * Shared cache of responses (RFC 9111), in memory or in Redis. It intercepts the calls of a route after all concerns and
+ * hooks, so that it sees the request as the service gets it, and stores responses as the service sends them, before anything
+ * is added for one client.
  *
  * undici's cache interceptor is not used: it knows neither callers nor headers that concerns add, serves no ranges and no
- * 304 from memory, and fetches a key as often as it is asked for at a time.
+ * 304 from the store, and fetches a key as often as it is asked for at a time.
  */
 
 import type { Dispatcher } from 'undici'

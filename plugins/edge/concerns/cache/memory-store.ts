@@ -1,7 +1,7 @@
 /** Stored responses in this process, with a bound in bytes; those that were used least recently are removed first. */
 import type { Asked } from './asked.ts'
 import type { Found, Pending, Purge, ResponseStore } from './store.ts'
-import { isMeant, PendingFetches } from './store.ts'
+import { BodyMemory, isMeant, PendingFetches } from './store.ts'
 import type { StoredResponse } from './stored.ts'
 import { pick } from './usable.ts'
 
@@ -18,6 +18,7 @@ export interface RouteSums {
 export class MemoryStore implements ResponseStore {
   readonly isRemote = false
   readonly maxSize: number
+  readonly bodies: BodyMemory
   /** By key, the least recently used first. */
   readonly #variants = new Map<string, StoredResponse[]>()
   readonly #keysOf = new Map<string, Set<string>>()
@@ -25,13 +26,12 @@ export class MemoryStore implements ResponseStore {
   readonly #sums = new Map<string, RouteSums>()
   readonly #sizes = new WeakMap<StoredResponse, number>()
   #bytes = 0
-  /** Bytes of bodies that are being received. */
-  #receiving = 0
   /** Called with the route of each response that is removed for lack of memory. */
   onEvicted: (route: string) => void = () => {}
 
   constructor(maxSize: number) {
     this.maxSize = maxSize
+    this.bodies = new BodyMemory(maxSize)
   }
 
   get bytes(): number {
@@ -64,16 +64,6 @@ export class MemoryStore implements ResponseStore {
 
   end(pending: Pending): void {
     this.#pending.end(pending)
-  }
-
-  reserve(bytes: number): boolean {
-    if (this.#receiving + bytes > this.maxSize) return false
-    this.#receiving += bytes
-    return true
-  }
-
-  release(bytes: number): void {
-    this.#receiving -= bytes
   }
 
   put(entry: StoredResponse, _asked: Asked, { isOutdated }: Pending, done: (isValid: boolean) => void): void {

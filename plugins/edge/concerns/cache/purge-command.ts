@@ -2,7 +2,7 @@
 import { askAdmin } from '../../admin-client.ts'
 import type { EdgeCommand } from '../../concern-commands.ts'
 import type { Purged } from './admin.ts'
-import { criteria } from './redis-purges.ts'
+import { criteria } from './store.ts'
 
 type Values = Readonly<Record<(typeof criteria)[number] | 'admin', string>> & { readonly all: boolean }
 

@@ -1,10 +1,8 @@
 /** The purges of a cluster, as a node knows them. */
 import { epochLength } from './redis-scripts.ts'
 import type { Purge } from './store.ts'
-import { isMeant } from './store.ts'
+import { criteria, isMeant } from './store.ts'
 import type { StoredHead } from './stored.ts'
-
-export const criteria = ['path', 'prefix', 'tag', 'host', 'route'] as const
 
 /** Returns the criteria of a purge as text, equal for equal criteria; empty for a purge of everything. */
 export function purgeText(purge: Purge): string {

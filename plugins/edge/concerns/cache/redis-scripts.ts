@@ -19,6 +19,8 @@ export const sequenceLength = 12
 export const markerLength = 17
 /** Bytes before the value of a response. */
 export const prefixLength = epochLength + sequenceLength + markerLength
+/** Bytes at the start of a value: `P` if the response is public, else `-`; and the time in ms, by which scripts compare it. */
+export const flagAndTimeLength = 16
 /** Most lists of names for one key. */
 const maxLists = 8
 /** Most purges that are remembered one by one. Older responses than the last one forgotten are not used. */
@@ -69,7 +71,7 @@ for k = 3, #KEYS do
     if value and epoch and string.sub(value, 1, ${epochLength}) == epoch
       and string.sub(value, ${epochLength + sequenceLength + 1}, ${prefixLength}) == mark
       and not (k == 3 and ARGV[2] == '1' and string.sub(value, ${prefixLength + 1}, ${prefixLength + 1}) ~= 'P') then
-      local time = string.sub(value, ${prefixLength + 2}, ${prefixLength + 16})
+      local time = string.sub(value, ${prefixLength + 2}, ${prefixLength + flagAndTimeLength})
       if time >= bestTime then best, bestTime = value, time end
     end
   end

@@ -31,7 +31,7 @@ import {
 } from './redis-scripts.ts'
 import { decoded, encoded } from './redis-values.ts'
 import type { Found, Pending, Purge, ResponseStore } from './store.ts'
-import { PendingFetches } from './store.ts'
+import { BodyMemory, PendingFetches } from './store.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 import { pick } from './usable.ts'
 
@@ -68,12 +68,11 @@ const nothing: Found = { stored: null, hasVariants: false, varyNames: [], state:
 export class RedisStore implements ResponseStore {
   readonly isRemote = true
   readonly maxSize: number
+  readonly bodies: BodyMemory
   readonly #connection: RedisConnection
   readonly #count: Count
   readonly #pending = new PendingFetches()
   readonly #purges = new KnownPurges()
-  /** Bytes of bodies that are being received or written. */
-  #receiving = 0
   readonly #invalidations: RedisInvalidations
 
   readonly #log: Pick<FastifyBaseLogger, 'warn'>
@@ -82,6 +81,7 @@ export class RedisStore implements ResponseStore {
 
   constructor(redis: RedisOptions, maxSize: number, log: Pick<FastifyBaseLogger, 'info' | 'warn'>, count: Count) {
     this.maxSize = maxSize
+    this.bodies = new BodyMemory(maxSize)
     this.#count = count
     this.#log = log
     const facts = {
@@ -116,7 +116,7 @@ export class RedisStore implements ResponseStore {
 
   /** Bytes of bodies that are being received or written. */
   get bytes(): number {
-    return this.#receiving
+    return this.bodies.bytes
   }
 
   connect(): void {
@@ -198,16 +198,6 @@ export class RedisStore implements ResponseStore {
     this.#pending.end(pending)
   }
 
-  reserve(bytes: number): boolean {
-    if (this.#receiving + bytes > this.maxSize) return false
-    this.#receiving += bytes
-    return true
-  }
-
-  release(bytes: number): void {
-    this.#receiving -= bytes
-  }
-
   put(entry: StoredResponse, asked: Asked, pending: Pending, done: (isValid: boolean) => void): void {
     const seen = pending.state as Seen | null
     if (seen === null || !this.isUp || pending.isOutdated) {
@@ -217,7 +207,7 @@ export class RedisStore implements ResponseStore {
     }
     const value = encoded(entry)
     const isTooLarge = value.length > entry.body.length + maxHeadBytes || !entry.varyNames.every(isName)
-    if (isTooLarge || !this.reserve(value.length)) {
+    if (isTooLarge || !this.bodies.reserve(value.length)) {
       this.#count('store', isTooLarge ? 'too-large' : 'busy')
       done(true)
       return
@@ -230,7 +220,7 @@ export class RedisStore implements ResponseStore {
     this.#connection.run(
       (client) => client.jingweiCachePut(...values),
       (isStored, failure, error) => {
-        this.release(value.length)
+        this.bodies.release(value.length)
         const result = isStored === null ? this.#resultOf(failure, error) : isStored === 1 ? 'ok' : 'outdated'
         this.#count('store', result)
         done(result !== 'outdated' && !pending.isOutdated)

@@ -5,23 +5,22 @@
  */
 import { createHash } from 'node:crypto'
 import { hopByHop } from '../../../http-syntax.ts'
-import { prefixLength, sequenceLength } from './redis-scripts.ts'
+import { epochLength, flagAndTimeLength, prefixLength, sequenceLength } from './redis-scripts.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 
-const flagAndTime = 16
 const digestLength = 32
 const sizeLength = 8
-const fixed = flagAndTime + digestLength + sizeLength
+const fixed = flagAndTimeLength + digestLength + sizeLength
 
 /** Returns the value of a response, without the prefix that the script adds. */
 export function encoded({ body, ...head }: StoredResponse): Buffer {
   const json = Buffer.from(JSON.stringify(head))
   const value = Buffer.allocUnsafe(fixed + json.length + body.length)
-  value.write(`${head.isPublic ? 'P' : '-'}${String(head.storedAt).padStart(flagAndTime - 1, '0')}`, 0, 'latin1')
-  value.write(String(json.length).padStart(sizeLength, '0'), flagAndTime + digestLength, 'latin1')
+  value.write(`${head.isPublic ? 'P' : '-'}${String(head.storedAt).padStart(flagAndTimeLength - 1, '0')}`, 0, 'latin1')
+  value.write(String(json.length).padStart(sizeLength, '0'), flagAndTimeLength + digestLength, 'latin1')
   json.copy(value, fixed)
   body.copy(value, fixed + json.length)
-  digestOf(head.key, value).copy(value, flagAndTime)
+  digestOf(head.key, value).copy(value, flagAndTimeLength)
   return value
 }
 
@@ -35,22 +34,22 @@ export interface DecodedValue {
 export function decoded(given: Buffer, keys: readonly string[]): DecodedValue | null {
   const value = given.subarray(prefixLength)
   if (value.length < fixed) return null
-  const size = Number(value.toString('latin1', flagAndTime + digestLength, fixed))
+  const size = Number(value.toString('latin1', flagAndTimeLength + digestLength, fixed))
   if (!Number.isSafeInteger(size) || fixed + size > value.length) return null
-  const digest = value.subarray(flagAndTime, flagAndTime + digestLength)
+  const digest = value.subarray(flagAndTimeLength, flagAndTimeLength + digestLength)
   const key = keys.find((each) => digestOf(each, value).equals(digest))
   if (key === undefined) return null
   const head = headOf(value.toString('utf8', fixed, fixed + size))
   if (head === null || head.key !== key) return null
-  const sequence = given.toString('latin1', prefixLength - 17 - sequenceLength, prefixLength - 17)
+  const sequence = given.toString('latin1', epochLength, epochLength + sequenceLength)
   return { sequence, stored: { ...head, body: value.subarray(fixed + size) } }
 }
 
 function digestOf(key: string, value: Buffer): Buffer {
   const hash = createHash('sha256').update(key)
   return hash
-    .update(value.subarray(0, flagAndTime))
-    .update(value.subarray(flagAndTime + digestLength))
+    .update(value.subarray(0, flagAndTimeLength))
+    .update(value.subarray(flagAndTimeLength + digestLength))
     .digest()
 }
 

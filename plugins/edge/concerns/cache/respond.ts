@@ -1,4 +1,4 @@
-/** Responses from memory: conditions (RFC 9110, 13), ranges (14) and HEAD, with `Age`. */
+/** Responses from the store: conditions (RFC 9110, 13), ranges (14) and HEAD, with `Age`. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Asked } from './asked.ts'
 import { dateOf } from './directives.ts'

@@ -1,4 +1,4 @@
-/** The cache of one route: an interceptor of its calls, which decides for each request between memory and the service. */
+/** The cache of one route: an interceptor of its calls, which decides for each request between the store and the service. */
 import type { IncomingHttpHeaders } from 'node:http'
 import createError from '@fastify/error'
 import type { Dispatcher } from 'undici'
@@ -82,7 +82,7 @@ export class RouteCache implements FetchContext {
     this.maxEntry = facts.options.maxEntry
   }
 
-  /** The interceptor: dispatches a request, or answers it from memory. */
+  /** The interceptor: dispatches a request, or answers it from the store. */
   dispatch(opts: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler): boolean {
     const asked = this.#reader.read(opts)
     if (asked === null) {
@@ -186,11 +186,11 @@ export class RouteCache implements FetchContext {
   }
 
   reserve(bytes: number): boolean {
-    return this.#store.reserve(bytes)
+    return this.#store.bodies.reserve(bytes)
   }
 
   release(bytes: number): void {
-    this.#store.release(bytes)
+    this.#store.bodies.release(bytes)
   }
 
   end(pending: Fetch['pending']): void {

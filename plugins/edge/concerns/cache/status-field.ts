@@ -19,7 +19,7 @@ const keyOf = ({ cacheStatus }: CacheOptions, key: string) => (cacheStatus === '
 
 const ttlOf = (stored: StoredHead, now: number) => `; ttl=${Math.floor((stored.lifetime - ageNow(stored, now)) / 1000)}`
 
-/** Returns the field of a response from memory; null if it is off. */
+/** Returns the field of a response from the store; null if it is off. */
 export function hitStatus(
   options: CacheOptions,
   stored: StoredHead,

@@ -2,14 +2,10 @@
 import type { Asked } from './asked.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 
+export const criteria = ['path', 'prefix', 'tag', 'host', 'route'] as const
+
 /** Responses that a purge removes: those that match all of its criteria. */
-export interface Purge {
-  readonly path?: string | undefined
-  readonly prefix?: string | undefined
-  readonly tag?: string | undefined
-  readonly host?: string | undefined
-  readonly route?: string | undefined
-}
+export type Purge = { readonly [name in (typeof criteria)[number]]?: string | undefined }
 
 /** Result of a lookup. */
 export interface Found {
@@ -34,13 +30,11 @@ export interface Pending {
 export interface ResponseStore {
   /** True if invalidations take time, so that responses to unsafe methods have to wait for them. */
   readonly isRemote: boolean
+  readonly bodies: BodyMemory
   lookup(asked: Asked, done: (found: Found) => void): void
   /** Begins a fetch of a resource; `end` has to follow. */
   begin(resource: string, found: Found): Pending
   end(pending: Pending): void
-  /** Reserves memory for a part of a body that is being received; returns false if there is none. */
-  reserve(bytes: number): boolean
-  release(bytes: number): void
   /** Stores the response to a request. `done` gets false if it was invalidated while it was received. */
   put(entry: StoredResponse, asked: Asked, pending: Pending, done: (isValid: boolean) => void): void
   /** Removes a response that was found for a request. */
@@ -73,6 +67,31 @@ export class PendingFetches {
 
   outdateAll(): void {
     for (const all of this.#all.values()) for (const pending of all) pending.isOutdated = true
+  }
+}
+
+/** Memory of bodies that are being received or written, with a bound in bytes. */
+export class BodyMemory {
+  readonly #maxBytes: number
+  #bytes = 0
+
+  constructor(maxBytes: number) {
+    this.#maxBytes = maxBytes
+  }
+
+  get bytes(): number {
+    return this.#bytes
+  }
+
+  /** Reserves memory for a part of a body; returns false if there is none. */
+  reserve(bytes: number): boolean {
+    if (this.#bytes + bytes > this.#maxBytes) return false
+    this.#bytes += bytes
+    return true
+  }
+
+  release(bytes: number): void {
+    this.#bytes -= bytes
   }
 }
 
