@@ -97,7 +97,23 @@ export class RouteTable<T> {
     const { method, headers } = question
     const requestedMethod =
       method === 'OPTIONS' && headers.origin !== undefined ? headers['access-control-request-method'] : null
-    return this.#find(question, requestedMethod ?? null)
+    const found = this.#find(question, requestedMethod ?? null)
+    return found === null && requestedMethod ? this.#findForPreflight(question) : found
+  }
+
+  /**
+   * Returns the only route that responds to preflights for host and path, although it does not have the requested method: the
+   * browser then tells the page that CORS does not allow the method. Null if there are several, whose rules may differ.
+   */
+  #findForPreflight(question: RouteQuery): Found<T> | null {
+    let only: Found<T> | null = null
+    for (const method of this.methods) {
+      const found = this.#find(question, method)
+      if (found === null) continue
+      if (only !== null && only.value !== found.value) return null
+      only = found
+    }
+    return only
   }
 
   /** Returns the values of all routes for host, path and method of a request, whatever their conditions, in order. */

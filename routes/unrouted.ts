@@ -7,6 +7,9 @@ import type { RouteTable } from '../config/route-table.ts'
 import type { Target } from './match.ts'
 import { hostOf, pathUnder } from './match.ts'
 
+// Not by `import`, which loads Node's own undici as well.
+const { METHODS } = process.getBuiltinModule('node:http')
+
 export const NotFound = createError('JW_NO_ROUTE', 'No route matches this request', 404)
 const UnknownHost = createError('JW_UNKNOWN_HOST', '%s', 421)
 const UnknownCall = createError('JW_NO_SERVICE', 'The call is not in the configuration of this sidecar', 503)
@@ -68,8 +71,15 @@ export function unrouted(
     const allowed = table.methodsFor(question, ({ route }) => !server.hiddenRoutes?.get(route)?.(request))
     if (allowed.length === 0) throw new NotFound()
     reply.header('allow', allowed.join(', '))
-    throw new MethodNotAllowed(method)
+    throw new MethodNotAllowed(asked(raw, allowed))
   }
+}
+
+/** Returns the method that no route has: that of the request, or the one for which a preflight asks. */
+function asked({ method = '', headers }: IncomingMessage, allowed: readonly string[]): string {
+  const requested = method === 'OPTIONS' && headers.origin && headers['access-control-request-method']
+  if (!requested || allowed.includes(requested) || !METHODS.includes(requested)) return method
+  return `${requested} of this preflight`
 }
 
 /** Responds to a call of the gateway that this sidecar does not know, since the two processes have different versions of the file. */

@@ -36,6 +36,21 @@ export function decorateErrorBodies(fastify: FastifyInstance): void {
   fastify.decorate('errorBodies', new Map<EdgeRoute | null, ErrorBodies>())
 }
 
+/** Members of a problem (RFC 9457) beyond those that each error has. */
+export type ProblemMembers = Readonly<Record<string, unknown>>
+
+const problems = new WeakMap<FastifyRequest, { readonly code: string; readonly members: ProblemMembers }>()
+
+/** Stores the members of an error that is a problem by itself until its response is made. */
+export const keepProblem = (request: FastifyRequest, code: string, members: ProblemMembers): void =>
+  void problems.set(request, { code, members })
+
+/** Returns the members that are stored for this error of the request. */
+export function problemOf(request: FastifyRequest, code: string | undefined): ProblemMembers | null {
+  const problem = problems.get(request)
+  return problem !== undefined && problem.code === code ? problem.members : null
+}
+
 /** Returns the body for an error of a request; null for the standard one. Before routing, Fastify has no route and no decorators. */
 export function errorBodyOf(error: ToldError, request: FastifyRequest): ErrorBody | null {
   const bodies = (request.server as FastifyInstance | undefined)?.errorBodies as

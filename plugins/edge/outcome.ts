@@ -31,6 +31,8 @@ declare module 'fastify' {
     onServiceResponse: ((headers: IncomingHttpHeaders, status: number) => IncomingHttpHeaders) | null
     /** Header section of the service's response, if `onServiceResponse` gets a part of it; null if it gets all. */
     serviceHeaders: IncomingHttpHeaders | null
+    /** Target of the client, without credentials that concerns have removed, if a concern has changed the query; else null. */
+    clientTarget: string | null
     /** True if a concern of the gateway responds itself, with something other than an error. */
     isOwnResponse: boolean
   }
@@ -42,6 +44,7 @@ export function decorateOutcome(fastify: FastifyInstance): void {
   fastify.decorateRequest('refusalReason', null)
   fastify.decorateRequest('shadowRefusals', null)
   fastify.decorateRequest('isOwnResponse', false)
+  fastify.decorateRequest('clientTarget', null)
   fastify.decorateRequest('onServiceResponse', null)
   fastify.decorateRequest('serviceHeaders', null)
   fastify.decorateRequest('partialCalls', null)

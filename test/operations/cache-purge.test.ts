@@ -39,7 +39,10 @@ t.test('from the memory of this node', async (t) => {
     [['purge', '--config', file], /takes one or more of --path, --prefix, --tag, --host, --route; --all purges/],
     [['purge', '--all', '--tag', 'a', '--config', file], /--all purges everything, and excludes --tag/],
     [['purge', '--tags', 'a'], /unknown option "--tags"; did you mean "--tag"/],
-    [['purge', '--path', 'x'.repeat(3000), '--config', file], /responds 400: the criteria have more than 2048/],
+    [['purge', '--path', `/${'x'.repeat(3000)}`, '--config', file], /responds 400: the criteria have more than 2048/],
+    [['purge', '--path', 'cat/a', '--config', file], /cache purge: --path begins with a slash: "\/cat\/a"/],
+    [['purge', '--prefix', 'cat', '--config', file], /cache purge: --prefix begins with a slash: "\/cat"/],
+    [['purge', '--route', 'al', '--config', file], /responds 404: no route is named "al"; did you mean "all"/],
     [['purge', '--all', '--admin', 'x'], /--admin x: expected a URL/],
     [['purge', '--all', '--admin', `http://127.0.0.1:${port}`], /responds 200|responds 404/],
     [['purge', '--all', '--admin', 'http://127.0.0.1:1'], /no response of the admin port http:\/\/127\.0\.0\.1:1/]

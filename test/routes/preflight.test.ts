@@ -1,4 +1,5 @@
 import t from 'tap'
+import { anyClient, listenFor, protocols } from '../helpers/edge/asking-client.ts'
 import { get, startEcho, startGateway, startService } from '../helpers/gateway.ts'
 
 const origin = 'https://app.example.com'
@@ -45,6 +46,61 @@ t.test('preflights go to the route of the requested method', async (t) => {
   t.equal((await preflight('/all', [])).status, 200, 'a service that takes OPTIONS gets the request')
   t.equal((await preflight('/all', asks('PUT'))).status, 204)
 })
+
+for (const protocol of protocols) {
+  t.test(`a preflight for a method that no route has gets the CORS of the only route over ${protocol}`, async (t) => {
+    const echo = await startEcho()
+    t.teardown(echo.close)
+    const edge = { cors: { origin: [origin] } }
+    const methods = ['GET', 'PUT']
+    const gateway = await startGateway({
+      listen: listenFor(t, protocol),
+      services: { echo: { instances: [echo.url] } },
+      routes: [
+        { name: 'one', match: { path: '/one', methods }, service: 'echo', edge },
+        { name: 'beta', match: { path: '/beta', methods, headers: { 'x-beta': '1' } }, service: 'echo', edge },
+        { name: 'read', match: { path: '/two', methods: ['GET'] }, service: 'echo', edge },
+        { name: 'write', match: { path: '/two', methods: ['PUT'] }, service: 'echo', edge },
+        { name: 'off', match: { path: '/off', methods }, service: 'echo' },
+        { name: 'half-read', match: { path: '/half', methods: ['GET'] }, service: 'echo' },
+        { name: 'half', match: { path: '/half', methods: ['PUT'] }, service: 'echo', edge }
+      ]
+    })
+    t.teardown(gateway.close)
+    const { ask } = anyClient(t, protocol, gateway.port)
+    const preflight = (path: string, method: string, from = origin) =>
+      ask(path, { method: 'OPTIONS', headers: { origin: from, 'access-control-request-method': method } })
+    for (const [path, allowed] of [
+      ['/one/x', 'GET, PUT, HEAD'],
+      ['/beta', 'GET, PUT, HEAD'],
+      ['/half', 'PUT']
+    ] as const) {
+      for (const method of ['DELETE', 'X-ODD', '__proto__']) {
+        const { status, headers } = await preflight(path, method)
+        t.equal(status, 204, `${path} ${method}`)
+        t.equal(headers['access-control-allow-methods'], allowed)
+        t.equal(headers['access-control-allow-origin'], origin)
+      }
+    }
+    const stranger = await preflight('/one', 'DELETE', 'https://evil.example')
+    t.equal(stranger.status, 204)
+    t.equal(stranger.headers['access-control-allow-origin'], undefined)
+    t.equal((await ask('/one', { method: 'DELETE', headers: { origin } })).status, 405)
+    t.equal((await preflight('/none', 'DELETE')).status, 404)
+    for (const [path, method, named] of [
+      ['/two', 'DELETE', 'DELETE of this preflight'],
+      ['/off', 'DELETE', 'DELETE of this preflight'],
+      ['/off', 'GET', 'OPTIONS'],
+      ['/off', 'X-ODD', 'OPTIONS']
+    ] as const) {
+      const { status, headers, body } = await preflight(path, method)
+      t.equal(status, 405, `${path} ${method}`)
+      t.equal(headers.allow, 'GET, HEAD, PUT')
+      t.equal(headers['access-control-allow-origin'], undefined)
+      t.match(JSON.parse(body.toString()), { message: `No route accepts the method ${named} for this path` })
+    }
+  })
+}
 
 t.test('a preflight, which has no other headers, gets the CORS of a route that could match', async (t) => {
   const echo = await startEcho()

@@ -38,7 +38,7 @@ const others = {
   'time.unix': () => Date.now() / 1000,
   protocol: ({ request }: Entry) => request && `HTTP/${request.raw.httpVersion}`,
   // With the values of parameters whose names suggest a secret replaced.
-  target: ({ request }: Entry) => request && maskCredentials(request.raw.url!),
+  target: ({ request }: Entry) => request && maskCredentials(request.clientTarget ?? request.raw.url!),
   // Without the query, which may have secrets of another page.
   referer: ({ request }: Entry) =>
     request && maskCredentials(String(request.raw.headers.referer ?? '').split(/[?#]/, 1)[0]!)

@@ -47,6 +47,12 @@ export function files(
     reply.sendFile(path, root, { onFile, cacheControl: false, dotfiles: 'allow', index: false })
   }
 
+  const pathOf = (own: string) => filePath(rewrite === null ? belowMount(pattern, own) : rewrite(own))
+
+  /** Returns whether the folder of a path without a slash is also that of the path with one, on this route. */
+  const isSame = (own: string, path: string) =>
+    !path.endsWith('/') || (pattern.end !== 'whole' && pathOf(`${own}/`) === path)
+
   return async function sendFiles(request, reply) {
     const { raw } = request
     if (raw.method !== 'GET' && raw.method !== 'HEAD') {
@@ -54,13 +60,13 @@ export function files(
       throw new WrongMethod()
     }
     const [own = ''] = raw.url!.split('?', 1)
-    const path = filePath(rewrite === null ? belowMount(pattern, own) : rewrite(own))
+    const path = pathOf(own)
     const kind = path === null ? null : await kindOf(join(root, path))
     if (reply.sent) return reply
     if (path !== null && kind === 'file') send(request, reply, path)
     else if (path !== null && kind === 'folder' && (await kindOf(join(root, path, index))) === 'file') {
-      if (path.endsWith('/')) send(request, reply, path + index)
-      // Relative links of the page need the slash.
+      // Relative links of the page need the slash. An application has one page for all paths.
+      if (own.endsWith('/') || (spa && path === '/') || !isSame(own, path)) send(request, reply, path + index)
       else redirect(request, reply)
     } else if (spa && isNavigation(request) && (await kindOf(join(root, index))) === 'file') {
       send(request, reply, `/${index}`)

@@ -1,7 +1,9 @@
 // Rules for the query that services get.
+import { createHash } from 'node:crypto'
 import type { Test } from 'tap'
 import t from 'tap'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
+import { eventually } from '../../helpers/eventually.ts'
 import { ask, configOf, gatewayBefore, get, startEcho, startService } from '../../helpers/gateway.ts'
 
 const echo = await startEcho()
@@ -52,6 +54,30 @@ t.test('the path is rewritten as well, and rules for headers see the query of th
   const seen = await ask(port, '/api/x?a=1&b=2')
   t.equal(seen.url, '/x?b=2')
   t.equal(seen.headers['x-a'], '1')
+})
+
+t.test('the access log has the query of the client, but no credentials that a concern has removed', async (t) => {
+  const key = 'a-key-of-some-length-1234'
+  const hash = `sha256:${createHash('sha256').update(key).digest('hex')}`
+  const edge = {
+    accessLog: { format: { target: '{target}', path: '{path}' } },
+    keyAuth: { query: 'pass', hideCredentials: true },
+    query: { only: ['a'] }
+  }
+  const consumers = [{ name: 'me', keyAuth: { hash } }]
+  const { port, log } = await gatewayBefore(t, echo.url, { edge, consumers }, { log: true })
+  const lines = () => log.filter(({ target }) => target !== undefined)
+  for (const [at, [sent, target, got]] of (
+    [
+      [`/q?evil=1&pass=${key}&a=2`, '/q?evil=1&a=2', '/q?a=2'],
+      [`/q?a=1&pass=${key}`, '/q?a=1', '/q?a=1'],
+      [`/q?token=7&pass=${key}`, '/q?token=***', '/q']
+    ] as const
+  ).entries()) {
+    t.equal((await ask(port, sent)).url, got)
+    await eventually(() => lines().length > at)
+    t.match(lines()[at], { target, path: '/q' })
+  }
 })
 
 t.test('templates of composed routes see the changed query', async (t) => {

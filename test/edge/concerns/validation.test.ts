@@ -47,6 +47,25 @@ for (const protocol of protocols) {
     t.equal(got.at(-1)?.body.toString(), body)
   })
 
+  t.test(`format: problem of errorPages keeps the members of the problem over ${protocol}`, async (t) => {
+    const problems = async (errorPages: object | null) => {
+      const edge = { validation: ofBody(order), ...(errorPages && { errorPages }) }
+      const { post, ask } = await validated(t, {}, { protocol, route: { edge } })
+      const { requestId, instance, ...rest } = problem(
+        await post('/items/1', { item: '7' }, { headers: { ...json, accept: 'application/json' } })
+      )
+      t.equal(instance, `urn:jingwei:request:${requestId}`)
+      return { rest, post, ask }
+    }
+    const plain = await problems(null)
+    t.match(plain.rest, { type: 'urn:jingwei:error:JW_REQUEST_INVALID', errors: [{ pointer: '/item' }] })
+    t.strictSame((await problems({ format: 'problem' })).rest, plain.rest)
+    const paged = await problems({ format: 'problem', pages: { 400: { html: 'page' } } })
+    t.strictSame(paged.rest, plain.rest, 'the client does not accept the page')
+    const page = await paged.post('/items/1', { item: '7' }, { headers: { ...json, accept: 'text/html' } })
+    t.match(page, { status: 400, body: Buffer.from('page'), headers: { 'content-type': 'text/html; charset=utf-8' } })
+  })
+
   t.test(`a body that does not fit gets a problem over ${protocol}`, async (t) => {
     const { post, got, lineOf, counted } = await guarded(t, ofBody(order), protocol)
     const refused = await post({ item: 'SECRET', count: 0, tags: ['a', 'toolongforit'], 'my secret key': 'x' })

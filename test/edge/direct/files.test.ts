@@ -133,6 +133,33 @@ t.test('folders without a slash are redirected, to the same host', async (t) => 
   t.match(await get(port, '/spa/docs'), { status: 302, headers: { location: '/spa/docs/' } })
 })
 
+t.test('the root of a route without its slash is redirected as well', async (t) => {
+  const { cert, key } = pair
+  const mapped = `routes:
+  - { name: site, match: { path: /site }, path: { strip: /site }, files: { root: site } }
+  - { name: item, match: { path: "/of/:name/*" }, path: { rewrite: { path: "/*" } }, files: { root: site } }
+  - { name: exact, match: { path: { exact: /home } }, path: { rewrite: { path: /docs/ } }, files: { root: site } }
+  - { name: spa, match: { path: /spa }, path: { strip: /spa }, files: { root: site, spa: true } }`
+  const port = await start(t, '', mapped)
+  const secure = await http2Client(
+    t,
+    await start(t, `listen: { http2: true, tls: { cert: ${cert}, key: ${key} } }`, mapped)
+  )
+  for (const ask of [(path: string) => get(port, path), secure]) {
+    for (const [path, location] of [
+      ['/site', '/site/'],
+      ['/site?a=//evil.example&b', '/site/?a=//evil.example&b'],
+      ['//site', '/site/'],
+      ['/site/docs', '/site/docs/']
+    ] as const)
+      t.match(await ask(path), { status: 302, headers: { location } }, path)
+    for (const path of ['/site/', '/site//', '/spa/', '/of/x/'])
+      t.match(await ask(path), { status: 200, body: '<html>root</html>' }, path)
+    t.match(await ask('/home'), { status: 200, body: '<html>docs</html>' }, 'the path with a slash is of no route')
+    t.equal((await ask('/spa')).status, 200, 'an application')
+  }
+})
+
 t.test('page loads of an application', async (t) => {
   const port = await start(t)
   const page = { status: 200, body: '<html>root</html>', headers: { 'cache-control': 'public, no-cache' } }

@@ -1,5 +1,6 @@
 /** The cache on the admin port: what is stored, and purges. The admin server decides who may ask. */
 import type { FastifyInstance, FastifyReply } from 'fastify'
+import { didYouMean } from '../../../../config/nearest.ts'
 import type { MemoryStore } from './memory-store.ts'
 import type { RedisStore } from './redis-store.ts'
 import type { Purge } from './store.ts'
@@ -20,8 +21,8 @@ export interface Purged {
   readonly redis: boolean
 }
 
-/** Adds the pages. `stores` are those of the routes of this configuration. */
-export function addPages(admin: FastifyInstance, stores: Stores): void {
+/** Adds the pages. `stores` are those of the routes of this configuration, `routes` the names of all its routes. */
+export function addPages(admin: FastifyInstance, stores: Stores, routes: ReadonlySet<string>): void {
   admin.get('/admin/cache', async () => ({
     stores: [...stores].map((store) => {
       const { maxSize, bytes } = store
@@ -36,9 +37,15 @@ export function addPages(admin: FastifyInstance, stores: Stores): void {
     if (wrong !== undefined) return refuse(reply, `${wrong[0]}: unknown, empty or given twice`)
     if (given.length === 0)
       return refuse(reply, `give one or more of ${criteria.join(', ')}; all=true purges everything`)
+    const relative = given.find(([name, value]) => isPath(name) && !String(value).startsWith('/'))
+    if (relative !== undefined) return refuse(reply, `${relative[0]} begins with a slash`)
     const purge: Purge = Object.fromEntries(given.filter(([name]) => name !== 'all'))
     if (Object.values(purge).join('').length > maxCriteria)
       return refuse(reply, `the criteria have more than ${maxCriteria} characters`)
+    if (purge.route !== undefined && !routes.has(purge.route)) {
+      const message = `no route is named "${purge.route}"${didYouMean(purge.route, routes)}`
+      return reply.code(404).send({ statusCode: 404, error: 'Not Found', message })
+    }
     return purgeAll(stores, purge, reply)
   })
 }
@@ -67,6 +74,8 @@ function isCriterion(name: string, value: unknown): boolean {
   if (name === 'all') return value === 'true'
   return criteria.some((each) => each === name) && typeof value === 'string' && value !== ''
 }
+
+const isPath = (name: string) => name === 'path' || name === 'prefix'
 
 const refuse = (reply: FastifyReply, message: string) =>
   reply.code(400).send({ statusCode: 400, error: 'Bad Request', message })

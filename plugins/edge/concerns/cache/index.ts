@@ -60,7 +60,8 @@ export default edgeConcern({
   async plugin(fastify, { config, stores, meter, log, clock }) {
     const flights = new Flights(clock.now)
     const inUse = new Set<MemoryStore | RedisStore>()
-    if (fastify.hasDecorator('admin') && fastify.admin !== null) addPages(fastify.admin, inUse)
+    if (fastify.hasDecorator('admin') && fastify.admin !== null)
+      addPages(fastify.admin, inUse, new Set(config.routes.map(({ name }) => name)))
     fastify.addHook('onReady', async () => {
       for (const store of inUse) if (store.isRemote) store.connect()
     })

@@ -29,6 +29,10 @@ export const purgeCommand: EdgeCommand = {
     if (all && chosen.length > 0) throw new Error(`cache purge: --all purges everything, and excludes --${chosen[0]}`)
     if (!all && chosen.length === 0)
       throw new Error(`cache purge takes one or more of --${criteria.join(', --')}; --all purges everything`)
+    for (const name of ['path', 'prefix'] as const) {
+      if (given[name] !== '' && !given[name].startsWith('/'))
+        throw new Error(`cache purge: --${name} begins with a slash: "/${given[name]}"`)
+    }
     const query = new URLSearchParams(all ? [['all', 'true']] : chosen.map((name) => [name, given[name]]))
     return textOf((await askAdmin('POST', `/admin/cache/purge?${query}`, admin, load)) as Partial<Purged>)
   }

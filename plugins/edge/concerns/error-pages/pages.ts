@@ -2,6 +2,7 @@ import type { FastifyRequest } from 'fastify'
 import { readSmall } from '../../../../config/content.ts'
 import { STATUS_CODES } from '../../../node-http.ts'
 import type { ErrorBodies, ErrorBody, ToldError } from '../../error-bodies.ts'
+import { problemOf } from '../../error-bodies.ts'
 import { preferred } from './accept.ts'
 import type { PageValues } from './template.ts'
 import { MAX_PAGE, parseTemplate } from './template.ts'
@@ -57,7 +58,8 @@ export class ErrorPages implements ErrorBodies {
       status,
       detail: message,
       ...(code && { code }),
-      requestId: request.id
+      requestId: request.id,
+      ...problemOf(request, code)
     }
     return { type: types.problem![1], body: JSON.stringify(problem), varies: set !== undefined }
   }

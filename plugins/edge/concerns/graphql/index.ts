@@ -155,6 +155,7 @@ class Guard {
     const { texts, isReplaced } = this.#admit([fromSearch(params)], true)
     if (!isReplaced) return
     const changed = searchWith(params, texts[0]!)
+    request.clientTarget ??= raw.url!
     raw.url = `${raw.url!.slice(0, raw.url!.indexOf('?'))}?${changed}`
     request.query = Object.fromEntries(changed)
   }

@@ -129,6 +129,7 @@ export default edgeConcern({
             add: valuesOf(add),
             append: valuesOf(append)
           })
+          if (target !== raw.url) request.clientTarget ??= raw.url!
           raw.url = target
           // Handlers of plugins and templates of composed routes read it.
           if (!isBridged) request.query = query()

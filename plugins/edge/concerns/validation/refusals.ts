@@ -2,6 +2,7 @@
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { STATUS_CODES } from '../../../node-http.ts'
+import { keepProblem, problemOf } from '../../error-bodies.ts'
 import { isObject } from '../../strict-json.ts'
 
 const Invalid = createError('JW_REQUEST_INVALID', '%s', 400)
@@ -67,10 +68,15 @@ export class Refusal extends Error {
   }
 }
 
-const refused = new WeakMap<FastifyRequest, Refusal>()
-
 /** Stores the refusal of a request until its response is made. */
-export const keepRefusal = (request: FastifyRequest, refusal: Refusal): void => void refused.set(request, refusal)
+export function keepRefusal(request: FastifyRequest, { code, message, violations }: Refusal): void {
+  keepProblem(request, code, {
+    type: `urn:jingwei:error:${code}`,
+    detail: message,
+    instance: `urn:jingwei:request:${encodeURIComponent(request.id)}`,
+    ...(violations.length > 0 && { errors: violations })
+  })
+}
 
 /** `preSerialization` hook that changes the body of the response to a refusal to the format of RFC 9457. */
 export function asProblem(
@@ -79,22 +85,15 @@ export function asProblem(
   payload: unknown,
   done: (error: Error | null, payload: unknown) => void
 ): void {
-  const refusal = refused.get(request)
-  const isOfTable = isObject(payload) && payload.statusCode === reply.statusCode && payload.requestId === request.id
-  if (refusal === undefined || !isOfTable || payload.code !== refusal.code) {
+  const { statusCode: status } = reply
+  const isOfTable = isObject(payload) && payload.statusCode === status && payload.requestId === request.id
+  const members = isOfTable ? problemOf(request, payload.code as string | undefined) : null
+  if (!isOfTable || members === null) {
     done(null, payload)
     return
   }
-  const { statusCode: status } = reply
+  const { code, requestId } = payload
+  const { type, ...others } = members
   reply.header('content-type', 'application/problem+json')
-  done(null, {
-    type: `urn:jingwei:error:${refusal.code}`,
-    title: STATUS_CODES[status],
-    status,
-    detail: refusal.message,
-    instance: `urn:jingwei:request:${encodeURIComponent(request.id)}`,
-    code: refusal.code,
-    requestId: request.id,
-    ...(refusal.violations.length > 0 && { errors: refusal.violations })
-  })
+  done(null, { type, title: STATUS_CODES[status], status, code, requestId, ...others })
 }
