@@ -64,7 +64,10 @@ async function copyWithout(t: Test, deleted: readonly Concern[]): Promise<string
     const { list: file, folder } = lists[half]
     const list = join(copy, file)
     const lines = (await readFile(list, 'utf8')).split('\n')
-    const imported = lines.filter((line) => line.startsWith('import ') && line.includes(`'./${join(folder, entry)}`))
+    const path = `'./${join(folder, entry)}`
+    const imported = lines.filter(
+      (line) => line.startsWith('import ') && [`${path}'`, `${path}/`].some((start) => line.includes(start))
+    )
     const names = imported.flatMap((line) => /^import (?:\{ (.*) \}|(\w+)) from/.exec(line)!.slice(1))
     const ids = names.flatMap((name) => name?.split(', ') ?? [])
     const isOf = (line: string) =>

@@ -1,4 +1,7 @@
-/** Memory of the bodies that are read as a whole: bounded for the gateway, and for each client, who could take all of it. */
+/**
+ * Memory of the bodies that plugins and `edge.body` read as a whole: bounded for the gateway, and for each client, who could
+ * take all of it.
+ */
 import type { FastifyRequest } from 'fastify'
 import type { ConfigurationMeter } from '../meter.ts'
 import type { Claims } from '../stores.ts'
@@ -57,7 +60,7 @@ export const bodyMemoryOf = (stores: Claims): BodyMemory =>
 export function measureBodies(memory: BodyMemory, meter: ConfigurationMeter): void {
   meter.gauge({
     name: 'jingwei_edge_body_memory_bytes',
-    help: 'Bytes of request and response bodies that are in memory as a whole.',
+    help: 'Bytes of request and response bodies that plugins and edge.body hold in memory as a whole.',
     collect: (set) => set({}, memory.used)
   })
 }

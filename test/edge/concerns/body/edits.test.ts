@@ -1,7 +1,7 @@
 /** The operations of `edge.body` on JSON texts: their results, and the bytes that stay. */
 import t from 'tap'
-import type { BodyRule } from '../../../../plugins/edge/concerns/json-body/options.ts'
-import { compileRule, edited } from '../../../../plugins/edge/concerns/json-body/rules.ts'
+import type { BodyRule } from '../../../../plugins/edge/concerns/body/options.ts'
+import { compileRule, edited } from '../../../../plugins/edge/concerns/body/rules.ts'
 import type { Scope } from '../../../../plugins/edge/templates/values.ts'
 
 const types = ['application/json']
