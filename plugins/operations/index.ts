@@ -23,7 +23,7 @@ export default fp<Config & { counts: boolean }>(
     // Registered before both halves, so that they count from the start; not at all if no code could read the metrics.
     if (counts) await fastify.register(metrics)
     await fastify.register(tracer, config) // before both halves; after metrics, which count spans
-    if (config.metricsPush !== undefined) await fastify.register(metricsPush, config) // after the metrics
+    await fastify.register(metricsPush, config) // after the metrics
     await fastify.register(about, config)
     await fastify.register(drain, config) // before health, which shows draining
     await fastify.register(admin, config) // last: its pages show the others

@@ -19,7 +19,16 @@ const longest = 32 * 1024 * 1024
 
 export default fp<Config>(
   async (fastify, { metricsPush: options, isSidecar }) => {
-    if (options === undefined || (fastify.hasDecorator('dryRun') && fastify.dryRun)) return
+    if (fastify.hasDecorator('dryRun') && fastify.dryRun) return
+    // A replaced configuration may serve for long after the next one, with old numbers.
+    const running = fastify.stores.claim('jingwei.metrics-push', null, (): { push: Push | null } => ({ push: null }))
+    if (options === undefined) {
+      fastify.addHook('onListen', () => {
+        running.push?.stop()
+        running.push = null
+      })
+      return
+    }
     const pushes = fastify.meter.lasting.counter({
       name: 'jingwei_metrics_pushes_total',
       help: 'Pushes of all metrics to `metricsPush.url`, by result: success or failure.',
@@ -28,8 +37,6 @@ export default fp<Config>(
     const [success, failure] = [pushes.labels('success'), pushes.labels('failure')]
     const tags = { host: hostname(), role: isSidecar ? 'sidecar' : 'gateway', ...options.tags }
     const push = new Push(options, tags, fastify.meter.registry, fastify.log, (ok) => (ok ? success : failure).inc())
-    // A replaced configuration may serve for long after the next one, with old numbers.
-    const running = fastify.stores.claim('jingwei.metrics-push', null, (): { push: Push | null } => ({ push: null }))
     fastify.addHook('onListen', () => {
       running.push?.stop()
       running.push = push

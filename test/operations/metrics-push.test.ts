@@ -6,15 +6,17 @@ import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { hostname } from 'node:os'
 import { join } from 'node:path'
+import { setTimeout as sleep } from 'node:timers/promises'
 import type { Test } from 'tap'
 import t from 'tap'
 import type { MetricData } from '../../plugins/operations/line-protocol.ts'
 import { lineProtocol } from '../../plugins/operations/line-protocol.ts'
 import { atOnce } from '../../plugins/time-slices.ts'
 import { eventually } from '../helpers/eventually.ts'
-import { get, startGateway } from '../helpers/gateway.ts'
+import { get, startGateway, startService } from '../helpers/gateway.ts'
 import { freePort, start } from '../helpers/processes.ts'
 import { tool } from '../helpers/tools.ts'
+import { startFrom } from './support.ts'
 
 interface Pushed {
   readonly url: string
@@ -148,6 +150,35 @@ t.test('a server that is down holds up neither requests nor the end', async (t) 
   await eventually(async () => (await count('failure')) >= 2)
   t.equal((await get(port, '/nowhere')).status, 404)
   await close()
+})
+
+t.test('a reload without the section ends the pushes, also while the replaced configuration serves', async (t) => {
+  const { pushed, port: to } = await receiver(t, (response) => response.writeHead(204).end())
+  const held: ServerResponse[] = []
+  const service = await startService((_request, response) => void held.push(response))
+  t.teardown(service.close)
+  const sections = {
+    services: { any: { instances: [service.url] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+  }
+  const metricsPush = { url: `http://127.0.0.1:${to}/write`, interval: '50ms' }
+  const { runtime, write, port } = await startFrom(t, { ...sections, metricsPush })
+  t.teardown(() => runtime.close())
+  const reload = async (next: object) => {
+    write(next)
+    t.ok((await runtime.reload('test')).applied)
+  }
+  const response = get(port, '/')
+  await eventually(() => held.length === 1 && pushed.length > 0)
+  await reload(sections)
+  await sleep(100)
+  const { length } = pushed
+  await sleep(500)
+  t.equal(pushed.length, length)
+  held[0]!.end()
+  t.equal((await response).status, 200, 'a request that the replaced configuration has served all the time')
+  await reload({ ...sections, metricsPush })
+  await eventually(() => pushed.length > length)
 })
 
 t.test('InfluxDB stores what is pushed', async (t) => {
