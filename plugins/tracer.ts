@@ -155,7 +155,7 @@ export class AttemptSpan implements SpanContext {
       kind: 'client',
       name: named.name,
       startMs: this.#startMs,
-      endMs: this.#tracer.now(),
+      endMs: Math.max(this.#startMs, this.#tracer.now()),
       attributes: [
         ...named.attributes,
         ['url.full', bounded(origin + (query === -1 ? path : path.slice(0, query)))],

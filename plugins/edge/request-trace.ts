@@ -28,7 +28,7 @@ export const parentOf = ({ gatewaySpan: span }: FastifyRequest): SpanContext | u
 /** Returns the options of a call that is made on behalf of a request. */
 export const callerOf = (request: FastifyRequest) => ({ caller: request, request, trace: parentOf(request) })
 
-/** Returns the span that a header names, if its trace is recorded: that of the caller of a sidecar. */
+/** For sidecars: the caller's span, which a header names; undefined if its trace is not recorded. */
 export function parentFrom(traceparent: unknown): SpanContext | undefined {
   const given = parseTraceparent(traceparent)
   return given !== null && isSampled(given) ? given : undefined

@@ -1,4 +1,4 @@
-/** The time for spans: that of the system, but monotonic between two corrections, so that no span ends before it begins. */
+/** The time for spans: that of the system, but monotonic between two corrections. A correction may set it back during a span. */
 
 let offsetMs = performance.timeOrigin
 

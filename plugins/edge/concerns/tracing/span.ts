@@ -94,7 +94,7 @@ export class ServerSpan implements RequestTrace {
       parent: this.#parentId === null ? null : { spanId: this.#parentId, isRemote: true },
       kind: 'server',
       startMs: this.#startMs,
-      endMs: tracer.now(),
+      endMs: Math.max(this.#startMs, tracer.now()),
       link: this.#link,
       ...more
     })
