@@ -35,6 +35,8 @@ export function applyPlugins(
     const meta = config.map('_meta')
     if (meta?.flag('disable') === true || config.flag('disable') === true) {
       config.skip(...config.keys)
+      meta?.skip(...meta.keys)
+      context.draft.note(place.route, `plugin ${name} is off (disable: true): not converted`)
       continue
     }
     meta?.skip(...meta.keys)

@@ -27,7 +27,9 @@ export function importApisix(root: Foreign): Imported {
   const known = new Map<string, string>()
   for (const route of root.maps('routes')) {
     if (route.text('status') === '0') {
+      const off = route.text('name') ?? route.text('id') ?? route.where
       route.skip(...route.keys)
+      draft.note(null, `${route.where}: route ${off} is off (status: 0): not converted`)
       continue
     }
     const given = route.text('name') ?? route.text('id')

@@ -1,5 +1,6 @@
 /** The configuration that an import writes, while it is made. */
 import { ImportFault } from './foreign.ts'
+import { dropUnshared } from './limits.ts'
 import type { Settings } from './yaml-text.ts'
 import { yamlText } from './yaml-text.ts'
 
@@ -34,14 +35,17 @@ export class Draft {
   keyAuth: Settings | null = null
   readonly #comments = new Map<unknown, string[]>()
   readonly #notes: string[] = []
+  /** Notes about the whole file, which stand at its top. */
+  readonly #general: string[] = []
   readonly #names = new Set<string>()
   /** Numbers that names are tried with, by their first parts. */
   readonly #numbers = new Map<string, number>()
 
-  /** Adds a note to the summary, and as a comment before the settings that it is about. */
+  /** Adds a note to the summary, and as a comment before the settings that it is about, or at the top. */
   note(about: Settings | null, text: string): void {
     this.#notes.push(text)
     if (about !== null) this.comment(about, text)
+    else this.#general.push(lineOf(text))
   }
 
   /**
@@ -61,8 +65,7 @@ export class Draft {
   }
 
   comment(about: Settings, text: string): void {
-    const line = text.replace(/\s+/g, ' ').slice(0, 300)
-    this.#comments.set(about, [...(this.#comments.get(about) ?? []), line])
+    this.#comments.set(about, [...(this.#comments.get(about) ?? []), lineOf(text)])
   }
 
   /** Returns a name that is valid and not in use: of `a-z`, `0-9` and dashes. */
@@ -86,6 +89,7 @@ export class Draft {
   finish(gateway: string): Imported {
     const { listeners, redis, metricsPush, edge, mesh, services, routes, consumers } = this
     if (routes.length === 0) throw new ImportFault(`no routes of ${gateway} were found in this file`)
+    dropUnshared(edge, [...routes, ...consumers])
     const listen = listeners.length > 0 ? listeners : this.listen
     const all: Settings = {
       ...(Object.keys(listen).length > 0 && { listen }),
@@ -103,9 +107,10 @@ export class Draft {
       ...(consumers.length > 0 ? [count(consumers.length, 'consumer')] : [])
     ]
     const notes = [...new Set(this.#notes)]
+    const general = [...new Set(this.#general)].map((text) => `# ${text}`)
     const head = `# From ${gateway}. Decide on each comment, and on each "todo", which is a fault until you do: jingwei check FILE`
     return {
-      yaml: `${head}\n${yamlText(all, this.#comments)}`,
+      yaml: `${[head, ...general].join('\n')}\n${yamlText(all, this.#comments)}`,
       summary: [
         `${gateway}: wrote ${counts.join(', ')}`,
         ...(notes.length === 0 ? ['nothing is left to do by hand'] : [`${notes.length} left to do by hand:`]),
@@ -115,6 +120,9 @@ export class Draft {
     }
   }
 }
+
+/** Returns a text as one line of a comment. */
+const lineOf = (text: string) => text.replace(/\s+/g, ' ').slice(0, 300)
 
 const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`
 

@@ -102,6 +102,13 @@ export class Foreign {
     return this.has(key) && !this.#read.has(key)
   }
 
+  /** True for `enabled: false`. All of it counts as read then. */
+  isOff(): boolean {
+    if (this.flag('enabled') !== false) return false
+    this.skip(...this.keys)
+    return true
+  }
+
   /** Marks keys as read that need no counterpart. */
   skip(...keys: string[]): void {
     for (const key of keys) this.#read.add(key)

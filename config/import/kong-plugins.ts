@@ -28,7 +28,7 @@ export function applyPlugins(
   for (const plugin of plugins) {
     plugin.skip('id', 'tags', 'protocols', 'instance_name', 'service', 'route', 'consumer')
     const name = nameOf(plugin)
-    if (plugin.flag('enabled') === false) plugin.skip('config')
+    if (plugin.isOff()) context.draft.note(place.about, `plugin ${name} is off (enabled: false): not converted`)
     else byName.set(name, plugin)
   }
   const used = methods.filter((name) => byName.has(name))

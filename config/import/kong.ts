@@ -7,7 +7,7 @@ import { ImportFault } from './foreign.ts'
 import { healthOf } from './kong-health.ts'
 import { applyPlugins, nameOf } from './kong-plugins.ts'
 import type { KongContext } from './kong-scope.ts'
-import { anyOf, oneOrAll, patternOf, prefixOf } from './patterns.ts'
+import { anyOf, oneOrAll, patternOf, prefixOf, strippedBy } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Timeouts of Kong where a service sets none, in milliseconds. */
@@ -20,6 +20,8 @@ function reference(fields: Foreign, key: string): string | undefined {
   const target = fields.map(key)!
   return target.text('name') ?? target.text('username') ?? target.text('id')
 }
+
+const givenName = (route: Foreign): string | undefined => route.text('name') ?? route.text('id')
 
 export function importKong(root: Foreign): Imported {
   const draft = new Draft()
@@ -34,12 +36,20 @@ export function importKong(root: Foreign): Imported {
   applyPlugins(scoped.global, context, { target: draft.edge, about: null, name: 'all', hasMethod: false })
   for (const service of root.maps('services')) {
     const name = service.text('name') ?? service.text('id') ?? service.text('host') ?? 'service'
+    const ofService = scoped.of('service', name)
+    const loose = looseRoutes.filter((route) => reference(route, 'service') === name)
+    if (service.isOff()) {
+      for (const each of [...loose, ...ofService]) each.skip(...each.keys)
+      for (const route of loose) scoped.of('route', givenName(route) ?? '')
+      draft.note(null, `${service.where}: service ${name} is off (enabled: false): not converted, nor are its routes`)
+      continue
+    }
     const own = draft.name('service', name)
     draft.services[own] = serviceOf(service, upstreams, draft)
-    const ofService = [...service.maps('plugins'), ...scoped.of('service', name)]
-    const routes = [...service.maps('routes'), ...looseRoutes.filter((route) => reference(route, 'service') === name)]
+    const plugins = [...service.maps('plugins'), ...ofService]
+    const routes = [...service.maps('routes'), ...loose]
     const isAlone = routes.length === 1
-    for (const route of routes) importRoute(route, own, { ofService, isAlone }, scoped, context)
+    for (const route of routes) importRoute(route, own, { ofService: plugins, isAlone }, scoped, context)
     if (routes.length === 0) draft.note(null, `service ${name} has no routes`)
   }
   for (const [plugin, of] of scoped.lost()) {
@@ -101,7 +111,14 @@ function serviceOf(service: Foreign, upstreams: ReadonlyMap<unknown, Foreign>, d
   // Without targets in the file, they are added elsewhere; the name is then that of the host, as a rule.
   if (targets.length === 0) settings.instances = [`${protocol}://${host}:${port}${path}`]
   else {
-    settings.instances = targets.map((target) => {
+    const live = targets.filter((target) => {
+      const weight = target.number('weight') ?? 100
+      const isOff = target.isOff() || weight === 0
+      if (isOff) draft.note(settings, `${target.where}: ${target.text('target')} is off: not converted`)
+      return !isOff
+    })
+    if (live.length === 0) draft.undecided(settings, `${service.where}: all targets are off: write instances`)
+    settings.instances = live.map((target) => {
       const [name, ofTarget = port] = splitPort(target.text('target') ?? '')
       const weight = target.number('weight') ?? 100
       target.skip('tags')
@@ -165,7 +182,12 @@ function importRoute(
   context: KongContext
 ): void {
   const { draft } = context
-  const given = route.text('name') ?? route.text('id')
+  const given = givenName(route)
+  if (route.isOff()) {
+    scoped.of('route', given ?? '')
+    draft.note(null, `${route.where}: route ${given ?? service} is off (enabled: false): not converted`)
+    return
+  }
   const edge: Settings = {}
   const settings: Settings = { name: draft.name('route', given ?? service), match: {}, service }
   const match = settings.match as Settings
@@ -183,8 +205,11 @@ function importRoute(
   if (headers !== undefined) match.headers = headersOf(headers)
   const isStripped = route.flag('strip_path') ?? true
   if (isStripped && all.some((path) => path !== '/')) {
-    if (all.every((path) => !String(path).includes(':'))) settings.path = { strip: true }
-    else draft.note(settings, `${route.where}.strip_path: write path.strip or path.rewrite for the pattern`)
+    const isPlain = all.every((path) => typeof path === 'string' && !path.includes(':') && !path.endsWith('*'))
+    const path = isPlain ? { strip: true } : strippedBy(paths)
+    if (path === null)
+      draft.undecided(settings, `${route.where}.strip_path: write path.strip or path.rewrite for the paths`)
+    else settings.path = path
   }
   if (route.flag('preserve_host') === true) edge.host = 'preserve'
   const protocols = route.texts('protocols')
@@ -228,11 +253,18 @@ const credentialsOf = (root: Foreign, consumer: Foreign, username: string, key: 
   ...root.maps(key).filter((each) => reference(each, 'consumer') === username)
 ]
 
+const credentialLists = ['keyauth_credentials', 'basicauth_credentials', 'hmacauth_credentials', 'jwt_secrets', 'acls']
+
 function importConsumers(root: Foreign, context: KongContext, scoped: Scoped): void {
   const { draft } = context
   for (const consumer of root.maps('consumers')) {
     const name = consumer.text('username') ?? consumer.text('custom_id') ?? consumer.text('id') ?? 'consumer'
     const of = (key: string) => credentialsOf(root, consumer, name, key)
+    if (consumer.isOff()) {
+      for (const each of [...credentialLists.flatMap(of), ...scoped.of('consumer', name)]) each.skip(...each.keys)
+      draft.note(null, `${consumer.where}: consumer ${name} is off (enabled: false): not converted`)
+      continue
+    }
     const settings: Settings = { name }
     const groups = [
       ...of('acls').map((acl) => acl.text('group')!),

@@ -1,4 +1,5 @@
 /** Paths of other gateways, as those of `match.path`. */
+import { linearGroups } from '../linear-regexp.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Classes of regular expressions that patterns spell out. */
@@ -38,6 +39,41 @@ export function patternOf(expression: string, report: (text: string) => void): s
   const literal = /^[\w/~-]*/.exec(bare)![0] || '/'
   report(`path ${expression}: write a pattern; ${literal}* is wider`)
   return `${literal}*`
+}
+
+/**
+ * Returns the change of a path that removes what one of Kong's paths matches: an expression after `~`, or a prefix. Expressions
+ * come first there, then longer prefixes. Null for an expression that is not supported here.
+ */
+export function strippedBy(paths: readonly string[]): Settings | null {
+  const expressions = paths
+    .filter((path) => path.startsWith('~'))
+    .map((path) =>
+      path
+        .slice(1)
+        .replace(/^\^/, '')
+        .replace(/\(\?P?<\w+>/g, '(')
+    )
+  const prefixes = paths
+    .filter((path) => !path.startsWith('~'))
+    .map((path) => path.replace(/\/+$/, '').replace(/[.*+?^${}()|[\]\\]/g, '\\$&'))
+    .sort((a, b) => b.length - a.length)
+  const isWhole = (expression: string) => /(?<!\\)\$$/.test(expression)
+  const wholes = expressions.filter(isWhole).map((each) => each.slice(0, -1))
+  const begins = [...expressions.filter((each) => !isWhole(each)), ...prefixes]
+  const groups =
+    [...wholes, ...begins]
+      .join('|')
+      .replace(/\\./g, '')
+      .match(/\((?!\?)/g)?.length ?? 0
+  const all = [...wholes, ...(begins.length > 0 ? [`(?:${begins.join('|')})/?(.*)`] : [])]
+  const regex = `^(?:${all.join('|')})$`
+  try {
+    linearGroups(regex)
+  } catch {
+    return null
+  }
+  return { rewrite: { regex, to: begins.length > 0 ? `/$${groups + 1}` : '/' } }
 }
 
 /** Returns a prefix without a slash at its end. */

@@ -54,16 +54,18 @@ certificates: [{ cert: PEM }]
     t.equal(list!.path?.strip, true)
     t.match(one!.match.path, '/orders/:id(^[0-9]+$)')
     t.equal(one!.edge.host, 'preserve')
-    t.match(list!.edge.rateLimit, { max: 5, store: 'redis', name: 'order-service-limit', onFailure: 'closed' })
-    t.match(one!.edge.rateLimit, { by: 'consumer', name: 'order-service-limit' })
+    t.match(list!.edge.rateLimit, { max: 5, store: 'redis', name: undefined, onFailure: 'closed' })
+    t.match(one!.edge.rateLimit, { by: 'consumer', name: undefined })
     t.equal(config.redis?.url, 'redis://cache:6379')
     t.match(one!.edge.jwt, { issuers: [{ issuer: 'alice-iss' }], consumer: 'iss', requireExp: false })
     t.match(config.consumers, { list: [{ name: 'alice', tags: ['a'], jwt: { sub: 'alice-iss' } }] })
     t.notMatch(yaml, 'plain-key', 'a hash only')
     t.match(yaml, '# plugin aws-lambda: not converted\n  - name: list')
-    t.match(summary, '2 left to do by hand')
+    t.match(summary, '3 left to do by hand')
     t.match(summary, '- certificates: not converted')
-    t.notMatch(summary, 'acl')
+    t.match(summary, 'plugin acl is off')
+    t.notMatch(yaml, /^ .*\bacl\b/m)
+    t.match(yaml, /^# certificates: not converted$/m, 'notes about the file stand at its top')
   }
 )
 
@@ -159,7 +161,7 @@ consumers: [{ username: bob, plugins: { key-auth: { key: \${{BOB:=k}} }, limit-c
   })
   t.match(route!.edge, {
     host: 'upstream',
-    rateLimit: { max: 5, by: 'header:x-key', name: 'shared' },
+    rateLimit: { max: 5, by: 'header:x-key', name: undefined },
     ipFilter: { allow: ['10.0.0.0/8'] }
   })
   t.equal(route!.edge.keyAuth, undefined, 'a disabled plugin')
