@@ -1,5 +1,6 @@
 /** Plugins of APISIX that decide about requests by schemas, pages, logins and faults. */
 import type { Convert } from './apisix-scope.ts'
+import { noteRefusal } from './apisix-scope.ts'
 import type { Foreign } from './foreign.ts'
 import { respondWith } from './headers.ts'
 import { sessionOf } from './logins.ts'
@@ -19,7 +20,7 @@ const lowerKeys = (value: unknown): unknown =>
 
 const validation: Convert = (config, { edge, route }, { draft }) => {
   const [body, headers] = [schemaOf(config.value('body_schema')), schemaOf(config.value('header_schema'))]
-  config.skip('rejected_code', 'rejected_msg')
+  noteRefusal(config, 400, (text) => draft.note(route, text))
   if (body === null && headers === null) return draft.undecided(route, `${config.where}: write edge.validation`)
   edge.validation = {
     ...(headers !== null && {

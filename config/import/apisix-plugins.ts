@@ -2,6 +2,7 @@
 import { apisixFileLogger } from './access-logs.ts'
 import { access } from './apisix-access.ts'
 import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
+import { noteRefusal } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
 import { apisixBreaker } from './breakers.ts'
 import type { Draft } from './draft.ts'
@@ -64,8 +65,10 @@ function sourceOf(config: Foreign, draft: Draft, route: Settings | null): Settin
   return by === undefined || by === 'ip' ? {} : { by }
 }
 
-const refusal = (config: Foreign): void =>
-  config.skip('rejected_code', 'rejected_msg', 'allow_degradation', 'show_limit_quota_header', 'nodelay')
+function refusal(config: Foreign, draft: Draft, route: Settings | null): void {
+  noteRefusal(config, 429, (text) => draft.note(route, text))
+  config.skip('allow_degradation', 'show_limit_quota_header', 'nodelay')
+}
 
 const addLimit = (edge: Settings, limit: Settings): void => {
   const before = edge.rateLimit
@@ -107,7 +110,7 @@ const converters: Readonly<Record<string, Convert>> = {
     if (config.has('allowed_by_methods'))
       draft.undecided(route, `${config.where}.allowed_by_methods: write edge.authorization`)
     config.skip('allowed_by_methods')
-    config.skip('rejected_code', 'rejected_msg')
+    noteRefusal(config, 403, (text) => draft.note(route, text))
     if (type === 'consumer_name')
       edge.acl = { ...(allow.length > 0 && { allowConsumers: allow }), ...(deny.length > 0 && { denyConsumers: deny }) }
     else if (type === 'consumer_group_id')
@@ -134,7 +137,7 @@ const converters: Readonly<Record<string, Convert>> = {
       'redis_cluster_nodes',
       'redis_cluster_name'
     )
-    refusal(config)
+    refusal(config, draft, route)
     const shared = group ?? name
     addLimit(edge, {
       max: config.number('count'),
@@ -148,7 +151,7 @@ const converters: Readonly<Record<string, Convert>> = {
     const rate = config.number('rate') ?? 1
     const burst = config.number('burst') ?? 0
     const isSlow = rate < 1
-    refusal(config)
+    refusal(config, draft, route)
     config.skip('policy')
     addLimit(edge, {
       algorithm: 'token-bucket',
@@ -159,7 +162,7 @@ const converters: Readonly<Record<string, Convert>> = {
     })
   },
   'limit-conn': (config, { edge, route }, { draft }) => {
-    refusal(config)
+    refusal(config, draft, route)
     config.skip('default_conn_delay', 'only_use_default_delay', 'policy')
     addLimit(edge, {
       maxConcurrent: (config.number('conn') ?? 1) + (config.number('burst') ?? 0),

@@ -17,4 +17,13 @@ export interface Place {
   readonly name: string | null
 }
 
+/** Notes another status of refusals than that of the gateway, and a text of them. */
+export function noteRefusal(config: Foreign, status: number, note: (text: string) => void): void {
+  const code = config.number('rejected_code')
+  if (code !== undefined && code !== status)
+    note(`${config.where}.rejected_code: refusals have status ${status} here, not ${code}`)
+  if (config.has('rejected_msg')) note(`${config.where}.rejected_msg: not converted; write edge.errorPages`)
+  config.skip('rejected_msg')
+}
+
 export type Convert = (config: Foreign, place: Place, context: ApisixContext) => void

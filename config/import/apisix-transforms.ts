@@ -3,10 +3,17 @@ import type { Convert } from './apisix-scope.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower } from './headers.ts'
 import { rewriteOf } from './patterns.ts'
+import { nginxTemplate } from './templates.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Adds the rules of `headers`: a mapping of `set`, `add` and `remove`, or of names and values, of which an empty one removes. */
-function headerRules(config: Foreign, edge: Settings, direction: 'request' | 'response'): void {
+function headerRules(
+  config: Foreign,
+  edge: Settings,
+  direction: 'request' | 'response',
+  note: (text: string) => void
+): void {
+  const asTemplate = nginxTemplate(direction)
   const headers = config.map('headers')
   if (headers === undefined) return
   const isRules = ['set', 'add', 'remove'].some((key) => headers.has(key))
@@ -15,17 +22,29 @@ function headerRules(config: Foreign, edge: Settings, direction: 'request' | 're
       Object.fromEntries((fields?.keys ?? []).map((name) => [name.toLowerCase(), fields!.text(name) ?? '']))
     )
   if (isRules) {
-    addRules(edge, direction, {
-      remove: lower(headers.texts('remove')),
-      set: Object.fromEntries(textsOf(headers.map('set'))),
-      append: Object.fromEntries(textsOf(headers.map('add')))
-    })
+    addRules(
+      edge,
+      direction,
+      {
+        remove: lower(headers.texts('remove')),
+        set: Object.fromEntries(textsOf(headers.map('set'))),
+        append: Object.fromEntries(textsOf(headers.map('add')))
+      },
+      asTemplate,
+      note
+    )
   } else {
     const all = textsOf(headers)
-    addRules(edge, direction, {
-      remove: all.filter(([, value]) => value === '').map(([name]) => name),
-      set: Object.fromEntries(all.filter(([, value]) => value !== ''))
-    })
+    addRules(
+      edge,
+      direction,
+      {
+        remove: all.filter(([, value]) => value === '').map(([name]) => name),
+        set: Object.fromEntries(all.filter(([, value]) => value !== ''))
+      },
+      asTemplate,
+      note
+    )
   }
 }
 
@@ -40,12 +59,12 @@ export const transforms: Readonly<Record<string, Convert>> = {
     if (host !== undefined && /[.:]/.test(host)) edge.host = host
     else if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)
     config.skip('use_real_request_uri_unsafe')
-    headerRules(config, edge, 'request')
+    headerRules(config, edge, 'request', (text) => draft.note(route, `proxy-rewrite: ${text}`))
     if (config.has('method')) draft.note(route, `${config.where}.method: not converted`)
     config.skip('method')
   },
   'response-rewrite': (config, { edge, route }, { draft }) => {
-    headerRules(config, edge, 'response')
+    headerRules(config, edge, 'response', (text) => draft.note(route, `response-rewrite: ${text}`))
     for (const key of ['body', 'status_code', 'filters', 'vars'].filter((each) => config.has(each))) {
       draft.note(route, `${config.where}.${key}: not converted`)
     }

@@ -136,7 +136,7 @@ const advancedLimit: Convert = (config, { target, about, name, context: { draft 
   else draft.undecided(about, `${config.where}: no limit is set`)
 }
 
-const cors: Convert = (config, { target }) => {
+const cors: Convert = (config, { target, about, context: { draft } }) => {
   const origins = config.texts('origins')
   const credentials = config.flag('credentials') === true
   const any = origins.length === 0 || origins.includes('*')
@@ -156,7 +156,8 @@ const cors: Convert = (config, { target }) => {
     ...(credentials && { credentials }),
     ...(maxAge !== undefined && { maxAge: `${maxAge}s` })
   }
-  config.skip('preflight_continue')
+  if (config.flag('preflight_continue') === true)
+    draft.note(about, 'cors: preflight_continue: preflights are answered here, and never reach the service')
 }
 
 const jwt: Convert = (config, { target, about, context: { draft, issuers } }) => {

@@ -31,3 +31,41 @@ export interface Scope extends Place {
 }
 
 export type Convert = (config: Foreign, scope: Scope) => void
+
+/** Returns the name or id to which a reference points: `service: orders` or `service: { name: orders }`. */
+export function reference(fields: Foreign, key: string): string | undefined {
+  const value = fields.value(key)
+  if (typeof value !== 'object' || value === null) return fields.text(key)
+  const target = fields.map(key)!
+  return target.text('name') ?? target.text('username') ?? target.text('id')
+}
+
+/** The plugins that are listed outside of what they apply to. */
+export interface Scoped {
+  readonly global: readonly Foreign[]
+  of(kind: 'service' | 'route' | 'consumer', name: string): readonly Foreign[]
+  /** Returns the plugins of what is not in the file, with that. */
+  lost(): readonly (readonly [plugin: Foreign, of: string])[]
+}
+
+export function pluginsByScope(plugins: readonly Foreign[]): Scoped {
+  const kinds = ['service', 'route', 'consumer', 'consumer_group'] as const
+  const asked = new Set<string>()
+  const scopes = plugins.map((plugin) => ({
+    plugin,
+    of: kinds.flatMap((kind) => {
+      const name = reference(plugin, kind)
+      return name === undefined ? [] : [`${kind} ${name}`]
+    })
+  }))
+  return {
+    global: scopes.filter(({ of }) => of.length === 0).map(({ plugin }) => plugin),
+    of(kind, name) {
+      const wanted = `${kind} ${name}`
+      asked.add(wanted)
+      return scopes.filter(({ of }) => of.includes(wanted)).map(({ plugin }) => plugin)
+    },
+    lost: () =>
+      scopes.flatMap(({ plugin, of }) => of.filter((each) => !asked.has(each)).map((each) => [plugin, each] as const))
+  }
+}

@@ -4,6 +4,7 @@ import { kongCredentials } from './client-credentials.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, pairsOf, respondWith } from './headers.ts'
 import type { Convert } from './kong-scope.ts'
+import { kongTemplate } from './templates.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Returns the names of `old:new`. */
@@ -22,7 +23,7 @@ function operations(config: Foreign, key: 'headers' | 'querystring') {
   }
 }
 
-const proxyCache: Convert = (config, { target, context: { draft } }) => {
+const proxyCache: Convert = (config, { target, about, context: { draft } }) => {
   const seconds = config.number('cache_ttl') ?? 300
   const codes = config.texts('response_code')
   const headers = lower(config.texts('vary_headers'))
@@ -37,16 +38,27 @@ const proxyCache: Convert = (config, { target, context: { draft } }) => {
     ttl: Object.fromEntries(statuses.map((status) => [status, `${seconds}s`])),
     ...(headers.length > 0 && { key: { headers } })
   }
-  config.skip(
-    'request_method',
-    'content_type',
-    'memory',
-    'cache_control',
-    'storage_ttl',
-    'vary_query_params',
-    'ignore_uri_case',
-    'bypass_on_err'
-  )
+  if (config.has('content_type'))
+    draft.note(about, `proxy-cache: content_type ${config.texts('content_type').join(', ')}: all types are stored here`)
+  const methods = config.texts('request_method').filter((method) => method !== 'GET' && method !== 'HEAD')
+  if (methods.length > 0)
+    draft.note(about, `proxy-cache: request_method ${methods.join(', ')}: responses to GET and HEAD alone are stored`)
+  const parameters = config.texts('vary_query_params')
+  if (parameters.length > 0)
+    draft.note(
+      about,
+      `proxy-cache: vary_query_params ${parameters.join(', ')}: the whole query counts; write edge.cache.key.ignoreQuery`
+    )
+  config.skip('memory', 'cache_control', 'storage_ttl', 'ignore_uri_case', 'bypass_on_err')
+}
+
+/** Returns the names of the parameters that all paths of a route have. */
+function paramsOf(route: Settings | null): string[] {
+  const paths = [(route?.match as Settings | undefined)?.path ?? []]
+    .flat()
+    .map((each) => (typeof each === 'string' ? each : ''))
+  const [first = [], ...others] = paths.map((path) => [...path.matchAll(/:(\w+)/g)].map(([, name]) => name!))
+  return first.filter((name) => others.every((each) => each.includes(name)))
 }
 
 /** Notes values that Kong reads as templates, and which are texts here. */
@@ -63,14 +75,18 @@ const jsonOnly = `edge.body changes JSON only, where Kong changes forms, too; ${
 
 export const transforms: Readonly<Record<string, Convert>> = {
   'request-transformer': (config, { target, about, context: { draft } }) => {
-    const headers = operations(config, 'headers')
-    addRules(target, 'request', headers)
-    addRules(target, 'query', operations(config, 'querystring'))
-    noteTemplates(headers, (text) => draft.note(about, text))
     const note = (text: string) => draft.note(about, `request-transformer: ${text}`)
+    const asTemplate = kongTemplate(paramsOf(about))
+    addRules(target, 'request', operations(config, 'headers'), asTemplate, note)
+    addRules(target, 'query', operations(config, 'querystring'), asTemplate, note)
     if (addKongBody(config, 'body', target, note)) draft.note(about, `request-transformer: ${jsonOnly}`)
     const uri = config.map('replace')?.text('uri')
-    if (uri !== undefined && about !== null) about.path = { rewrite: { path: uri } }
+    if (uri === undefined || about === null) return
+    const path = uri.replace(/\$\(uri_captures(?:\.|\[["'])(\w+)(?:["']\])?\)/g, ':$1')
+    const isKnown =
+      !path.includes('$') && (path.match(/:\w+/g) ?? []).every((each) => paramsOf(about).includes(each.slice(1)))
+    if (isKnown) about.path = { rewrite: { path } }
+    else draft.undecided(about, `request-transformer: replace.uri ${uri}: write path.rewrite`)
   },
   'response-transformer': (config, { target, about, context: { draft } }) => {
     const headers = operations(config, 'headers')
@@ -115,7 +131,10 @@ export const transforms: Readonly<Record<string, Convert>> = {
     const status = config.number('status_code') ?? 301
     if (about === null || about.match === undefined || to === undefined)
       return draft.undecided(about, 'redirect: write a route with "redirect"')
-    respondWith(about, 'redirect', { to: keeps ? (URL.parse(to)?.origin ?? to) : to, status })
+    if (keeps) return respondWith(about, 'redirect', { to: URL.parse(to)?.origin ?? to, status })
+    // Without a path, `to` would get that of the request.
+    const isBare = /^https?:\/\/[^/?#]+$/.test(to)
+    respondWith(about, 'redirect', { to: isBare ? `${to}/` : to, query: 'drop', status })
   },
   'proxy-cache': proxyCache,
   'proxy-cache-advanced': proxyCache,

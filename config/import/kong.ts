@@ -1,25 +1,18 @@
 /** Import of Kong's declarative configuration (`kong.yml`, also as decK writes it). */
-import { isVariable, keyHash, passwordHash } from './credentials.ts'
 import type { Imported } from './draft.ts'
 import { Draft, duration } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault } from './foreign.ts'
+import { importConsumers } from './kong-consumers.ts'
 import { healthOf } from './kong-health.ts'
 import { applyPlugins, nameOf } from './kong-plugins.ts'
-import type { KongContext } from './kong-scope.ts'
+import type { KongContext, Scoped } from './kong-scope.ts'
+import { pluginsByScope, reference } from './kong-scope.ts'
 import { anyOf, oneOrAll, patternOf, prefixOf, strippedBy } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Timeouts of Kong where a service sets none, in milliseconds. */
 const usualTimeoutMs = 60_000
-
-/** Returns the name or id to which a reference points: `service: orders` or `service: { name: orders }`. */
-function reference(fields: Foreign, key: string): string | undefined {
-  const value = fields.value(key)
-  if (typeof value !== 'object' || value === null) return fields.text(key)
-  const target = fields.map(key)!
-  return target.text('name') ?? target.text('username') ?? target.text('id')
-}
 
 const givenName = (route: Foreign): string | undefined => route.text('name') ?? route.text('id')
 
@@ -61,36 +54,6 @@ export function importKong(root: Foreign): Imported {
   }
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('Kong')
-}
-
-/** The plugins that are listed outside of what they apply to. */
-interface Scoped {
-  readonly global: readonly Foreign[]
-  of(kind: 'service' | 'route' | 'consumer', name: string): readonly Foreign[]
-  /** Returns the plugins of what is not in the file, with that. */
-  lost(): readonly (readonly [plugin: Foreign, of: string])[]
-}
-
-function pluginsByScope(plugins: readonly Foreign[]): Scoped {
-  const kinds = ['service', 'route', 'consumer', 'consumer_group'] as const
-  const asked = new Set<string>()
-  const scopes = plugins.map((plugin) => ({
-    plugin,
-    of: kinds.flatMap((kind) => {
-      const name = reference(plugin, kind)
-      return name === undefined ? [] : [`${kind} ${name}`]
-    })
-  }))
-  return {
-    global: scopes.filter(({ of }) => of.length === 0).map(({ plugin }) => plugin),
-    of(kind, name) {
-      const wanted = `${kind} ${name}`
-      asked.add(wanted)
-      return scopes.filter(({ of }) => of.includes(wanted)).map(({ plugin }) => plugin)
-    },
-    lost: () =>
-      scopes.flatMap(({ plugin, of }) => of.filter((each) => !asked.has(each)).map((each) => [plugin, each] as const))
-  }
 }
 
 function serviceOf(service: Foreign, upstreams: ReadonlyMap<unknown, Foreign>, draft: Draft): Settings {
@@ -245,83 +208,4 @@ function headersOf(headers: Foreign): Settings {
       return [name, anyOf(values)]
     })
   )
-}
-
-/** Returns the credentials of a consumer: its own list, and those of the list at the top level. */
-const credentialsOf = (root: Foreign, consumer: Foreign, username: string, key: string): Foreign[] => [
-  ...consumer.maps(key),
-  ...root.maps(key).filter((each) => reference(each, 'consumer') === username)
-]
-
-const credentialLists = ['keyauth_credentials', 'basicauth_credentials', 'hmacauth_credentials', 'jwt_secrets', 'acls']
-
-function importConsumers(root: Foreign, context: KongContext, scoped: Scoped): void {
-  const { draft } = context
-  for (const consumer of root.maps('consumers')) {
-    const name = consumer.text('username') ?? consumer.text('custom_id') ?? consumer.text('id') ?? 'consumer'
-    const of = (key: string) => credentialsOf(root, consumer, name, key)
-    if (consumer.isOff()) {
-      for (const each of [...credentialLists.flatMap(of), ...scoped.of('consumer', name)]) each.skip(...each.keys)
-      draft.note(null, `${consumer.where}: consumer ${name} is off (enabled: false): not converted`)
-      continue
-    }
-    const settings: Settings = { name }
-    const groups = [
-      ...of('acls').map((acl) => acl.text('group')!),
-      ...consumer.maps('groups').map((group) => group.text('name')!)
-    ]
-    if (groups.length > 0) settings.groups = groups
-    const tags = consumer.texts('tags')
-    if (tags.length > 0) settings.tags = tags
-    const keys = of('keyauth_credentials').map((credential) => keyOf(credential, settings, draft))
-    if (keys.length > 0) settings.keyAuth = oneOrAll(keys)
-    for (const credential of of('basicauth_credentials')) {
-      const password = credential.text('password') ?? ''
-      const username = credential.text('username') ?? name
-      credential.skip('tags', 'id')
-      if (isVariable(password) || /^[\da-f]{40}$/.test(password)) {
-        draft.note(
-          settings,
-          `password of ${username} is not known here: write basicAuth with the output of jingwei hash-password`
-        )
-      } else settings.basicAuth = { username, hash: passwordHash(password) }
-    }
-    for (const credential of of('hmacauth_credentials')) {
-      settings.hmacAuth = { username: credential.text('username') ?? name, secret: credential.text('secret') ?? '' }
-      credential.skip('tags', 'id')
-    }
-    for (const secret of of('jwt_secrets')) settings.jwt = tokensOf(secret, name, context)
-    const edge: Settings = {}
-    applyPlugins([...consumer.maps('plugins'), ...scoped.of('consumer', name)], context, {
-      target: edge,
-      about: settings,
-      name,
-      hasMethod: true
-    })
-    if (Object.keys(edge).length > 0) settings.edge = edge
-    consumer.skip('id', 'custom_id')
-    draft.consumers.push(settings)
-  }
-}
-
-function keyOf(credential: Foreign, settings: Settings, draft: Draft): Settings {
-  const key = credential.text('key') ?? ''
-  credential.skip('tags', 'id', 'ttl')
-  if (!isVariable(key)) return { hash: keyHash(key) }
-  draft.note(settings, `${credential.where}.key is a variable: write the hash of the key, by: jingwei hash-key`)
-  return { hash: key }
-}
-
-function tokensOf(secret: Foreign, name: string, { issuers }: KongContext): Settings {
-  const issuer = secret.text('key') ?? name
-  const algorithm = secret.text('algorithm') ?? 'HS256'
-  const publicKey = secret.text('rsa_public_key')
-  const shared = secret.text('secret')
-  secret.skip('tags', 'id')
-  issuers.push({
-    issuer,
-    ...(publicKey === undefined ? { secret: shared ?? '' } : { publicKey }),
-    algorithms: [algorithm]
-  })
-  return { sub: issuer, issuer }
 }

@@ -116,10 +116,19 @@ const converters: Readonly<Record<string, Convert>> = {
         )
     }
   },
-  forwardAuth: (options, { edge }) => {
+  forwardAuth: (options, { edge, route, draft }) => {
     const requestHeaders = options.texts('authRequestHeaders')
     const responseHeaders = options.texts('authResponseHeaders')
-    options.skip('trustForwardHeader', 'tls', 'addAuthCookiesToResponse')
+    if (options.flag('trustForwardHeader') === true)
+      draft.note(route, 'forwardAuth: trustForwardHeader: write listen.trustProxy with the addresses of your proxies')
+    const cookies = options.texts('addAuthCookiesToResponse')
+    if (cookies.length > 0)
+      draft.note(
+        route,
+        `forwardAuth: addAuthCookiesToResponse ${cookies.join(', ')}: write forwardAuth.clientHeaders: [set-cookie] for all cookies`
+      )
+    if (options.has('tls')) draft.note(route, 'forwardAuth: tls: not converted')
+    options.skip('tls')
     edge.forwardAuth = {
       url: options.text('address'),
       ...(requestHeaders.length > 0 && { requestHeaders: requestHeaders.map((each) => each.toLowerCase()) }),

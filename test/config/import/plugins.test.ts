@@ -69,6 +69,13 @@ t.test('middlewares of Traefik', async (t) => {
       'redirectRegex: { regex: "^https?://a\\\\.example/old/(.*)", replacement: "https://a.example/new/$1" }',
       { route: { redirect: undefined }, note: /redirectRegex .*: write a route with "redirect"/ }
     ],
+    [
+      'forwardAuth: { address: "http://auth:80", trustForwardHeader: true, addAuthCookiesToResponse: [sid] }',
+      {
+        route: { edge: { forwardAuth: { url: 'http://auth:80' } } },
+        note: /trustForwardHeader(?:.|\n)*addAuthCookiesToResponse sid/
+      }
+    ],
     ['redirectRegex: { regex: "(", replacement: "https://b.example" }', { note: /redirectRegex \( to/ }],
     ['redirectScheme: { scheme: https }', { route: { redirect: { scheme: 'https', status: 307 } } }],
     [
@@ -366,6 +373,36 @@ t.test('plugins of Kong', async (t) => {
       { todo: /claims_forbidden/ }
     ],
     ['name: pre-function, config: { access: ["return kong.response.exit(401)"] }', { todo: /pre-function/ }],
+    [
+      'name: request-transformer, config: { replace: { headers: ["X-A:$(headers.x-q)-{1}", "X-B:$(lua())"] }, add: { headers: ["X-C:$(query_params.p)"], querystring: ["q:$(headers[\\"X-D\\"])"] } }',
+      {
+        route: {
+          edge: {
+            headers: {
+              request: { set: { 'x-a': '{headers.x-q}-{{1}}' }, add: { 'x-c': '{query.p}' }, remove: ['x-b'] }
+            },
+            query: { add: { q: '{headers.x-d}' } }
+          }
+        },
+        note: /set x-b: \$\(lua\(\)\) has no counterpart: left out/
+      }
+    ],
+    [
+      'name: redirect, config: { location: "https://new.example" }',
+      { route: { redirect: { to: 'https://new.example/', query: 'drop', status: 301 } } }
+    ],
+    [
+      'name: redirect, config: { location: "https://new.example/a?b=c", status_code: 302 }',
+      { route: { redirect: { to: 'https://new.example/a?b=c', query: 'drop', status: 302 } } }
+    ],
+    [
+      'name: redirect, config: { location: "https://new.example/a", keep_incoming_path: true }',
+      { route: { redirect: { to: 'https://new.example' } } }
+    ],
+    ['name: proxy-cache, config: { content_type: [text/plain] }', { note: /proxy-cache: content_type text\/plain/ }],
+    ['name: proxy-cache, config: { request_method: [GET, POST] }', { note: /proxy-cache: request_method POST/ }],
+    ['name: proxy-cache, config: { vary_query_params: [a] }', { note: /proxy-cache: vary_query_params a/ }],
+    ['name: cors, config: { origins: ["*"], preflight_continue: true }', { note: /preflight_continue/ }],
     ['name: ldap-auth, config: {}', { todo: /ldap-auth/ }],
     ['name: session, config: {}', { todo: /session/ }],
     ['name: http-log, config: { http_endpoint: "http://log" }', { note: /http-log/ }]
@@ -428,6 +465,35 @@ t.test('plugins of APISIX', async (t) => {
       }
     ],
     ['request-validation: {}', { todo: /write edge\.validation/ }],
+    [
+      'proxy-rewrite: { headers: { set: { X-A: "$remote_addr", X-B: "$http_x_id/{1}", X-C: "$geoip_city" }, add: { X-D: "$arg_p" } } }',
+      {
+        route: {
+          edge: {
+            headers: {
+              request: {
+                set: { 'x-a': '{request.ip}', 'x-b': '{headers.x-id}/{{1}}' },
+                append: { 'x-d': '{query.p}' },
+                remove: ['x-c']
+              }
+            }
+          }
+        },
+        note: /proxy-rewrite: request set x-c: \$geoip_city has no counterpart: left out/
+      }
+    ],
+    [
+      'response-rewrite: { headers: { set: { X-A: "$upstream_status", X-B: "$sent_http_etag" } } }',
+      {
+        route: {
+          edge: { headers: { response: { set: { 'x-a': '{response.status}', 'x-b': '{response.headers.etag}' } } } }
+        }
+      }
+    ],
+    [
+      'limit-count: { count: 5, time_window: 60, rejected_code: 503, rejected_msg: later }',
+      { route: { edge: { rateLimit: { max: 5 } } }, note: /rejected_code: refusals have status 429 here, not 503/ }
+    ],
     [
       `openid-connect: { discovery: "${issuer}/.well-known/openid-configuration", client_id: web, client_secret: s, scope: "openid email", session: { secret: ${secret} }, logout_path: /logout }`,
       {
