@@ -54,7 +54,9 @@ export const transforms: Readonly<Record<string, Convert>> = {
     const [regex, to] = config.texts('regex_uri')
     if (route === null) return draft.note(null, 'proxy-rewrite for all routes: not converted')
     if (regex !== undefined) route.path = rewriteOf(regex, to ?? '')
-    else if (uri !== undefined) route.path = { rewrite: { path: uri.replace(/\$(\w+)/g, ':$1') } }
+    else if (uri !== undefined && /[$:*]/.test(uri))
+      draft.undecided(route, `proxy-rewrite: uri ${uri}: write path.rewrite`)
+    else if (uri !== undefined) route.path = { rewrite: { path: uri } }
     const host = config.text('host')
     if (host !== undefined && /[.:]/.test(host)) edge.host = host
     else if (host !== undefined) draft.note(route, `proxy-rewrite: host ${host}: write edge.host`)

@@ -119,7 +119,7 @@ function matchOf(route: Foreign, report: (text: string) => void): Settings {
     const given = Array.isArray(each) ? (each as unknown[])[2] : undefined
     const wanted =
       operator === '==' ? value
-      : operator === '~~' ? { regex: `^${value?.replace(/^\^|\$$/g, '')}$` }
+      : operator === '~~' ? unanchored(value ?? '')
       : operator?.toLowerCase() === 'in' && Array.isArray(given) ? anyOf(given.map(String))
       : undefined // biome-ignore format: one line for each operator
     if (key === undefined || wanted === undefined) report(`vars ${JSON.stringify(each)}: not converted`)
@@ -127,6 +127,21 @@ function matchOf(route: Foreign, report: (text: string) => void): Settings {
       match[key] = { ...((match[key] ?? {}) as Settings), [kind === 'http' ? name.replaceAll('_', '-') : name]: wanted }
   }
   return match
+}
+
+/** Returns an expression for a whole text, for one that APISIX searches anywhere in it; undefined for alternatives with groups. */
+function unanchored(expression: string): { regex: string } | undefined {
+  if (expression.length > 1000) return undefined
+  let flat = expression.replace(/\\./g, '').replace(/\[[^\]]*\]/g, '')
+  while (/\([^()]*\)/.test(flat)) flat = flat.replace(/\([^()]*\)/g, '')
+  const hasAlternatives = flat.includes('|')
+  if (hasAlternatives && /[([\\]/.test(expression)) return undefined
+  const whole = (hasAlternatives ? expression.split('|') : [expression]).map((each) => {
+    const [begins, ends] = [each.startsWith('^'), /(?<!\\)\$$/.test(each)]
+    const bare = each.slice(begins ? 1 : 0, ends ? -1 : undefined)
+    return `${begins ? '' : '.*'}${bare}${ends ? '' : '.*'}`
+  })
+  return { regex: `^${hasAlternatives ? `(?:${whole.join('|')})` : whole[0]}$` }
 }
 
 const policies: Readonly<Record<string, string>> = {

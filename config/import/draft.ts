@@ -33,6 +33,8 @@ export class Draft {
   metricsPush: Settings | null = null
   /** Options of `keyAuth` that one part of the file declares, for routes of another. */
   keyAuth: Settings | null = null
+  /** Settings of spans. */
+  tracing: Settings | null = null
   readonly #comments = new Map<unknown, string[]>()
   readonly #notes: string[] = []
   /** Notes about the whole file, which stand at its top. */
@@ -87,13 +89,14 @@ export class Draft {
   }
 
   finish(gateway: string): Imported {
-    const { listeners, redis, metricsPush, edge, mesh, services, routes, consumers } = this
+    const { listeners, redis, tracing, metricsPush, edge, mesh, services, routes, consumers } = this
     if (routes.length === 0) throw new ImportFault(`no routes of ${gateway} were found in this file`)
     dropUnshared(edge, [...routes, ...consumers])
     const listen = listeners.length > 0 ? listeners : this.listen
     const all: Settings = {
       ...(Object.keys(listen).length > 0 && { listen }),
       ...(redis !== null && { redis: { url: redis } }),
+      ...(tracing !== null && { tracing }),
       ...(metricsPush !== null && { metricsPush }),
       ...(Object.keys(edge).length > 0 && { edge }),
       ...(Object.keys(mesh).length > 0 && { mesh }),

@@ -249,6 +249,27 @@ const converters: Readonly<Record<string, Convert>> = {
   },
   ...access,
   ...transforms,
+  opentelemetry: (config, { about, context: { draft } }) => {
+    const endpoint = config.text('traces_endpoint') ?? config.text('endpoint')
+    const textsIn = (key: string): Settings => {
+      const fields = config.map(key)
+      return Object.fromEntries((fields?.keys ?? []).map((name) => [name, fields!.text(name) ?? '']))
+    }
+    const headers = textsIn('headers')
+    const { 'service.name': service, ...attributes } = textsIn('resource_attributes')
+    const rate = config.number('sampling_rate')
+    for (const key of config.keys.filter((each) => config.isUnread(each)))
+      draft.note(about, `${config.where}.${key}: not converted`)
+    config.skip(...config.keys)
+    if (about !== null || endpoint === undefined)
+      return draft.note(about, 'opentelemetry: not converted; tracing is for all routes')
+    draft.tracing = {
+      otlp: { http: { endpoint, ...(Object.keys(headers).length > 0 && { headers }) } },
+      serviceName: service ?? 'kong',
+      ...(Object.keys(attributes).length > 0 && { resourceAttributes: attributes }),
+      ...(rate !== undefined && { sampleRate: rate })
+    }
+  },
   prometheus: (config) => config.skip(...config.keys),
   'file-log': (config, { target, about, hasMethod, context: { draft } }) => {
     if (!hasMethod) kongFileLog(config, draft, target, about)

@@ -1,4 +1,4 @@
-/** What the other gateway has switched off stays off, and is noted. Paths of Kong that are stripped, and names of limits. */
+/** What the other gateway has switched off stays off, and is noted. Paths of Kong that are stripped, names of limits, spans. */
 import { load } from 'js-yaml'
 import t from 'tap'
 import { imported } from '../../../config/import/index.ts'
@@ -90,4 +90,50 @@ t.test('limits have a name only where routes share them', async (t) => {
   t.same(namesOf('[{ paths: [/a] }, { paths: [/b] }]'), ['a-limit', 'a-limit'])
   t.same(namesOf('[{ paths: [/a] }]'), [undefined])
   t.same(namesOf('[{ paths: [/a], plugins: [{ name: key-auth }] }, { paths: [/b] }]'), [undefined, undefined])
+})
+
+t.test('APISIX: routes without id, names in vars that are searched, variables in uri', async (t) => {
+  const nodes = 'upstream: { nodes: { "a:80": 1 } }'
+  const { config } = configOf(
+    'apisix',
+    `routes: [{ uri: /a, ${nodes} }, { uri: /b, ${nodes}, vars: [[http_x, "~~", "a+"], [arg_y, "~~", "^b|c$"], [cookie_z, "~~", "^d$"]] }]`
+  )
+  t.equal(config.routes.length, 2)
+  t.match(config.routes[1]!.match, {
+    headers: { x: { regex: '^.*a+.*$' } },
+    query: { y: { regex: '^(?:b.*|.*c)$' } },
+    cookies: { z: { regex: '^d$' } }
+  })
+  const withGroups = `routes: [{ uri: /a, ${nodes}, vars: [[http_x, "~~", "^(a|b)$"], [arg_y, "~~", "^(a)|b$"]] }]`
+  const text = imported('apisix', withGroups).yaml
+  t.match((load(text) as { routes: object[] }).routes[0], {
+    match: { headers: { x: { regex: '^(a|b)$' } } },
+    todo: [/arg_y.*not converted/]
+  })
+  const { yaml } = imported(
+    'apisix',
+    `routes: [{ id: 1, uri: /a, ${nodes}, plugins: { proxy-rewrite: { uri: "/x/$arg_id" } } }]`
+  )
+  t.match((load(yaml) as { routes: object[] }).routes[0], { todo: [/uri \/x\/\$arg_id: write path/] })
+})
+
+t.test('Kong: opentelemetry for all routes', async (t) => {
+  const of = (plugin: string) =>
+    configOf(
+      'kong',
+      `services: [{ name: a, url: "http://a", routes: [{ paths: [/] }] }]\nplugins: [{ name: opentelemetry, config: ${plugin} }]`
+    )
+  const { config } = of(
+    '{ traces_endpoint: "http://c:4318/v1/traces", headers: { X-Key: k }, sampling_rate: 0.5, resource_attributes: { service.name: gw, team: a } }'
+  )
+  t.match(config.tracing, {
+    otlp: { http: { endpoint: 'http://c:4318/v1/traces', headers: { 'X-Key': 'k' } } },
+    serviceName: 'gw',
+    resourceAttributes: { team: 'a' },
+    sampleRate: 0.5
+  })
+  t.match(
+    of('{ endpoint: "http://c:4318/v1/traces", queue: { max_batch_size: 9 } }').summary,
+    /config\.queue: not converted/
+  )
 })
