@@ -1,4 +1,4 @@
-/** What the other gateway has switched off stays off, and is noted. Paths of Kong that are stripped, names of limits, spans. */
+/** Routes, services and plugins that are off in the other gateway; stripped paths of Kong, names of limits, spans. */
 import { load } from 'js-yaml'
 import t from 'tap'
 import { imported } from '../../../config/import/index.ts'
