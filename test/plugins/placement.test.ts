@@ -266,11 +266,11 @@ t.test('impossible positions and scopes are reported', async (t) => {
   }
   await fails(
     { path: './watch.mjs', order: { before: 'host' } },
-    /gateway\.yaml:1:\d+: plugins\[0\]\.order\.before: unknown position "host" among the edge concerns; possible are accessLog, .*cors, csrf, maintenance, rateLimit/
+    /gateway\.yaml:1:\d+: plugins\[0\]\.order\.before: unknown position "host" among the edge concerns; possible are tracing, accessLog, .*cors, csrf, maintenance, rateLimit/
   )
   await fails(
     { path: './watch.mjs', order: { before: 'overload' } },
-    /plugins\[0\]\.order\.before: unknown position "overload" among the edge concerns; possible are accessLog, .*cors/
+    /plugins\[0\]\.order\.before: unknown position "overload" among the edge concerns; possible are tracing, accessLog, .*cors/
   )
   await fails(
     { path: './none.mjs', order: { before: 'cors' } },
