@@ -135,6 +135,7 @@ export function traefikAccessLog(config: Foreign, draft: Draft): void {
       draft.note(null, `${each!.where}.defaultMode ${mode}: name fields in omit, and headers in requestHeaders`)
     }
   }
+  if (config.has('otlp')) draft.note(null, `${config.where}.otlp: lines go to stdout or a file`)
   config.skip('bufferingSize', 'addInternals', 'otlp')
   draft.edge.accessLog = logOf({
     ...fileOf(config.text('filePath')),
@@ -147,6 +148,10 @@ export function traefikAccessLog(config: Foreign, draft: Draft): void {
 
 /** KrakenD: `telemetry/influx`. */
 export function krakendInflux(config: Foreign, draft: Draft): void {
+  if (config.isOff()) {
+    draft.note(null, 'telemetry/influx is off (enabled: false): not converted')
+    return
+  }
   const address = config.text('address') ?? 'http://localhost:8086'
   const [user, password] = [config.text('username'), config.text('password')]
   const login = user === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password ?? '')}@`
@@ -154,7 +159,7 @@ export function krakendInflux(config: Foreign, draft: Draft): void {
     .replace('://', `://${login}`)
     .replace(/\/+$/, '')
   const interval = config.text('ttl')
-  config.skip('buffer_size', 'enabled')
+  config.skip('buffer_size')
   draft.metricsPush = {
     url: `${url}/write?db=${encodeURIComponent(config.text('db') ?? 'krakend')}`,
     ...(interval !== undefined && { interval })

@@ -113,4 +113,5 @@ t.test('KrakenD, telemetry/influx', async (t) => {
     url: 'http://localhost:8086/write?db=krakend',
     interval: 10_000
   })
+  t.equal(converted(t, 'krakend', krakend('{ "enabled": false }')).config.metricsPush, undefined)
 })
