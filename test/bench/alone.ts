@@ -12,8 +12,12 @@ interface Concern {
   readonly listen?: readonly string[]
   /** Other lines of the configuration. */
   readonly more?: (setup: Setup) => readonly string[]
+  /** Other settings of the service. */
+  readonly service?: string
   readonly clients?: () => readonly Readonly<Record<string, string>>[]
   readonly calls?: number
+  /** Query of the clients' requests. */
+  readonly query?: string
 }
 
 const callers = 1000
@@ -79,6 +83,18 @@ const file = ({ folder }: Setup, name: string, content: string) => {
   return `./${name}`
 }
 const authorizer = "export default (request) => ({ consumer: request.headers['x-api-key'] })\n"
+const openapi = `
+openapi: 3.1.0
+info: { title: bench, version: '1' }
+paths:
+  /small:
+    get:
+      responses:
+        '200':
+          description: a greeting
+          content:
+            application/json: { schema: { type: object, required: [hello], properties: { hello: { type: string } } } }
+`
 /** Consumers with options of their own, by their keys. */
 const withOwn = (edge: string) =>
   list(each((i) => `- { name: c${i}, keyAuth: { hash: '${hashed(keyOf(i))}' }, edge: { ${edge} } }`))
@@ -86,6 +102,15 @@ const withOwn = (edge: string) =>
 /** One entry per concern. The names have no commas. `bearer tokens` shows what the longer requests alone cost. */
 const concerns: Readonly<Record<string, Concern>> = {
   'access log': { edge: ['accessLog: true'] },
+  'access log (combined)': { edge: ['accessLog: { format: combined }'] },
+  'access log (file)': { edge: ['accessLog: { file: ./access.log }'] },
+  'access log (template)': { edge: ["accessLog: { format: '{ip} {method} {path} {status} {durationMs}' }"] },
+  tracing: {
+    edge: [],
+    more: ({ originPort }) => [
+      `tracing: { otlp: { http: { endpoint: 'http://127.0.0.1:${originPort}/small' } }, sampleRate: 100% }`
+    ]
+  },
   metrics: { more: () => ['admin: { port: 0 }'] },
   'body limit': { edge: ['bodyLimit: 1mb'] },
   overload: { edge: ['overload: { requests: 10000, memory: 90% }'] },
@@ -134,6 +159,10 @@ const concerns: Readonly<Record<string, Concern>> = {
       )
     ),
     clients: () => each(messageSigned)
+  },
+  'introspection (1000 tokens)': {
+    edge: ['introspection: { service: origin, path: /active, clientId: bench, clientSecret: bench, maxAge: 1h }'],
+    clients: () => each((i) => ({ authorization: `Bearer token-${i}` }))
   },
   authorizer: {
     edge: ['authorizer: { module: ./authorizer.mjs }'],
@@ -186,11 +215,28 @@ const concerns: Readonly<Record<string, Concern>> = {
   validation: {
     edge: ['validation: { query: { type: object, properties: { page: { type: integer } } } }']
   },
+  'validation of responses': {
+    edge: ['validation: { openapi: ./openapi.yaml, responses: enforce }'],
+    more: (setup) => {
+      file(setup, 'openapi.yaml', openapi)
+      return []
+    }
+  },
+  graphql: { edge: ['graphql: {}'], query: '?query=%7Bhero%7Bname%20friends%7Bname%7D%7D%7D' },
+  'bodies of responses': { edge: ['body: { response: { set: { /seen: true } } }'] },
+  // One request of each two is answered from the cache, so that the other one counts them.
+  'cache (every other request a hit)': {
+    edge: ['cache: { ttl: { 200: 1h } }'],
+    clients: () => [{ 'cache-control': 'max-age=3600' }, { 'cache-control': 'no-store' }],
+    calls: 0.5
+  },
+  'API version': { edge: ['apiVersion: v1'], more: () => ['admin: { port: 0 }'] },
   deprecation: { edge: ["deprecation: { at: '2030-01-01', successor: /v2 }"] },
   'error pages': { edge: ["errorPages: { upstream: [5xx], pages: { default: { html: '<h1>{{status}}</h1>' } } }"] },
   compression: { edge: ['compression: {}'], clients: () => [{ 'accept-encoding': 'gzip' }] },
   csrf: { edge: ['csrf: {}'], clients: () => [{ 'sec-fetch-site': 'same-origin' }] },
   'user agents': { edge: ["userAgent: { deny: ['*curl*', '*bot*'] }"] },
+  credentials: { service: 'mesh: { credentials: { bearer: { token: a-token-of-the-bench } } }' },
   'least request': { mesh: ['balance: least-request'] },
   retries: { mesh: ['retry: { on: [connect-failure, reset, gateway-error] }'] },
   'circuit breaker': { mesh: ['circuitBreaker: { maxConnections: 10000, perInstance: { maxConnections: 10000 } }'] },
@@ -198,7 +244,16 @@ const concerns: Readonly<Record<string, Concern>> = {
 }
 
 /** Returns the function that starts the gateway with nothing but one concern. */
-function only({ edge = [], mesh = [], listen = [], more = () => [], clients = () => [], calls }: Concern) {
+function only({
+  edge = [],
+  mesh = [],
+  listen = [],
+  more = () => [],
+  service,
+  clients = () => [],
+  calls,
+  query
+}: Concern) {
   return async (setup: Setup): Promise<Launch> => {
     const off = (name: string, lines: readonly string[], line: string) =>
       lines.some((each) => each.startsWith(`${name}:`)) ? [] : [line]
@@ -214,9 +269,10 @@ function only({ edge = [], mesh = [], listen = [], more = () => [], clients = ()
       ...extra
     ]
     return {
-      ...launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')} }`, listen),
+      ...launch(setup, lines, `{ instances: ${instances(setup, '127.0.0')}${service ? `, ${service}` : ''} }`, listen),
       clients: clients(),
-      calls
+      calls,
+      query
     }
   }
 }

@@ -59,7 +59,8 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
     prefix = '',
     headers = {},
     clients = [],
-    calls = 1
+    calls = 1,
+    query = ''
   } = await subject.launch(setup)
   const running = await start({
     command: 'taskset',
@@ -72,5 +73,5 @@ export async function launch(subject: Subject, scenario: Scenario, bench: Bench,
     const log = join(folder, 'gateway.log')
     throw new Error(error.message + (existsSync(log) ? readFileSync(log, 'utf8').slice(-2000) : ''))
   })
-  return { name, running, url: `http://127.0.0.1:${port}${prefix}${scenario.path}`, headers, clients, calls }
+  return { name, running, url: `http://127.0.0.1:${port}${prefix}${scenario.path}${query}`, headers, clients, calls }
 }

@@ -23,6 +23,7 @@ export async function startOrigin(folder: string): Promise<Origin> {
       listen ${port} backlog=4096;
       root ${root};
       location = /small { default_type application/json; return 200 '{"hello":"world"}'; }
+      location = /active { default_type application/json; return 200 '{"active":true,"sub":"bench"}'; }
       location = /status { stub_status; }
     }`
   const file = join(folder, 'origin.conf')

@@ -26,6 +26,8 @@ export interface Launch {
   readonly headers?: Readonly<Record<string, string>>
   /** Headers of several clients, whose requests alternate. All have the same names. */
   readonly clients?: readonly Readonly<Record<string, string>>[]
+  /** Query of the requests, with its question mark. */
+  readonly query?: string
   /** Requests that the origin gets for each one of a client; by default 1. */
   readonly calls?: number
 }
@@ -58,6 +60,11 @@ export const subjects: readonly Subject[] = [
   { name: 'nginx', launch: nginx },
   { name: 'haproxy', launch: haproxy },
   { name: 'caddy', launch: caddy },
+  {
+    name: 'least proxy on node:http',
+    launch: script('least-proxy.ts'),
+    takesPart: ({ name }) => name === 'small'
+  },
   { name: 'bare fastify', launch: script('bare-fastify.ts'), ...bare },
   { name: 'bare node:http', launch: script('bare-http.ts'), ...bare },
   ...alone.map((subject) => ({ ...subject, takesPart: ({ reference }: Scenario) => reference !== undefined }))
