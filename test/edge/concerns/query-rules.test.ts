@@ -32,6 +32,10 @@ t.test('each operation; other parameters keep their bytes and order', async (t) 
     [{ add: { a: '1', b: '2' } }, '/?a=0', '/?a=0&b=2'],
     [{ append: { a: '1' } }, '/?a=0', '/?a=0&a=1'],
     [{ set: { a: '{query.none}', m: '{request.method}{query.a|-}' } }, '/?a=1', '/?m=GET1'],
+    [{ rename: { a: 'b' }, set: { b: '1' } }, '/?a=evil&b=2&c=3', '/?c=3&b=1'],
+    [{ rename: { a: 'b' }, set: { a: '1' } }, '/?a=0&b=2', '/?b=0&a=1'],
+    [{ only: ['b'], rename: { a: 'b' } }, '/?a=0&b=2', '/?b=2'],
+    [{ remove: ['a'], rename: { a: 'b' } }, '/?a=0&b=2', '/?b=2'],
     [{ set: { p: '{request.path}', h: '{headers.x-a}' } }, '/a%20b', '/a%20b?p=%2Fa%2520b&h=%26evil%3D1%23']
   ] as const) {
     const url = await asking(t, query)

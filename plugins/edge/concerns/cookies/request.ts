@@ -39,29 +39,35 @@ export function requestRules(
 ): (request: FastifyRequest) => void {
   const only = rules.only === undefined ? null : new Set(rules.only)
   const [set, add] = [compiled(rules.set), compiled(rules.add)]
-  const removed = new Set([...(rules.remove ?? []), ...set.map(([name]) => name)])
+  const removed = new Set(rules.remove)
+  const replaced = new Set(set.map(([name]) => name))
+  const isDropped = (name: string) => removed.has(name) || only?.has(name) === false
   const renames = new Map(Object.entries(rules.rename ?? {}))
   /** Some servers separate cookies by blanks or commas, too: a removed cookie in the value of another one is sent on purpose. */
-  const hides = (text: string) =>
-    removed.size > 0 && /[\s,]/.test(text) && text.split(/[\s,]+/).some((part) => removed.has(part.split('=', 1)[0]!))
+  const hides = (name: string, text: string): boolean =>
+    removed.size + replaced.size > 0 &&
+    /[\s,]/.test(text) &&
+    text.split(/[\s,]+/).some((part, index) => {
+      const [each = ''] = part.split('=', 1)
+      return (index > 0 || each !== name) && (removed.has(each) || replaced.has(each))
+    })
 
   return (request) => {
     const scope: Scope = { request, isUncounted, response: null }
     const valuesOf = (values: Compiled) => values.map(([name, text]) => [name, text(scope)] as const)
     const [own, added] = [valuesOf(set), valuesOf(add)]
-    const given = pairsOf(request)
+    const given = pairsOf(request).filter(({ name, text }) => !isDropped(name) && !hides(name, text))
     const names = new Set(given.map(({ name }) => name))
     const moved = new Set([...renames].flatMap(([from, to]) => (names.has(from) ? [to] : [])))
     const pairs = given.flatMap(({ name, text }) => {
-      if (removed.has(name) || only?.has(name) === false || hides(text)) return []
-      const to = renames.get(name)
-      if (to === undefined) return moved.has(name) ? [] : [{ name, text }]
-      return [{ name: to, text: `${to}=${text.slice(text.indexOf('=') + 1)}` }]
+      const to = renames.get(name) ?? name
+      if (replaced.has(to) || (to === name && moved.has(name))) return []
+      return [{ name: to, text: to === name ? text : `${to}=${text.slice(text.indexOf('=') + 1)}` }]
     })
     const kept = new Set(pairs.map(({ name }) => name))
     for (const [name, value] of own) if (value !== undefined) pairs.push({ name, text: `${name}=${value}` })
     for (const [name, value] of added) {
-      if (value !== undefined && !kept.has(name) && !removed.has(name)) pairs.push({ name, text: `${name}=${value}` })
+      if (value !== undefined && !kept.has(name) && !replaced.has(name)) pairs.push({ name, text: `${name}=${value}` })
     }
     replace(request, pairs.map(({ text }) => text).join('; '), isBridged)
   }

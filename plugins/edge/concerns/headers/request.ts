@@ -43,7 +43,9 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
   )
   const [set, add, append] = [compiled(rules.set), compiled(rules.add), compiled(rules.append)]
   const always = headerFilter([...(rules.remove ?? []), ...renames.map(([from]) => from), ...set.map(([name]) => name)])
-  const isKept = (name: string) => only!.has(name) || kept.has(name) || name.startsWith(ofHandshake)
+  const isKept = (name: string) => only === null || only.has(name) || kept.has(name) || name.startsWith(ofHandshake)
+  const [isRemovedBefore, isSetAfter] = [headerFilter(rules.remove), headerFilter(set.map(([name]) => name))]
+  const moved = renames.filter(([from, to]) => !isRemovedBefore?.(from) && !isSetAfter?.(to))
 
   return (request: FastifyRequest, isUncounted: FieldTest): void => {
     const scope: Scope = { request, isUncounted, response: null }
@@ -51,8 +53,8 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
     // First of all: values may be those of headers that are removed.
     const own = [...evaluated(set, scope)]
     const [added, appended] = [evaluated(add, scope), evaluated(append, scope)]
-    const renamed = renames.flatMap(([from, to]) => {
-      const values = valuesFor(request, from, isUncounted)
+    const renamed = moved.flatMap(([from, to]) => {
+      const values = valuesFor(request, from, isKept, isUncounted)
       return values.length === 0 ? [] : [[to, values] as const]
     })
     const replaced = headerFilter(renamed.map(([name]) => name))
@@ -60,7 +62,7 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
     const removed = request.removedHeaders ?? new Set()
     for (let i = 0; i < rawHeaders.length; i += 2) {
       const name = rawHeaders[i]!.toLowerCase()
-      if (!isRemoved(name) && (only === null || name.startsWith(':') || isKept(name))) continue
+      if (!isRemoved(name) && (name.startsWith(':') || isKept(name))) continue
       removed.add(name)
       if (!isBridged || ofProxies.has(name)) Reflect.deleteProperty(headers, name)
     }
@@ -81,16 +83,22 @@ export function requestRules(rules: HeaderRules, isBridged: boolean) {
   }
 }
 
-/** Returns the values of a header for the service, in all spellings. */
-function valuesFor(request: FastifyRequest, wanted: string, isUncounted: FieldTest) {
+/** Returns the values of a header for the service, in all spellings that are kept. */
+function valuesFor(
+  request: FastifyRequest,
+  wanted: string,
+  isKept: (name: string) => boolean,
+  isUncounted: FieldTest
+): string[] {
   const { raw, removedHeaders, upstreamHeaders } = request
   const values: string[] = []
   const collect = (fields: readonly string[], isOfClient: boolean) => {
     for (let i = 0; i < fields.length; i += 2) {
       const name = fields[i]!
       if (name.length !== wanted.length || canonicalName(name) !== wanted) continue
-      if (!isOfClient || !(removedHeaders?.has(name.toLowerCase()) || isUncounted(name, request)))
-        values.push(fields[i + 1]!)
+      const lower = name.toLowerCase()
+      if (isOfClient && (!isKept(lower) || removedHeaders?.has(lower) || isUncounted(name, request))) continue
+      values.push(fields[i + 1]!)
     }
   }
   collect(raw.rawHeaders, true)

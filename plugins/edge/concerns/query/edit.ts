@@ -38,11 +38,12 @@ export function changedQuery(
   const path = mark === -1 ? target : target.slice(0, mark)
   const given = mark === -1 || mark === target.length - 1 ? [] : target.slice(mark + 1).split('&')
   const replaced = new Set(set.map(([name]) => name))
-  const isRemoved = (name: string) => removed.has(name) || replaced.has(name) || only?.has(name) === false
+  const isDropped = (name: string) => removed.has(name) || only?.has(name) === false
+  const isHidden = (name: string) => replaced.has(name) || isDropped(name)
   let parts: { name: string; part: string }[] = []
   for (const part of given) {
     const name = decoded(rawName(part))
-    if (!isRemoved(name)) parts.push({ name, part: withoutHidden(part, isRemoved) })
+    if (!isDropped(name)) parts.push({ name, part: withoutHidden(part, isHidden) })
   }
   const present = new Set(parts.map(({ name }) => name))
   const moved = new Set([...renames].flatMap(([from, to]) => (present.has(from) ? [to] : [])))
@@ -51,6 +52,7 @@ export function changedQuery(
     const to = renames.get(name)
     return to === undefined ? { name, part } : { name: to, part: encoded(to) + part.slice(rawName(part).length) }
   })
+  if (replaced.size > 0) parts = parts.filter(({ name }) => !replaced.has(name))
   const names = new Set(parts.map(({ name }) => name))
   const put = (name: string, values: readonly string[]) => {
     for (const value of values) parts.push({ name, part: `${encoded(name)}=${value}` })

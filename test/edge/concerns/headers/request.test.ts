@@ -52,6 +52,26 @@ t.test('remove takes every spelling, rename moves all values', async (t) => {
   t.strictSame(sent(seen, 'x-kept'), ['x-kept: 3'], 'nothing replaces a header if there is nothing to rename')
 })
 
+t.test('the operations run in their order', async (t) => {
+  for (const [request, fields, expected] of [
+    [{ rename: { 'x-a': 'x-b' }, set: { 'X-B': 'mine' } }, ['x-a: evil', 'x_b: evil'], { a: [], b: ['x-b: mine'] }],
+    [{ rename: { 'x-a': 'x-b' }, set: { 'x-a': 'mine' } }, ['x-a: 1', 'x-b: 2'], { a: ['x-a: mine'], b: ['x-b: 1'] }],
+    [
+      { rename: { 'x-a': 'x-b' }, append: { 'x-b': 'mine' } },
+      ['x-a: 1', 'x-b: 2'],
+      { a: [], b: ['x-b: 1', 'x-b: mine'] }
+    ],
+    [{ only: ['x-b'], rename: { 'x-a': 'x-b' } }, ['x-a: 1', 'x-b: 2'], { a: [], b: ['x-b: 2'] }],
+    [{ only: ['x-a'], rename: { 'x-a': 'x-b' } }, ['x-a: 1', 'x-b: 2'], { a: [], b: ['x-b: 1'] }],
+    [{ only: ['x-b'], rename: { 'content-type': 'x-b' } }, ['content-type: t', 'x-b: 2'], { a: [], b: ['x-b: t'] }],
+    [{ remove: ['x_a'], rename: { 'x-a': 'x-b' } }, ['x-a: 1', 'x-b: 2'], { a: [], b: ['x-b: 2'] }]
+  ] as const) {
+    const { port } = await gatewayWith(t, request)
+    const seen = await ask(port, '/', [...fields])
+    t.strictSame({ a: sent(seen, 'x-a'), b: sent(seen, 'x-b') }, expected, JSON.stringify(request))
+  }
+})
+
 t.test('only passes the listed headers, and those that describe the body', async (t) => {
   const { port } = await gatewayWith(t, { only: ['Accept'], set: { 'x-set': '1' } })
   const { until } = connect(
