@@ -1,4 +1,5 @@
-/** Media types of files by the end of their names, for fixed responses and error pages. */
+/** Media types: those of files by the end of their names, and doubts about those in the configuration. */
+import { didYouMean } from './nearest.ts'
 
 const types: Readonly<Record<string, string>> = {
   html: 'text/html; charset=utf-8',
@@ -30,4 +31,16 @@ export function mediaTypeOf(file: string): string | null {
   const [, extension = ''] = /\.(\w+)$/.exec(file) ?? []
   const key = extension.toLowerCase()
   return Object.hasOwn(types, key) ? types[key]! : null
+}
+
+/** Top-level types that are registered with IANA, and one that is in common use. */
+const topLevelTypes = [
+  'application', 'audio', 'example', 'font', 'haptics', 'image', 'message', 'model', 'multipart', 'text', 'video', 'chemical'
+] // biome-ignore format: a list
+
+/** Returns a warning if the first part of a media type or range is none that messages have; null if it is one. */
+export function mediaTypeDoubt(text: string): string | null {
+  const [type = ''] = text.toLowerCase().split('/', 1)
+  if (type === '*' || type.startsWith('x-') || topLevelTypes.includes(type)) return null
+  return `no registered media type begins with "${type}/"${didYouMean(type, topLevelTypes)}`
 }

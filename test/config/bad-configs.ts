@@ -59,7 +59,7 @@ routes:
       '9:14: edge.body.request.add[""]: name a member; the whole body is there already',
       '9:21: edge.body.request.add["/id"]: clients could send a value at "/id" themselves; write it under "set", which replaces it',
       '11:9: edge.body.response[0]: changes nothing: write "only", "remove", "rename", "set" or "add"',
-      '11:19: edge.body.response[0].types[0]: expected a media range such as application/json, found "json"',
+      '11:19: edge.body.response[0].types[0]: expected a media range such as application/json or application/*+json, found "json"',
       '11:37: edge.body.response[0].statuses[0]: expected a status of 200 to 599, or 2xx, 3xx, 4xx, 5xx, found 100',
       '11:42: edge.body.response[0].statuses[1]: expected a status of 200 to 599, or 2xx, 3xx, 4xx, 5xx, found "6xx"; did you mean "2xx"?',
       '12:9: edge.body.response[1]: changes nothing: write "only", "remove", "rename", "set" or "add"',
@@ -67,6 +67,27 @@ routes:
       '15:107: routes[0].edge.body.request.set["/a"]: match.path has no parameter "di"; did you mean "id"?',
       '16:63: routes[1].edge.body: changes nothing: write "request" or "response"',
       '17:71: routes[2].edge.responsePath: edge.body.response changes no response on the raw path; write auto'
+    ]
+  },
+  {
+    name: 'bodies that do not exist, and types that none has',
+    yaml: `
+edge:
+  body: { response: { types: ["*/json", "application/j*", "a/b;c=d", text/**], statuses: [204, 2xx, 205, 304], remove: [/a] } }
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, match: { path: "/:id" }, service: a, edge: { validation: { path: { properties: { di: {} }, required: [id, no] } } } }
+`,
+    faults: [
+      '3:31: edge.body.response.types[0]: expected a media range such as application/json or application/*+json, found "*/json"',
+      '3:41: edge.body.response.types[1]: expected a media range such as application/json or application/*+json, found "application/j*"',
+      '3:59: edge.body.response.types[2]: expected a media range such as application/json or application/*+json, found "a/b;c=d"',
+      '3:70: edge.body.response.types[3]: expected a media range such as application/json or application/*+json, found "text/**"',
+      '3:91: edge.body.response.statuses[0]: responses with status 204 have no body',
+      '3:101: edge.body.response.statuses[2]: responses with status 205 have no body',
+      '3:106: edge.body.response.statuses[3]: responses with status 304 have no body',
+      '6:97: routes[0].edge.validation.path.properties.di: match.path has no parameter "di"; did you mean "id"?',
+      '6:122: routes[0].edge.validation.path.required[1]: match.path has no parameter "no"'
     ]
   },
   {

@@ -261,3 +261,111 @@ t.test('any origin with credentials is warned of', async (t) => {
   ])
   t.match(warningsOf('edge: { cors: { origin: "*", privateNetwork: true } }'), [/can call the private network; list/])
 })
+
+t.test('rules for headers, query and cookies that an earlier or later rule makes needless are warned of', async (t) => {
+  const rules = (name: string, request: object) =>
+    warningsOf(JSON.stringify({ edge: { [name]: name === 'query' ? request : { request } } })).map((each) =>
+      each.replace(/^1:\d+: edge\.(?:query|\w+\.request)\./, '')
+    )
+  const all = {
+    only: ['x-a', 'x-b'],
+    remove: ['x-b', 'x-c', 'x-s'],
+    rename: { 'x-b': 'x-n', 'x-d': 'x-m', 'x-a': 'x-s' },
+    set: { 'x-s': '1', 'x-t': '{headers.x-t}' },
+    add: { 'x-s': '2', 'x-t': '2', 'x-c': '1' }
+  }
+  const always = [
+    'only[1]: "remove" removes it all the same',
+    'remove[2]: has no effect: "set" replaces it',
+    'rename.x-b: has no effect: "remove" removes it before',
+    'rename.x-a: "set" replaces "x-s", so this only removes "x-a": write it under "remove"',
+    'add.x-s: has no effect: "set" gives it a value'
+  ]
+  t.strictSame(rules('headers', all), always)
+  t.strictSame(rules('headers', { remove: ['x_a'], set: { 'X-A': '1' }, add: { 'x.a': ['1'] } }), [
+    'remove[0]: has no effect: "set" replaces it',
+    'add["x.a"]: has no effect: "set" gives it a value'
+  ])
+  for (const name of ['query', 'cookies']) {
+    t.strictSame(
+      rules(name, all).sort(),
+      [
+        ...always,
+        'remove[1]: has no effect: "only" removes it',
+        'rename.x-d: has no effect: "only" removes it before',
+        'add.x-t: has no effect: "set" decides on it'
+      ].sort(),
+      name
+    )
+  }
+  for (const fine of [
+    { only: ['a'], add: { b: '1' }, set: { c: '{headers.d|1}' } },
+    { remove: ['a'], add: { a: '1' } },
+    { rename: { a: 'b' }, set: { a: '1' }, add: { b: '1' } },
+    { only: ['a'], rename: { a: 'b' } }
+  ]) {
+    for (const name of ['headers', 'query', 'cookies']) t.strictSame(rules(name, fine), [], JSON.stringify(fine))
+  }
+  t.strictSame(warningsOf('edge: { headers: { response: { set: { X-a: b, x_b: c }, add: { x-a: c, x-b: c } } } }'), [
+    '1:64: edge.headers.response.add.x-a: has no effect: "set" gives it a value'
+  ])
+})
+
+t.test('rules for bodies that another rule makes needless are warned of', async (t) => {
+  const rules = (request: object) =>
+    warningsOf(JSON.stringify({ edge: { body: { request } } })).map((each) =>
+      each.replace(/^1:\d+: edge\.body\.request\.?/, '')
+    )
+  t.strictSame(
+    rules({
+      only: ['/a', '/b/c', '/l/*/id'],
+      remove: ['/b', '/a/x', '/d', '/l/0/name'],
+      rename: { '/b/c': '/n', '/e': '/m', '/a/y': '/s' },
+      set: { '/s': 1, '/t': '{headers.x-t}' },
+      add: { '/s': 2, '/t': 2 }
+    }),
+    [
+      'only[1]: "/b" of "remove" removes it all the same',
+      'remove[2]: has no effect: "only" removes it',
+      'remove[3]: has no effect: "only" removes it',
+      'rename["/b/c"]: has no effect: "/b" of "remove" removes it before',
+      'rename["/e"]: has no effect: "only" removes it before',
+      'rename["/a/y"]: "set" replaces "/s", so this only removes "/a/y": write it under "remove"',
+      'add["/s"]: has no effect: "set" gives it a value'
+    ]
+  )
+  t.strictSame(rules([{ only: ['/a'] }, { remove: ['/b'] }]), [], 'rules of a list are apart')
+  t.strictSame(rules({ only: ['/*/id'], remove: ['/a/id'], rename: { '': '/all' } }), [])
+  t.strictSame(rules({ set: { '/a': { b: '{headers.x}' } }, add: { '/a': 1 } }), [])
+})
+
+t.test('media types that do not exist are warned of', async (t) => {
+  const content = { 'aplication/json': {}, 'application/json': {}, 'chemical/x-pdb': true, 'x-mine/any': true }
+  const edge = {
+    body: { request: { types: ['aplication/json', 'text/*', '*/*'], remove: ['/a'] } },
+    compression: { types: ['aplication/json', 'text/*', '*/*', 'foo/bar'] },
+    validation: { body: { content } }
+  }
+  const found = warningsOf(JSON.stringify({ edge })).map((each) => each.replace(/^1:\d+: /, ''))
+  const typo = 'no registered media type begins with "aplication/"; did you mean "application"?'
+  t.strictSame(found, [
+    `edge.body.request.types[0]: ${typo}`,
+    `edge.compression.types[0]: ${typo}`,
+    'edge.compression.types[3]: no registered media type begins with "foo/"',
+    `edge.validation.body.content["aplication/json"]: ${typo}`
+  ])
+})
+
+t.test('a schema of parameters that no path has is warned of at top level', async (t) => {
+  const yaml = (more: string) => `
+edge: { validation: { path: { properties: { id: { type: integer }, idd: {} }, required: [id] } } }
+services: { a: { instances: [http://h] } }
+routes:
+  - { name: a, match: { path: /a/:id }, service: a }
+  - { name: b, match: { path: /b/:idd }, service: a, edge: { validation: false } }
+${more}`
+  t.strictSame(warningsOf(yaml('')), [
+    '2:68: edge.validation.path.properties.idd: no route has "idd" in its match.path; did you mean "id"?'
+  ])
+  t.strictSame(warningsOf(yaml('  - { name: c, match: { path: [/c, "/d/:idd"] }, service: a }')), [])
+})

@@ -39,6 +39,11 @@ export function formatOf(type: string): Format | null {
   return type.startsWith('text/') ? 'text' : null
 }
 
+const name = '[a-zA-Z0-9!#$&^_.+-]+'
+
+/** Pattern of the media ranges that `ruleFor` compares: a type such as `application/json`, all types of a group, those with a suffix, or all. */
+export const rangePattern = `^(?:\\*/\\*|${name}/(?:${name}|\\*|\\*\\+${name}))$`
+
 /** Returns how specific a media range is, if a type is within it; 0 if not. */
 function fit(range: string, type: string): number {
   const [plain = ''] = range.toLowerCase().split(';')

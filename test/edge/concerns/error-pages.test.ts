@@ -1,6 +1,6 @@
 // Error pages: which body an error gets, over HTTP/1.1 and HTTP/2; and pages in place of error responses of services.
 import { once } from 'node:events'
-import { writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import type { IncomingMessage, ServerResponse } from 'node:http'
 import { join } from 'node:path'
 import type { Test } from 'tap'
@@ -8,7 +8,9 @@ import t from 'tap'
 import type { ConfigError } from '../../../config/load.ts'
 import { parseConfig } from '../../../plugins/config.ts'
 import { preferred } from '../../../plugins/edge/concerns/error-pages/accept.ts'
+import { errorCodes } from '../../../plugins/edge/concerns/error-pages/codes.ts'
 import { parseTemplate } from '../../../plugins/edge/concerns/error-pages/template.ts'
+import { errorTable } from '../../../plugins/error-table.ts'
 import { http2Client } from '../../helpers/edge/direct-clients.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { GatewayOptions } from '../../helpers/gateway.ts'
@@ -434,4 +436,45 @@ t.test('faults', async (t) => {
   t.strictSame(faultsOf('{ upstream: true }', 'service: a, via: http-proxy'), [
     '~.upstream: no effect with via: http-proxy: only responses that the bridge forwards are replaced'
   ])
+})
+
+t.test('pages and statuses that no response has are warned of', async (t) => {
+  const warningsOf = (errorPages: object) => {
+    const found: string[] = []
+    const text = JSON.stringify({ edge: { errorPages } })
+    parseConfig(text, 'gateway.yaml', {}, ({ line, column, path, message }) => {
+      found.push(`${line}:${column}: ${path}: ${message}`)
+    })
+    return found
+  }
+  const page = { text: 'sorry' }
+  t.strictSame(
+    warningsOf({
+      pages: { JW_RATE_LIMITTED: page, JW_RATE_LIMITED: page, JW_SOMETHING_ELSE: page, 499: page, 404: page }
+    }),
+    [
+      '1:56: edge.errorPages.pages.499: has no effect: no error of the gateway has the status 499; write it under "upstream" as well if services respond with it',
+      '1:79: edge.errorPages.pages.JW_RATE_LIMITTED: has no effect: there is no such error code; did you mean "JW_RATE_LIMITED"?',
+      '1:150: edge.errorPages.pages.JW_SOMETHING_ELSE: has no effect: there is no such error code'
+    ]
+  )
+  t.strictSame(warningsOf({ pages: { 499: page, 520: page }, upstream: [499, '5xx'] }), [])
+  t.strictSame(warningsOf({ pages: { 599: page }, upstream: true }), [])
+  t.strictSame(warningsOf({ upstream: [404, '4xx', 404, 500] }), [
+    '1:36: edge.errorPages.upstream[0]: has no effect: "4xx" includes it',
+    '1:46: edge.errorPages.upstream[2]: has no effect: "404" includes it'
+  ])
+})
+
+t.test('the known error codes are those of the sources', async (t) => {
+  const root = join(import.meta.dirname, '../../..')
+  const made = new Set([...Object.keys(errorTable), 'JW_INTERNAL'])
+  for (const folder of ['plugins', 'routes']) {
+    for (const file of readdirSync(join(root, folder), { recursive: true, encoding: 'utf8' })) {
+      if (!/\.m?ts$/.test(file) || file.includes('admin-hosts')) continue
+      const text = readFileSync(join(root, folder, file), 'utf8')
+      for (const [, code] of text.matchAll(/createError\(\s*'(JW_\w+)'/g)) made.add(code!)
+    }
+  }
+  t.strictSame([...errorCodes].sort(), [...made].sort())
 })

@@ -1,10 +1,12 @@
 /** The checks of `edge.body`. */
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
+import { mediaTypeDoubt } from '../../../../config/media-types.ts'
 import type { EdgePolicy } from '../../../../config/schema.ts'
 import { checkParams, checkTemplate, routesWith } from '../../templates/check.ts'
 import { isIdentity, needsFact, sourcesIn } from '../../templates/source.ts'
 import { moveBetween } from './edits.ts'
+import { warnOfIdleRules } from './idle-rules.ts'
 import type { BodyOptions, BodyRule } from './options.ts'
 import { directions, largestSize, rulesOf, textsIn, valued } from './options.ts'
 
@@ -47,9 +49,11 @@ function checkRule(rule: BodyRule, at: string, direction: Direction, checked: Ch
   const { only = [], remove = [], rename = {} } = rule
   const isEmpty = ['only', 'remove', 'rename', ...valued].every((key) => Reflect.get(rule, key) === undefined)
   if (isEmpty) report.fault(at, 'changes nothing: write "only", "remove", "rename", "set" or "add"')
+  checkResponses(rule, at, report)
   checkList(only, pointer(at, 'only'), 'keeps', checked)
   checkList(remove, pointer(at, 'remove'), 'removes', checked)
   checkRenames(rename, pointer(at, 'rename'), checked)
+  if (report.sound(at)) warnOfIdleRules(rule, at, report)
   for (const operation of valued) {
     for (const [text, value] of Object.entries(rule[operation] ?? {})) {
       const place = pointer(at, operation, text)
@@ -64,6 +68,20 @@ function checkRule(rule: BodyRule, at: string, direction: Direction, checked: Ch
         report.fault(place, `${what}; write it under "set", which replaces it`, 'key')
       }
     }
+  }
+}
+
+const withoutBody: readonly unknown[] = [204, 205, 304]
+
+/** Reports types and statuses of bodies that do not exist. */
+function checkResponses({ types, statuses = [] }: BodyRule, at: string, report: Checked['report']): void {
+  for (const [index, status] of report.sound(`${at}/statuses`) ? statuses.entries() : []) {
+    if (!withoutBody.includes(status)) continue
+    report.fault(pointer(at, 'statuses', index), `responses with status ${status} have no body`)
+  }
+  for (const [index, type] of report.sound(`${at}/types`) ? types.entries() : []) {
+    const doubt = mediaTypeDoubt(type)
+    if (doubt !== null) report.warn(pointer(at, 'types', index), doubt)
   }
 }
 

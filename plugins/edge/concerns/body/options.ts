@@ -2,6 +2,7 @@
 import type { Static, TSchema } from 'typebox'
 import { Either, Names, orOff, Size, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { rangePattern } from '../../protocol/media-types.ts'
 
 const Pointer = Type.String({
   pattern: '^(?:/(?:[^~/]|~[01])*)+$',
@@ -20,7 +21,7 @@ const Values = (description: string) =>
 
 const rules = {
   types: Type.Array(
-    Type.String({ pattern: '^[^\\s/;]+/[^\\s/;]+$', expected: 'a media range such as application/json' }),
+    Type.String({ pattern: rangePattern, expected: 'a media range such as application/json or application/*+json' }),
     {
       minItems: 1,
       default: ['application/json', 'application/*+json'],

@@ -1,6 +1,7 @@
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
+import { mediaTypeDoubt } from '../../../../config/media-types.ts'
 import { Names, Size, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
 import { encodings } from './accept-encoding.ts'
@@ -88,7 +89,9 @@ export function check({ types, encodings: offered, level }: Options, at: string,
   for (const [index, type] of types.entries()) {
     const what =
       type.toLowerCase() === 'text/event-stream' ? 'events' : isGrpc(type.toLowerCase()) ? 'messages of gRPC' : null
+    const doubt = mediaTypeDoubt(type)
     if (what !== null) report.fault(pointer(at, 'types', index), `${what} are never compressed: remove "${type}"`)
+    else if (doubt !== null) report.warn(pointer(at, 'types', index), doubt)
   }
   if (level.br >= 10 && offered.includes('br')) {
     const advice = 'write a level up to 6 for responses that are compressed for each client'

@@ -11,6 +11,7 @@ import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkParams, checkTemplate, routesWith } from '../../templates/check.ts'
 import { uncountedFields } from '../../templates/client-fields.ts'
+import { warnOfIdleRules } from '../../templates/idle-rules.ts'
 import { isIdentity, sourcesIn, usesFact } from '../../templates/source.ts'
 import type { CookiesOptions } from './options.ts'
 import { CookiesOrOff } from './options.ts'
@@ -90,6 +91,9 @@ function check(options: CookiesOptions, at: string, checked: Checked): void {
   const { report } = checked
   if (!report.sound(at)) return
   const { request, response } = options
+  if (request !== undefined) {
+    warnOfIdleRules(request, `${at}/request`, { canonical: (name) => name, isStrict: true }, report)
+  }
   for (const operation of valued) {
     for (const [name, text] of Object.entries(request?.[operation] ?? {})) {
       const place = pointer(at, 'request', operation, name)

@@ -2,12 +2,16 @@
 import type { Static } from 'typebox'
 import type { Checked } from '../../../../config/concern.ts'
 import { readSmall } from '../../../../config/content.ts'
+import type { Report } from '../../../../config/faults.ts'
 import { pointer } from '../../../../config/faults.ts'
+import { didYouMean } from '../../../../config/nearest.ts'
 import { Either, Names, orOff, strict } from '../../../../config/schema/kit.ts'
 import Type from '../../../../config/schema/type.ts'
+import { STATUS_CODES } from '../../../node-http.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
-import { ErrorPages } from './pages.ts'
+import { errorCodes } from './codes.ts'
+import { classOf, ErrorPages, isIn } from './pages.ts'
 import { MAX_PAGE, parseTemplate, sample } from './template.ts'
 
 const Page = (what: string) =>
@@ -130,6 +134,7 @@ function check(options: Options, at: string, { report, absolute }: Checked): voi
   if (format === 'json' && Object.keys(pages).length === 0 && upstream === false) {
     report.fault(at, 'no effect: write "pages", "format: problem" or "upstream"', 'key')
   }
+  warnOfIdle(options, at, report)
   for (const [key, formats] of Object.entries(pages)) {
     for (const [name, page] of Object.entries(formats)) {
       const place = pointer(at, 'pages', key, name)
@@ -144,6 +149,27 @@ function check(options: Options, at: string, { report, absolute }: Checked): voi
       }
     }
   }
+}
+
+/** Warns of pages that no response has, and of statuses in `upstream` that another item includes. */
+function warnOfIdle({ pages = {}, upstream }: Options, at: string, report: Report): void {
+  for (const key of Object.keys(pages)) {
+    const place = pointer(at, 'pages', key)
+    if (key.startsWith('JW_') && !errorCodes.has(key)) {
+      report.warn(place, `has no effect: there is no such error code${didYouMean(key, errorCodes)}`, 'key')
+    }
+    if (!/^\d+$/.test(key) || STATUS_CODES[key] !== undefined || isIn(upstream, Number(key))) continue
+    const advice = `write it under "upstream" as well if services respond with it`
+    report.warn(place, `has no effect: no error of the gateway has the status ${key}; ${advice}`, 'key')
+  }
+  if (typeof upstream === 'boolean') return
+  upstream.forEach((status, index) => {
+    const place = pointer(at, 'upstream', index)
+    const isTwice = upstream.indexOf(status) < index
+    const including = isTwice ? status : classOf(Number(status))
+    if (isTwice || upstream.includes(including as '4xx'))
+      report.warn(place, `has no effect: "${including}" includes it`)
+  })
 }
 
 type WrittenRoute = Checked['data']['routes'][number]

@@ -65,9 +65,7 @@ export class ErrorPages implements ErrorBodies {
   }
 
   replaces(status: number): boolean {
-    const upstream = this.#upstream
-    if (status < 400 || status > 599 || upstream === false) return false
-    return upstream === true || upstream.includes(status) || upstream.includes(classOf(status))
+    return isIn(this.#upstream, status)
   }
 
   #setFor(status: number, code: string | undefined): PageSet | undefined {
@@ -81,7 +79,13 @@ export class ErrorPages implements ErrorBodies {
   }
 }
 
-const classOf = (status: number) => `${Math.floor(status / 100)}xx`
+export const classOf = (status: number) => `${Math.floor(status / 100)}xx`
+
+/** Returns whether error responses of services with this status are replaced. */
+export function isIn(upstream: Options['upstream'], status: number): boolean {
+  if (status < 400 || status > 599 || upstream === false) return false
+  return upstream === true || upstream.includes(status) || upstream.includes(classOf(status))
+}
 
 function setOf(formats: Readonly<Record<string, WrittenPage>>): PageSet {
   const written = Object.entries(formats)

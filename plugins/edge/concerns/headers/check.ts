@@ -8,6 +8,7 @@ import { isComposed } from '../../../../config/targets.ts'
 import { token } from '../../../http-syntax.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
 import { checkParams, checkTemplate, warnOfForwarding } from '../../templates/check.ts'
+import { warnOfIdleRules } from '../../templates/idle-rules.ts'
 import { isIdentity, sourcesIn } from '../../templates/source.ts'
 import type { HeaderRules, HeadersOptions } from './options.ts'
 import { entriesOf, valued } from './options.ts'
@@ -80,6 +81,8 @@ function checkRules(rules: HeaderRules, at: string, direction: Direction, checke
     if (before !== undefined) report.fault(place, `"${use.operation}" has "${before}" already`, 'key')
     seen.set(id, name)
   }
+  const canonical = direction === 'request' ? canonicalName : (name: string) => name.toLowerCase()
+  warnOfIdleRules(rules, at, { canonical, isStrict: false }, report)
   for (const operation of valued) {
     for (const [name, values] of entriesOf(rules[operation])) {
       const isList = Array.isArray(rules[operation]?.[name])

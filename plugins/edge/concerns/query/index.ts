@@ -11,6 +11,7 @@ import Type from '../../../../config/schema/type.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkParams, checkTemplate, routesWith } from '../../templates/check.ts'
 import { uncountedFields } from '../../templates/client-fields.ts'
+import { warnOfIdleRules } from '../../templates/idle-rules.ts'
 import { factsOf, isIdentity, sourcesIn } from '../../templates/source.ts'
 import type { Scope, Text as TextOf, TextPlace } from '../../templates/values.ts'
 import { compileText, textOfField } from '../../templates/values.ts'
@@ -152,6 +153,7 @@ function check(options: Options, at: string, checked: Checked): void {
       report.warn(pointer(at, key, index), `names are compared decoded: write "${decoded(name)}"`)
     }
   }
+  warnOfIdleRules(options, at, { canonical: (name) => name, isStrict: true }, report)
   for (const operation of valued) {
     for (const [name, values] of entriesOf(options[operation])) {
       const isList = Array.isArray(options[operation]?.[name])

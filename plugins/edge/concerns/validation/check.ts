@@ -1,9 +1,14 @@
 /** The checks of `edge.validation`. */
 import type { Checked } from '../../../../config/concern.ts'
 import { pointer } from '../../../../config/faults.ts'
+import { mediaTypeDoubt } from '../../../../config/media-types.ts'
+import { didYouMean } from '../../../../config/nearest.ts'
+import { paramNames, pathPatterns } from '../../../../config/path-pattern.ts'
+import type { WrittenRoute } from '../../../../config/schema.ts'
 import type { Steps } from '../../../time-slices.ts'
-import { formatOf } from '../../protocol/media-types.ts'
+import { formatOf, rangePattern } from '../../protocol/media-types.ts'
 import { isObject } from '../../strict-json.ts'
+import { routesWith } from '../../templates/check.ts'
 import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { ValidationOptions } from './options.ts'
 import { compileRoute, placeKeys } from './route-schemas.ts'
@@ -24,6 +29,8 @@ const ofBodies = ['maxBody', 'maxDepth'] as const
 
 /** Types of JSON Schema that the values of a place never have. */
 const otherTypes = new Set(['string', 'number', 'integer', 'boolean', 'array', 'null'])
+
+const isRange = new RegExp(rangePattern)
 
 /** Reports schemas of places that no request, or every request, would match. */
 function checkPlaces(options: ValidationOptions, at: string, report: Checked['report']): void {
@@ -70,12 +77,14 @@ export function checkValidation(options: ValidationOptions, at: string, { report
   if (body !== undefined) {
     if (!report.usable(`${at}/body/content`)) return
     for (const [range, schema] of Object.entries(body.content)) {
-      if (!/^(?:\*\/\*|[a-z0-9!#$&^_.+-]+\/(?:[a-z0-9!#$&^_.+-]+|\*|\*\+[a-z0-9.-]+))$/i.test(range)) {
+      if (!isRange.test(range)) {
         report.fault(`${at}/body/content`, `"${range}" is not a media type such as application/json or text/*`, 'key')
         return
       }
+      const doubt = mediaTypeDoubt(range)
+      if (doubt !== null) report.warn(pointer(at, 'body', 'content', range), doubt, 'key')
       const isRead = formatOf(range.toLowerCase()) !== null || range.includes('*')
-      if (schema !== true && !isRead)
+      if (schema !== true && !isRead && doubt === null)
         report.warn(
           `${at}/body/content`,
           `"${range}": bodies of this type are not read: write true in place of a schema`
@@ -94,11 +103,51 @@ export function checkValidation(options: ValidationOptions, at: string, { report
   })
 }
 
+/** Reports names in the schema of `path` that no path has. One that the schema requires would refuse every request. */
+function checkParams(checked: Checked): void {
+  const { data, report } = checked
+  const paramsOf = ({ match }: WrittenRoute) => pathPatterns(match.path).flatMap(paramNames)
+  for (const { at, options, route } of routesWith<ValidationOptions>('validation', checked)) {
+    const known = new Set(paramsOf(route))
+    for (const [place, name] of namesIn(options.path, `${at}/path`)) {
+      if (known.has(name)) continue
+      report.fault(place, `match.path has no parameter "${name}"${didYouMean(name, known)}`, 'key')
+    }
+  }
+  const { validation } = data.edge as { validation?: ValidationOptions | false }
+  // Routes of plugins have paths of their own.
+  if (!validation || !report.sound('/edge/validation') || !report.sound('/routes') || data.plugins.length > 0) return
+  const known = new Set(data.routes.filter(({ edge }) => edge?.validation === undefined).flatMap(paramsOf))
+  for (const [place, name] of namesIn(validation.path, '/edge/validation/path')) {
+    if (known.has(name)) continue
+    report.warn(place, `no route has "${name}" in its match.path${didYouMean(name, known)}`, 'key')
+  }
+}
+
+/** Returns the names that a schema of parameters has, with their places. */
+function namesIn(
+  { properties, required }: ValidationOptions['path'] = {},
+  at: string
+): [place: string, name: string][] {
+  const own = isObject(properties) ? Object.keys(properties) : []
+  const needed = Array.isArray(required) ? required : []
+  return [
+    ...own.map((name): [string, string] => [pointer(at, 'properties', name), name]),
+    ...needed.map((name, index): [string, string] => [pointer(at, 'required', index), String(name)])
+  ]
+}
+
+/** Checks the parameters of paths, then the documents of all routes. */
+export function* checkRoutes(checked: Checked): Steps<void> {
+  checkParams(checked)
+  yield* checkDocuments(checked)
+}
+
 /** Most faults of one document that are reported. */
 const mostFaults = 20
 
 /** Checks the documents of all routes, each once. Yields often, since compiling a large one takes a second. */
-export function* checkDocuments({ data, report, absolute }: Checked): Steps<void> {
+function* checkDocuments({ data, report, absolute }: Checked): Steps<void> {
   const done = new Set<string>()
   const routes = report.usable('/routes') ? data.routes : []
   const sections = [

@@ -10,7 +10,7 @@ import type { ApiFacts } from '../../api-facts.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
 import { takeWhole } from '../../protocol/whole-body.ts'
-import { checkDocuments, checkValidation } from './check.ts'
+import { checkRoutes, checkValidation } from './check.ts'
 import { operationFinder } from './documented.ts'
 import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { Found } from './guard.ts'
@@ -60,7 +60,7 @@ export default edgeConcern({
     ...(openapi === undefined || undocumented === 'pass' ? [] : [ofPaths])
   ],
   check: checkValidation,
-  checkAll: checkDocuments,
+  checkAll: checkRoutes,
   complete(options, absolute) {
     const { openapi } = options
     return openapi === undefined ? withAbsoluteFiles(options, absolute) : { ...options, openapi: absolute(openapi) }
