@@ -311,6 +311,12 @@ t.test('rules for headers, query and cookies that an earlier or later rule makes
   ])
 })
 
+t.test('cookies of a service that are removed and have attributes are warned of', async (t) => {
+  t.strictSame(warningsOf('edge: { cookies: { response: { remove: [a], names: [b, a], secure: true } } }'), [
+    '1:56: edge.cookies.response.names[1]: has no effect: "remove" removes it'
+  ])
+})
+
 t.test('rules for bodies that another rule makes needless are warned of', async (t) => {
   const rules = (request: object) =>
     warningsOf(JSON.stringify({ edge: { body: { request } } })).map((each) =>

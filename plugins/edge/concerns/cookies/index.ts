@@ -117,6 +117,10 @@ function check(options: CookiesOptions, at: string, checked: Checked): void {
   if (names !== undefined && Object.keys(attributes).length === 0) {
     report.warn(`${at}/response/names`, 'has no effect without attributes such as "sameSite"', 'key')
   }
+  names?.forEach((name, index) => {
+    if (remove?.includes(name))
+      report.warn(pointer(at, 'response', 'names', index), 'has no effect: "remove" removes it')
+  })
   if (attributes.sameSite === 'None' && attributes.secure !== true) {
     report.warn(`${at}/response/sameSite`, 'browsers refuse such cookies without Secure: set secure: true')
   }
