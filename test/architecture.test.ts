@@ -62,13 +62,16 @@ const lists = ['plugins/edge/index.ts', 'plugins/mesh/chain.ts', 'plugins/mesh/d
 /** Pauses in long work; routes, which take a while to add, use it too. */
 const timeSlices = 'plugins/time-slices.ts'
 
+/** Chunks of bodies; composed routes, which read bodies, use it too. */
+const chunkList = 'plugins/chunk-list.ts'
+
 /** Place of the files of the program: the only module that uses its own path, which a build changes. */
 const ownPlace = 'plugins/home.ts'
 
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/thrown-at.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
-  'plugins/listener-of.ts', 'plugins/seam-headers.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', 'plugins/address-ranges.ts', 'plugins/base-path.ts', 'plugins/tracer.ts', timeSlices, ownPlace
+  'plugins/listener-of.ts', 'plugins/seam-headers.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', 'plugins/address-ranges.ts', 'plugins/base-path.ts', 'plugins/tracer.ts', timeSlices, chunkList, ownPlace
 ] // biome-ignore format: a list
 
 /** The only file that loads Node's HTTP module: `import` of it loads Node's own undici as well. */
@@ -110,7 +113,7 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
       ? null
       : 'the seam imports types of Node, undici and the configuration'
   }
-  if (target === timeSlices || target === nodeHttp || target === ownPlace) return null
+  if (target === timeSlices || target === chunkList || target === nodeHttp || target === ownPlace) return null
   if (target === 'node:http' && !typeOnly && !within('config/examples')(file))
     return `values of node:http are those of ${nodeHttp}`
   if (shared.includes(file)) return isNode(target) ? null : 'what all may import imports nothing but Node'

@@ -1,6 +1,7 @@
 /** Reads the request body of a composed route as JSON. */
 import type { Readable } from 'node:stream'
 import type { FastifyRequest } from 'fastify'
+import { ChunkList } from '../../plugins/chunk-list.ts'
 import { BodyNotJson, BodyTooLarge, WrongType } from './errors.ts'
 import { parseJson } from './json.ts'
 
@@ -24,14 +25,12 @@ export async function bodyOf(request: FastifyRequest, maxSize: number): Promise<
  */
 function read(body: Readable, { raw }: FastifyRequest, maxSize: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
-    const chunks: Buffer[] = []
-    let size = 0
+    const list = new ChunkList()
     const onData = (chunk: Buffer) => {
-      size += chunk.length
-      if (size > maxSize) settle(() => reject(new BodyTooLarge(maxSize)))
-      else chunks.push(chunk)
+      if (list.size + chunk.length > maxSize) settle(() => reject(new BodyTooLarge(maxSize)))
+      else list.add(chunk)
     }
-    const onEnd = () => settle(() => resolve(Buffer.concat(chunks)))
+    const onEnd = () => settle(() => resolve(list.join()))
     const onError = (error: Error) => settle(() => reject(error))
     // A body that is counted does not end when the client disconnects.
     const onClose = () => settle(() => reject(new Error('the client disconnected within its body')))

@@ -1,12 +1,12 @@
 /** Reads a request body before the service gets it, and hands it on. Several concerns may read the same body. */
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
+import { ChunkList } from '../../chunk-list.ts'
 import { bodyFrom, isCutOff } from './request-body.ts'
 
 /** The part of a body that was read. */
 interface Beginning {
-  readonly chunks: Buffer[]
-  size: number
+  readonly list: ChunkList
   isWhole: boolean
 }
 
@@ -16,7 +16,8 @@ const beginnings = new WeakMap<IncomingMessage, Beginning>()
 export function bodyAfter(raw: IncomingMessage, payload: Readable): Readable {
   const beginning = beginnings.get(raw)
   if (beginning === undefined) return payload
-  return beginning.isWhole ? Readable.from(beginning.chunks) : bodyFrom(beginning.chunks, raw)
+  const { list, isWhole } = beginning
+  return isWhole ? Readable.from(list.chunks) : bodyFrom(list.chunks, raw)
 }
 
 const disconnected = () => new Error('the client disconnected within the request body')
@@ -27,24 +28,24 @@ const disconnected = () => new Error('the client disconnected within the request
  * the time.
  */
 export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffer | null> {
-  const beginning = beginnings.get(raw) ?? { chunks: [], size: 0, isWhole: false }
-  const { chunks } = beginning
-  if (Number(raw.headers['content-length'] ?? 0) > maxBytes || beginning.size > maxBytes) return Promise.resolve(null)
-  if (beginning.isWhole) return Promise.resolve(Buffer.concat(chunks, beginning.size))
+  const beginning = beginnings.get(raw) ?? { list: new ChunkList(), isWhole: false }
+  const { list } = beginning
+  if (Number(raw.headers['content-length'] ?? 0) > maxBytes || list.size > maxBytes) return Promise.resolve(null)
+  if (beginning.isWhole) return Promise.resolve(list.join())
   // No event follows if the client left during an earlier hook.
   if (isCutOff(raw)) return Promise.reject(disconnected())
   beginnings.set(raw, beginning)
   const { promise, resolve, reject } = Promise.withResolvers<Buffer | null>()
   const onData = (chunk: Buffer): void => {
-    chunks.push(chunk)
-    beginning.size += chunk.length
-    if (beginning.size <= maxBytes) return
+    list.add(chunk)
+    if (list.size <= maxBytes) return
     raw.pause()
     finish(() => resolve(null))
   }
   const onEnd = (): void => {
-    const body = Buffer.concat(chunks, beginning.size)
-    chunks.splice(0, chunks.length, ...(body.length === 0 ? [] : [body]))
+    const body = list.join()
+    list.clear()
+    if (body.length > 0) list.add(body)
     beginning.isWhole = true
     finish(() => resolve(body))
   }

@@ -1,5 +1,6 @@
 import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
+import { ChunkList } from '../../chunk-list.ts'
 
 /** The memory for bodies is in use. */
 export const BodiesBusy = createError('JW_BODY_BUSY', 'Too many bodies are in memory', 503)
@@ -16,16 +17,15 @@ export function readBody(
   done: (error: Error | null, bytes: Buffer | null, chunks: readonly Buffer[]) => void,
   take?: (bytes: number) => boolean
 ): void {
-  let chunks: Buffer[] = []
-  let size = 0
+  let list = new ChunkList()
   let isOver = false
   const finish = (error: Error | null, bytes: Buffer | null): void => {
     if (isOver) return
     isOver = true
     body.off('data', onData)
-    const read = chunks
-    chunks = []
-    done(error, bytes, read)
+    const { chunks } = list
+    list = new ChunkList()
+    done(error, bytes, chunks)
   }
   const onData = (given: Buffer | string): void => {
     // A stream of a plugin may have chunks of any type.
@@ -34,15 +34,14 @@ export function readBody(
       finish(new TypeError('a stream has chunks that are neither bytes nor texts'), null)
       return
     }
-    size += chunk.length
-    chunks.push(chunk)
-    const isTooLarge = size > maxBytes
+    list.add(chunk)
+    const isTooLarge = list.size > maxBytes
     if (!isTooLarge && take?.(chunk.length) !== false) return
     body.pause()
     finish(isTooLarge ? null : new BodiesBusy(), null)
   }
   body.on('data', onData)
-  body.once('end', () => finish(null, Buffer.concat(chunks, size)))
+  body.once('end', () => finish(null, list.join()))
   body.once('error', (error: Error) => finish(error, null))
   body.once('close', () => finish(new Error('the client disconnected within the request body'), null))
 }

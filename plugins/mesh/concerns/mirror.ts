@@ -4,6 +4,7 @@ import type { Key } from '../../../config/concern.ts'
 import { everyLevel } from '../../../config/concern.ts'
 import { Count, orOff, Share, SizeOrZero, strict, Text } from '../../../config/schema/kit.ts'
 import Type from '../../../config/schema/type.ts'
+import { ChunkList } from '../../chunk-list.ts'
 import type { MeshConcern } from '../concern.ts'
 import { checkOtherService } from '../core/check-service.ts'
 import { ForwardingHandler } from '../core/handlers/forwarding-handler.ts'
@@ -133,7 +134,7 @@ class BodyBuffer extends ForwardingHandler {
   readonly #whole: () => boolean
   readonly #send: (body: Buffer) => void
   readonly #tooLarge: () => void
-  #chunks: Buffer[] = []
+  readonly #list = new ChunkList()
   #size = 0
 
   constructor(
@@ -152,7 +153,7 @@ class BodyBuffer extends ForwardingHandler {
 
   // Called once per attempt, each of which sends the body from the beginning.
   override onRequestStart(controller: DispatchController, context: unknown): void {
-    this.#chunks = []
+    this.#list.clear()
     this.#size = 0
     this.next.onRequestStart?.(controller, context)
   }
@@ -161,15 +162,15 @@ class BodyBuffer extends ForwardingHandler {
     // A string body arrives as a string, against the types.
     this.#size += Buffer.byteLength(chunk)
     // Copy, because the chunk's memory may be freed.
-    if (this.#size <= this.#most) this.#chunks.push(Buffer.from(chunk))
-    else this.#chunks = []
+    if (this.#size <= this.#most) this.#list.add(Buffer.from(chunk))
+    else this.#list.clear()
     this.next.onBodySent?.(chunk)
   }
 
   override onResponseEnd(controller: DispatchController, trailers: IncomingHttpHeaders): void {
     if (this.#size > this.#most) this.#tooLarge()
     // After an early response the body may be incomplete; then it is not mirrored.
-    else if (this.#whole()) this.#send(Buffer.concat(this.#chunks))
+    else if (this.#whole()) this.#send(this.#list.join())
     this.next.onResponseEnd?.(controller, trailers)
   }
 }

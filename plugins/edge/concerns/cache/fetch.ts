@@ -1,6 +1,7 @@
 /** One call to the service: passes its response on, and stores it once it is complete. */
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
+import { ChunkList } from '../../../chunk-list.ts'
 import type { CallContext, CallRecord } from '../../../seam.ts'
 import type { Asked } from './asked.ts'
 import type { Delivery } from './delivery.ts'
@@ -56,8 +57,7 @@ export class Fetch implements Dispatcher.DispatchHandler {
   #record: CallRecord | null = null
   readonly #context: FetchContext
   #head: StoredHead | null = null
-  #chunks: Buffer[] = []
-  #bytes = 0
+  readonly #list = new ChunkList()
   /** True if the client gets nothing more of this call. */
   #isDetached = false
   #dropped = 0
@@ -152,23 +152,21 @@ export class Fetch implements Dispatcher.DispatchHandler {
 
   #keep(chunk: Buffer): void {
     const { maxEntry } = this.#context
-    this.isUnstorable = this.#bytes + chunk.length > maxEntry
+    this.isUnstorable = this.#list.size + chunk.length > maxEntry
     if (this.isUnstorable || !this.#context.reserve(chunk.length)) this.#forget()
     else {
       // A copy with memory of its own: the given memory is used again.
       const own = Buffer.allocUnsafeSlow(chunk.length)
       chunk.copy(own)
-      this.#chunks.push(own)
-      this.#bytes += chunk.length
+      this.#list.add(own)
     }
   }
 
   /** Stores nothing of the response. */
   #forget(): void {
     this.#head = null
-    this.#context.release(this.#bytes)
-    this.#bytes = 0
-    this.#chunks = []
+    this.#context.release(this.#list.size)
+    this.#list.clear()
     this.#settle(null)
   }
 
@@ -181,9 +179,9 @@ export class Fetch implements Dispatcher.DispatchHandler {
   }
 
   #store(head: StoredHead): void {
-    const body = this.#chunks.length === 1 ? this.#chunks[0]! : Buffer.concat(this.#chunks)
-    const bytes = this.#bytes
-    this.#bytes = 0
+    const { chunks, size: bytes } = this.#list
+    const body = chunks.length === 1 ? chunks[0]! : this.#list.join()
+    this.#list.clear()
     this.#head = null
     this.#isStoring = true
     this.#context.store(this, { ...head, body }, (stored) => {
