@@ -22,7 +22,7 @@ import { explainLimits } from './explain.ts'
 import { headerFacts } from './headers.ts'
 import { admitterTo, hooksFor, withOwn } from './hooks.ts'
 import type { KeyOf } from './keys.ts'
-import { addressKey, keyBy, perDirection } from './keys.ts'
+import { keyBy, perDirection } from './keys.ts'
 import type { Step } from './limiter.ts'
 import { Limiter, steps } from './limiter.ts'
 import { isCeiling, isOfCaller, isOfClaim, limitsOf, RateLimit } from './options.ts'
@@ -215,8 +215,7 @@ export default edgeConcern({
         // Without `max`: after a change of the limit, counting continues.
         const key = { counted, store, by, window }
         const counter = stores.claim('jingwei.rate-limit', key, () => new LocalCounter(window, now))
-        const address = directed(addressKey(options.ipv6Prefix))
-        const hooks = plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)), address })
+        const hooks = plainHooks(fastify, { options, counter, keyOf: directed(keyBy(options)) })
         return ownOf === null
           ? hooks
           : withOwn(hooks, ownOf, admitterTo(limiterFor(link !== undefined, record), record))

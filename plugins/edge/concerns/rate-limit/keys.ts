@@ -5,6 +5,7 @@ import rateLimit from '@fastify/rate-limit'
 import type { FastifyRequest } from 'fastify'
 import { FifoMap } from 'toad-cache'
 import { canonicalName } from '../../../../config/header-names.ts'
+import { hostKey } from '../../../../config/host-name.ts'
 import { claimAt, claimsOf } from '../../claims.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { codeOf } from '../../concern-refusals.ts'
@@ -107,7 +108,14 @@ function claimKey(path: string): Find {
   }
 }
 
+/** Returns the key of the requested host in one spelling. Two hosts, also in `:authority` and `Host`, are refused before. */
+const findHost: Find = ({ raw: { headers } }) => {
+  const host = hostKey((headers[':authority'] as string | undefined) ?? headers.host ?? '')
+  return host ? bounded('header:', host) : null
+}
+
 function headerKey(name: string): Find {
+  if (name.toLowerCase() === 'host') return findHost
   const findField = fieldFinder(name)
   // RFC 9110, 11.1: the scheme is case-insensitive, and any number of spaces may follow it.
   const isCredentials = canonicalName(name) === 'authorization'
@@ -143,8 +151,10 @@ function fieldFinder(name: string): (rawHeaders: readonly string[], from: number
   }
 }
 
-/** Returns the prefixed value, hashed if it is long. */
+const hashMark = 'sha256:'
+
+/** Returns the prefixed value, hashed if it is long, or if it looks like the hash of another. */
 function bounded(prefix: string, value: string): string {
-  if (value.length <= longestKey) return prefix + value
-  return `${prefix}sha256:${createHash('sha256').update(value).digest('base64url')}`
+  if (value.length <= longestKey && !value.startsWith(hashMark)) return prefix + value
+  return `${prefix}${hashMark}${createHash('sha256').update(value).digest('base64url')}`
 }

@@ -6,7 +6,7 @@ import type { FastifyRateLimitOptions, FastifyRateLimitStore } from '@fastify/ra
 import rateLimit from '@fastify/rate-limit'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import type { RouteHooks } from '../../route-hooks.ts'
-import type { KeyOf, LimitReason } from './keys.ts'
+import type { KeyOf } from './keys.ts'
 import { reasonOf } from './keys.ts'
 import type { Done } from './limiter.ts'
 import { RateLimited } from './limiter.ts'
@@ -15,9 +15,7 @@ import { isCeiling } from './options.ts'
 import type { LocalCounter } from './store.ts'
 
 /** Options of the simple limits. */
-const plainKeys: ReadonlySet<string> = new Set([
-  'max', 'window', 'by', 'maxPerAddress', 'store', 'ipv6Prefix', 'mode'
-]) // biome-ignore format: a list
+const plainKeys: ReadonlySet<string> = new Set(['max', 'window', 'by', 'store', 'ipv6Prefix', 'mode'])
 
 export function isPlain(options: RateLimitOptions): options is LimitOptions {
   if (Array.isArray(options) || isCeiling(options) || options.store !== 'memory' || Array.isArray(options.by))
@@ -38,7 +36,6 @@ interface PlainLimit {
   readonly options: LimitOptions
   readonly counter: LocalCounter
   readonly keyOf: KeyOf
-  readonly address: KeyOf
 }
 
 type PluginOptions = Parameters<FastifyInstance['rateLimit']>[0] & { counter: LocalCounter }
@@ -46,8 +43,8 @@ type PluginHook = (request: FastifyRequest, reply: FastifyReply) => Promise<void
 
 /** Returns the hooks of a route with a simple limit. */
 export function plainHooks(fastify: FastifyInstance, limit: PlainLimit): RouteHooks {
-  const { options, counter, keyOf, address } = limit
-  const { max, window, by, maxPerAddress } = options
+  const { options, counter, keyOf } = limit
+  const { max, window, by } = options
   const errorResponseBuilder: PluginOptions['errorResponseBuilder'] = (request, { after }) => {
     request.refusalReason = reasonOf(by, request)
     return new RateLimited(after)
@@ -73,29 +70,8 @@ export function plainHooks(fastify: FastifyInstance, limit: PlainLimit): RouteHo
     reply.header('ratelimit-reset', Math.ceil(count.ttl / 1000))
     done()
   }
-  const byAddress = maxPerAddress === undefined ? [] : [addressLimit(counter, address, maxPerAddress)]
-  if (by !== 'consumer' && !String(by).startsWith('claim:')) return { onRequest: [...byAddress, admit] }
-  return { onRequest: byAddress, preParsing: (request, reply, _payload, done) => admit(request, reply, done) }
-}
-
-/** Limits the address, too. The plugin is not used, because it applies only one limit to a request. */
-function addressLimit(counter: LocalCounter, address: KeyOf, max: number) {
-  return (request: FastifyRequest, reply: FastifyReply, done: Done): void => {
-    // Another key than that of requests without the header, which are counted by address too.
-    counter.incr(`all:${address(request)}`, (_error, { current, ttl }) => {
-      if (current <= max) {
-        done()
-        return
-      }
-      const seconds = Math.ceil(ttl / 1000)
-      reply.header('ratelimit-limit', max)
-      reply.header('ratelimit-remaining', 0)
-      reply.header('ratelimit-reset', seconds)
-      reply.header('retry-after', seconds)
-      request.refusalReason = 'rate_max_per_address' satisfies LimitReason
-      done(new RateLimited(seconds === 1 ? '1 second' : `${seconds} seconds`))
-    })
-  }
+  if (by !== 'consumer' && !String(by).startsWith('claim:')) return { onRequest: admit }
+  return { preParsing: (request, reply, _payload, done) => admit(request, reply, done) }
 }
 
 /** Store of @fastify/rate-limit, which calls `child` for each route: returns the counter that was made for the route. */

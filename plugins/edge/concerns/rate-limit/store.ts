@@ -22,11 +22,11 @@ export class LocalCounter {
     this.#now = now
   }
 
+  /** Shows a request that `admit` has refused as counted, so that @fastify/rate-limit refuses it. Counts nothing. */
   incr(key: string, done: (error: Error | null, count: Count) => void): void {
     const now = this.#now()
-    const entry = this.#entries.get(key, now)
-    entry.value++
-    done(null, { current: entry.value, ttl: rest(entry.until - now) })
+    const { value, until } = this.#entries.get(key, now)
+    done(null, { current: value + 1, ttl: rest(until - now) })
   }
 
   /** Counts a request if that is within the limit; otherwise counts nothing and returns null. */
