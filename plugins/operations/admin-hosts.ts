@@ -10,7 +10,11 @@ const MisdirectedHost = createError(
   'The admin port does not accept this host name; add it to admin.hosts if it is a name of this gateway',
   421
 )
-const CrossSite = createError('JW_ADMIN_CROSS_SITE', 'The admin port refuses requests from other web sites', 403)
+const CrossSite = createError(
+  'JW_ADMIN_CROSS_SITE',
+  'The admin port refuses requests from other web sites, and from other ports of its host',
+  403
+)
 
 /**
  * Returns a hook that refuses requests which a web site makes through an operator's browser. With DNS rebinding, a site
@@ -33,6 +37,9 @@ export function refuseOtherSites(admin: Exclude<Config['admin'], false>) {
     const isLink = destination === 'document' && raw.method === 'GET'
     const isForeign = site === 'cross-site' && !isLink
     if (isForeign || (origin !== undefined && !isOwn(authorityOf(origin), raw))) return done(new CrossSite())
+    const isChange = raw.method !== 'GET' && raw.method !== 'HEAD'
+    if (isChange && site !== 'same-origin' && (site === 'same-site' || !isSameOrigin(origin, host)))
+      return done(new CrossSite())
     done()
   }
 }
@@ -50,6 +57,13 @@ function plainHost(host: string): string {
 
 function isLoopback(host: string): boolean {
   return host === '::1' || /^127\.\d{1,3}\.\d{1,3}\.\d{1,3}$/.test(host)
+}
+
+/** Returns whether `Origin` has the host and port of `Host`; true without an `Origin`, which browsers always send with such methods. */
+function isSameOrigin(origin: string | undefined, host = ''): boolean {
+  if (origin === undefined) return true
+  const page = URL.parse(origin)
+  return page !== null && URL.parse(`${page.protocol}//${host}`)?.host === page.host
 }
 
 /** Returns the authority of an `Origin` header; empty, which matches no host, for `null` and other texts that are not URLs. */

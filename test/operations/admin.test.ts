@@ -90,6 +90,47 @@ t.test('the admin port refuses requests from other web sites', async (t) => {
   )
 })
 
+t.test('pages on other ports of the host change nothing through the admin port', async (t) => {
+  const maintenance = { enabled: false }
+  const edge = { maintenance }
+  const own = { name: 'a', match: { path: '/' }, service: 'a', edge }
+  const { port, get } = await adminOf(t, { admin: { port: 0, hosts: ['gw.example'] }, services, routes: [own] })
+  const host = `localhost:${port}`
+  const on = (fields: string) =>
+    raw(
+      port,
+      `POST /admin/maintenance/on?all=true HTTP/1.1\r\n${fields}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n`
+    )
+  const isOn = async () => JSON.parse((await get({ host }, '/admin/maintenance')).text).routes[0].on as boolean
+  for (const fields of [
+    `Host: ${host}\r\nOrigin: http://localhost:8080`,
+    `Host: ${host}\r\nOrigin: http://localhost`,
+    `Host: ${host}\r\nOrigin: https://${host.replace(/\d+$/, '443')}`,
+    `Host: ${host}\r\nOrigin: http://127.0.0.1:${port}`,
+    `Host: ${host}\r\nOrigin: http://localhost:8080\r\nSec-Fetch-Site: same-site`,
+    `Host: ${host}\r\nSec-Fetch-Site: same-site`,
+    `Host: gw.example:${port}\r\nOrigin: https://gw.example`,
+    `Host: gw.example:${port}\r\nOrigin: https://gw.example\r\nSec-Fetch-Site: same-site`
+  ]) {
+    const text = await on(fields)
+    t.match(text, /^HTTP\/1\.1 403 /, fields)
+    t.match(text, /JW_ADMIN_CROSS_SITE/)
+    t.equal(await isOn(), false, fields)
+  }
+  t.equal((await get({ host, origin: 'http://localhost:8080' }, '/admin/maintenance')).status, 200, 'it may ask')
+  for (const fields of [
+    `Host: ${host}`,
+    `Host: ${host}\r\nOrigin: http://${host}`,
+    `Host: LOCALHOST:${port}\r\nOrigin: http://${host}`,
+    'Host: gw.example\r\nOrigin: https://gw.example',
+    // A proxy with TLS that changes Host.
+    `Host: 127.0.0.1:${port}\r\nOrigin: https://gw.example\r\nSec-Fetch-Site: same-origin`
+  ]) {
+    t.match(await on(fields), /^HTTP\/1\.1 200 /, fields)
+    t.equal(await isOn(), true, fields)
+  }
+})
+
 const routes = [
   { name: 'match', match: { path: '/m', headers: { 'x-gate': 'hunter2' } }, service: 'a' },
   {
