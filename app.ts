@@ -250,8 +250,11 @@ async function explainOnce(config: Config, query: ExplainQuery): Promise<string>
   const gateway = build(config, { logger: false, dryRun: true })
   try {
     await gateway.after()
-    // A gateway that serves reads the list when it is ready. Credentials are not needed, so neither are keys.
-    if (gateway.hasDecorator('consumers')) await inSlices(gateway.consumers.replace(config.consumers.list, []))
+    // A gateway that serves reads the list when it is ready.
+    if (gateway.hasDecorator('consumers')) {
+      const keys = gateway.edgeOrder.concerns.flatMap((concern) => concern.keys)
+      await inSlices(gateway.consumers.replace(config.consumers.list, keys))
+    }
     const probing = createProbe(config, gateway)
     gateway.addHook('onClose', () => probing.probe.close())
     // After that time, the explanation tells which services have no instances yet.

@@ -1,5 +1,6 @@
 // slow: takes about 6 s
 /** Explanation of a request, without sending it. */
+import { createHmac, hash } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Test } from 'tap'
@@ -108,6 +109,33 @@ t.test('the command explain knows the declared consumers', async (t) => {
   t.match(eve.stdout, /^ {2}consumer {2}eve: is not declared; explained as a caller without groups/m)
   const unknown = /^ {2}consumer {2}bob: the list in Consul \(people\) is not known here; /m
   t.match(await explain('bob', 'consul.yaml'), { code: 0, stdout: unknown })
+})
+
+t.test('the command explain finds the consumer of a credential', async (t) => {
+  const key = { hash: `sha256:${hash('sha256', 'a key')}` }
+  const config = {
+    consumers: [{ name: 'bob', keyAuth: key, hmacAuth: { username: 'bob', secret: 'a secret' } }],
+    services: { any: { instances: ['http://127.0.0.1:1'] } },
+    routes: [{ name: 'all', match: { path: '/' }, service: 'any', edge: { keyAuth: {}, hmacAuth: {} } }]
+  }
+  const { consumers, ...rest } = config
+  const dir = t.testdir({
+    'gateway.yaml': JSON.stringify(config),
+    'filed.yaml': JSON.stringify({ ...rest, consumers: { file: './consumers.yaml' } }),
+    'consumers.yaml': JSON.stringify(consumers)
+  })
+  const date = new Date().toUTCString()
+  const mac = createHmac('sha256', 'a secret').update(`date: ${date}\nGET / HTTP/1.1`).digest('base64')
+  const signed = `hmac username="bob", algorithm="hmac-sha256", headers="date request-line", signature="${mac}"`
+  for (const file of ['gateway.yaml', 'filed.yaml']) {
+    const args = ['explain', join(dir, file), 'GET', '/', '-H', `date: ${date}`, '-H', `authorization: ${signed}`]
+    const explain = (text: string) =>
+      runToEnd(process.execPath, [join(home, 'app.ts'), ...args, '-H', `x-api-key: ${text}`])
+    const right = await explain('a key')
+    t.match(right, { code: 0, stdout: /key-auth +accepts bob$/m }, file)
+    t.match(right.stdout, /hmac-auth +accepts bob$/m, file)
+    t.match(await explain('another key'), { code: 0, stdout: /key-auth +does not accept: key_unknown$/m }, file)
+  }
 })
 
 t.test('the command explain shows the options of a consumer, where they apply', async (t) => {
