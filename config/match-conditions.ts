@@ -61,11 +61,8 @@ export class Facts {
     this.#hasOdd ??= Object.keys(headers).some((each) => odd.test(each))
     const isPlain = !this.#hasOdd && !odd.test(name)
     const names = isPlain ? [name] : Object.keys(headers).filter((each) => isAlike(each, name))
-    // Node joins the values of a repeated header.
-    return names.flatMap((each) => {
-      const value = headers[each]
-      return value === undefined ? [] : String(value)
-    })
+    // Node joins the values of a repeated header. Its object also inherits, such as `constructor`.
+    return names.flatMap((each) => (Object.hasOwn(headers, each) ? String(headers[each]) : []))
   }
 
   get query(): URLSearchParams {

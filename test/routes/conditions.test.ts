@@ -23,6 +23,7 @@ const conditions: readonly [name: string, match: object, meets: readonly string[
   ['header', { headers: { 'x-beta': { present: true } } }, ['|x-beta: 1', '|x-beta: ', '|x_beta: 1'], ['|', '|x-alpha: 1', '|x_bet: 1']],
   ['odd-header', { headers: { x_beta: '1' } }, ['|x_beta: 1', '|x-beta: 1'], ['|', '|x_beta: 1\nx-beta: 2']],
   ['no-header', { headers: { 'x-beta': { present: false } } }, ['|', '|x-alpha: 1', '|x_alpha: 1'], ['|x-beta: ', '|X-Beta: 1', '|x_beta: 1', '|X_BETA: ', '|x.beta: 1']],
+  ['inherited-header', { headers: { constructor: { present: true } } }, ['|constructor: 1'], ['|']],
   [
     'regex-header',
     { headers: { 'x-v': { regex: '^v[12](\\.\\d+)?$' } } },
