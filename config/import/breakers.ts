@@ -1,4 +1,5 @@
-/** Circuit breakers of other gateways, which open after failures in a row, as policies of the mesh. */
+/** Circuit breakers of other gateways, which open after failures in a row or by ratios, as policies of the mesh. */
+import { goDuration } from './durations.ts'
 import type { Foreign } from './foreign.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -51,5 +52,46 @@ export function krakendBreaker(config: Foreign): Settings {
       openFor: `${Math.max(1, seconds)}s`,
       ...inRow
     }
+  }
+}
+
+const share = (ratio: string): number => Math.max(1, Math.round(Number(ratio) * 100))
+
+/** Returns the conditions of an expression of Traefik's circuitBreaker, of which one suffices; null if it has others. */
+function conditionsOf(expression: string): Settings | null {
+  const found: Settings = { errorRatio: false, slowRatio: false }
+  const statuses: (number | string)[] = []
+  const addErrors = (ratio: string, more: readonly (number | string)[]) => {
+    statuses.push(...more)
+    found.errorRatio = Math.min(share(ratio), found.errorRatio === false ? 100 : Number(found.errorRatio))
+  }
+  for (const term of expression.split('||').map((each) => each.replace(/\s+/g, ''))) {
+    const [, ofNetwork] = /^NetworkErrorRatio\(\)>=?([\d.]+)$/.exec(term) ?? []
+    const [, from, to, least, most, ofCodes] =
+      /^ResponseCodeRatio\((\d+),(\d+),(\d+),(\d+)\)>=?([\d.]+)$/.exec(term) ?? []
+    const [, quantile, ms] = /^LatencyAtQuantileMS\(([\d.]+)\)>=?([\d.]+)$/.exec(term) ?? []
+    if (ofNetwork !== undefined) addErrors(ofNetwork, [502, 504])
+    else if (ofCodes !== undefined && Number(least) <= 200 && Number(most) >= 600)
+      addErrors(ofCodes, [`${Math.max(100, Number(from))}-${Math.min(599, Number(to) - 1)}`])
+    else if (quantile !== undefined && found.slowAfter === undefined) {
+      found.slowAfter = `${Math.max(1, Math.round(Number(ms)))}ms`
+      found.slowRatio = `${Math.max(1, Math.round(100 - Number(quantile)))}%`
+    } else return null
+  }
+  if (statuses.length > 0)
+    Object.assign(found, { errorRatio: `${Number(found.errorRatio)}%`, failureStatuses: statuses })
+  return found
+}
+
+/** Returns the policies of the middleware circuitBreaker of Traefik; null if its expression has no counterpart. */
+export function traefikBreaker(expression: string, options: Foreign): Settings | null {
+  const conditions = conditionsOf(expression)
+  const [openFor, rampFor] = [options.text('fallbackDuration') ?? '10s', options.text('recoveryDuration') ?? '10s']
+  const status = options.number('responseCode') ?? 503
+  options.skip('checkPeriod')
+  if (conditions === null) return null
+  return {
+    circuitBreaker: { ...conditions, openFor: goDuration(openFor), rampFor: goDuration(rampFor) },
+    ...(status !== 503 && { fallback: [{ on: ['circuit-open'], status }] })
   }
 }

@@ -9,6 +9,8 @@ export interface Imported {
   readonly yaml: string
   /** Lines for people: numbers of what was converted, and all that is left to do. */
   readonly summary: string
+  /** Texts of files to which the configuration refers, by their names in its folder. */
+  readonly files: ReadonlyMap<string, string>
 }
 
 /** Longest name of a service, route or consumer's group. */
@@ -16,7 +18,7 @@ const longestName = 63
 
 /** Names of plugins that refuse requests. */
 const protective =
-  /auth|acl|restrict|jwt|oauth|oidc|openid|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|valid|plugin|function|lua|script|wasm|block|deny|allow|rbac|ldap/i
+  /auth|acl|restrict|jwt|oauth|oidc|openid|saml|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|protect|threat|webhook|moderation|workflow|valid|plugin|function|lua|script|wasm|block|deny|allow|rbac|ldap/i
 
 export class Draft {
   readonly listen: Settings = {}
@@ -35,6 +37,7 @@ export class Draft {
   keyAuth: Settings | null = null
   /** Settings of spans. */
   tracing: Settings | null = null
+  readonly #files = new Map<string, string>()
   readonly #comments = new Map<unknown, string[]>()
   readonly #notes: string[] = []
   /** Notes about the whole file, which stand at its top. */
@@ -70,8 +73,16 @@ export class Draft {
     this.#comments.set(about, [...(this.#comments.get(about) ?? []), lineOf(text)])
   }
 
+  /** Adds a file to which the configuration refers, and returns its name. Files with one text are one. */
+  file(wanted: string, ending: string, text: string): string {
+    for (const [name, known] of this.#files) if (known === text && name.endsWith(ending)) return name
+    const name = `${this.name('file', `${wanted}${ending.replace(/\.\w+$/, '')}`)}${/\.\w+$/.exec(ending)?.[0] ?? ''}`
+    this.#files.set(name, text)
+    return name
+  }
+
   /** Returns a name that is valid and not in use: of `a-z`, `0-9` and dashes. */
-  name(kind: 'service' | 'route', wanted: string): string {
+  name(kind: 'service' | 'route' | 'file', wanted: string): string {
     const base =
       wanted
         .toLowerCase()
@@ -113,6 +124,7 @@ export class Draft {
     const general = [...new Set(this.#general)].map((text) => `# ${text}`)
     const head = `# From ${gateway}. Decide on each comment, and on each "todo", which is a fault until you do: jingwei check FILE`
     return {
+      files: this.#files,
       yaml: `${[head, ...general].join('\n')}\n${yamlText(all, this.#comments)}`,
       summary: [
         `${gateway}: wrote ${counts.join(', ')}`,

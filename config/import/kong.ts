@@ -155,8 +155,8 @@ function importRoute(
   const settings: Settings = { name: draft.name('route', given ?? service), match: {}, service }
   const match = settings.match as Settings
   const paths = route.texts('paths')
-  const patterns = paths.map((path) =>
-    path.startsWith('~') ? patternOf(path.slice(1), (text) => draft.undecided(settings, text)) : prefixOf(path)
+  const patterns = paths.flatMap((path) =>
+    path.startsWith('~') ? patternOf(path.slice(1), (text) => draft.undecided(settings, text)) : [prefixOf(path)]
   )
   const all = patterns.length === 0 ? ['/'] : patterns
   match.path = oneOrAll(all)

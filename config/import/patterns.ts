@@ -1,44 +1,110 @@
 /** Paths of other gateways, as those of `match.path`. */
 import { linearGroups } from '../linear-regexp.ts'
+import { member } from './foreign.ts'
 import type { Settings } from './yaml-text.ts'
 
-/** Classes of regular expressions that patterns spell out. */
-const classes: readonly (readonly [RegExp, string])[] = [
-  [/\\d/g, '[0-9]'],
-  [/\\w/g, '[A-Za-z0-9_]'],
-  [/\\([./-])/g, '$1']
-]
+/** Classes of regular expressions that patterns spell out, with their members. */
+const classes: Readonly<Record<string, string>> = { d: '0-9', w: 'A-Za-z0-9_' }
 
-const spelled = (expression: string): string =>
-  classes.reduce((text, [each, meaning]) => text.replace(each, meaning), expression)
+/** Spells out `\d` and `\w`, also within brackets, and escaped characters that need no escape in a path. */
+function spelled(expression: string): string {
+  let isInBrackets = false
+  return expression.replace(/\\(.)|[[\]]/g, (found, escaped?: string) => {
+    if (escaped === undefined) isInBrackets = found === '['
+    const members = escaped === undefined ? undefined : member(classes, escaped)
+    if (members !== undefined) return isInBrackets ? members : `[${members}]`
+    return !isInBrackets && /\\[./-]/.test(found) ? escaped! : found
+  })
+}
+
+/** Splits an expression at slashes that are in no group and no brackets. */
+function segmentsOf(expression: string): string[] {
+  const segments = ['']
+  let depth = 0
+  for (const [token] of expression.matchAll(/\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|./gs)) {
+    depth += token === '(' ? 1 : token === ')' ? -1 : 0
+    if (token === '/' && depth === 0) segments.push('')
+    else segments.push(`${segments.pop()}${token}`)
+  }
+  return segments
+}
 
 /** Expressions for any one segment. */
 const anySegment = /^(?:\[\^\/\][+]|\.\+|\[A-Za-z0-9_\]\+)$/
 
+/** Expressions for the rest of a path. */
+const anyRest = /^\(?(?:\?P?<\w+>|\?:)?\.[*+]\)?$/
+
+/** Names of parameters for groups, and for other parts. */
+interface Names {
+  group(): string
+  other(): string
+}
+
+/** Returns whether the gateway can use an expression. */
+function isExpression(expression: string): boolean {
+  try {
+    linearGroups(`^(?:${expression})$`)
+    return true
+  } catch {
+    return false
+  }
+}
+
+/** Returns an expression for one segment as a part of a pattern; null if it has none. */
+function partOf(segment: string, names: Names): string | null {
+  let isSound = true
+  const parameter = (expression: string, name: string) => {
+    if (anySegment.test(expression)) return `:${name}`
+    isSound &&= isExpression(expression)
+    return `:${name}(^${expression}$)`
+  }
+  const spelt = spelled(segment)
+  if (/^[\w.~-]*$/.test(spelt)) return spelt
+  const withGroups = spelt.replace(
+    /\((?:\?P?<(\w+)>|(\?:))?([^()?][^()]*)\)(?![?*+{])/g,
+    (_, given: string | undefined, isOther: string | undefined, inner: string) =>
+      parameter(inner, given ?? (isOther === undefined ? names.group() : names.other()))
+  )
+  const plain = withGroups.replace(/:\w+(?:\(\^[^()]*\$\))?/g, '')
+  if (withGroups !== spelt) return isSound && /^[\w.~-]*$/.test(plain) ? withGroups : null
+  if (/[()|]|(?<!\\)\.[*{]|^[?*+{]/.test(spelt)) return null
+  const whole = parameter(spelt, names.other())
+  return isSound ? whole : null
+}
+
+/** Ends of a path that may be absent. */
+const optionalEnds = /(?:\/\?|\((?:\?:)?\/\.\*\)\?|\((?:\?:)?\/\|\$\))$/
+
 /**
- * Returns a path pattern for a regular expression, with a parameter for each of its groups: `^/users/(?<id>\d+)$` is
+ * Returns path patterns for a regular expression, with a parameter for each of its groups: `^/users/(?<id>\d+)$` is
  * `/users/:id(^[0-9]+$)`. What has no pattern becomes the prefix of its literal beginning, and `report` gets the reason.
  */
-export function patternOf(expression: string, report: (text: string) => void): string | Settings {
+export function patternOf(expression: string, report: (text: string) => void): (string | Settings)[] {
   const bare = expression.replace(/^\^/, '')
-  const isWhole = bare.endsWith('$')
-  let groups = 0
-  const pattern = spelled(bare.replace(/\$$/, '')).replace(
-    /\((?:\?P?<(\w+)>)?([^()]+)\)/g,
-    (_, name: string | undefined, inner: string) => {
-      groups++
-      const parameter = `:${name ?? `p${groups}`}`
-      return anySegment.test(inner) ? parameter : `${parameter}(^${inner}$)`
-    }
-  )
-  const plain = pattern.replace(/:\w+(?:\(\^[^()]*\$\))?/g, '')
-  if (/^\/[\w/.~-]*$/.test(plain) && !plain.includes('..')) {
-    if (!isWhole) return pattern.includes(':') ? `${pattern.replace(/\/$/, '')}/*` : `${pattern}*`
-    return pattern.includes(':') ? pattern : { exact: pattern }
+  const isWhole = /(?<!\\)\$$/.test(bare)
+  const body = isWhole ? bare.slice(0, -1) : bare
+  const end = optionalEnds.exec(body)?.[0] ?? ''
+  const segments = segmentsOf(body.slice(0, body.length - end.length))
+  const isRest = end === '' && segments.length > 1 && anyRest.test(segments.at(-1)!)
+  let [groups, others] = [0, 0]
+  const names = { group: () => `p${++groups}`, other: () => `any${++others}` }
+  const parts = (isRest ? segments.slice(0, -1) : segments).map((each) => partOf(each, names))
+  const pattern = parts.join('/')
+  const isPattern = pattern.includes(':')
+  if (bare.startsWith('/') && !parts.includes(null) && !pattern.includes('..')) {
+    if (isRest) return [`${pattern}/*`]
+    if (end === '/?' && isWhole)
+      return isPattern ? [pattern, `${pattern}/`] : [{ exact: pattern || '/' }, { exact: `${pattern}/` }]
+    if (isWhole && end === '') return [isPattern ? pattern : { exact: pattern }]
+    // Another segment may follow, or more of the last one.
+    if (parts.at(-1)!.includes(':')) return [pattern, `${pattern}/*`]
+    if (end === '' || end === '/?') return [`${pattern}*`]
+    return isPattern ? [pattern, `${pattern}/*`] : [pattern || '/']
   }
   const literal = /^[\w/~-]*/.exec(bare)![0] || '/'
   report(`path ${expression}: write a pattern; ${literal}* is wider`)
-  return `${literal}*`
+  return [`${literal}*`]
 }
 
 /**

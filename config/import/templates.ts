@@ -74,8 +74,10 @@ export const kongTemplate =
 function kongReference(expression: string, params: readonly string[]): string | undefined {
   const [, of, dotted, quoted, index] =
     /^(headers|query_params|uri_captures)(?:\.([\w-]+)|\[["']([\w-]+)["']\]|\[(\d+)\])$/.exec(expression) ?? []
+  // Parts of a pattern that are no groups of Kong's expression have no number.
+  const groups = params.filter((each) => !/^any\d+$/.test(each))
   const name =
-    dotted ?? quoted ?? (of === 'uri_captures' && index !== undefined ? params[Number(index) - 1] : undefined)
+    dotted ?? quoted ?? (of === 'uri_captures' && index !== undefined ? groups[Number(index) - 1] : undefined)
   if (name === undefined) return undefined
   if (of === 'headers') return `{headers.${dashed(name)}}`
   if (of === 'query_params') return `{query.${name}}`

@@ -1,5 +1,6 @@
 /** Listeners for the entry points of Traefik, with the certificates and options of its `tls`. */
 import type { Draft } from './draft.ts'
+import { goDuration, goMs } from './durations.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { oneOrAll } from './patterns.ts'
@@ -11,6 +12,8 @@ interface EntryPoint {
   /** Middlewares of all routers on it. */
   readonly middlewares: readonly string[]
   readonly isDefault: boolean
+  /** Options of TLS of all its routers. */
+  readonly options?: string | undefined
   isSecure: boolean
 }
 
@@ -68,12 +71,16 @@ export class EntryPoints {
         `entryPoint ${name}: proxyProtocol: not converted; clients have the address of the proxy`
       )
     }
-    fields.skip('transport', 'http2', 'http3', 'udp', 'reusePort', 'observability')
+    addTimeouts(fields, settings)
+    fields.skip('http2', 'http3', 'udp', 'reusePort', 'observability')
     ofHttp?.skip('encodeQuerySemicolons', 'sanitizePath', 'maxHeaderBytes', 'encodedCharacters')
     const isSecure = ofHttp?.has('tls') === true
-    ofHttp?.skip('tls')
-    const middlewares = ofHttp?.texts('middlewares') ?? []
-    this.#all.set(name, { name, settings, middlewares, isSecure, isDefault: fields.flag('asDefault') === true })
+    const tls = typeof ofHttp?.value('tls') === 'object' ? ofHttp.map('tls') : undefined
+    const options = tls?.text('options')
+    tls?.skip('certResolver', 'domains')
+    const middlewares = (ofHttp?.texts('middlewares') ?? []).map((each) => each.split('@', 1)[0]!)
+    const isDefault = fields.flag('asDefault') === true
+    this.#all.set(name, { name, settings, middlewares, isSecure, isDefault, options })
   }
 
   /** Adds entry points that routers name, and that are in the other file of Traefik, the static configuration. */
@@ -112,6 +119,11 @@ export class EntryPoints {
     return [...new Set(this.#named(names).flatMap(({ middlewares }) => middlewares))]
   }
 
+  /** Returns the options of TLS that the entry points of a router have. */
+  optionsOf(names: readonly string[]): string | undefined {
+    return this.#named(names).find(({ options }) => options !== undefined)?.options
+  }
+
   /** Returns true if a `tls` of routers has a listener. */
   get isSecure(): boolean {
     return [...this.#all.values()].some(({ isSecure }) => isSecure)
@@ -136,6 +148,23 @@ export class EntryPoints {
       for (const text of written.undecided) this.#draft.undecided(this.#draft.listen, text)
     } else for (const text of written.undecided) this.#draft.undecided(null, text)
   }
+}
+
+/** Adds the timeouts of clients, and of a shutdown. */
+function addTimeouts(fields: Foreign, settings: Settings): void {
+  const transport = fields.map('transport')
+  const timeouts = transport?.map('respondingTimeouts')
+  const cycle = transport?.map('lifeCycle')
+  const timing = (of: Foreign | undefined, key: string, name: string): Settings => {
+    const text = of?.text(key)
+    return text === undefined || goMs(text) === 0 ? {} : { [name]: goDuration(text) }
+  }
+  const ofClients = { ...timing(timeouts, 'readTimeout', 'body'), ...timing(timeouts, 'idleTimeout', 'keepAlive') }
+  const drain = { ...timing(cycle, 'requestAcceptGraceTimeout', 'delay'), ...timing(cycle, 'graceTimeOut', 'timeout') }
+  timeouts?.skip('writeTimeout')
+  transport?.skip('keepAliveMaxTime', 'keepAliveMaxRequests')
+  if (Object.keys(ofClients).length > 0) settings.timeouts = ofClients
+  if (Object.keys(drain).length > 0) settings.drain = drain
 }
 
 const versions: Readonly<Record<string, string>> = {

@@ -1,9 +1,12 @@
 /** Middlewares of Traefik, as concerns of the edge and changes of the path. */
+import { traefikBreaker } from './breakers.ts'
+import { goDuration } from './durations.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { respondWith } from './headers.ts'
-import { rewriteOf } from './patterns.ts'
+import { redisUrl } from './limits.ts'
 import { headersMiddleware } from './traefik-headers.ts'
+import { paths } from './traefik-paths.ts'
 import type { Convert, Middlewares, Place } from './traefik-scope.ts'
 import { redirectOf } from './traefik-urls.ts'
 import type { Settings } from './yaml-text.ts'
@@ -38,18 +41,23 @@ export function applyMiddlewares(names: readonly string[], all: Middlewares, pla
   }
 }
 
-const path: (route: Settings, settings: Settings) => void = (route, settings) => {
-  route.path = { ...((route.path ?? {}) as Settings), ...settings }
-}
-
-/** Returns the source of a limit. */
-function sourceOf(options: Foreign): Settings {
+/** Returns the source of a limit; `usual` without a criterion. */
+function sourceOf(options: Foreign, { route, draft }: Place, usual: Settings = {}): Settings {
   const criterion = options.map('sourceCriterion')
   const header = criterion?.text('requestHeaderName')
   const isHost = criterion?.flag('requestHost') === true
-  criterion?.map('ipStrategy')?.skip('depth', 'excludedIPs', 'ipv6Subnet')
+  const strategy = criterion?.map('ipStrategy')
+  const subnet = strategy?.number('ipv6Subnet')
+  if (strategy?.has('depth') || strategy?.has('excludedIPs'))
+    draft.note(route, `${strategy.where}: write listen.trustProxy with your proxies, whose X-Forwarded-For is read`)
+  strategy?.skip('depth', 'excludedIPs')
   if (header !== undefined) return { by: `header:${header.toLowerCase()}` }
-  return isHost ? { by: 'header:host' } : {}
+  if (isHost) return { by: 'header:host' }
+  return strategy === undefined ? usual : subnet === undefined ? {} : { ipv6Prefix: subnet }
+}
+
+const addMesh = (route: Settings, policies: Settings): void => {
+  route.mesh = { ...((route.mesh ?? {}) as Settings), ...policies }
 }
 
 const addLimit = (edge: Settings, limit: Settings): void => {
@@ -81,24 +89,11 @@ const ipAllowList: Convert = (options, { edge, route, draft }) => {
 }
 
 const converters: Readonly<Record<string, Convert>> = {
-  stripPrefix: (options, { route }) => {
-    const prefixes = options.texts('prefixes')
-    options.skip('forceSlash')
-    path(route, { strip: prefixes.length === 1 ? prefixes[0] : true })
-  },
-  addPrefix: (options, { route, draft }) => {
-    const prefix = options.text('prefix') ?? ''
-    const { path: matched } = route.match as Settings
-    // The path is kept behind the prefix: that of the match is rewritten to both.
-    if (typeof matched === 'string' && route.path === undefined) {
-      path(route, { rewrite: { prefix: `${prefix}${matched === '/' ? '' : matched}` } })
-    } else draft.note(route, `addPrefix ${prefix}: write path.rewrite.prefix`)
-  },
-  replacePath: (options, { route }) => path(route, { rewrite: { path: options.text('path') } }),
-  replacePathRegex: (options, { route }) =>
-    path(route, rewriteOf(options.text('regex') ?? '', options.text('replacement') ?? '')),
+  ...paths,
   basicAuth: (options, { edge, draft, route }, name) => {
-    options.skip('realm', 'removeHeader', 'headerField')
+    const header = options.text('headerField')
+    options.skip('realm', 'removeHeader')
+    if (header !== undefined) edge.authentication = { forward: { id: header.toLowerCase() } }
     if (options.has('usersFile'))
       draft.note(route, `${name}: usersFile ${options.text('usersFile')}: write its users as consumers`)
     edge.basicAuth = options.flag('removeHeader') === true ? {} : { hideCredentials: false }
@@ -138,15 +133,46 @@ const converters: Readonly<Record<string, Convert>> = {
   },
   ipAllowList,
   ipWhiteList: ipAllowList,
-  rateLimit: (options, { edge, draft, route }) => {
+  rateLimit: (options, place) => {
+    const { edge, draft, route } = place
     const max = options.number('average') ?? 0
-    const period = options.text('period') ?? '1s'
     const burst = options.number('burst') ?? 1
+    const redis = options.map('redis')
+    const [endpoint] = redis?.texts('endpoints') ?? []
+    if (endpoint !== undefined) {
+      const isSecure = redis!.has('tls')
+      draft.redis ??= redisUrl({
+        address: endpoint,
+        username: redis!.text('username'),
+        password: redis!.text('password'),
+        database: redis!.text('db'),
+        isSecure
+      })
+    }
+    redis?.skip(...redis.keys)
     if (max === 0) return draft.note(route, 'rateLimit without average: no limit')
-    const window = /^\d+$/.test(period) ? `${period}s` : period
-    addLimit(edge, { algorithm: 'token-bucket', max, window, burst, ...sourceOf(options) })
+    const window = goDuration(options.text('period') ?? '1s')
+    addLimit(edge, {
+      algorithm: 'token-bucket',
+      max,
+      window,
+      burst,
+      ...sourceOf(options, place),
+      ...(endpoint !== undefined && { store: 'redis' })
+    })
   },
-  inFlightReq: (options, { edge }) => addLimit(edge, { maxConcurrent: options.number('amount'), ...sourceOf(options) }),
+  // Without a criterion, Traefik counts by host here.
+  inFlightReq: (options, place) =>
+    addLimit(place.edge, {
+      maxConcurrent: options.number('amount'),
+      ...sourceOf(options, place, { by: 'header:host' })
+    }),
+  circuitBreaker: (options, { route, draft }) => {
+    const expression = options.text('expression') ?? ''
+    const policies = traefikBreaker(expression, options)
+    if (policies === null) return draft.note(route, `circuitBreaker ${expression}: write mesh.circuitBreaker`)
+    addMesh(route, policies)
+  },
   buffering: (options, { edge, route, draft }) => {
     const most = options.number('maxRequestBodyBytes')
     if (most !== undefined) edge.bodyLimit = `${most}b`
@@ -158,8 +184,9 @@ const converters: Readonly<Record<string, Convert>> = {
   },
   retry: (options, { route }) => {
     const attempts = (options.number('attempts') ?? 1) - 1
-    options.skip('initialInterval')
-    route.mesh = { ...((route.mesh ?? {}) as Settings), retry: attempts <= 0 ? false : { attempts } }
+    const base = options.text('initialInterval')
+    const backoff = base !== undefined && { backoff: { base: goDuration(base), max: goDuration(base) } }
+    addMesh(route, { retry: attempts <= 0 ? false : { attempts, ...backoff } })
   },
   headers: headersMiddleware,
   compress: (options, { edge, route, draft }) => {
@@ -182,13 +209,6 @@ const converters: Readonly<Record<string, Convert>> = {
     if (redirect !== null && (route.match as Settings).path === '/')
       respondWith(route, 'redirect', { ...redirect, status })
     else draft.note(route, `redirectRegex ${regex} to ${to}: write a route with "redirect"`)
-  },
-  stripPrefixRegex: (options, { route, draft }) => {
-    const [expression = '', ...others] = options.texts('regex')
-    const bare = expression.replace(/^\^/, '')
-    const groups = bare.replace(/\\./g, '').match(/\((?!\?[:=!])/g)?.length ?? 0
-    if (others.length > 0 || bare.endsWith('$')) draft.note(route, `${options.where}: write path.rewrite`)
-    else path(route, { rewrite: { regex: `^(?:${bare.replace(/\/$/, '')})/?(.*)$`, to: `/$${groups + 1}` } })
   },
   errors: (options, { edge, route, draft }) => {
     const statuses = options.texts('status').map(statusesOf)

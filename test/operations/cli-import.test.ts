@@ -8,6 +8,7 @@ const app = join(import.meta.dirname, '../../app.ts')
 const folder = t.testdir({
   'kong.yml':
     'services: [{ name: a, url: "http://127.0.0.1:9", routes: [{ paths: [/a] }], plugins: [{ name: aws-lambda }] }]',
+  'traefik.yml': `http: { routers: { r: { rule: "PathPrefix(\`/a\`)", service: s } }, services: { s: { loadBalancer: { servers: [{ url: "https://s" }], serversTransport: t } } }, serversTransports: { t: { rootCAs: ["-----BEGIN CERTIFICATE-----"] } } }`,
   'broken.yml': 'services: [{ name: a, url: 7 '
 })
 const jingwei = (command: string) =>
@@ -19,6 +20,16 @@ t.test('the configuration goes to stdout, the summary to stderr, and the configu
   t.match(stderr, 'Kong: wrote 1 route, 1 service\n1 left to do by hand:\n- plugin aws-lambda: not converted\n')
   t.match(await jingwei('jingwei check gateway.yaml'), { code: 0, stdout: /ok, 1 route, 1 service/ })
   t.match((await jingwei('jingwei explain gateway.yaml GET /a/x')).stdout, /forwards +\/x\n/)
+})
+
+t.test('files to which the configuration refers are written, and none is replaced', async (t) => {
+  t.match((await jingwei('jingwei import traefik traefik.yml')).stderr, '\nWrote t-ca.pem, to which')
+  t.match(await jingwei('stat -c %a t-ca.pem; cat t-ca.pem'), { stdout: '600\n-----BEGIN CERTIFICATE-----\n' })
+  t.match((await jingwei('jingwei import traefik traefik.yml')).stderr, 't-ca.pem is there already')
+  const { code, stderr } = await jingwei('echo x > t-ca.pem && jingwei import traefik traefik.yml')
+  t.match(stderr, 't-ca.pem exists with other content and was not replaced')
+  t.equal(code, 0)
+  t.match(await jingwei('cat t-ca.pem'), { stdout: /^x\n$/ })
 })
 
 t.test('mistakes are reported', async (t) => {

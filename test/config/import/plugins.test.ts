@@ -1,12 +1,9 @@
 /** Import of single plugins of other gateways: each becomes a configuration that `check` accepts. */
-import { join } from 'node:path'
-import { load } from 'js-yaml'
 import type { Test } from 'tap'
 import t from 'tap'
 import { imported } from '../../../config/import/index.ts'
-import type { ConfigError } from '../../../config/load.ts'
-import { parseConfig } from '../../../plugins/config.ts'
 import { authority, folderFor } from '../../helpers/certificates.ts'
+import { loaded } from './loaded.ts'
 
 /** A plugin of a route: what it becomes, and what is left to do: `todo` is a fault until somebody decides. */
 interface Case {
@@ -14,26 +11,6 @@ interface Case {
   readonly config?: object
   readonly note?: RegExp
   readonly todo?: RegExp
-}
-
-function loaded(gateway: string, text: string) {
-  const { yaml: draft, summary } = imported(gateway, text)
-  const found: string[] = []
-  const decided = (value: unknown): unknown => {
-    if (Array.isArray(value)) return value.map(decided)
-    if (typeof value !== 'object' || value === null) return value
-    const { todo, ...rest } = value as Record<string, unknown>
-    if (todo !== undefined) found.push(...(todo as string[]))
-    return Object.fromEntries(Object.entries(rest).map(([key, each]) => [key, decided(each)]))
-  }
-  const yaml = JSON.stringify(decided(load(draft)))
-  const todo = found.join('\n')
-  try {
-    const config = parseConfig(yaml, join(import.meta.dirname, 'gateway.yaml'), {})
-    return { config, yaml: draft, summary, todo }
-  } catch (error) {
-    throw new Error(`${draft}\n${(error as ConfigError).message}`, { cause: error })
-  }
 }
 
 function check(t: Test, gateway: string, source: string, text: string, { route, config, note, todo }: Case): void {

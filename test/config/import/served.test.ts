@@ -176,3 +176,32 @@ t.test('KrakenD: keys with roles, bots, schemas, a call that uses the response o
     user: { path: '/users/ann' }
   })
 })
+
+t.test('Traefik: priorities, hosts by expressions, a prefix that replaces another, paths of servers', async (t) => {
+  const admin = await startService((_request, response) => response.end('admin'))
+  t.teardown(admin.close)
+  const ask = await started(
+    t,
+    'traefik',
+    `
+http:
+  routers:
+    rest: { rule: "PathPrefix(\`/\`)", service: echo, priority: 1 }
+    admin: { rule: "HostRegexp(\`^(admin|root)\\\\.example$\`) && PathPrefix(\`/\`)", service: admin }
+    users: { rule: "HostRegexp(\`{tenant:.+}.example\`) && Path(\`/u/{id:[0-9]+}\`)", service: echo, middlewares: [strip, add] }
+  middlewares:
+    strip: { stripPrefix: { prefixes: [/u] } }
+    add: { addPrefix: { prefix: /v2/users } }
+  services:
+    echo: { loadBalancer: { servers: [{ url: "${echo.url}/ignored" }] } }
+    admin: { loadBalancer: { servers: [{ url: "${admin.url}" }] } }
+`
+  )
+  const urlOf = async (path: string, host: string) => JSON.parse((await ask(path, { host })).body).url as string
+  t.match(await ask('/x', { host: 'admin.example' }), { status: 200, body: 'admin' })
+  t.match(await ask('/x', { host: 'root.example' }), { status: 200, body: 'admin' })
+  t.equal(await urlOf('/x', 'rooted.example'), '/x')
+  t.equal(await urlOf('/u/7', 'a.b.example'), '/v2/users/7')
+  t.equal(await urlOf('/u/x', 'a.b.example'), '/u/x')
+  t.equal(await urlOf('/u/7', 'example'), '/u/7')
+})
