@@ -12,6 +12,18 @@ t.test('a token is cached until it expires, no other token is', async (t) => {
   t.equal(cache.get('a.b.c', 0), undefined, 'removed')
 })
 
+t.test('a token that ends as another one is another token', async (t) => {
+  const cache = new TokenCache<string>(10)
+  const end = 'the end of a signature'
+  cache.set(`a.${end}`, 'alice', 1000)
+  t.equal(cache.get(`b.${end}`, 0), undefined)
+  t.equal(cache.get(end, 0), undefined)
+  t.equal(cache.get(`a.${end}`, 0), 'alice')
+  cache.set(`b.${end}`, 'bob', 1000)
+  t.equal(cache.get(`b.${end}`, 0), 'bob')
+  t.equal(cache.get(`a.${end}`, 0), undefined, 'it has the later one')
+})
+
 t.test('the least recently used token is evicted', async (t) => {
   const cache = new TokenCache<number>(1000)
   for (let i = 0; i < 1000; i++) cache.set(`token ${i}`, i, 1)
