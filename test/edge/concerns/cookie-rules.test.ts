@@ -116,6 +116,28 @@ for (const [response, expected] of [
   })
 }
 
+t.test('cookies of a response, together with rules for headers', async (t) => {
+  const { url, close } = await startService((_request, response) => {
+    response.setHeader('set-cookie', ['s=1', 'debug=1']).end()
+  })
+  t.teardown(close)
+  const cookies = { response: { remove: ['debug'], secure: true } }
+  for (const [response, expected] of [
+    [{ append: { 'set-cookie': 'gw=1' } }, ['s=1; Secure', 'gw=1']],
+    [{ add: { 'set-cookie': 'gw=1' } }, ['s=1; Secure']],
+    [{ set: { 'set-cookie': 'gw=1' } }, ['gw=1']],
+    [{ rename: { 'set-cookie': 'x-cookies' } }, []],
+    [{ only: ['set-cookie'] }, ['s=1; Secure']],
+    [{ only: ['x-a'] }, []]
+  ] as const) {
+    for (const responsePath of ['raw', 'reply'] as const) {
+      const { port } = await gatewayBefore(t, url, { edge: { cookies, headers: { response }, responsePath } })
+      const { headers } = await get(port, '/')
+      t.equal(headers['set-cookie'], expected.join('\n') || undefined, `${responsePath}: ${JSON.stringify(response)}`)
+    }
+  }
+})
+
 t.test('faults', async (t) => {
   const fault = (cookies: object) => configOf({ edge: { cookies }, services: {}, routes: [] })
   for (const [cookies, message] of [

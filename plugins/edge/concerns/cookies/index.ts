@@ -73,7 +73,12 @@ export default edgeConcern({
           change?.(request)
           if (rewrite !== null) {
             const { onServiceResponse } = request
-            request.onServiceResponse = (headers, status) => rewrite(onServiceResponse?.(headers, status) ?? headers)
+            request.onServiceResponse = (headers, status) => {
+              // Before the rules for headers, which may move the service's cookies to those of the gateway.
+              const changed = rewrite(headers)
+              if (changed !== headers) request.serviceHeaders ??= headers
+              return onServiceResponse?.(changed, status) ?? changed
+            }
           }
           done(null, payload)
         }
