@@ -13,7 +13,7 @@ export interface MediaType {
 export function mediaTypeOf(field: string | undefined): MediaType | null {
   const [essence = '', ...parameters] = (field ?? '').split(';')
   const name = essence.trim().toLowerCase()
-  if (!/^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(name) || parameters.length > 16) return null
+  if (!/^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(name)) return null
   const charsets = parameters.filter((each) => /^\s*charset\s*=/i.test(each))
   return { essence: name, isUtf8: charsets.every((each) => /=\s*"?(?:utf-?8|us-ascii)"?\s*$/i.test(each)) }
 }

@@ -4,7 +4,11 @@ import { BodiesBusy } from '../../protocol/read-body.ts'
 import type { Fault } from './scan.ts'
 
 const Invalid = createError('JW_BODY_INVALID', 'The body is not JSON that can be changed: %s', 400)
-const MediaType = createError('JW_BODY_CODING', 'The body must be UTF-8 without a content coding', 415)
+const MediaType = createError(
+  'JW_BODY_CODING',
+  'The body must have one media type, the charset UTF-8, and no content coding',
+  415
+)
 const TooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 const Response = createError(
   'JW_RESPONSE_UNCHANGEABLE',

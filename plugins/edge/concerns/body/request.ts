@@ -50,13 +50,16 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
     }
     const fields = typeFields(raw)
     const types = fields.length === 0 ? [null] : fields.map(mediaTypeOf)
+    // Services read a malformed type in different ways, some of them as JSON.
+    const isMalformed = fields.some((field, index) => field.trim() !== '' && types[index] === null)
     const fitting = steps.filter(({ hasType }) => types.some((type) => hasType(type?.essence ?? '')))
-    if (fitting.length === 0) {
+    if (fitting.length === 0 && !isMalformed) {
       done(null, body)
       return
     }
     const coding = raw.headers['content-encoding'] ?? 'identity'
-    if (coding.toLowerCase() !== 'identity' || types.length > 1 || types[0]?.isUtf8 === false) {
+    const isUnclear = types.length > 1 || types[0]?.isUtf8 === false || (isMalformed && fitting.length < steps.length)
+    if (coding.toLowerCase() !== 'identity' || isUnclear) {
       if (shadow === null) reply.header('accept-encoding', 'identity')
       refuse('coding', request, done, () => body)
       return

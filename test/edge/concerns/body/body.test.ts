@@ -291,10 +291,19 @@ t.test('two fields with a type, and one that is malformed', async (t) => {
     raw(port, `POST / HTTP/1.1\r\nhost: a\r\n${fields}content-length: 11\r\nconnection: close\r\n\r\n{"admin":1}`)
   t.match(await send('content-type: text/plain\r\ncontent-type: application/json\r\n'), /^HTTP\/1\.1 415 /)
   t.match(await send('content-type: text/plain\r\ncontent-type: text/html\r\n'), /^HTTP\/1\.1 200 /)
-  t.match(await send('content-type: json\r\n'), /^HTTP\/1\.1 200 /)
+  for (const malformed of [
+    'json',
+    'application/json/x',
+    'text/plain, application/json',
+    'application/json, text/plain'
+  ])
+    t.match(await send(`content-type: ${malformed}\r\n`), /^HTTP\/1\.1 415 /, malformed)
+  t.match(await send('content-type: text/plain\r\ncontent-type: json\r\n'), /^HTTP\/1\.1 415 /)
+  t.match(await send('content-type:\r\n'), /^HTTP\/1\.1 200 /)
+  t.match(await send(`content-type: application/json${';a=b'.repeat(100)}\r\n`), /^HTTP\/1\.1 200 /)
   t.same(
     seen.map(({ body }) => body),
-    ['{"admin":1}', '{"admin":1}']
+    ['{"admin":1}', '{"admin":1}', '{"caller":"127.0.0.1","page":1}']
   )
   const strict = await start(t, { request: { ...rules.request, types: ['*/*'] } })
   await raw(
