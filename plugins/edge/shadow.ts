@@ -38,10 +38,7 @@ export function shadowRecorder(meter: Meter, concern: string, route: string): Re
     refusals.inc()
     const refusal: ShadowRefusal = { concern, error, ...(reason !== undefined && { reason }) }
     if (late !== undefined && isFinished(late.raw)) {
-      request.log.info(
-        { requestId: request.id, shadow: [refusal] },
-        'a concern in shadow mode decided after the response'
-      )
+      request.log.info({ shadow: [refusal] }, 'a concern in shadow mode decided after the response')
       return
     }
     request.shadowRefusals ??= []

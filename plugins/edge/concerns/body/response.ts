@@ -155,7 +155,6 @@ class Change {
     request.log.warn(
       {
         route: request.routeOptions.config.route?.name,
-        requestId: request.id,
         detail: kind === 'size' ? `it is larger than ${maxSize} bytes` : textOf(kind)
       },
       `a response cannot be changed as edge.body says: ${shadow === null ? 'the client gets a 502' : 'it is passed on'}`

@@ -68,7 +68,6 @@ export function responseHook(
     request.log.warn(
       {
         route: request.routeOptions.config.route?.name,
-        requestId: request.id,
         detail,
         ...(pointer !== undefined && { pointer })
       },
