@@ -121,6 +121,7 @@ const mocking: Convert = (config, { route }, { draft }) => {
   const fields = Object.fromEntries(
     (headers?.keys ?? []).map((name) => [name.toLowerCase(), headers!.text(name) ?? ''])
   )
+  if (config.has('delay')) draft.note(route, `${config.where}.delay: not converted; responses come at once`)
   config.skip('with_mock_header', 'delay', 'response_schema')
   if (route === null || (body === undefined && config.has('response_schema')))
     return draft.note(route, 'mocking: write a route with "response"')

@@ -39,7 +39,9 @@ export function importConsumers(root: Foreign, context: ApisixContext): void {
         algorithms: [jwt.text('algorithm') ?? 'HS256']
       })
       settings.jwt = { sub: issuer, issuer }
-      jwt.skip('exp', 'base64_secret', 'lifetime_grace_period')
+      if (jwt.flag('base64_secret') === true)
+        draft.note(settings, `base64_secret of ${name}: write the decoded secret under edge.jwt.issuers`)
+      jwt.skip('exp', 'lifetime_grace_period')
     }
     applyPlugins(plugins, context, { edge, route: settings, name: null }, ['key-auth', 'basic-auth', 'jwt-auth'])
     if (Object.keys(edge).length > 0) settings.edge = edge

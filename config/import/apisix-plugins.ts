@@ -9,6 +9,7 @@ import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { oneOrAll } from './patterns.ts'
+import { useRedis } from './redis.ts'
 import type { Settings } from './yaml-text.ts'
 
 const methods: readonly string[] = ['key-auth', 'basic-auth', 'jwt-auth', 'hmac-auth']
@@ -50,19 +51,22 @@ export function applyPlugins(
 }
 
 /** Sources of the keys of limits. */
-const sources: Readonly<Record<string, string>> = {
-  remote_addr: 'ip',
-  consumer_name: 'consumer',
-  http_x_api_key: 'header:x-api-key'
-}
+const sources: Readonly<Record<string, string>> = { remote_addr: 'ip', consumer_name: 'consumer' }
 
 function sourceOf(config: Foreign, draft: Draft, route: Settings | null): Settings {
   const key = config.text('key') ?? 'remote_addr'
-  config.skip('key_type')
-  const header = /^http_(\w+)$/.exec(key)?.[1]
-  const by = sources[key] ?? (header === undefined ? undefined : `header:${header.replaceAll('_', '-')}`)
-  if (by === undefined) draft.note(route, `limit by ${key}: not converted; it counts by address`)
-  return by === undefined || by === 'ip' ? {} : { by }
+  const type = config.text('key_type') ?? 'var'
+  if (type === 'constant') return { by: 'route' }
+  const all = (type === 'var_combination' ? key.split(/\s+/) : [key]).map((each) => {
+    const name = each.replace(/^\$\{?(\w+)\}?$/, '$1')
+    const header = /^http_(\w+)$/.exec(name)?.[1]
+    return member(sources, name) ?? (header === undefined ? undefined : `header:${header.replaceAll('_', '-')}`)
+  })
+  if (all.includes(undefined)) {
+    draft.note(route, `limit by ${key}: not converted; it counts by address`)
+    return {}
+  }
+  return all.length === 1 && all[0] === 'ip' ? {} : { by: oneOrAll(all) }
 }
 
 function refusal(config: Foreign, draft: Draft, route: Settings | null): void {
@@ -91,13 +95,17 @@ const converters: Readonly<Record<string, Convert>> = {
   'jwt-auth': (config, { edge, route }, { draft, issuers }) => {
     if (issuers.length === 0)
       return draft.undecided(route, 'jwt-auth: no consumer has a secret; write edge.jwt with the key of the issuer')
+    const header = config.text('header')
     edge.jwt = {
       issuers,
       consumer: 'key',
-      from: { query: config.text('query') ?? 'jwt', cookie: config.text('cookie') ?? 'jwt' },
+      from: {
+        ...(header !== undefined && header.toLowerCase() !== 'authorization' && { header }),
+        query: config.text('query') ?? 'jwt',
+        cookie: config.text('cookie') ?? 'jwt'
+      },
       ...(config.flag('hide_credentials') === true && { hideCredentials: true })
     }
-    config.skip('header')
     draft.note(
       route,
       'jwt-auth: the gateway selects the key by the claim iss, APISIX by the claim key: tokens need both'
@@ -120,23 +128,18 @@ const converters: Readonly<Record<string, Convert>> = {
   'ip-restriction': (config, { edge }) => {
     const allow = config.texts('whitelist')
     const deny = config.texts('blacklist')
-    edge.ipFilter = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
-    config.skip('message', 'response_code')
+    const status = config.number('response_code') ?? 403
+    edge.ipFilter = {
+      ...(allow.length > 0 && { allow }),
+      ...(deny.length > 0 && { deny }),
+      ...(status !== 403 && { status })
+    }
+    config.skip('message')
   },
   'limit-count': (config, { edge, route, name }, { draft }) => {
     const policy = config.text('policy') ?? 'local'
     const group = config.text('group')
-    const host = config.text('redis_host')
-    if (policy !== 'local') draft.redis ??= `redis://${host ?? 'redis'}:${config.text('redis_port') ?? '6379'}`
-    config.skip(
-      'redis_password',
-      'redis_username',
-      'redis_database',
-      'redis_timeout',
-      'redis_ssl',
-      'redis_cluster_nodes',
-      'redis_cluster_name'
-    )
+    if (policy !== 'local') useRedis(config, draft)
     refusal(config, draft, route)
     const shared = group ?? name
     addLimit(edge, {
@@ -169,7 +172,7 @@ const converters: Readonly<Record<string, Convert>> = {
       ...sourceOf(config, draft, route)
     })
   },
-  'forward-auth': (config, { edge }) => {
+  'forward-auth': (config, { edge, route }, { draft }) => {
     const lower = (key: string, name: string) => {
       const list = config.texts(key).map((each) => each.toLowerCase())
       return list.length > 0 && { [name]: list }
@@ -183,21 +186,21 @@ const converters: Readonly<Record<string, Convert>> = {
       ...(ms !== undefined && { timeout: `${ms}ms` }),
       ...(config.flag('allow_degradation') === true && { onFailure: 'allow' })
     }
-    config.skip('ssl_verify', 'keepalive', 'keepalive_timeout', 'keepalive_pool', 'request_method', 'status_on_error')
+    if (config.text('request_method') === 'POST')
+      draft.note(route, `${config.where}.request_method POST: write forwardAuth.forwardBody`)
+    config.skip('ssl_verify', 'keepalive', 'keepalive_timeout', 'keepalive_pool', 'status_on_error')
   },
-  opa: (config, { edge }) => {
+  opa: (config, { edge, route }, { draft }) => {
     const policy = (config.text('policy') ?? '').replaceAll('.', '/')
-    edge.forwardAuth = { url: `${config.text('host')}/v1/data/${policy}`, format: 'opa' }
-    config.skip(
-      'ssl_verify',
-      'timeout',
-      'keepalive',
-      'keepalive_timeout',
-      'keepalive_pool',
-      'with_route',
-      'with_service',
-      'with_consumer'
-    )
+    const ms = config.number('timeout')
+    edge.forwardAuth = {
+      url: `${config.text('host')}/v1/data/${policy}`,
+      format: 'opa',
+      ...(ms !== undefined && { timeout: `${ms}ms` })
+    }
+    const asked = ['with_route', 'with_service', 'with_consumer'].filter((key) => config.flag(key) === true)
+    if (asked.length > 0) draft.undecided(route, `opa: ${asked.join(', ')}: the policy gets another input here`)
+    config.skip('ssl_verify', 'keepalive', 'keepalive_timeout', 'keepalive_pool')
   },
   cors: (config, { edge }) => {
     const split = (key: string) =>
@@ -230,7 +233,8 @@ const converters: Readonly<Record<string, Convert>> = {
     const size = config.number('max_body_size')
     if (size !== undefined) edge.bodyLimit = `${size}b`
   },
-  'request-id': (config, _place, { draft }) => {
+  'request-id': (config, { route }, { draft }) => {
+    if (route !== null) draft.note(route, 'request-id: edge.requestId is for all routes')
     draft.edge.requestId = { header: (config.text('header_name') ?? 'X-Request-Id').toLowerCase() }
     config.skip(...config.keys)
   },

@@ -48,6 +48,11 @@ function headerRules(
   }
 }
 
+/** Variables of nginx that are parts of the key of a stored response here, too. */
+const partOfKey: ReadonlySet<string> = new Set(
+  'host http_host scheme uri request_uri is_args args query_string request_method'.split(' ')
+)
+
 export const transforms: Readonly<Record<string, Convert>> = {
   'proxy-rewrite': (config, { edge, route }, { draft }) => {
     const uri = config.text('uri')
@@ -72,27 +77,23 @@ export const transforms: Readonly<Record<string, Convert>> = {
     }
     config.skip('body', 'body_base64', 'status_code', 'filters', 'vars')
   },
-  'proxy-cache': (config, { edge }) => {
+  'proxy-cache': (config, { edge, route }, { draft }) => {
     const seconds = config.text('cache_ttl')
     const statuses = config.texts('cache_http_status')
-    edge.cache =
-      seconds === undefined
-        ? {}
-        : {
-            ttl: Object.fromEntries(
-              (statuses.length > 0 ? statuses : ['200', '301', '404']).map((status) => [status, `${seconds}s`])
-            )
-          }
-    config.skip(
-      'cache_zone',
-      'cache_strategy',
-      'cache_key',
-      'cache_method',
-      'cache_bypass',
-      'no_cache',
-      'hide_cache_headers',
-      'cache_control'
-    )
+    const ttl = (statuses.length > 0 ? statuses : ['200', '301', '404']).map((status) => [status, `${seconds}s`])
+    const parts = config.texts('cache_key').flatMap((each) => each.match(/\$\{?\w+\}?/g) ?? [])
+    const names = parts.map((each) => each.replace(/[${}]/g, '')).filter((each) => !partOfKey.has(each))
+    const headers = names.filter((each) => each.startsWith('http_')).map((each) => each.slice(5).replaceAll('_', '-'))
+    const others = names.filter((each) => !each.startsWith('http_'))
+    edge.cache = {
+      ...(seconds !== undefined && { ttl: Object.fromEntries(ttl) }),
+      ...(headers.length > 0 && { key: { headers } })
+    }
+    // Without a part of the key, a caller would get the response to another one.
+    if (others.length > 0) draft.undecided(route, `proxy-cache: cache_key ${others.join(', ')}: not converted`)
+    for (const key of ['cache_bypass', 'no_cache'].filter((each) => config.has(each)))
+      draft.undecided(route, `proxy-cache: ${key} ${config.texts(key).join(', ')}: not converted; more would be stored`)
+    config.skip('cache_zone', 'cache_strategy', 'cache_method', 'hide_cache_headers', 'cache_control')
   },
   'ua-restriction': (config, { edge }) => {
     const expression = (text: string) => `/^.*(?:${text}).*$/`

@@ -36,7 +36,11 @@ export function importApisix(root: Foreign): Imported {
     const service = services.get(route.text('service_id') ?? '')
     const name = draft.name('route', given ?? String([...route.texts('uri'), ...route.texts('uris')][0] ?? 'route'))
     const settings: Settings = { name }
-    settings.match = matchOf(route, (text) => draft.undecided(settings, text))
+    settings.match = matchOf(route, service, (text) => draft.undecided(settings, text))
+    for (const key of ['filter_func', 'script', 'script_id'].filter((each) => route.has(each))) {
+      draft.undecided(settings, `${key}: not converted`)
+      route.skip(key)
+    }
     const edge: Settings = {}
     const upstreamId = route.text('upstream_id') ?? service?.text('upstream_id')
     const inline = route.map('upstream') ?? (upstreamId === undefined ? service?.map('upstream') : undefined)
@@ -51,8 +55,11 @@ export function importApisix(root: Foreign): Imported {
       }
       settings.service = known.get(key)
       if (upstream.text('pass_host') === 'node') edge.host = 'upstream'
-      if (upstream.text('pass_host') === 'rewrite') draft.note(settings, `${key}: pass_host rewrite: write edge.host`)
-      upstream.skip('upstream_host')
+      const host = upstream.text('upstream_host')
+      if (upstream.text('pass_host') === 'rewrite') {
+        if (host !== undefined && /[.:]/.test(host)) edge.host = host
+        else draft.note(settings, `${key}: pass_host rewrite: write edge.host`)
+      }
     }
     const timeout = route.map('timeout')
     const read = timeout?.number('read')
@@ -69,7 +76,14 @@ export function importApisix(root: Foreign): Imported {
     if (priority !== undefined && priority !== 0) settings.priority = priority
     route.skip('id', 'desc', 'labels', 'status', 'create_time', 'update_time', 'enable_websocket')
     service?.skip('id', 'desc', 'labels', 'enable_websocket', 'create_time', 'update_time')
-    for (const place of [service, shared.get(route.text('plugin_config_id') ?? ''), route]) {
+    const [serviceId, sharedId] = [route.text('service_id'), route.text('plugin_config_id')]
+    const ofShared = shared.get(sharedId ?? '')
+    // Their plugins may protect the route.
+    if (serviceId !== undefined && service === undefined)
+      draft.undecided(settings, `service ${serviceId} is not in this file`)
+    if (sharedId !== undefined && ofShared === undefined)
+      draft.undecided(settings, `plugin_config ${sharedId} is not in this file`)
+    for (const place of [service, ofShared, route]) {
       place?.skip('id', 'desc')
       const isOfRoute = place === route
       applyPlugins(place?.map('plugins'), context, {
@@ -78,6 +92,7 @@ export function importApisix(root: Foreign): Imported {
         name: isOfRoute ? null : (known.get(key) ?? name)
       })
     }
+    withoutCallers(edge, draft.edge)
     if (Object.keys(edge).length > 0) settings.edge = edge
     if (['service', 'response', 'redirect'].some((key) => settings[key] !== undefined)) draft.routes.push(settings)
     else draft.note(null, `route ${name} has no upstream in this file`)
@@ -89,8 +104,30 @@ export function importApisix(root: Foreign): Imported {
     if (isMutual) draft.undecided(null, text)
     else draft.note(null, text)
   }
+  for (const group of root.maps('consumer_groups')) {
+    const plugins = group.map('plugins')
+    for (const name of plugins?.keys ?? []) {
+      const text = `plugin ${name} of consumer_group ${group.text('id')}: write it under consumers[].edge`
+      draft.unknown(null, name, text)
+    }
+    plugins?.skip(...plugins.keys)
+    group.skip(...group.keys)
+  }
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('APISIX')
+}
+
+const methods = ['keyAuth', 'basicAuth', 'hmacAuth', 'jwt', 'introspection', 'oidc', 'forwardAuth']
+
+/** Counts by address, as APISIX does, where nothing on a route identifies the consumer. */
+function withoutCallers(edge: Settings, general: Settings): void {
+  if (methods.some((key) => edge[key] !== undefined || general[key] !== undefined)) return
+  for (const limit of [edge.rateLimit ?? []].flat() as Settings[]) {
+    if (limit.by === undefined) continue
+    const others = [limit.by].flat().filter((each) => each !== 'consumer')
+    if (others.length === 0 || (others.length === 1 && others[0] === 'ip')) delete limit.by
+    else limit.by = oneOrAll(others)
+  }
 }
 
 /** Returns a path of APISIX: `/api/*` matches what begins with `/api/`, others match as a whole. */
@@ -100,8 +137,9 @@ const pathOf = (uri: string): unknown => {
   return uri.includes(':') || uri.includes('*') ? uri : { exact: uri }
 }
 
-function matchOf(route: Foreign, report: (text: string) => void): Settings {
-  const hosts = [...route.texts('host'), ...route.texts('hosts')]
+function matchOf(route: Foreign, service: Foreign | undefined, report: (text: string) => void): Settings {
+  const own = [...route.texts('host'), ...route.texts('hosts')]
+  const hosts = own.length > 0 ? own : (service?.texts('hosts') ?? [])
   const methods = route.texts('methods')
   const addresses = [...route.texts('remote_addr'), ...route.texts('remote_addrs')]
   const match: Settings = {
@@ -165,7 +203,7 @@ function serviceOf(upstream: Foreign, draft: Draft): Settings {
     const [host, port] = (discovered ?? '').split(':')
     settings.dns = { host, ...(port !== undefined && { port: Number(port) }) }
   } else if (discovery !== undefined) draft.note(settings, `discovery_type ${discovery}: not converted`)
-  else settings.instances = instancesOf(upstream, scheme)
+  else settings.instances = instancesOf(upstream, scheme, (text) => draft.note(settings, text))
   if (scheme !== 'http' && scheme !== 'https')
     draft.note(settings, `${upstream.where}: scheme ${scheme}: not converted`)
   const policy = member(policies, type)
@@ -188,43 +226,48 @@ function serviceOf(upstream: Foreign, draft: Draft): Settings {
   if (connect !== undefined) mesh.connectTimeout = duration(connect * 1000)
   const active = upstream.map('checks')?.map('active')
   if (active !== undefined) {
-    const interval = active.map('healthy')?.number('interval')
+    const [healthy, unhealthy] = [active.map('healthy'), active.map('unhealthy')]
+    const interval = healthy?.number('interval')
+    const [successes, failures] = [healthy?.number('successes'), unhealthy?.number('http_failures')]
+    const statuses = healthy?.texts('http_statuses').map(Number) ?? []
     mesh.healthCheck = {
       path: active.text('http_path') ?? '/',
-      ...(interval !== undefined && { interval: `${interval}s` })
+      ...(interval !== undefined && { interval: `${interval}s` }),
+      ...(statuses.length > 0 && { statuses }),
+      ...(successes !== undefined && { healthyThreshold: successes }),
+      ...(failures !== undefined && { unhealthyThreshold: failures })
     }
-    active.skip(
-      'type',
-      'timeout',
-      'concurrency',
-      'host',
-      'port',
-      'unhealthy',
-      'https_verify_certificate',
-      'req_headers'
-    )
+    unhealthy?.skip('interval', 'http_statuses', 'tcp_failures', 'timeouts')
+    active.skip('type', 'timeout', 'concurrency', 'https_verify_certificate')
   }
   if (Object.keys(mesh).length > 0) settings.mesh = mesh
   return settings
 }
 
 /** Returns the nodes: a mapping of addresses to weights, or a list. */
-function instancesOf(upstream: Foreign, scheme: string): unknown[] {
+function instancesOf(upstream: Foreign, scheme: string, note: (text: string) => void): unknown[] {
   const base = scheme === 'https' ? 'https' : 'http'
   const nodes = upstream.value('nodes')
-  const list = Array.isArray(nodes)
+  const all = Array.isArray(nodes)
     ? upstream.maps('nodes').map((node) => {
-        node.skip('priority', 'metadata')
+        node.skip('metadata')
         const port = node.text('port')
         return {
           address: `${node.text('host')}${port === undefined ? '' : `:${port}`}`,
-          weight: node.number('weight') ?? 1
+          weight: node.number('weight') ?? 1,
+          priority: node.number('priority') ?? 0
         }
       })
     : Object.entries((nodes ?? {}) as Readonly<Record<string, unknown>>).map(([address, weight]) => ({
         address,
-        weight: Number(weight)
+        weight: Number(weight),
+        priority: 0
       }))
+  // Others get requests only while these are unhealthy.
+  const highest = all.reduce((most, { priority }) => Math.max(most, priority), Number.NEGATIVE_INFINITY)
+  const list = all.filter(({ priority }) => priority === highest)
+  for (const { address, priority } of all.filter((each) => !list.includes(each)))
+    note(`node ${address} with priority ${priority}: write a service of its own, and mesh.fallback`)
   const isEven = list.every(({ weight }) => weight === list[0]!.weight)
   return list
     .filter(({ weight }) => weight > 0)

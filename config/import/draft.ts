@@ -18,7 +18,7 @@ const longestName = 63
 
 /** Names of plugins that refuse requests. */
 const protective =
-  /auth|acl|restrict|jwt|oauth|oidc|openid|saml|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|protect|threat|webhook|moderation|workflow|valid|plugin|function|lua|script|wasm|block|deny|allow|rbac|ldap/i
+  /auth|acl|restrict|jwt|oauth|oidc|openid|saml|session|mtls|cert|waf|modsec|bot|firewall|csrf|limit|rate|quota|opa|cedar|casbin|key|token|secur|guard|protect|threat|webhook|moderat|workflow|sign|verif|valid|plugin|function|lua|script|wasm|block|deny|allow|rbac|ldap/i
 
 export class Draft {
   readonly listen: Settings = {}

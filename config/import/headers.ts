@@ -1,5 +1,6 @@
 /** Changes of headers, as those of `edge.headers` and `edge.query`. */
 
+import { canonicalName, isConnectionHeader, isGatewayHeader } from '../header-names.ts'
 import type { ToTemplate } from './templates.ts'
 import { literal } from './templates.ts'
 import type { Settings } from './yaml-text.ts'
@@ -28,11 +29,20 @@ export function addRules(
       if (operation === 'set' && direction !== 'response') lost.push(name)
       return []
     })
+  /** Returns whether rules may name a header. */
+  const isFree = (name: string): boolean => {
+    const isOwn = direction !== 'query' && isOfGateway(name, direction)
+    if (isOwn) report(`${direction} header ${name}: left out; the gateway sets it itself`)
+    return !isOwn
+  }
   const rules: Settings = Object.fromEntries(
-    Object.entries(given).map(([operation, values]) => [
-      operation,
-      Array.isArray(values) ? values : Object.fromEntries(templates(operation, values as Record<string, string>))
-    ])
+    Object.entries(given).map(([operation, values]) => {
+      if (operation === 'only') return [operation, values]
+      if (Array.isArray(values)) return [operation, (values as readonly string[]).filter(isFree)]
+      const all = Object.entries(values as Record<string, string>)
+      const free = all.filter(([name, value]) => [name, ...(operation === 'rename' ? [value] : [])].every(isFree))
+      return [operation, Object.fromEntries(templates(operation, Object.fromEntries(free)))]
+    })
   )
   if (lost.length > 0) rules.remove = [...((rules.remove ?? []) as string[]), ...lost]
 
@@ -49,6 +59,12 @@ export function addRules(
   if (direction === 'query') edge.query = merged
   else edge.headers = { ...headers, [direction]: merged }
 }
+
+/** Returns whether the gateway sets a header itself, so that `check` refuses rules for it. */
+const isOfGateway = (name: string, direction: 'request' | 'response'): boolean =>
+  isConnectionHeader(name) ||
+  name.toLowerCase() === 'content-encoding' ||
+  (direction === 'request' && (isGatewayHeader(name) || canonicalName(name) === 'host'))
 
 /** Returns a mapping for texts such as `X-Name: value`. */
 export const pairsOf = (texts: readonly string[]): Record<string, string> =>

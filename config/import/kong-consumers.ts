@@ -60,6 +60,8 @@ export function importConsumers(root: Foreign, context: KongContext, scoped: Sco
       hasMethod: true
     })
     if (Object.keys(edge).length > 0) settings.edge = edge
+    if (consumer.has('custom_id') && consumer.has('username'))
+      draft.note(null, 'custom_id: services do not get it; write consumers[].tags, and authentication.forward.tags')
     consumer.skip('id', 'custom_id')
     draft.consumers.push(settings)
   }

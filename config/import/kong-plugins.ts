@@ -3,7 +3,9 @@ import { kongFileLog } from './access-logs.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault, member } from './foreign.ts'
 import { access } from './kong-access.ts'
+import { advancedLimit, rateLimit } from './kong-limits.ts'
 import type { Convert, KongContext, Place } from './kong-scope.ts'
+import { reference } from './kong-scope.ts'
 import { transforms } from './kong-transforms.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
@@ -17,6 +19,13 @@ export function nameOf(plugin: Foreign): string {
   return name
 }
 
+/** Returns the consumer, or the group of consumers, for whose requests alone a plugin is. */
+function callerOf(plugin: Foreign): string | undefined {
+  const [consumer, group] = [reference(plugin, 'consumer'), reference(plugin, 'consumer_group')]
+  if (consumer !== undefined) return `consumer ${consumer}`
+  return group === undefined ? undefined : `consumer_group ${group}`
+}
+
 /** Converts the plugins of a place; of several with one name, the last. `shared` are those of its service. */
 export function applyPlugins(
   plugins: readonly Foreign[],
@@ -26,9 +35,14 @@ export function applyPlugins(
 ): void {
   const byName = new Map<string, Foreign>()
   for (const plugin of plugins) {
-    plugin.skip('id', 'tags', 'protocols', 'instance_name', 'service', 'route', 'consumer')
+    plugin.skip('id', 'tags', 'protocols', 'instance_name', 'service', 'route')
     const name = nameOf(plugin)
-    if (plugin.isOff()) context.draft.note(place.about, `plugin ${name} is off (enabled: false): not converted`)
+    const caller = place.hasMethod ? undefined : callerOf(plugin)
+    plugin.skip('consumer', 'consumer_group')
+    if (caller !== undefined && plugin.flag('enabled') !== false) {
+      plugin.skip(...plugin.keys)
+      context.draft.undecided(place.about, `plugin ${name} of ${caller} alone: write it under consumers[].edge`)
+    } else if (plugin.isOff()) context.draft.note(place.about, `plugin ${name} is off (enabled: false): not converted`)
     else byName.set(name, plugin)
   }
   const used = methods.filter((name) => byName.has(name))
@@ -44,96 +58,14 @@ export function applyPlugins(
       context.draft.unknown(place.about, name, `plugin ${name}: not converted`)
     }
     const anonymous = methods.includes(name) ? config.text('anonymous') : undefined
-    if (anonymous !== undefined) target.authentication = { require: 'any', anonymous }
+    if (anonymous !== undefined)
+      target.authentication = { ...((target.authentication ?? {}) as Settings), require: 'any', anonymous }
   }
   if (used.length === 0) return
   const authentication = (target.authentication ?? {}) as Settings
   if (used.length > 1) authentication.require ??= 'all'
-  target.authentication = { ...authentication, forward: { id: 'x-consumer-username' } }
-}
-
-const seconds: readonly (readonly [key: string, window: string])[] = [
-  ['second', '1s'],
-  ['minute', '1m'],
-  ['hour', '1h'],
-  ['day', '1d'],
-  ['month', '30d'],
-  ['year', '365d']
-]
-
-const rateLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
-  const by = config.text('limit_by') ?? 'consumer'
-  const header = config.text('header_name')
-  const kinds: Readonly<Record<string, string>> = {
-    ip: 'ip',
-    consumer: authenticates ? 'consumer' : 'ip',
-    credential: authenticates ? 'consumer' : 'ip',
-    header: `header:${header}`,
-    service: 'route',
-    path: 'route'
-  }
-  const redis = config.map('redis')
-  const isRedis = config.text('policy') === 'redis'
-  const host = redis?.text('host') ?? config.text('redis_host')
-  const port = redis?.text('port') ?? config.text('redis_port') ?? '6379'
-  redis?.skip(...redis.keys)
-  if (isRedis) draft.redis ??= `redis://${host ?? 'redis'}:${port}`
-  const isOpen = config.flag('fault_tolerant') ?? true
-  const limits = seconds.flatMap(([key, window]) => {
-    const max = config.number(key)
-    return max === undefined ? [] : [{ max, window }]
-  })
-  const more: Settings = {
-    ...(member(kinds, by) !== 'ip' && { by: member(kinds, by) ?? by }),
-    ...(isShared && { name: `${name}-limit` }),
-    ...(isRedis && { store: 'redis', onFailure: isOpen ? 'share' : 'closed' }),
-    ...(config.flag('hide_client_headers') === true && { headers: 'none' })
-  }
-  // All limits of a place share a name only if they are one.
-  const all = limits.map((limit, index) => ({
-    ...limit,
-    ...more,
-    ...(isShared && limits.length > 1 && { name: `${String(more.name)}-${index + 1}` })
-  }))
-  config.skip(
-    'sync_rate',
-    'error_code',
-    'error_message',
-    'path',
-    'redis_timeout',
-    'redis_database',
-    'redis_password',
-    'redis_ssl'
-  )
-  if (limits.some(({ window }) => window === '365d')) draft.note(about, 'a limit per year: 365 days')
-  if (all.length > 0) target.rateLimit = oneOrAll(all)
-  else draft.undecided(about, `${config.where}: no limit is set`)
-}
-
-const advancedLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
-  const windows = config.texts('window_size')
-  const maxima = config.texts('limit').map(Number)
-  const identifier = config.text('identifier') ?? 'consumer'
-  const header = config.text('header_name')
-  const by =
-    { ip: 'ip', header: `header:${header}`, service: 'route', path: 'route' }[identifier] ??
-    (authenticates ? 'consumer' : 'ip')
-  const redis = config.map('redis')
-  const isRedis = config.text('strategy') === 'redis'
-  if (isRedis) draft.redis ??= `redis://${redis?.text('host') ?? 'redis'}:${redis?.text('port') ?? '6379'}`
-  const isFixed = config.text('window_type') === 'fixed'
-  const limits = maxima.map((max, index) => ({
-    max,
-    window: `${windows[index] ?? windows[0] ?? 60}s`,
-    ...(!isFixed && { algorithm: 'sliding-window' }),
-    ...(by !== 'ip' && { by }),
-    ...(isShared && { name: `${name}-limit${maxima.length > 1 ? `-${index + 1}` : ''}` }),
-    ...(isRedis && { store: 'redis' })
-  }))
-  if (config.text('identifier') === 'consumer-group') draft.note(about, `${config.where}.identifier: by consumer`)
-  config.skip(...config.keys)
-  if (limits.length > 0 && maxima.every((max) => Number.isInteger(max) && max > 0)) target.rateLimit = oneOrAll(limits)
-  else draft.undecided(about, `${config.where}: no limit is set`)
+  const forward = { id: 'x-consumer-username', ...(authentication.forward as Settings | undefined) }
+  target.authentication = { ...authentication, forward }
 }
 
 const cors: Convert = (config, { target, about, context: { draft } }) => {
@@ -165,9 +97,17 @@ const jwt: Convert = (config, { target, about, context: { draft, issuers } }) =>
     draft.undecided(about, 'plugin jwt: no consumer has a secret; write edge.jwt with the key of the issuer')
     return
   }
-  const [query] = config.has('uri_param_names') ? config.texts('uri_param_names') : ['jwt']
-  const [cookie] = config.texts('cookie_names')
-  const [header] = config.texts('header_names')
+  const [query, ...queries] = config.has('uri_param_names') ? config.texts('uri_param_names') : ['jwt']
+  const [cookie, ...cookies] = config.texts('cookie_names')
+  const [header, ...headers] = config.texts('header_names')
+  const others = [...queries, ...cookies, ...headers]
+  if (others.length > 0)
+    draft.note(about, `jwt: tokens in ${others.join(', ')}: not converted; there is one parameter, cookie and header`)
+  if (config.flag('secret_is_base64') === true)
+    draft.note(about, 'jwt: secret_is_base64: write the decoded secrets under edge.jwt.issuers')
+  const longest = config.number('maximum_expiration') ?? 0
+  if (longest > 0)
+    draft.undecided(about, `jwt: maximum_expiration ${longest}: not converted; tokens may be valid for longer`)
   const requiresExp = config.texts('claims_to_verify').includes('exp')
   target.jwt = {
     issuers,
@@ -179,7 +119,7 @@ const jwt: Convert = (config, { target, about, context: { draft, issuers } }) =>
       ...(cookie !== undefined && { cookie })
     }
   }
-  config.skip('secret_is_base64', 'run_on_preflight', 'maximum_expiration', 'realm')
+  config.skip('run_on_preflight', 'realm')
 }
 
 const units: Readonly<Record<string, string>> = { megabytes: 'mb', kilobytes: 'kb', bytes: 'b' }
@@ -196,7 +136,9 @@ const converters: Readonly<Record<string, Convert>> = {
       ...(inQuery && { query: name }),
       ...(config.flag('hide_credentials') !== true && { hideCredentials: false })
     }
-    config.skip('key_in_body', 'run_on_preflight', 'realm')
+    if (config.flag('key_in_body') === true)
+      draft.note(about, 'key-auth: key_in_body: keys in bodies are not read here')
+    config.skip('run_on_preflight', 'realm')
   },
   'basic-auth': (config, { target }) => {
     target.basicAuth = config.flag('hide_credentials') === true ? {} : { hideCredentials: false }
@@ -216,11 +158,15 @@ const converters: Readonly<Record<string, Convert>> = {
     config.skip('realm')
   },
   jwt,
-  acl: (config, { target }) => {
+  acl: (config, { target, authenticates }) => {
     const allow = [...config.texts('allow'), ...config.texts('whitelist')]
     const deny = [...config.texts('deny'), ...config.texts('blacklist')]
     target.acl = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
-    config.skip('hide_groups_header', 'include_consumer_groups', 'always_use_authenticated_groups')
+    if (authenticates && config.flag('hide_groups_header') !== true) {
+      const { forward, ...rest } = (target.authentication ?? {}) as Settings
+      target.authentication = { ...rest, forward: { ...(forward as Settings), groups: 'x-consumer-groups' } }
+    }
+    config.skip('include_consumer_groups', 'always_use_authenticated_groups')
   },
   'ip-restriction': (config, { target }) => {
     const allow = [...config.texts('allow'), ...config.texts('whitelist')]

@@ -63,7 +63,9 @@ export function pluginsByScope(plugins: readonly Foreign[]): Scoped {
     of(kind, name) {
       const wanted = `${kind} ${name}`
       asked.add(wanted)
-      return scopes.filter(({ of }) => of.includes(wanted)).map(({ plugin }) => plugin)
+      // One of a consumer at a route is for neither alone. The route has it.
+      const isWhole = (of: readonly string[]) => kind !== 'consumer' || of.length === 1
+      return scopes.filter(({ of }) => of.includes(wanted) && isWhole(of)).map(({ plugin }) => plugin)
     },
     lost: () =>
       scopes.flatMap(({ plugin, of }) => of.filter((each) => !asked.has(each)).map((each) => [plugin, each] as const))

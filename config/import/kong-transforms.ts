@@ -4,6 +4,7 @@ import { kongCredentials } from './client-credentials.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, pairsOf, respondWith } from './headers.ts'
 import type { Convert } from './kong-scope.ts'
+import { useRedis } from './redis.ts'
 import { kongTemplate } from './templates.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -28,11 +29,9 @@ const proxyCache: Convert = (config, { target, about, context: { draft } }) => {
   const codes = config.texts('response_code')
   const headers = lower(config.texts('vary_headers'))
   const statuses = codes.length > 0 ? codes : ['200', '301', '404']
-  const redis = config.map('redis')
   const isRedis = config.text('strategy') === 'redis'
-  const [host, port] = [redis?.text('host') ?? 'redis', redis?.text('port') ?? '6379']
-  redis?.skip(...redis.keys)
-  if (isRedis) draft.redis ??= `redis://${host}:${port}`
+  if (isRedis) useRedis(config, draft)
+  else config.skip('redis')
   target.cache = {
     ...(isRedis && { store: 'redis' }),
     ttl: Object.fromEntries(statuses.map((status) => [status, `${seconds}s`])),
@@ -61,6 +60,11 @@ function paramsOf(route: Settings | null): string[] {
   return first.filter((name) => others.every((each) => each.includes(name)))
 }
 
+/** Returns whether a service has a path before that of requests. */
+const hasBasePath = (service: Settings | undefined): boolean =>
+  service?.basePath !== undefined ||
+  [service?.instances ?? []].flat().some((each) => typeof each === 'string' && /^\w+:\/\/[^/]+\/./.test(each))
+
 /** Notes values that Kong reads as templates, and which are texts here. */
 function noteTemplates({ add, set, append }: ReturnType<typeof operations>, note: (text: string) => void): void {
   for (const [name, value] of Object.entries({ ...add, ...set, ...append })) {
@@ -85,12 +89,14 @@ export const transforms: Readonly<Record<string, Convert>> = {
     const path = uri.replace(/\$\(uri_captures(?:\.|\[["'])(\w+)(?:["']\])?\)/g, ':$1')
     const isKnown =
       !path.includes('$') && (path.match(/:\w+/g) ?? []).every((each) => paramsOf(about).includes(each.slice(1)))
-    if (isKnown) about.path = { rewrite: { path } }
+    if (isKnown && hasBasePath(draft.services[String(about.service)] as Settings | undefined))
+      draft.undecided(about, `request-transformer: replace.uri ${uri}: it replaces the path of the service, too`)
+    else if (isKnown) about.path = { rewrite: { path } }
     else draft.undecided(about, `request-transformer: replace.uri ${uri}: write path.rewrite`)
   },
   'response-transformer': (config, { target, about, context: { draft } }) => {
     const headers = operations(config, 'headers')
-    addRules(target, 'response', headers)
+    addRules(target, 'response', headers, undefined, (text) => draft.note(about, `response-transformer: ${text}`))
     noteTemplates(headers, (text) => draft.note(about, text))
     const note = (text: string) => draft.note(about, `response-transformer: ${text}`)
     if (addKongBody(config, 'json', target, note) && about !== null)
@@ -141,8 +147,10 @@ export const transforms: Readonly<Record<string, Convert>> = {
   'bot-detection': (config, { target, about, context: { draft } }) => {
     const expression = (text: string) => `/^.*(?:${text}).*$/`
     const [allow, deny] = ['allow', 'deny'].map((key) => config.texts(key).map(expression)) as [string[], string[]]
-    if (deny.length > 0) target.userAgent = { deny, ...(allow.length > 0 && { except: allow }) }
-    else
+    if (deny.length > 0) {
+      target.userAgent = { deny, ...(allow.length > 0 && { except: allow }) }
+      draft.note(about, "bot-detection: Kong's own list of bots is not converted; add those to userAgent.deny")
+    } else
       draft.undecided(about, "bot-detection: Kong's own list of bots is not converted; write userAgent: { deny: […] }")
   }
 }

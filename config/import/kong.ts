@@ -45,6 +45,13 @@ export function importKong(root: Foreign): Imported {
     for (const route of routes) importRoute(route, own, { ofService: plugins, isAlone }, scoped, context)
     if (routes.length === 0) draft.note(null, `service ${name} has no routes`)
   }
+  for (const group of root.maps('consumer_groups')) {
+    for (const plugin of group.maps('plugins')) {
+      const text = `plugin ${nameOf(plugin)} of consumer_group ${group.text('name')}: write it under consumers[].edge`
+      draft.unknown(null, nameOf(plugin), text)
+    }
+    group.skip(...group.keys)
+  }
   for (const [plugin, of] of scoped.lost()) {
     const name = nameOf(plugin)
     if (plugin.flag('enabled') === false) continue
@@ -166,6 +173,11 @@ function importRoute(
   if (hosts.length > 0) match.hosts = hosts
   const headers = route.map('headers')
   if (headers !== undefined) match.headers = headersOf(headers)
+  for (const key of ['expression', 'snis', 'sources', 'destinations']) {
+    if (route.unread().includes(`${route.where}.${key}`))
+      draft.undecided(settings, `${route.where}.${key}: a condition of the route: not converted`)
+    route.skip(key)
+  }
   const isStripped = route.flag('strip_path') ?? true
   if (isStripped && all.some((path) => path !== '/')) {
     const isPlain = all.every((path) => typeof path === 'string' && !path.includes(':') && !path.endsWith('*'))

@@ -59,6 +59,8 @@ const basicAuth: Convert = (config, edge, draft, route) => {
   const file = config.text('htpasswd_path')
   const users = config.map('users')
   edge.basicAuth = { hideCredentials: false }
+  // Consumers are for all routes, and these users for their endpoint.
+  if (users !== undefined) edge.acl = { ...((edge.acl ?? {}) as Settings), allowConsumers: users.keys }
   for (const name of users?.keys ?? []) {
     const hash = users!.text(name) ?? ''
     if (draft.consumers.some((consumer) => consumer.name === name)) continue
@@ -76,6 +78,8 @@ const basicAuth: Convert = (config, edge, draft, route) => {
 const apiKeys: Convert = (config, edge, draft, route) => {
   if (route === null) return declareKeys(config, draft)
   const roles = config.texts('roles')
+  for (const key of config.keys.filter((each) => config.isUnread(each)))
+    draft.unknown(route, `auth ${key}`, `auth/api-keys.${key}: not converted`)
   config.skip(...config.keys)
   if (draft.keyAuth === null)
     return draft.undecided(route, 'auth/api-keys: no keys are declared for all endpoints; write edge.keyAuth')
@@ -94,7 +98,10 @@ function declareKeys(config: Foreign, draft: Draft): void {
     const words = (each.text('@description') ?? '').toLowerCase().match(/[a-z0-9]+/g) ?? ['key', String(index + 1)]
     const roles = each.texts('roles')
     const consumer: Settings = { name: words.join('-'), ...(roles.length > 0 && { groups: roles }) }
-    each.skip('enabled')
+    if (each.flag('enabled') === false) {
+      draft.note(null, `key ${words.join('-')} is off (enabled: false): not converted`)
+      continue
+    }
     if (kind === 'plain') consumer.keyAuth = { hash: keyHash(key) }
     else if (kind === 'sha256' && !isSalted && /^[\da-f]{64}$/i.test(key)) {
       consumer.keyAuth = { hash: `sha256:${key.toLowerCase()}` }
@@ -128,6 +135,18 @@ export function tlsOf(tls: Foreign | undefined, draft: Draft): void {
   }
   if (isMutual && authorities.length !== 1)
     draft.undecided(draft.listen, `${tls.where}.ca_certs: write them into one file`)
+}
+
+/** Settings of KrakenD's router. Many are about its own responses. */
+export const router: Convert = (config, edge, draft) => {
+  const size = config.number('max_payload') ?? 0
+  const trusted = config.texts('trusted_proxies')
+  if (size > 0) edge.bodyLimit = `${size}b`
+  if (trusted.length > 0) draft.listen.trustProxy = trusted
+  const headers = config.texts('remote_ip_headers').filter((name) => name.toLowerCase() !== 'x-forwarded-for')
+  if (headers.length > 0)
+    draft.note(null, `router: remote_ip_headers ${headers.join(', ')}: X-Forwarded-For is read here`)
+  config.skip(...config.keys)
 }
 
 export const security: Readonly<Record<string, Convert>> = {

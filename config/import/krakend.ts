@@ -7,7 +7,7 @@ import { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { addRules, lower } from './headers.ts'
-import { security, tlsOf } from './krakend-security.ts'
+import { router, security, tlsOf } from './krakend-security.ts'
 import { Services } from './krakend-services.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
@@ -22,6 +22,8 @@ export function importKrakend(root: Foreign): Imported {
   const port = root.number('port')
   if (port !== undefined) draft.listen.port = port
   draft.mesh.timeout = root.text('timeout') ?? '2s'
+  const address = root.text('listen_ip')
+  if (address !== undefined) draft.listen.host = address
   const hosts = root.texts('host')
   const cacheTtl = root.text('cache_ttl')
   if (cacheTtl !== undefined) draft.note(null, `cache_ttl ${cacheTtl}: not converted`)
@@ -39,7 +41,9 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
   const method = (endpoint.text('method') ?? 'GET').toUpperCase()
   const route: Settings = { name: draft.name('route', `${method} ${path}`) }
   route.match = { path: path.endsWith('/*') || path.includes(':') ? path : { exact: path }, methods: [method] }
-  endpoint.skip('output_encoding', '@comment', 'concurrent_calls')
+  const output = endpoint.text('output_encoding') ?? 'json'
+  if (!jsonOutputs.has(output)) draft.note(route, `output_encoding ${output}: not converted`)
+  endpoint.skip('@comment', 'concurrent_calls')
   const edge: Settings = {}
   const [backend, ...others] = endpoint.maps('backend')
   if (backend === undefined) {
@@ -51,6 +55,10 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
     const names = all.map(callName)
     const calls = all.map((each, index) => [names[index], callOf(each, hosts, services, draft, names)] as const)
     route.compose = { calls: Object.fromEntries(calls) }
+    draft.comment(
+      route,
+      'KrakenD sends what it has if a backend fails; here, a call fails the request unless it has required: false'
+    )
   } else {
     const own = backend.texts('host')
     route.service = services.of(own.length > 0 ? own : hosts, backend)
@@ -60,7 +68,9 @@ function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: S
     if (ofBackend !== undefined) applyExtra(ofBackend, draft, edge, route)
     const changed = ['allow', 'deny', 'mapping', 'group', 'target', 'is_collection'].filter((key) => backend.has(key))
     const isExact = changed.length > 0 && addKrakendBody(backend, edge)
-    backend.skip('encoding', 'sd', 'disable_host_sanitize', 'method', ...changed)
+    const ofCall = (backend.text('method') ?? method).toUpperCase()
+    if (ofCall !== method) draft.undecided(route, `${backend.where}.method ${ofCall}: the service gets ${method} here`)
+    backend.skip('encoding', 'sd', 'disable_host_sanitize', ...changed)
     if (changed.length > 0 && !isExact)
       draft.note(route, `${backend.where}: ${changed.join(', ')}: write edge.body.response or a composed route`)
   }
@@ -95,7 +105,10 @@ const callName = (backend: Foreign, index: number): string =>
   backend
     .text('group')
     ?.toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-') ?? `call${index + 1}`
+    .replace(/[^a-z0-9]+/g, '-') || `call${index + 1}`
+
+/** Outputs of endpoints that are JSON, or the body of the service. */
+const jsonOutputs: ReadonlySet<string> = new Set(['json', 'fast-json', 'json-collection', 'no-op'])
 
 /** Returns a call. `names` are those of all calls: `{resp0_id}` is a part of the response of the first one. */
 function callOf(
@@ -118,20 +131,23 @@ function callOf(
   const allow = backend.texts('allow')
   const deny = backend.texts('deny')
   const group = backend.text('group')
-  const target = backend.text('target')
+  const target = backend.text('target') ?? ''
   const mapping = backend.map('mapping')
-  backend.skip('encoding', 'sd', 'disable_host_sanitize', 'method', 'is_collection')
+  const method = (backend.text('method') ?? 'GET').toUpperCase()
+  backend.skip('encoding', 'sd', 'disable_host_sanitize', 'is_collection')
   const settings: Settings = {
     service: services.of(own.length > 0 ? own : hosts, backend),
     path: template(path),
     ...(query !== undefined && {
       query: Object.fromEntries([...new URLSearchParams(query)].map(([name, value]) => [name, template(value)]))
     }),
-    ...(target !== undefined && { target }),
+    ...(method !== 'GET' && { method }),
+    ...(target !== '' && { target }),
     ...(allow.length > 0 && { pick: allow }),
     ...(deny.length > 0 && { drop: deny }),
-    ...(mapping !== undefined && { rename: Object.fromEntries(mapping.keys.map((key) => [key, mapping.text(key)])) }),
-    ...(group !== undefined && { group })
+    ...(mapping !== undefined &&
+      mapping.keys.length > 0 && { rename: Object.fromEntries(mapping.keys.map((key) => [key, mapping.text(key)])) }),
+    ...(group !== undefined && group !== '' && { group })
   }
   const extra = backend.map('extra_config')
   if (extra !== undefined) applyExtra(extra, draft, {}, settings)
@@ -146,7 +162,10 @@ function applyExtra(extra: Foreign, draft: Draft, edge: Settings, route: Setting
     if (convert !== undefined) convert(extra.mapOrEmpty(name), edge, draft, route)
     else {
       extra.skip(name)
-      draft.unknown(route, name, `${name}: not converted`)
+      const text = `${name}: not converted`
+      // The call is none of HTTP, so the hosts of the backend are not its services.
+      if (/^backend\/(?!http|static)/.test(name)) draft.undecided(route, text)
+      else draft.unknown(route, name, text)
     }
   }
 }
@@ -244,6 +263,7 @@ const converters: Readonly<Record<string, Convert>> = {
   'qos/ratelimit/proxy': (config, _edge, draft, route) => {
     const rate = config.number('max_rate') ?? 1
     const burst = config.number('capacity')
+    if (route !== null) draft.note(route, 'qos/ratelimit/proxy: the limit is for all calls of the service')
     setPolicy(route, draft, {
       limit: {
         rate: Math.max(1, Math.round(rate)),
@@ -263,7 +283,7 @@ const converters: Readonly<Record<string, Convert>> = {
     config.skip(...config.keys)
     draft.note(null, 'auth/client-credentials without token_url: not converted')
   },
-  router: (config) => config.skip(...config.keys),
+  router,
   'telemetry/logging': (config) => config.skip(...config.keys),
   'telemetry/metrics': (config) => config.skip(...config.keys),
   'telemetry/influx': (config, _edge, draft) => krakendInflux(config, draft)

@@ -27,10 +27,19 @@ export const headersMiddleware: Convert = (options, { edge, route, draft }) => {
   for (const direction of ['request', 'response'] as const) {
     const custom = options.map(direction === 'request' ? 'customRequestHeaders' : 'customResponseHeaders')
     const all = (custom?.keys ?? []).map((name) => [name.toLowerCase(), custom!.text(name) ?? ''] as const)
-    addRules(edge, direction, {
-      remove: all.filter(([, value]) => value === '').map(([name]) => name),
-      set: Object.fromEntries(all.filter(([, value]) => value !== ''))
-    })
+    const host = direction === 'request' ? all.find(([name]) => name === 'host')?.[1] : undefined
+    if (host !== undefined && /[.:]/.test(host)) edge.host = host
+    const rest = all.filter(([name]) => name !== 'host' || edge.host !== host)
+    addRules(
+      edge,
+      direction,
+      {
+        remove: rest.filter(([, value]) => value === '').map(([name]) => name),
+        set: Object.fromEntries(rest.filter(([, value]) => value !== ''))
+      },
+      undefined,
+      (text) => draft.note(route, `${options.where}: ${text}`)
+    )
   }
   addRules(edge, 'response', { set: securityOf(options) })
   for (const key of options.keys) {

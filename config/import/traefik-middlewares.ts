@@ -90,19 +90,24 @@ const ipAllowList: Convert = (options, { edge, route, draft }) => {
 
 const converters: Readonly<Record<string, Convert>> = {
   ...paths,
-  basicAuth: (options, { edge, draft, route }, name) => {
+  basicAuth: (options, { edge, draft, route, hasSeveralLists }, name) => {
     const header = options.text('headerField')
-    options.skip('realm', 'removeHeader')
+    options.skip('realm')
     if (header !== undefined) edge.authentication = { forward: { id: header.toLowerCase() } }
     if (options.has('usersFile'))
       draft.note(route, `${name}: usersFile ${options.text('usersFile')}: write its users as consumers`)
     edge.basicAuth = options.flag('removeHeader') === true ? {} : { hideCredentials: false }
-    for (const line of options.texts('users')) {
+    const users = options.texts('users').map((line) => {
       const colon = line.indexOf(':')
-      const username = line.slice(0, colon)
-      const hash = line.slice(colon + 1)
-      const known = draft.consumers.some((consumer) => consumer.name === username)
-      if (known) continue
+      return { username: line.slice(0, colon), hash: line.slice(colon + 1) }
+    })
+    // Consumers are for all routes, and users of Traefik for those of their middleware.
+    if (hasSeveralLists) edge.acl = { allowConsumers: users.map(({ username }) => username) }
+    for (const { username, hash } of users) {
+      const known = draft.consumers.find((consumer) => consumer.name === username)
+      if (known !== undefined && (known.basicAuth as Settings).hash !== hash)
+        draft.undecided(route, `user ${username} of ${name} has another password elsewhere: write another consumer`)
+      if (known !== undefined) continue
       if (/^\$2[aby]\$/.test(hash)) draft.consumers.push({ name: username, basicAuth: { username, hash } })
       else
         draft.note(
@@ -124,6 +129,12 @@ const converters: Readonly<Record<string, Convert>> = {
       )
     if (options.has('tls')) draft.note(route, 'forwardAuth: tls: not converted')
     options.skip('tls')
+    const pattern = options.text('authResponseHeadersRegex')
+    if (pattern !== undefined)
+      draft.undecided(
+        route,
+        `${options.where}.authResponseHeadersRegex ${pattern}: write forwardAuth.responseHeaders, else clients could send them`
+      )
     edge.forwardAuth = {
       url: options.text('address'),
       ...(requestHeaders.length > 0 && { requestHeaders: requestHeaders.map((each) => each.toLowerCase()) }),

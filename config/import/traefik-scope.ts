@@ -9,6 +9,8 @@ export interface Place {
   readonly route: Settings
   readonly edge: Settings
   readonly draft: Draft
+  /** True if the file has lists of users that differ, so that a user of one may be none of another. */
+  readonly hasSeveralLists: boolean
 }
 
 export type Convert = (options: Foreign, place: Place, name: string) => void

@@ -23,7 +23,9 @@ export function importTraefik(root: Foreign): Imported {
   const services = new Services(root, http, draft)
   const entryPoints = new EntryPoints(root, http, draft)
   const hasPriorities = http.named('routers').some(([, router]) => (router.number('priority') ?? 0) !== 0)
-  const context: Context = { services, middlewares, entryPoints, hasPriorities, draft }
+  const lists = [...middlewares.values()].flatMap((each) => each.map('basicAuth')?.texts('users').join('\n') ?? [])
+  const hasSeveralLists = new Set(lists).size > 1
+  const context: Context = { services, middlewares, entryPoints, hasPriorities, hasSeveralLists, draft }
   for (const [name, router] of http.named('routers')) importRouter(name, router, context)
   const hasTls = root.has('tls')
   entryPoints.finish(root.map('tls'))
@@ -35,6 +37,13 @@ export function importTraefik(root: Foreign): Imported {
   const influx = root.map('metrics')?.map('influxDB2')
   if (influx !== undefined) influxOf(influx, draft)
   root.map('metrics')?.skip('prometheus')
+  const providers = root.map('providers')
+  for (const provider of providers?.keys ?? [])
+    if (provider !== 'file' && provider !== 'providersThrottleDuration')
+      draft.note(null, `providers.${provider}: its routers are not in this file: write them as routes`)
+  providers?.skip(...providers.keys)
+  if (root.has('certificatesResolvers'))
+    draft.note(null, 'certificatesResolvers: an ACME client writes certificates into listen.tls.folders')
   root.skip('log', 'api', 'ping', 'global', 'providers', 'certificatesResolvers', 'experimental')
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('Traefik')
@@ -46,11 +55,12 @@ interface Context {
   readonly entryPoints: EntryPoints
   /** True if routers have priorities, which Traefik compares with the lengths of the rules of others. */
   readonly hasPriorities: boolean
+  readonly hasSeveralLists: boolean
   readonly draft: Draft
 }
 
 function importRouter(name: string, router: Foreign, context: Context): void {
-  const { services, middlewares, entryPoints, hasPriorities, draft } = context
+  const { services, middlewares, entryPoints, hasPriorities, hasSeveralLists, draft } = context
   const rule = router.text('rule') ?? ''
   const priority = router.number('priority') || rule.length
   router.skip('ruleSyntax', 'observability')
@@ -62,10 +72,12 @@ function importRouter(name: string, router: Foreign, context: Context): void {
   const listeners = entryPoints.listenersOf(points)
   const wanted = router.text('service') ?? ''
   const names = [...entryPoints.middlewaresOf(points), ...router.texts('middlewares')]
-  if (wanted.endsWith('@internal')) {
+  const redirects = names.some((each) => /redirect/.test(middlewares.get(bare(each))?.keys.join(' ') ?? ''))
+  if (wanted.endsWith('@internal') && !(wanted.startsWith('noop@') && redirects)) {
     draft.note(null, `router ${name}: ${wanted} is not converted; the admin port has the pages of the gateway`)
     return
   }
+  const written: Settings[] = []
   for (const { match, unknown } of matchesOf(rule)) {
     if (listeners.length > 0) match.listeners = listeners
     const route: Settings = { name: draft.name('route', name), match }
@@ -78,12 +90,25 @@ function importRouter(name: string, router: Foreign, context: Context): void {
         `router ${name}: entryPoint ${point} is not in this file: write listen and match.listeners`
       )
     if (hasPriorities) route.priority = priority
-    services.apply(wanted, route)
+    if (!wanted.endsWith('@internal')) services.apply(wanted, route)
     const edge: Settings = {}
     if (typeof route.service === 'string' && services.ownHosts.has(route.service)) edge.host = 'upstream'
-    applyMiddlewares(names.map(bare), middlewares, { route, edge, draft })
+    applyMiddlewares(names.map(bare), middlewares, { route, edge, draft, hasSeveralLists })
     if (Object.keys(edge).length > 0) route.edge = edge
-    draft.routes.push(...strippable(route, draft))
+    if (wanted.endsWith('@internal') && route.redirect === undefined)
+      draft.undecided(route, `router ${name}: ${wanted}: write a route with "redirect"`)
+    written.push(...strippable(route, draft))
+  }
+  if (written.length > 1) shareLimits(written, draft.name('route', `${name}-limit`))
+  draft.routes.push(...written)
+}
+
+/** Names the limits of the routes of one router, so that they count together. */
+function shareLimits(routes: readonly Settings[], name: string): void {
+  for (const { edge } of routes) {
+    const limits = [((edge ?? {}) as Settings).rateLimit ?? []].flat() as Settings[]
+    for (const [index, limit] of limits.entries())
+      if (limit.max !== undefined) limit.name = limits.length > 1 ? `${name}-${index + 1}` : name
   }
 }
 
