@@ -12,8 +12,13 @@ const parameter = new RegExp(`([?&](?:[\\w-]*[-_])?(?:${ofParameters})=)[^\\s&"'
 const parameterName = new RegExp(`(?:${ofParameters})$`, 'i')
 /** Matches keys of the configuration with secret values. `key` itself is not one: its value is a file name. */
 const key = new RegExp(`(?:${words}|authorization|api-?key|hash)$`, 'i')
-/** Matches names of request headers with secret values. */
-const field = /^(?:authorization|proxy-authorization|cookie|.*(?:token|key|secret).*)$/i
+/** Matches names of headers whose values are secrets, as far as names tell: a word anywhere in the name, or as its last part. */
+const field =
+  /authorization|password|passwd|passphrase|pwd|secret|token|credential|session|signature|assertion|jwt|cookie|csrf|xsrf|dpop|key|(?:^|[^a-z0-9])(?:auth|pass|pin|otp|sid|sig)$/i
+/** Names of headers that suggest a secret, but are no secrets. */
+const harmless = new Set(['idempotency-key', 'sec-websocket-key', 'signature-input', 'surrogate-key'])
+/** Headers whose values are always secrets. */
+const alwaysSecret = new Set(['authorization', 'proxy-authorization', 'cookie', 'set-cookie'])
 
 /** Replaces credentials in the URLs of a text by `***`. Linear in the text's length. */
 export function maskCredentials(text: string): string {
@@ -41,8 +46,11 @@ export function maskUrl(url: string): string {
 /** Returns whether the value of a key of the configuration is secret, given the key or a pointer to it. */
 export const isSecretKey = (name: string): boolean => key.test(name)
 
-/** Returns whether the value of a header of a request is secret. */
-export const isSecretField = (name: string): boolean => field.test(name)
+/** Returns whether the value of a header is secret, by its name. */
+export const isSecretField = (name: string): boolean => field.test(name) && !harmless.has(name.toLowerCase())
+
+/** Returns whether the value of a header is secret, whatever the configuration says. */
+export const isAlwaysSecret = (name: string): boolean => alwaysSecret.has(name.toLowerCase())
 
 /** Returns whether the value of a parameter in the query or path of a request is secret. */
 export const isSecretParameter = (name: string): boolean => parameterName.test(name) || isSecretField(name)

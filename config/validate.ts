@@ -68,7 +68,9 @@ export class Validator {
     const key: string = error.params.additionalProperty
     const at = pointer(error.instancePath, key)
     if (this.#keys.lackConcerns && isSection(error.instancePath)) return
-    if (properties !== undefined) {
+    if (key === 'todo' && properties !== undefined) {
+      report.excludedKey(error.instancePath, key, undecided(Reflect.get(Object(error.data), key)))
+    } else if (properties !== undefined) {
       const known = Object.keys(properties)
       const [name = ''] = key.split(':')
       const advice = known.includes(name)
@@ -81,6 +83,13 @@ export class Validator {
       report.fault(at, `expected ${expectedKey} as its key`, 'key')
     }
   }
+}
+
+/** Returns the message for a key `todo`, in which an import leaves a decision to the user. */
+function undecided(value: unknown): string {
+  const texts = [value].flat().filter((each) => typeof each === 'string' && each !== '')
+  const what = texts.length === 0 ? '' : `: ${texts.join('; ')}`
+  return `to be decided${what}. Write what replaces it, if it is needed, and remove "todo"`
 }
 
 /** Returns the schema to which an error refers; for two alternatives, the schema of both. */

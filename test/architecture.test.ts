@@ -287,8 +287,8 @@ t.test('configuration, operations and routes name no concern, and neither half n
       (file) => within('config')(file) && !writesKeys(file),
       [...ofEdge, ...ofMesh],
       // A fault of a file, the default of a variable, other keys of the file, the hash of its bytes.
-      // The same timeout of calls without the mesh. The section that a concern of each half needs.
-      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash', 'responseTimeout', 'tracing']
+      // The same timeout of calls without the mesh. The section that a concern of each half needs. Words in names of headers.
+      ['fault', 'fallback', 'timeout', 'bodyRate', 'hash', 'responseTimeout', 'tracing', 'jwt', 'csrf']
     ],
     [
       'routes',

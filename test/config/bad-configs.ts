@@ -91,6 +91,42 @@ routes:
     ]
   },
   {
+    name: 'keys in which an import left decisions',
+    yaml: `
+todo: later
+edge: { todo: ["plugin ldap-auth: not converted", "plugin x: url http://a:hunter2@b"] }
+services: { a: { instances: [http://h], todo: 5 } }
+routes:
+  - { name: a, match: { path: / }, service: a, todo: ["middleware auth is not in this file"] }
+`,
+    faults: [
+      '2:1: todo: to be decided: later. Write what replaces it, if it is needed, and remove "todo"',
+      '3:9: edge.todo: to be decided: plugin ldap-auth: not converted; plugin x: url http://***@b. Write what replaces it, if it is needed, and remove "todo"',
+      '4:41: services.a.todo: to be decided. Write what replaces it, if it is needed, and remove "todo"',
+      '6:48: routes[0].todo: to be decided: middleware auth is not in this file. Write what replaces it, if it is needed, and remove "todo"'
+    ]
+  },
+  {
+    name: 'schemas that are misspelt',
+    yaml: `
+edge:
+  validation:
+    query: { properties: { a: { type: int } } }
+    path: { properties: { a: { type: [string, nul] } } }
+    headers: { properties: { a: { type: any } } }
+    cookies: { properties: { a: { minimum: "3" } } }
+    body: { content: { application/json: { type: "\${WORD}" }, text/plain: { type: strng } } }
+`,
+    faults: [
+      '4:39: edge.validation.query.properties.a.type: expected one of array, boolean, integer, null, number, object, string, found "int"; did you mean "integer"?',
+      '5:47: edge.validation.path.properties.a.type[1]: expected one of array, boolean, integer, null, number, object, string, found "nul"; did you mean "null"?',
+      '6:41: edge.validation.headers.properties.a.type: expected one of array, boolean, integer, null, number, object, string, found "any"; leave out "type" for values of any type',
+      '7:44: edge.validation.cookies.properties.a.minimum: must be number, found "3"',
+      '8:50: edge.validation.body.content["application/json"].type: expected one of array, boolean, integer, null, number, object, string, found "${WORD}"',
+      '8:83: edge.validation.body.content["text/plain"].type: expected one of array, boolean, integer, null, number, object, string, found "strng"; did you mean "string"?'
+    ]
+  },
+  {
     name: 'rules for headers',
     yaml: `
 edge:

@@ -61,6 +61,9 @@ t.test('secret keys and fields are known by their names', async (t) => {
   for (const [key, isSecret] of Object.entries(keys)) t.equal(isSecretKey(key), isSecret, key)
   const fields = { Authorization: true, cookie: true, 'X-Api-Key': true, 'x-csrf-token': true, 'user-agent': false }
   for (const [field, isSecret] of Object.entries(fields)) t.equal(isSecretField(field), isSecret, field)
+  for (const field of ['Set-Cookie', 'x-session', 'X-Password', 'dpop', 'x-otp', 'x_auth'])
+    t.ok(isSecretField(field), field)
+  for (const field of ['Idempotency-Key', 'x-author', 'x-option', 'spin']) t.notOk(isSecretField(field), field)
 })
 
 t.test('the time of maskCredentials is linear in the length of the text', async (t) => {

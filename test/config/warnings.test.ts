@@ -375,3 +375,12 @@ ${more}`
   ])
   t.strictSame(warningsOf(yaml('  - { name: c, match: { path: [/c, "/d/:idd"] }, service: a }')), [])
 })
+
+t.test('formats that are misspelt are warned of, and formats of others are not', async (t) => {
+  const yaml = (format: string) =>
+    `edge: { validation: { query: { properties: { a: { type: string, format: ${format} } } } } }`
+  t.strictSame(warningsOf(yaml('emial')), [
+    '1:73: edge.validation.query.properties.a.format: unknown format "emial"; did you mean "email"?; the keyword is not checked'
+  ])
+  for (const format of ['email', 'regex', 'iri', 'data', 'vin', 'iso-4217']) t.strictSame(warningsOf(yaml(format)), [])
+})

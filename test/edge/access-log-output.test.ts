@@ -251,7 +251,20 @@ t.test('a file that cannot be written is a fault with a position', async (t) => 
   t.match(faultOf('{ file: a, buffer: 1kb }'), /buffer: must hold the longest lines/)
   t.match(faultOf('{ format: comon }'), /did you mean "common"/)
   t.match(faultOf('{ format: always }'), /the same text for each request/)
-  t.match(faultOf('{ format: "{stauts}" }'), /format: unknown reference "\{stauts\}"/)
+  t.match(faultOf('{ format: "{stauts}" }'), /format: unknown reference "\{stauts\}"; did you mean "status"\?/)
+  t.match(
+    faultOf('{ format: { a: "{durationMS}", b: "{zzzzzzzz}" } }'),
+    /"\{durationMS\}"; did you mean "durationMs"\?/
+  )
+  t.match(faultOf('{ format: { a: "{zzzzzzzz}" } }'), /possible are \{requestId\}, \{method\}, \{path\}, \{headers/)
+  t.match(
+    faultOf('{ requestHeaders: [x-a], unmasked: [cookie] }'),
+    /unmasked\[0\]: the log never shows the value of "cookie"/
+  )
+  t.match(
+    faultOf('{ requestHeaders: [x-a], unmasked: [x-a] }'),
+    /unmasked\[0\]: no effect: the log shows the value of "x-a"/
+  )
   t.match(faultOf('{ format: { a: "{status", b: "x" } }'), /format\.a: "\{" has no counterpart/)
   t.match(faultOf('{ format: "{status}\\n{path}" }'), /no line breaks/)
   t.match(faultOf('{ format: common, omit: [ip] }'), /omit: has an effect with "format: json" only/)
@@ -294,11 +307,51 @@ t.test('headers and references that may be secrets have a warning', async (t) =>
   t.strictSame(warnings.sort(), [
     `edge.accessLog.format.a: of "{cookies.sid}" ${shown}`,
     `edge.accessLog.format.a: of "{query.sig}" ${shown}`,
-    `edge.accessLog.format.b: of "{headers.x-api-key|none}" ${shown}`,
+    `edge.accessLog.format.b: of "{headers.x-api-key|none}" ${shown}; if it is none, name it under "unmasked"`,
     `edge.accessLog.format.c: of "{query.sig}" ${shown}`,
     `routes[0].edge.accessLog.format: of "{params.password}" ${shown}`,
     `routes[0].edge.accessLog.format: of "{response.headers.set-cookie}" ${shown}`
   ])
+})
+
+t.test('headers whose names suggest a secret are masked, unless they are named as harmless', async (t) => {
+  const secrets = [
+    'x-password', 'X-Auth-Token', 'x-session', 'x-csrf-token', 'x-amz-security-token', 'x-amz-credential', 'x-api-key', 'apikey',
+    'x-goog-iap-jwt-assertion', 'x-user-pwd', 'x-auth', 'x-pin', 'proxy-authorization'
+  ] // biome-ignore format: a list
+  const harmless = ['x-tenant', 'x-author', 'x-auth-user', 'x-mapping', 'x-passenger', 'idempotency-key', 'x-signal']
+  const names = [...secrets, ...harmless, 'x-session-kind', 'cookie']
+  const folder = t.testdir({})
+  const [list, text] = [join(folder, 'list.log'), join(folder, 'text.log')]
+  const format = names.map((name) => `{headers.${name}}`).join(' ')
+  const unmasked = ['X-Session-Kind']
+  const { port } = await started(
+    t,
+    { accessLog: { file: list, requestHeaders: names, responseHeaders: ['x-session-kind', 'x-token'], unmasked } },
+    {
+      routes: [
+        {
+          name: 'text',
+          match: { path: '/text' },
+          response: { status: 204 },
+          edge: { accessLog: { file: text, format: `${format} {response.headers.x-session-kind}`, unmasked } }
+        },
+        {
+          name: 'list',
+          match: { path: '/list' },
+          response: { status: 204, headers: { 'x-session-kind': 'w', 'x-token': 'w' } }
+        }
+      ]
+    }
+  )
+  const fields = names.map((name) => `${name}: hunter2`)
+  for (const path of ['/text', '/list']) t.equal((await get(port, path, fields)).status, 204)
+  const values = names.map((name) => (secrets.includes(name) || name === 'cookie' ? '***' : 'hunter2'))
+  await eventually(() => linesOf(text).length === 1 && linesOf(list).length === 1)
+  t.equal(linesOf(text)[0], [...values, '-'].join(' '))
+  const line = jsonOf(list)[0]!
+  t.strictSame(line.requestHeaders, Object.fromEntries(names.map((name, index) => [name.toLowerCase(), values[index]])))
+  t.strictSame(line.responseHeaders, { 'x-session-kind': 'w', 'x-token': '***' })
 })
 
 t.test('a parameter that no path of the route has is a fault', async (t) => {

@@ -3,6 +3,7 @@ import { accessSync, constants, statSync } from 'node:fs'
 import { dirname } from 'node:path'
 import type { Static } from 'typebox'
 import type { Checked } from '../../../config/concern.ts'
+import { isAlwaysSecret } from '../../../config/credentials.ts'
 import { pointer } from '../../../config/faults.ts'
 import { didYouMean } from '../../../config/nearest.ts'
 import { paramNames, pathPatterns } from '../../../config/path-pattern.ts'
@@ -11,7 +12,8 @@ import Type from '../../../config/schema/type.ts'
 import { referencesOf } from '../../../config/template.ts'
 import { routesWith } from '../templates/check.ts'
 import { fieldNames } from './fields.ts'
-import { isMasked, isMaskedSource, parseLine } from './template.ts'
+import type { IsMasked, LineSource } from './template.ts'
+import { isMaskedSource, maskingExcept, parseLine } from './template.ts'
 
 /** Formats with names. */
 export const namedFormats = {
@@ -86,6 +88,14 @@ const AccessLog = Type.Object(
     ),
     requestHeaders: Headers('request', 'requestHeaders'),
     responseHeaders: Headers('response', 'responseHeaders'),
+    unmasked: Type.Optional(
+      Type.Array(HeaderName(''), {
+        minItems: 1,
+        maxItems: 64,
+        description:
+          'Headers whose names suggest a secret, but whose values are none: the log shows these values, such as that of `x-session-kind`.'
+      })
+    ),
     omit: Type.Optional(
       Type.Array(Names(fieldNames), {
         minItems: 1,
@@ -111,7 +121,8 @@ export type FilterOptions = NonNullable<AccessLogOptions['filters']>
 
 export function checkAccessLog(options: boolean | AccessLogOptions, at: string, { report, absolute }: Checked): void {
   if (typeof options === 'boolean' || !report.sound(at)) return
-  const { file, format, filters, buffer } = options
+  const { file, format, filters, buffer, unmasked = [] } = options
+  const isMasked = maskingExcept(unmasked)
   if (file !== undefined) {
     const fault = faultOfFile(absolute(file))
     if (fault !== null) report.fault(`${at}/file`, fault)
@@ -122,8 +133,11 @@ export function checkAccessLog(options: boolean | AccessLogOptions, at: string, 
     const fault = typeof format === 'string' ? faultOfFormat(text) : faultOfTemplate(text)
     const place = typeof format === 'string' ? `${at}/format` : pointer(at, 'format', name)
     if (fault !== null) report.fault(place, fault)
-    else for (const secret of secretsIn(text)) report.warn(place, shownAs(secret))
+    else for (const [secret, header] of secretsIn(text, isMasked)) report.warn(place, shownAs(secret, header))
   }
+  const templated = Object.values(templates).filter((text) => text !== 'json' && faultOfTemplate(text) === null)
+  const { requestHeaders = [], responseHeaders = [] } = options
+  checkUnmasked(unmasked, [...requestHeaders, ...responseHeaders, ...templated.flatMap(headersIn)], at, report)
   if (format !== 'json') {
     for (const key of ['requestHeaders', 'responseHeaders', 'omit'] as const) {
       if (options[key] === undefined) continue
@@ -144,11 +158,40 @@ export function checkAccessLog(options: boolean | AccessLogOptions, at: string, 
   }
 }
 
-const shownAs = (name: string) => `of "${name}" the log shows only that it is there: it may be a secret`
+/** Message about a secret; `header`: the header that has it, if it is one. */
+function shownAs(name: string, header: string | null = name): string {
+  const advice = header === null || isAlwaysSecret(header) ? '' : `; if it is none, name it under "unmasked"`
+  return `of "${name}" the log shows only that it is there: it may be a secret${advice}`
+}
 
-/** Returns the references of a template without faults whose values are not written. */
-const secretsIn = (text: string) =>
-  new Set(referencesOf(parseLine(text)).flatMap((part) => (isMaskedSource(part.source) ? [`{${part.text}}`] : [])))
+/** Returns the header to which a reference of a line refers; null if it refers to none. */
+const headerOf = (source: LineSource): string | null =>
+  source.of === 'headers' ? source.name : source.of === 'response' ? source.header : null
+
+/** Returns the references of a template without faults whose values are not written, with their headers. */
+const secretsIn = (text: string, isMasked: IsMasked): ReadonlyMap<string, string | null> =>
+  new Map(
+    referencesOf(parseLine(text)).flatMap(({ source, text }): [string, string | null][] =>
+      isMaskedSource(source, isMasked) ? [[`{${text}}`, headerOf(source)]] : []
+    )
+  )
+
+/** Returns the names of headers to which a template refers. */
+const headersIn = (text: string): string[] =>
+  referencesOf(parseLine(text)).flatMap(({ source }) => headerOf(source) ?? [])
+
+/** Reports names in `unmasked` whose values are shown anyway, are never shown, or are not in the line. */
+function checkUnmasked(unmasked: readonly string[], shown: readonly string[], at: string, report: Checked['report']) {
+  const isSecret = maskingExcept()
+  const known = new Set(shown.map((name) => name.toLowerCase()))
+  unmasked.forEach((name, index) => {
+    const lower = name.toLowerCase()
+    const place = pointer(at, 'unmasked', index)
+    if (isAlwaysSecret(name)) report.fault(place, `the log never shows the value of "${name}"`)
+    else if (!isSecret(lower)) report.fault(place, `no effect: the log shows the value of "${name}" anyway`)
+    else if (!known.has(lower)) report.warn(place, `no effect: the line has no header "${name}"`)
+  })
+}
 
 /** Reports references to parameters that no path of the route has, in options of routes. */
 export function checkRoutes(checked: Checked): void {

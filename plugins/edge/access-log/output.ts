@@ -8,8 +8,8 @@ import { compileFilters } from './filters.ts'
 import { LogFile } from './log-file.ts'
 import type { AccessLogOptions } from './options.ts'
 import { namedFormats } from './options.ts'
-import type { Entry } from './template.ts'
-import { compileMembers, compileText, isMasked, mask, parseLine, readsResponse } from './template.ts'
+import type { Entry, IsMasked } from './template.ts'
+import { compileMembers, compileText, mask, maskingExcept, parseLine, readsResponse } from './template.ts'
 
 type Context = Pick<ConcernContext, 'stores' | 'meter' | 'log'>
 type Headers = Readonly<Record<string, string>>
@@ -66,7 +66,7 @@ function textLines(format: Format, fields: Partial<AccessLogOptions>, write: (li
       refusal: (refused) => write(jsonLine(withoutOmitted(refused, fields.omit)))
     }
   }
-  const compiled = compile(format)
+  const compiled = compile(format, fields)
   const line = (entry: Entry) => {
     const made = compiled(entry)
     write(typeof made === 'string' ? `${made}\n` : `${jsonValue(made)}\n`)
@@ -83,7 +83,7 @@ function loggerLines(format: Format, fields: Partial<AccessLogOptions>, { log }:
       refusal: (refused) => log.info(withoutOmitted(refused, fields.omit), 'request')
     }
   }
-  const compiled = compile(format)
+  const compiled = compile(format, fields)
   const line = (entry: Entry) => {
     const made = compiled(entry)
     if (typeof made === 'string') log.info(made)
@@ -92,8 +92,13 @@ function loggerLines(format: Format, fields: Partial<AccessLogOptions>, { log }:
   return { line, refusal: (refused) => line(entryOf(refused)) }
 }
 
-const compile = (format: Exclude<Format, 'json'>): ((entry: Entry) => string | Record<string, unknown>) =>
-  typeof format === 'string' ? compileText(textOf(format)) : compileMembers(format)
+function compile(
+  format: Exclude<Format, 'json'>,
+  { unmasked }: Partial<AccessLogOptions>
+): (entry: Entry) => string | Record<string, unknown> {
+  const isMasked = maskingExcept(unmasked)
+  return typeof format === 'string' ? compileText(textOf(format), isMasked) : compileMembers(format, isMasked)
+}
 
 const entryOf = (refused: Partial<AccessFields>): Entry => ({
   fields: { ...noFields, ...refused },
@@ -103,14 +108,16 @@ const entryOf = (refused: Partial<AccessFields>): Entry => ({
 })
 
 /** Returns the function that adds headers to the fields of a line and removes omitted ones; null if there is nothing to change. */
-function completion({ requestHeaders, responseHeaders, omit }: Partial<AccessLogOptions>) {
+function completion({ requestHeaders, responseHeaders, unmasked, omit }: Partial<AccessLogOptions>) {
   if (requestHeaders === undefined && responseHeaders === undefined && omit === undefined) return null
+  const isMasked = maskingExcept(unmasked)
   const ofRequest = requestHeaders?.map((name) => name.toLowerCase())
   const ofResponse = responseHeaders?.map((name) => name.toLowerCase())
   return ({ fields, request, reply, ofService }: Entry): AccessFields => {
-    if (ofRequest !== undefined) fields.requestHeaders = chosen(ofRequest, (name) => request?.raw.headers[name])
+    if (ofRequest !== undefined)
+      fields.requestHeaders = chosen(ofRequest, isMasked, (name) => request?.raw.headers[name])
     if (ofResponse !== undefined) {
-      fields.responseHeaders = chosen(ofResponse, (name) => reply?.getHeader(name) ?? ofService?.[name])
+      fields.responseHeaders = chosen(ofResponse, isMasked, (name) => reply?.getHeader(name) ?? ofService?.[name])
     }
     if (omit !== undefined) for (const name of omit) fields[name] = undefined
     return fields
@@ -118,7 +125,7 @@ function completion({ requestHeaders, responseHeaders, omit }: Partial<AccessLog
 }
 
 /** Returns the values of headers; undefined if there is none. */
-function chosen(names: readonly string[], read: (name: string) => unknown): Headers | undefined {
+function chosen(names: readonly string[], isMasked: IsMasked, read: (name: string) => unknown): Headers | undefined {
   const found: Record<string, string> = {}
   let hasSome = false
   for (const name of names) {

@@ -3,7 +3,7 @@
  * the time.
  */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { isSecretField, isSecretParameter, maskCredentials } from '../../../config/credentials.ts'
+import { isAlwaysSecret, isSecretField, isSecretParameter, maskCredentials } from '../../../config/credentials.ts'
 import type { Template as AnyTemplate, Reference } from '../../../config/template.ts'
 import { parseTemplate as parse, soleReference } from '../../../config/template.ts'
 import { jsonValue } from '../../log-line.ts'
@@ -44,7 +44,8 @@ const others = {
     request && maskCredentials(String(request.raw.headers.referer ?? '').split(/[?#]/, 1)[0]!)
 } as const
 
-type LineSource =
+/** The value that a reference of a line stands for. */
+export type LineSource =
   | { readonly of: 'field'; readonly name: keyof AccessFields }
   | { readonly of: 'line'; readonly name: keyof typeof others }
   | Source
@@ -59,17 +60,20 @@ export const parseLine = (text: string): LineTemplate =>
   parse(text, (path, whole): LineSource => {
     if (Object.hasOwn(others, path)) return { of: 'line', name: path as keyof typeof others }
     if ((fieldNames as readonly string[]).includes(path)) return { of: 'field', name: path as keyof AccessFields }
-    return parseSource(path, whole)
+    return parseSource(path, whole, lineWords)
   })
 
-/** Names of headers that suggest a secret, but are no secrets. */
-const harmless = new Set(['idempotency-key', 'sec-websocket-key', 'surrogate-key'])
+/** Returns whether the value of a header, with its name in lower case, is not written to a log. */
+export type IsMasked = (name: string) => boolean
 
-/** Returns whether the value of a header is not written to a log. Its name is in lower case. */
-export const isMasked = (name: string): boolean => (isSecretField(name) || name === 'set-cookie') && !harmless.has(name)
+/** Returns the test for headers that are masked, except those that the configuration names. */
+export function maskingExcept(shown: readonly string[] = []): IsMasked {
+  const names = new Set(shown.map((name) => name.toLowerCase()))
+  return (name) => isSecretField(name) && (isAlwaysSecret(name) || !names.has(name))
+}
 
 /** Returns whether the value of a reference is not written to a log. Any cookie may be that of a session. */
-export function isMaskedSource(source: LineSource): boolean {
+export function isMaskedSource(source: LineSource, isMasked: IsMasked): boolean {
   switch (source.of) {
     case 'cookies':
       return true
@@ -99,7 +103,7 @@ function ownLength(reply: FastifyReply | null): number | undefined {
   return Number.isSafeInteger(length) && reply.statusCode !== 304 ? length : undefined
 }
 
-function readerOf(source: LineSource): (entry: Entry) => unknown {
+function readerOf(source: LineSource, isMasked: IsMasked): (entry: Entry) => unknown {
   if (source.of === 'field' && source.name === 'bytesSent')
     return ({ fields, reply }) => fields.bytesSent ?? ownLength(reply)
   if (source.of === 'field') return ({ fields }) => fields[source.name]
@@ -107,7 +111,7 @@ function readerOf(source: LineSource): (entry: Entry) => unknown {
   // A target in absolute form may have credentials, which the field does not have.
   if (source.of === 'request' && source.property === 'path') return ({ fields }) => fields.path
   const read = reader(source)
-  const isSecret = isMaskedSource(source)
+  const isSecret = isMaskedSource(source, isMasked)
   return (entry) => {
     const { request } = entry
     if (request === null) return undefined
@@ -131,7 +135,7 @@ const asText = (value: unknown): string =>
     : String(value)
 
 /** Compiles a template to a function that returns a line without its end. Missing values are `-`. */
-export function compileText(text: string): (entry: Entry) => string {
+export function compileText(text: string, isMasked: IsMasked = maskingExcept()): (entry: Entry) => string {
   const template = parseLine(text)
   let isQuoted = false
   const parts = template.map((part, index) => {
@@ -141,7 +145,7 @@ export function compileText(text: string): (entry: Entry) => string {
     }
     const [before, after] = [template[index - 1], template[index + 1]]
     const escaped = escaperFor(delimitersOf(literal(before), literal(after), isQuoted))
-    const read = readerOf(part.source)
+    const read = readerOf(part.source, isMasked)
     const substitute = part.substitute ?? '-'
     return (entry: Entry) => {
       const value = read(entry)
@@ -161,15 +165,20 @@ const literal = (part: string | Reference<LineSource> | undefined) => (typeof pa
  * Compiles a mapping of templates to a function that returns the members of a JSON object. A template that is one reference keeps
  * the type of its value, and is omitted without a value.
  */
-export function compileMembers(templates: Readonly<Record<string, string>>): (entry: Entry) => Record<string, unknown> {
+export function compileMembers(
+  templates: Readonly<Record<string, string>>,
+  isMasked: IsMasked = maskingExcept()
+): (entry: Entry) => Record<string, unknown> {
   const members = Object.entries(templates).map(([name, text]) => {
     const template = parseLine(text)
     const sole = soleReference(template)
     if (sole !== null) {
-      const read = readerOf(sole.source)
+      const read = readerOf(sole.source, isMasked)
       return [name, (entry: Entry) => valueOr(read(entry), sole.substitute)] as const
     }
-    const parts = template.map((part) => (typeof part === 'string' ? part : ([readerOf(part.source), part] as const)))
+    const parts = template.map((part) =>
+      typeof part === 'string' ? part : ([readerOf(part.source, isMasked), part] as const)
+    )
     const joined = (entry: Entry) => {
       let value = ''
       for (const part of parts) {

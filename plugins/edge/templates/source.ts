@@ -32,8 +32,11 @@ const examples = '{headers.user-agent}, {query.page}, {params.id}, {request.ip},
 /** Parses a template. Throws an error whose message is the fault. */
 export const parseTemplate = (text: string): Template => parse(text, parseSource)
 
-/** Parses a reference without its substitute; `text` is the whole of it. Throws an error whose message is the fault. */
-export function parseSource(path: string, text: string): Source {
+/**
+ * Parses a reference without its substitute; `text` is the whole of it. Throws an error whose message is the fault. `others`:
+ * references that the place has besides these, for advice.
+ */
+export function parseSource(path: string, text: string, others: readonly string[] = []): Source {
   const [, of, rest = ''] = /^(params|query|headers|cookies)\.(.+)$/s.exec(path) ?? []
   if (of === 'headers' || of === 'cookies') return { of, name: nameOf(rest, of === 'headers' ? 'header' : 'cookie') }
   if (of === 'params' || of === 'query') return { of, name: rest }
@@ -43,13 +46,14 @@ export function parseSource(path: string, text: string): Source {
   if (path.startsWith(prefix)) return { of: 'response', header: nameOf(path.slice(prefix.length), 'header') }
   for (const property of properties) if (path === `request.${property}`) return { of: 'request', property }
   for (const property of ofConsumer) if (path === `consumer.${property}`) return { of: 'consumer', property }
-  throw new Error(`unknown reference "{${text}}"${adviceFor(path)}`)
+  throw new Error(`unknown reference "{${text}}"${adviceFor(path, others)}`)
 }
 
-function adviceFor(path: string): string {
+function adviceFor(path: string, others: readonly string[]): string {
   if (path.startsWith('claims.')) return `; write {claims/${path.slice('claims.'.length).replaceAll('.', '/')}}`
+  const listed = [...others.slice(0, 3).map((name) => `{${name}}`), examples].join(', ')
   const [beginning = ''] = path.split(/(?<=[./])/)
-  return didYouMean(path, words) || didYouMean(beginning, beginnings) || `; possible are ${examples}`
+  return didYouMean(path, [...others, ...words]) || didYouMean(beginning, beginnings) || `; possible are ${listed}`
 }
 
 function nameOf(text: string, what: 'header' | 'cookie'): string {

@@ -384,26 +384,30 @@ t.test('what would leave the gateway more open is a fault until somebody decides
   const traefik =
     'http: { routers: { a: { rule: "PathPrefix(`/a`) && !ClientIP(`10.0.0.0/8`)", service: a, middlewares: [auth@docker] } } }'
   const cases: [gateway: string, text: string, found: RegExp][] = [
-    ['kong', kong, /routes\[0\]\.todo: unknown key/],
-    ['kong', `${kong}\nplugins: [{ name: ldap-auth }]`, /edge\.todo: unknown key/],
+    [
+      'kong',
+      kong,
+      /yaml:\d+:\d+: routes\[0\]\.todo: to be decided: .*oauth2.*\. Write what replaces it, if it is needed, and remove "todo"/
+    ],
+    ['kong', `${kong}\nplugins: [{ name: ldap-auth }]`, /edge\.todo: to be decided: ./],
     ...['route: other', 'service: other', 'consumer: other', 'consumer_group: gold'].map(
       (scope): (typeof cases)[number] => [
         'kong',
         `services: [{ name: a, url: "http://a", routes: [{ paths: [/a] }] }]\nplugins: [{ name: jwt, ${scope} }]`,
-        /edge\.todo: unknown key/
+        /edge\.todo: to be decided: ./
       ]
     ),
     [
       'kong',
       'services: [{ name: a, url: "http://a", routes: [{ paths: [/a], plugins: [{ name: rate-limiting }] }] }]',
-      /routes\[0\]\.todo: unknown key/
+      /routes\[0\]\.todo: to be decided: ./
     ],
     [
       'traefik',
       'http: { routers: { a: { rule: "PathPrefix(`/a`)", service: a, middlewares: [b] } }, middlewares: { b: { plugin: null } } }',
-      /routes\[0\]\.todo: unknown key/
+      /routes\[0\]\.todo: to be decided: ./
     ],
-    ['traefik', traefik, /routes\[0\]\.todo: unknown key/]
+    ['traefik', traefik, /routes\[0\]\.todo: to be decided: ./]
   ]
   for (const [gateway, text, found] of cases) {
     t.throws(() => parseConfig(imported(gateway, text).yaml, '/gateway.yaml'), found, text)

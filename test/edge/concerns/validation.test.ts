@@ -467,7 +467,10 @@ t.test('faults of schemas have their position', async (t) => {
   }
   const at = 'routes[0].edge.validation'
   t.match(faultOf({}), `${at}: has nothing to check`)
-  t.match(faultOf({ query: { type: 'objekt' } }), `${at}.query.type: must be equal to one of the allowed values`)
+  t.match(
+    faultOf({ query: { type: 'objekt' } }),
+    `${at}.query.type: expected one of array, boolean, integer, null, number, object, string, found "objekt"; did you mean "object"?`
+  )
   t.match(
     faultOf({ query: { propertys: {} } }),
     `${at}.query.propertys: unknown keyword "propertys"; did you mean "properties"?`
@@ -479,7 +482,10 @@ t.test('faults of schemas have their position', async (t) => {
   t.match(faultOf({ query: { items: [{}] } }), `${at}.query.items:`)
   t.match(faultOf(ofBody({ $ref: '#/$defs/none' })), '"$ref: #/$defs/none" refers to nothing')
   t.match(faultOf(ofBody({ $ref: 'https://a/b' })), /is a URL: only local files/)
-  t.match(faultOf(ofBody({ $ref: join(folder, 'bad.json#/x') })), /bad\.json#\/x\/type: must be equal/)
+  t.match(
+    faultOf(ofBody({ $ref: join(folder, 'bad.json#/x') })),
+    /bad\.json#\/x\/type: expected one of .*found "text"; did you mean "string"/
+  )
   t.match(faultOf(ofBody({ $ref: join(folder, 'no.json') })), /no\.json: cannot be read \(ENOENT\)/)
   t.match(faultOf({ body: { content: { json: {} } } }), '"json" is not a media type')
   t.match(faultOf({ body: { content: { 'text/plain': 5 } } }), 'expected a JSON Schema')

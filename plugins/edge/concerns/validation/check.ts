@@ -12,6 +12,8 @@ import { routesWith } from '../../templates/check.ts'
 import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { ValidationOptions } from './options.ts'
 import { compileRoute, placeKeys } from './route-schemas.ts'
+import type { Place } from './sources.ts'
+import { valueAt } from './sources.ts'
 
 /** Options that have an effect only for documents. */
 const ofDocuments = [
@@ -96,10 +98,15 @@ export function checkValidation(options: ValidationOptions, at: string, { report
     }
   }
   const file = absolute('config')
-  compileRoute(options, file, (key, { place, message }) => {
+  compileRoute(options, file, (key, { place, message, severity }) => {
     // A fault in another file has its place there.
-    if (place.source.file === file) report.fault(`${at}/${key}${place.pointer}`, message)
-    else report.fault(`${at}/${key}`, `${place.source.file}#${place.pointer}: ${message}`)
+    const isHere = place.source.file === file
+    const where = isHere ? `${at}/${key}${place.pointer}` : `${at}/${key}`
+    const text = isHere
+      ? withoutVariables(message, place, report.at(where)?.from)
+      : `${place.source.file}#${place.pointer}: ${message}`
+    if (severity === 'hint') report.warn(where, `${text}; the keyword is not checked`)
+    else report.fault(where, text)
   })
 }
 
@@ -143,6 +150,10 @@ export function* checkRoutes(checked: Checked): Steps<void> {
   yield* checkDocuments(checked)
 }
 
+/** Returns a message with the written text in place of a value from the environment, which may be a secret. */
+const withoutVariables = (message: string, place: Place, written: string | undefined): string =>
+  written === undefined ? message : message.replaceAll(JSON.stringify(valueAt(place)), () => JSON.stringify(written))
+
 /** Most faults of one document that are reported. */
 const mostFaults = 20
 
@@ -165,10 +176,10 @@ function* checkDocuments({ data, report, absolute }: Checked): Steps<void> {
     done.add(key)
     let faults = 0
     try {
-      const { count } = yield* documentOf(options, ({ place, message, isMinor }) => {
+      const { count } = yield* documentOf(options, ({ place, message, severity }) => {
         if (++faults > mostFaults) return
         const text = `${place.source.file}#${place.pointer}: ${message}`
-        if (isMinor) report.warn(`${at}/openapi`, `${text}; the keyword is not checked`)
+        if (severity !== 'fault') report.warn(`${at}/openapi`, `${text}; the keyword is not checked`)
         else report.fault(`${at}/openapi`, text)
       })
       if (count === 0 && faults === 0) report.fault(`${at}/openapi`, `${options.openapi}: has no operations`)

@@ -85,7 +85,8 @@ export default edgeConcern({
       let operation = compiled.get(options)
       if (operation === undefined) {
         operation = compileRoute(options, process.cwd(), (key, fault) => {
-          throw new Error(`edge.validation: ${key}${fault.place.pointer}: ${fault.message}`)
+          if (fault.severity !== 'hint')
+            throw new Error(`edge.validation: ${key}${fault.place.pointer}: ${fault.message}`)
         })
         compiled.set(options, operation)
       }
@@ -138,8 +139,8 @@ export default edgeConcern({
 })
 
 /** Reports a fault of a document that `check` has not seen, such as that of a plugin's own route. */
-function throwFault({ place, message, isMinor }: SchemaFault): void {
-  if (!isMinor) throw new Error(`${place.source.file}#${place.pointer}: ${message}`)
+function throwFault({ place, message, severity }: SchemaFault): void {
+  if (severity === 'fault') throw new Error(`${place.source.file}#${place.pointer}: ${message}`)
 }
 
 function always(operation: Operation): () => Found {

@@ -66,7 +66,7 @@ export function compileRoute(
   const rootOf = (schema: unknown, key: string): Root => {
     let isBroken = false
     const fault = (each: SchemaFault): void => {
-      isBroken = true
+      if (each.severity !== 'hint') isBroken = true
       report(key, each)
     }
     const sources = new Sources()

@@ -10,6 +10,7 @@ import type { Steps } from '../../../time-slices.ts'
 import { isObject } from '../../strict-json.ts'
 import { spend } from './budget.ts'
 import { formats } from './formats.ts'
+import { formatDoubt, innermost, schemaMessage } from './schema-messages.ts'
 import type { Place, Sources } from './sources.ts'
 import { SchemaFault, valueAt } from './sources.ts'
 import type { Dialect } from './validators.ts'
@@ -137,9 +138,10 @@ export class Schemas {
   }
 
   #reportInvalid({ errors }: AjvOfDraft7, place: Place): void {
-    for (const { instancePath, message } of errors?.slice(0, 1) ?? []) {
-      this.#fault(new SchemaFault({ ...place, pointer: place.pointer + instancePath }, `${message}`))
-    }
+    const error = innermost(errors ?? [])
+    if (error === undefined) return
+    const at = { ...place, pointer: place.pointer + error.instancePath }
+    this.#fault(new SchemaFault(at, schemaMessage(error, valueAt(at))))
   }
 
   /** Compiles all schemas. Call it after `copyAll`. */
@@ -191,8 +193,8 @@ export class Schemas {
       } else if (maps.has(key)) copy[key] = this.#map(value, at(key))
       else if (key === 'dependencies') copy[key] = this.#dependencies(value, at(key))
       else if (assertions.has(key)) this.#assert(key, value, copy, at(key))
-      else if (unsupported.has(key)) this.#fault(new SchemaFault(at(key), `"${key}" is not supported`, true))
-      else this.#fault(new SchemaFault(at(key), `unknown keyword "${key}"${didYouMean(key, keywords)}`, true))
+      else if (unsupported.has(key)) this.#fault(new SchemaFault(at(key), `"${key}" is not supported`, 'minor'))
+      else this.#fault(new SchemaFault(at(key), `unknown keyword "${key}"${didYouMean(key, keywords)}`, 'minor'))
     }
     if (isObject(schema.properties)) this.#direct(schema.properties, copy, at('properties'))
     return this.#dialect === 'openapi-3.0' || this.#dialect === 'draft-07' ? ofOpenapi30(schema, copy) : copy
@@ -228,7 +230,11 @@ export class Schemas {
 
   #assert(key: string, value: unknown, copy: Record<string, unknown>, place: Place): void {
     if (key === 'pattern' && !this.#isPattern(value, place)) return
-    if (key === 'format' && !(typeof value === 'string' && Object.hasOwn(formats, value))) return
+    if (key === 'format' && !(typeof value === 'string' && Object.hasOwn(formats, value))) {
+      const doubt = formatDoubt(value)
+      if (doubt !== null) this.#fault(new SchemaFault(place, doubt, 'hint'))
+      return
+    }
     if (!isWithin(value, mostValues)) throw new SchemaFault(place, `has more than ${mostValues} values`)
     if (key === 'required' && Array.isArray(value)) for (const name of value) this.names.add(String(name))
     copy[key] = value
@@ -242,7 +248,7 @@ export class Schemas {
     } catch (error) {
       const reason = `because its cost may have no bound: ${(error as Error).message}`
       const message = `the regular expression ${JSON.stringify(pattern)} is not supported, ${reason}`
-      this.#fault(new SchemaFault(place, message, true))
+      this.#fault(new SchemaFault(place, message, 'minor'))
       return false
     }
   }

@@ -22,13 +22,13 @@ export interface Place {
 /** A fault of a file, at a pointer. */
 export class SchemaFault extends Error {
   readonly place: Place
-  /** True if the rest of the schema can be used without the keyword. */
-  readonly isMinor: boolean
+  /** `minor`: the rest of the schema can be used without the keyword; `hint`: the schema is valid, but may be misspelt. */
+  readonly severity: 'fault' | 'minor' | 'hint'
 
-  constructor(place: Place, message: string, isMinor = false) {
+  constructor(place: Place, message: string, severity: 'fault' | 'minor' | 'hint' = 'fault') {
     super(message)
     this.place = place
-    this.isMinor = isMinor
+    this.severity = severity
   }
 }
 
