@@ -111,6 +111,49 @@ t.test('addresses and headers that are allowed', async (t) => {
   t.equal((await get(untrusted.port, '/', ['X-Forwarded-For: 192.0.2.7'])).status, 503)
 })
 
+for (const protocol of ['HTTP/1.1', 'HTTP/2'] as const) {
+  t.test(`services do not get the header by which a request passes, over ${protocol}`, async (t) => {
+    const allow = { headers: { 'X-Preview': 'secret', 'user-agent': 'operator' }, addresses: ['192.0.2.0/24'] }
+    const keyAuth = { header: 'apikey' }
+    const consumers = [{ name: 'ann', keyAuth: { hash: `sha256:${createHash('sha256').update('ann').digest('hex')}` } }]
+    for (const [own, edge] of [
+      [{}, {}],
+      [{ enabled: false }, {}],
+      [{ enabled: false }, { admin: true }],
+      [{ mode: 'shadow' }, {}],
+      [{ allow: { ...allow, consumers: ['ann'] } }, { keyAuth }]
+    ] as const) {
+      const { admin, ...concerns } = edge as { admin?: true; keyAuth?: object }
+      const listen = { trustProxy: ['127.0.0.1'], ...(protocol === 'HTTP/2' && { tls: selfSigned(t), http2: true }) }
+      const more = { edge: concerns, consumers, listen, ...(admin && { admin: { host: '127.0.0.1', port: 0 } }) }
+      const { port } = await start(t, { allow, ...own }, more)
+      const seenBy = async (fields: Record<string, string>) => {
+        const given = { apikey: 'ann', 'x-tenant': 'a', ...fields }
+        const got =
+          protocol === 'HTTP/2'
+            ? await (await http2Client(t, port))('/', given)
+            : await get(
+                port,
+                '/',
+                Object.entries(given).map((field) => field.join(': '))
+              )
+        t.equal(got.status, 200, JSON.stringify([own, fields]))
+        return JSON.parse(got.body).headers
+      }
+      const first = await seenBy({ 'x-preview': 'secret', x_preview: 'secret', 'user-agent': 'me' })
+      t.match(first, { 'x-tenant': 'a', 'user-agent': 'me', 'x-preview': undefined, x_preview: undefined })
+      t.equal((await seenBy({ 'user-agent': 'operator' }))['user-agent'], undefined)
+      const byAddress = { 'x-forwarded-for': '192.0.2.7' }
+      t.equal((await seenBy({ ...byAddress, 'x-preview': 'secret' }))['x-preview'], undefined, 'passed by its address')
+      t.equal(
+        (await seenBy({ ...byAddress, 'x-preview': 'other' }))['x-preview'],
+        'other',
+        'another value is no secret'
+      )
+    }
+  })
+}
+
 t.test('consumers that are allowed', async (t) => {
   const keyOf = (name: string) => `sha256:${createHash('sha256').update(name).digest('hex')}`
   const consumers = ['ann', 'bob'].map((name) => ({ name, keyAuth: { hash: keyOf(name) } }))

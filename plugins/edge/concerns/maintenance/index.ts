@@ -13,6 +13,7 @@ import Type from '../../../../config/schema/type.ts'
 import { parseAddress } from '../../../address-ranges.ts'
 import { token } from '../../../http-syntax.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { headerValues, removeHeader } from '../../authentication/credentials.ts'
 import { edgeConcern } from '../../concern.ts'
 import { AddressList, addressReader, checkedRanges } from '../../protocol/address-list.ts'
 import { addPages } from './admin.ts'
@@ -44,7 +45,8 @@ const Allow = Type.Object(
         ...strict,
         minProperties: 1,
         maxProperties: 16,
-        description: 'Request headers with their values. Clients choose headers, so the value is a secret.'
+        description:
+          'Request headers with their values. Clients choose headers, so the value is a secret: the header does not reach the service.'
       })
     )
   },
@@ -165,22 +167,23 @@ export default edgeConcern({
       const route = edgeRouteOf(routeOptions.config)!
       const settings = { enabled, file, isShadow: shadow !== null }
       const state = states.add(route.name, routeOptions.config?.route?.group, settings)
-      if (!enabled && admin === null) return null
+      if (!enabled && admin === null && allow.headers === undefined) return null
       const page = contentOf(options)
       const addresses = allow.addresses === undefined ? null : new AddressList(allow.addresses)
       const consumers = allow.consumers === undefined ? null : new Set(allow.consumers)
-      const hasHeader = headersOf(allow.headers)
+      const takesHeader = headerTaker(allow.headers)
       const addressOf = addressReader(config)
       const seconds = Math.max(1, Math.ceil(retryAfter / 1000))
       const isAllowed = (request: FastifyRequest): boolean => {
         const address = addresses === null ? null : addressOf(request)
         if (address !== null && addresses!.has(address)) return true
-        if (hasHeader(request.headers)) return true
         return consumers !== null && request.consumer != null && consumers.has(request.consumer.id)
       }
       /** Returns the error for a request, or null. With a page of its own, it sends the response, and calls nothing more. */
       const refusalOf = (request: FastifyRequest, reply: FastifyReply): Error | 'sent' | null => {
-        if (!state.isOn || isAllowed(request)) return null
+        // In any case, so that no service gets the secret.
+        const hasHeader = takesHeader(request)
+        if (!state.isOn || hasHeader || isAllowed(request)) return null
         if (page === null) return Object.assign(new UnderMaintenance(), { retryAfterMs: retryAfter })
         if (shadow !== null) {
           shadow(request, code)
@@ -225,6 +228,24 @@ function headersOf(headers: Readonly<Record<string, string>> | undefined): (fiel
       const value = fields[name]
       return typeof value === 'string' && timingSafeEqual(digestOf(value), digest)
     })
+}
+
+/**
+ * Returns the function that removes the headers with these values from a request, and returns whether it may pass. A request with
+ * several fields of a header may not.
+ */
+function headerTaker(headers: Readonly<Record<string, string>> | undefined): (request: FastifyRequest) => boolean {
+  if (headers === undefined) return () => false
+  const mayPass = headersOf(headers)
+  const wanted = Object.entries(headers).map(([name, value]) => [name, digestOf(value)] as const)
+  return (request) => {
+    const passes = mayPass(request.headers)
+    for (const [name, digest] of wanted) {
+      const values = headerValues(request, name)
+      if (values.some((value) => timingSafeEqual(digestOf(value), digest))) removeHeader(request, name)
+    }
+    return passes
+  }
 }
 
 function check(options: Options, at: string, checked: Checked): void {
