@@ -11,7 +11,7 @@ import { toOriginForm } from './absolute-form.ts'
 import { isHandshake, isResponding } from './handshake.ts'
 import { inboundServerOptions } from './inbound/inbound-tls.ts'
 import { Peers, trustedHops } from './peers.ts'
-import { reportRefusal } from './refusals.ts'
+import { refusalFields, reportRefusal } from './refusals.ts'
 import { listenerTlsOf } from './tls/index.ts'
 import { refuseUnparsable } from './unparsable.ts'
 
@@ -49,8 +49,9 @@ export function gatewayOptions(config: Config): FastifyServerOptions {
       // Escaped octets that are not UTF-8 are valid (RFC 3986, 2.5): the path just matches no route.
       const isUnreadable = readPath(request.raw.url!) === null
       const own = error.code === 'FST_ERR_BAD_URL' ? new (isUnreadable ? BadEscape : NotFound)() : error
-      respond(own, request, reply)
       const { id: requestId, ip, raw, server } = request
+      for (const [name, value] of refusalFields(server.server, request.protocol === 'https')) reply.header(name, value)
+      respond(own, request, reply)
       const from = { requestId, ip, listener: listenerNameOf(raw) }
       reportRefusal(server.server, { reason: 'bad-path', status: reply.statusCode, ...from })
     },

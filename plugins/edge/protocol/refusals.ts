@@ -48,6 +48,18 @@ export function onRefused(server: Server, listener: (refusal: Refusal) => void):
   server.on(event, listener)
 }
 
+type Fields = readonly (readonly [name: string, value: string])[]
+
+/** By server: further header fields of responses to requests that meet no hook. */
+const fieldsOf = new WeakMap<Server, (isSecure: boolean) => Fields>()
+
+/** Sets further header fields of responses to requests that meet no hook: printable ASCII. */
+export function setRefusalFields(server: Server, fields: (isSecure: boolean) => Fields): void {
+  fieldsOf.set(server, fields)
+}
+
+export const refusalFields = (server: Server, isSecure: boolean): Fields => fieldsOf.get(server)?.(isSecure) ?? []
+
 /** Returns the body of the response to such a request, in Fastify's error shape. */
 export function refusalBody(status: number, message = STATUS_CODES[status]): string {
   return JSON.stringify({ statusCode: status, error: STATUS_CODES[status], message })

@@ -3,7 +3,7 @@ import type { Server, Socket } from 'node:net'
 import { listenerOfSocket } from '../../listener-of.ts'
 import { STATUS_CODES } from '../../node-http.ts'
 import type { Refusal } from './refusals.ts'
-import { refusalBody, reportRefusal } from './refusals.ts'
+import { refusalBody, refusalFields, reportRefusal } from './refusals.ts'
 
 /** Responses to errors of Node's parser and its timers; all other errors get 400. */
 const parserErrors: Readonly<Record<string, readonly [status: number, reason: Refusal['reason']]>> = {
@@ -41,7 +41,7 @@ export function refuseUnparsable(server: Server, error: Error & { code?: string 
     const from = { ip: socket.remoteAddress, listener: listenerOfSocket(socket) }
     reportRefusal(server, { reason, status, code: error.code, ...from })
   }
-  respond(status, socket)
+  respond(server, status, socket)
 }
 
 /** Returns whether the TLS handshake of a connection is not complete. */
@@ -54,7 +54,7 @@ function currentResponse(socket: Socket): ServerResponse | undefined {
   return (socket as { _httpMessage?: ServerResponse | null })._httpMessage ?? undefined
 }
 
-function respond(status: number, socket: Socket): void {
+function respond(server: Server, status: number, socket: Socket): void {
   if (!socket.writable) {
     socket.destroySoon()
     return
@@ -62,7 +62,7 @@ function respond(status: number, socket: Socket): void {
   const response = currentResponse(socket)
   if (response?.req.complete) {
     // The response to an earlier, complete request goes first: the client would take this response for that one.
-    response.once('close', () => respond(status, socket))
+    response.once('close', () => respond(server, status, socket))
     return
   }
   // In the middle of a response, the client would read another status line as part of its body.
@@ -72,9 +72,10 @@ function respond(status: number, socket: Socket): void {
     return
   }
   const text = refusalBody(status, status === 400 ? 'The request is malformed' : undefined)
+  const fields = refusalFields(server, 'encrypted' in socket).map((field) => `${field.join(': ')}\r\n`)
   socket.end(
     `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\ncontent-type: application/json; charset=utf-8\r\n` +
-      `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`
+      `content-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n${fields.join('')}\r\n${text}`
   )
   // The rest of the request is lost, so the call to the service is cancelled.
   response?.emit('close')

@@ -2,7 +2,11 @@
 import { once } from 'node:events'
 import type { IncomingHttpHeaders } from 'node:http'
 import http2 from 'node:http2'
+import { connect as connectPlain } from 'node:net'
+import { buffer } from 'node:stream/consumers'
+import { connect as connectTls } from 'node:tls'
 import t from 'tap'
+import { http2Client } from '../../helpers/edge/direct-clients.ts'
 import { secret } from '../../helpers/edge/tokens.ts'
 import { gatewayBefore, get, startService } from '../../helpers/gateway.ts'
 import { selfSigned } from '../../helpers/self-signed.ts'
@@ -82,6 +86,44 @@ for (const responsePath of ['raw', 'reply']) {
       'x-powered-by',
       'content-security-policy'
     ])
+  })
+}
+
+for (const isSecure of [false, true]) {
+  t.test(`requests that are refused before routing, over ${isSecure ? 'https' : 'http'}`, async (t) => {
+    const tls = isSecure ? { tls: { cert, key }, http2: true } : {}
+    const start = (edge: object) =>
+      gatewayBefore(t, service.url, { edge, listen: { ...tls, limits: { headers: '4kb' } }, ...routes({}) })
+    const ask = async (port: number, text: string) => {
+      const socket = isSecure
+        ? connectTls({ port, rejectUnauthorized: false, ALPNProtocols: ['http/1.1'] })
+        : connectPlain(port)
+      socket.end(text)
+      const [head = '', body = ''] = (await buffer(socket)).toString('latin1').split('\r\n\r\n')
+      const [line = '', ...fields] = head.split('\r\n')
+      return { line, body, headers: Object.fromEntries(fields.map((field) => field.split(': '))) }
+    }
+    const requests = [
+      [400, 'GET / HTTP/1.1\r\nHost: a\r\nno colon\r\n\r\n'],
+      [400, 'GET /%zz HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
+      [404, 'GET /%ff HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n'],
+      [431, `GET / HTTP/1.1\r\nHost: a\r\nx: ${'x'.repeat(9000)}\r\n\r\n`]
+    ] as const
+    const hsts = isSecure ? { 'strict-transport-security': 'max-age=31536000; includeSubDomains' } : {}
+    const { port } = await start({ securityHeaders: true })
+    for (const [status, text] of requests) {
+      const { line, headers, body } = await ask(port, text)
+      t.match(line, `HTTP/1.1 ${status} `)
+      t.strictSame(found(headers), { ...helmet, ...hsts }, text.slice(0, 50))
+      t.equal(headers['content-length'], String(body.length))
+      t.equal(JSON.parse(body).statusCode, status)
+    }
+    if (isSecure) {
+      const ask = await http2Client(t, port)
+      t.match(await ask('/%zz'), { status: 400, headers: { ...helmet, ...hsts } })
+    }
+    const plain = await start({})
+    for (const [, text] of requests) t.strictSame(found((await ask(plain.port, text)).headers), {})
   })
 }
 

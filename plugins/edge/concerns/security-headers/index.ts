@@ -1,6 +1,6 @@
 /**
  * Headers by which browsers protect users, as helmet sets them: on responses of services, on errors and other responses of the
- * gateway, and, by the top-level options, on responses to requests that match no route.
+ * gateway, and, by the top-level options, on responses to requests that match no route or are refused before routing.
  *
  * Responses of services stay on their path: the headers are set when the header section arrives. An `onSend` hook sets those of
  * other responses.
@@ -12,6 +12,7 @@ import { isComposed } from '../../../../config/targets.ts'
 import { attach, edgeRouteOf, isHidden, isUnrouted } from '../../attach.ts'
 import { markRawForm } from '../../bridge/body-encoder.ts'
 import { edgeConcern } from '../../concern.ts'
+import { setRefusalFields } from '../../protocol/refusals.ts'
 import type { SecurityHeadersOptions } from './options.ts'
 import { byDefault, headersOf, SecurityHeadersOrOff } from './options.ts'
 
@@ -56,7 +57,10 @@ export default edgeConcern({
   async plugin(fastify, { config }) {
     const { securityHeaders: top = false } = config.edge
     const ofTop = top === false ? null : applying(top)
-    if (ofTop !== null) {
+    if (top !== false && ofTop !== null) {
+      const { always, hsts } = headersOf(top === true ? byDefault : top)
+      const secure = hsts === null ? always : [...always, ['strict-transport-security', hsts] as const]
+      setRefusalFields(fastify.server, (isSecure) => (isSecure ? secure : always))
       const onUnrouted = markRawForm(
         (request: FastifyRequest, reply: FastifyReply, payload: unknown, done: Done): void => {
           if (isUnrouted(request)) ofTop(request, reply, null)
