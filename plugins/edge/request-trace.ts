@@ -1,7 +1,7 @@
 /** The trace to which a request belongs. A concern sets it; the bridge passes it on to services, and the access log shows it. */
 import type { FastifyInstance, FastifyRequest } from 'fastify'
-import type { SpanContext } from '../tracer.ts'
-import { isSampled, parseTraceparent } from '../tracer.ts'
+import type { SpanContext } from '../spans.ts'
+import { isSampled, parseTraceparent } from '../spans.ts'
 
 declare module 'fastify' {
   interface FastifyRequest {

@@ -2,8 +2,8 @@ import type { Dispatcher as UndiciDispatcher } from 'undici'
 import type { RoutePolicy, ServiceConfig } from '../../config/schema.ts'
 import type { Meter } from '../meter.ts'
 import type { Explanation, ServiceCalls } from '../seam.ts'
+import type { SpanRecorder } from '../spans.ts'
 import type { Claims } from '../stores.ts'
-import type { Tracer } from '../tracer.ts'
 import { Dispatcher, failCall } from '../undici.ts'
 import { ForwardError } from './errors.ts'
 import { metricsOf } from './metrics.ts'
@@ -26,7 +26,7 @@ interface Deps {
   readonly meter: Meter | null
   readonly owners: Owners | null
   /** Takes the spans of calls; without it, none are made. */
-  readonly tracer: Tracer | null
+  readonly spanRecorder: SpanRecorder | null
   /** Monotonic clock, in milliseconds. */
   readonly now: () => number
 }
@@ -40,13 +40,13 @@ export class Forwarder extends Dispatcher implements ServiceCalls {
   readonly #services = new Map<string, ForwardedService>()
   readonly #byOrigin = new Map<string, ForwardedService>()
   readonly #owners: Owners | null
-  readonly #tracer: Tracer | null
+  readonly #spanRecorder: SpanRecorder | null
   #isClosing = false
 
-  constructor(services: Readonly<Record<string, ServiceConfig>>, { claims, meter, owners, tracer, now }: Deps) {
+  constructor(services: Readonly<Record<string, ServiceConfig>>, { claims, meter, owners, spanRecorder, now }: Deps) {
     super()
     this.#owners = owners
-    this.#tracer = tracer
+    this.#spanRecorder = spanRecorder
     for (const config of Object.values(services)) {
       const forwarded = forwardedConfig(config)
       const service = claims.claim(
@@ -69,8 +69,8 @@ export class Forwarder extends Dispatcher implements ServiceCalls {
       return true
     }
     // If the caller is a plugin: sockets of this call must not be attributed to it.
-    if (this.#owners?.current) return this.#owners.run(null, () => service.dispatch(opts, handler, this.#tracer))
-    return service.dispatch(opts, handler, this.#tracer)
+    if (this.#owners?.current) return this.#owners.run(null, () => service.dispatch(opts, handler, this.#spanRecorder))
+    return service.dispatch(opts, handler, this.#spanRecorder)
   }
 
   /** Throws: interceptors are of the mesh. */

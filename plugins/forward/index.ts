@@ -16,7 +16,7 @@ export default fp<Config>(
     const forwarder = new Forwarder(services, {
       claims: fastify.stores,
       now,
-      tracer: fastify.hasDecorator('spanRecorder') ? fastify.spanRecorder : null,
+      spanRecorder: fastify.hasDecorator('spanRecorder') ? fastify.spanRecorder : null,
       meter: fastify.hasDecorator('meter') ? fastify.meter.lasting : null,
       owners: fastify.hasDecorator('faultOwners') ? fastify.faultOwners : null
     })

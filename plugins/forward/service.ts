@@ -6,8 +6,8 @@ import type { ServiceConfig } from '../../config/schema.ts'
 import { belowBase, hostsOf, relocated } from '../base-path.ts'
 import { fieldOf, headerPairs, withValue } from '../http-syntax.ts'
 import type { ServiceStatus } from '../seam.ts'
-import type { Tracer } from '../tracer.ts'
-import { AttemptSpan, isSampled, parseTraceparent, traceparentOf } from '../tracer.ts'
+import type { SpanRecorder } from '../spans.ts'
+import { AttemptSpan, isSampled, parseTraceparent, traceparentOf } from '../spans.ts'
 import { agentClass, buildConnector, failCall } from '../undici.ts'
 import type { CallPolicy, Relocate } from './call.ts'
 import { ForwardCall } from './call.ts'
@@ -118,7 +118,11 @@ export class ForwardedService {
     return this.config.origins
   }
 
-  dispatch(given: Dispatcher.DispatchOptions, handler: Dispatcher.DispatchHandler, tracer: Tracer | null): boolean {
+  dispatch(
+    given: Dispatcher.DispatchOptions,
+    handler: Dispatcher.DispatchHandler,
+    spanRecorder: SpanRecorder | null
+  ): boolean {
     const { name, host, basePath, policy } = this.config
     if (this.active >= policy.maxRequests) {
       this.#metrics.count('overloaded')
@@ -127,7 +131,7 @@ export class ForwardedService {
     }
     const own = { ...policy, ...(given.mesh as Partial<CallPolicy> | undefined) }
     const address = this.#pick()
-    const { span, opts } = traced(tracer, given, name, address.origin)
+    const { span, opts } = traced(spanRecorder, given, name, address.origin)
     const headers = headersOf(opts, host)
     const relocate = basePath === '' ? null : removing(basePath, headers, address.origin)
     const startedMs = this.#now()
@@ -210,13 +214,13 @@ export class ForwardedService {
 }
 
 /** Begins the span of a call whose caller has one, and tells the service of it. */
-function traced(tracer: Tracer | null, opts: Dispatcher.DispatchOptions, service: string, origin: string) {
+function traced(spanRecorder: SpanRecorder | null, opts: Dispatcher.DispatchOptions, service: string, origin: string) {
   const { trace, method, path } = opts
-  if (tracer === null || trace === undefined) return { span: null, opts }
+  if (spanRecorder === null || trace === undefined) return { span: null, opts }
   const pairs = headerPairs(opts.headers)
   const parent = parseTraceparent(fieldOf(pairs, 'traceparent')) ?? trace
   if (!isSampled(parent)) return { span: null, opts }
-  const span = new AttemptSpan(tracer, parent, { method, path, service, origin, resends: 0 })
+  const span = new AttemptSpan(spanRecorder, parent, { method, path, service, origin, resends: 0 })
   return { span, opts: { ...opts, headers: withValue(pairs, 'traceparent', traceparentOf(span)) } }
 }
 

@@ -54,7 +54,7 @@ export default fp<Config>(
       log: fastify.log,
       perRequestHeaders: config.perRequestHeaders,
       owners,
-      tracer: fastify.hasDecorator('spanRecorder') ? fastify.spanRecorder : null,
+      spanRecorder: fastify.hasDecorator('spanRecorder') ? fastify.spanRecorder : null,
       ...(stores && { claims: stores, pluginsKey: keyOf(config.plugins) }),
       ...(meter && { meter })
     })

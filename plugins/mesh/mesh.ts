@@ -46,7 +46,7 @@ export interface MeshOptions extends Partial<Omit<UpstreamOptions, 'meter'>> {
   sourcesKey?: readonly string[]
   /** Key of the plugins that add interceptors: stored responses are not shared between different keys. */
   pluginsKey?: string
-  tracer?: LayerContext['tracer']
+  spanRecorder?: LayerContext['spanRecorder']
 }
 
 const silent: Logger = { info() {}, warn() {}, error() {} }
@@ -101,7 +101,7 @@ export class Mesh extends MeshDispatcher implements ServiceCalls {
       ...deps,
       log,
       owners,
-      tracer: options.tracer ?? null,
+      spanRecorder: options.spanRecorder ?? null,
       meter: this.#meter,
       perRequestHeaders,
       pluginsKey: () => (this.#used.isEmpty ? '' : pluginsKey),

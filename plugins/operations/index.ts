@@ -8,7 +8,7 @@ import metrics from './metrics.ts'
 import metricsPush from './metrics-push.ts'
 import pluginGuard from './plugin-guard.ts'
 import requestLogger from './request-logger.ts'
-import tracer from './tracer.ts'
+import spanRecorder from './span-recorder.ts'
 import userFunctions from './user-functions.ts'
 import userSources from './user-sources.ts'
 
@@ -22,7 +22,7 @@ export default fp<Config & { counts: boolean }>(
     await fastify.register(userFunctions, config) // before the edge
     // Registered before both halves, so that they count from the start; not at all if no code could read the metrics.
     if (counts) await fastify.register(metrics)
-    await fastify.register(tracer, config) // before both halves; after metrics, which count spans
+    await fastify.register(spanRecorder, config) // before both halves; after metrics, which count spans
     await fastify.register(metricsPush, config) // after the metrics
     await fastify.register(about, config)
     await fastify.register(drain, config) // before health, which shows draining

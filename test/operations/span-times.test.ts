@@ -1,8 +1,8 @@
 /** Times of spans. */
 import t from 'tap'
 import { ServerSpan } from '../../plugins/edge/concerns/tracing/span.ts'
-import type { FinishedSpan } from '../../plugins/tracer.ts'
-import { AttemptSpan, newTrace } from '../../plugins/tracer.ts'
+import type { FinishedSpan } from '../../plugins/spans.ts'
+import { AttemptSpan, newTrace } from '../../plugins/spans.ts'
 
 t.test('no span ends before it begins, also if the clock is set back meanwhile', async (t) => {
   const spans: FinishedSpan[] = []

@@ -2,7 +2,7 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Duplex } from 'node:stream'
 import { fieldOf, headerPairs, withValue } from '../../http-syntax.ts'
-import { AttemptSpan, isSampled, parseTraceparent, traceparentOf } from '../../tracer.ts'
+import { AttemptSpan, isSampled, parseTraceparent, traceparentOf } from '../../spans.ts'
 import type { MeshConcern } from '../concern.ts'
 import type { Call } from '../core/call.ts'
 import { AttemptUnneeded } from '../core/errors.ts'
@@ -14,8 +14,8 @@ import type { DispatchController, DispatchHandler } from '../core/types.ts'
  * Records the attempts of calls whose caller has a span. The parent is the span that the call's `traceparent` names: a plugin
  * may have made one of its own.
  */
-export const tracing: Layer = ({ name: service }, _policy, { tracer }) => {
-  if (!tracer) return null
+export const tracing: Layer = ({ name: service }, _policy, { spanRecorder }) => {
+  if (!spanRecorder) return null
   return (dispatch) => (opts, handler) => {
     const { trace } = opts
     if (trace === undefined) return dispatch(opts, handler)
@@ -26,7 +26,7 @@ export const tracing: Layer = ({ name: service }, _policy, { tracer }) => {
     const { method, path } = opts
     const call = opts.call!
     const sent = { method, path, service, origin: opts.instance!.origin, resends: call.started - 1 }
-    const span = new AttemptSpan(tracer, parent, sent)
+    const span = new AttemptSpan(spanRecorder, parent, sent)
     const headers = given === undefined ? pairs : withValue(pairs, 'traceparent', traceparentOf(span))
     try {
       return dispatch({ ...opts, headers }, new SpanHandler(handler, span, call))

@@ -8,7 +8,7 @@ import type { MeshPolicy, RoutePolicy } from '../../../config/schema.ts'
 import type { Timers } from '../../clock.ts'
 import type { Meter } from '../../meter.ts'
 import type { LocalErrorCode } from '../../seam.ts'
-import type { Tracer } from '../../tracer.ts'
+import type { SpanRecorder } from '../../spans.ts'
 
 /** One instance as its source describes it. Plain data, equal when its fields are equal. */
 export interface InstanceSpec {
@@ -106,7 +106,7 @@ export interface MeshDeps {
   /** Request headers with a new value for each request, such as a request id; in lower case. */
   readonly perRequestHeaders?: readonly string[]
   /** Takes the spans of attempts; without it, none are made. */
-  readonly tracer?: Tracer | null
+  readonly spanRecorder?: SpanRecorder | null
 }
 
 /** Locality of the gateway itself. */

@@ -1,5 +1,5 @@
 /** OTLP in JSON: the encoding of protobuf's JSON mapping, with ids in hexadecimal (opentelemetry-proto, trace/v1). */
-import type { AttributeValue, FinishedSpan, SpanContext } from '../../tracer.ts'
+import type { AttributeValue, FinishedSpan, SpanContext } from '../../spans.ts'
 
 const kinds = { server: 2, client: 3 } as const
 

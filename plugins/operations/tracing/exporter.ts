@@ -2,7 +2,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { ConfigurationMeter } from '../../meter.ts'
-import type { FinishedSpan } from '../../tracer.ts'
+import type { FinishedSpan } from '../../spans.ts'
 import type { CollectorOptions, Result } from './collector.ts'
 import { Collector } from './collector.ts'
 import { encode, envelope } from './encode.ts'

@@ -48,5 +48,5 @@ export default fp<{ options: TracingOptions }>(
     const exporter = fastify.stores.claim('jingwei.spans', wanted, create, (unclaimed) => unclaimed.close())
     fastify.decorate('spanRecorder', { now, record: (span) => exporter.record(span) })
   },
-  { name: 'jingwei-tracer', fastify: '5.x' }
+  { name: 'jingwei-span-recorder-export', fastify: '5.x' }
 )

@@ -5,7 +5,8 @@ import { dateOf } from './directives.ts'
 import type { StoredResponse } from './stored.ts'
 import { ageNow } from './stored.ts'
 
-export interface MemoryResponse {
+/** The response to one request, made from a stored one. */
+export interface CachedResponse {
   readonly status: number
   readonly text: string
   readonly headers: IncomingHttpHeaders
@@ -17,7 +18,7 @@ const empty = Buffer.alloc(0)
 /** Fields that a 304 leaves out: they describe a body that it does not have. */
 const ofBody: ReadonlySet<string> = new Set(['content-length', 'content-type', 'content-encoding', 'content-range', 'content-md5', 'content-digest', 'repr-digest', 'digest']) // biome-ignore format: a list
 
-export function responseFrom(stored: StoredResponse, asked: Asked, now: number): MemoryResponse {
+export function responseFrom(stored: StoredResponse, asked: Asked, now: number): CachedResponse {
   const { status, text, body } = stored
   const headers: IncomingHttpHeaders = { ...stored.headers, age: String(Math.floor(ageNow(stored, now) / 1000)) }
   if (isUnchanged(asked, status, stored.headers)) {

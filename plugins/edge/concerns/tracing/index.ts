@@ -4,7 +4,7 @@ import type { Static } from 'typebox'
 import { Either, strict } from '../../../../config/schema/kit.ts'
 import { SampleRate } from '../../../../config/schema/tracing.ts'
 import Type from '../../../../config/schema/type.ts'
-import { parseTraceparent } from '../../../tracer.ts'
+import { parseTraceparent } from '../../../spans.ts'
 import type { EdgeRoute } from '../../attach.ts'
 import { edgeRouteOf, onUnroutedResponse } from '../../attach.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -45,7 +45,7 @@ export default edgeConcern({
     typeof options === 'object' ? `records ${Number((options.sampleRate * 100).toFixed(4))} % of new traces` : null,
   async plugin(fastify, { config: { edge, tracing } }) {
     if (tracing === undefined || !fastify.hasDecorator('spanRecorder')) return () => null
-    const { spanRecorder: tracer } = fastify
+    const { spanRecorder } = fastify
     const { trustClient } = tracing
     const captured = tracing.capturedRequestHeaders.map((name) => name.toLowerCase())
     decorateTrace(fastify)
@@ -63,7 +63,7 @@ export default edgeConcern({
         continues ? client : null,
         continues ? null : client,
         isWanted,
-        tracer.now() - agoMs
+        spanRecorder.now() - agoMs
       )
     }
     const samplerOf = (options: Static<typeof Options> | undefined) => {
@@ -82,7 +82,7 @@ export default edgeConcern({
       done()
     })
     const end = (request: FastifyRequest, reply: FastifyReply, done: () => void) => {
-      if (request.gatewaySpan instanceof ServerSpan) request.gatewaySpan.end(tracer, request, reply, captured)
+      if (request.gatewaySpan instanceof ServerSpan) request.gatewaySpan.end(spanRecorder, request, reply, captured)
       done()
     }
     onUnroutedResponse(fastify, end)
@@ -90,7 +90,7 @@ export default edgeConcern({
       onRefused(fastify.server, ({ status, ip, reason }) => {
         // Without a response there was no request.
         if (status === undefined) return
-        new ServerSpan(null, null, null, isUnroutedWanted, tracer.now()).refuse(tracer, status, reason, ip)
+        new ServerSpan(null, null, null, isUnroutedWanted, spanRecorder.now()).refuse(spanRecorder, status, reason, ip)
       })
     }
     return (options, { config }) => {

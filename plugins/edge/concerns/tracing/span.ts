@@ -1,7 +1,7 @@
 /** The gateway's span of one request, by OpenTelemetry's conventions for servers. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { FinishedSpan, SpanContext, Tracer } from '../../../tracer.ts'
-import { bounded, isSampled, methodOf, newSpanId, newTrace, traceparentOf } from '../../../tracer.ts'
+import type { FinishedSpan, SpanContext, SpanRecorder } from '../../../spans.ts'
+import { bounded, isSampled, methodOf, newSpanId, newTrace, traceparentOf } from '../../../spans.ts'
 import { edgeRouteOf } from '../../attach.ts'
 import { clientAddressOf } from '../../protocol/client-address.ts'
 import type { RequestTrace } from '../../request-trace.ts'
@@ -43,7 +43,7 @@ export class ServerSpan implements RequestTrace {
   }
 
   /** Records the span when the response has ended. `captured`: headers whose values are attributes, in lower case. */
-  end(tracer: Tracer, request: FastifyRequest, reply: FastifyReply, captured: readonly string[]): void {
+  end(spanRecorder: SpanRecorder, request: FastifyRequest, reply: FastifyReply, captured: readonly string[]): void {
     if (!isSampled(this)) return
     const { raw, failure } = request
     const { config, url } = request.routeOptions
@@ -51,7 +51,7 @@ export class ServerSpan implements RequestTrace {
     const named = methodOf(request.method)
     const route = config.matchedPath?.text ?? (edgeRouteOf(config) === undefined ? undefined : url)
     const isError = status >= 500 || (failure !== null && status < 400)
-    this.#record(tracer, {
+    this.#record(spanRecorder, {
       name: route === undefined ? named.name : `${named.name} ${route}`,
       isError,
       attributes: [
@@ -71,9 +71,9 @@ export class ServerSpan implements RequestTrace {
   }
 
   /** Records the span of a request that was refused before its header section had been read, so that little is known of it. */
-  refuse(tracer: Tracer, status: number, reason: string, ip: string | undefined): void {
+  refuse(spanRecorder: SpanRecorder, status: number, reason: string, ip: string | undefined): void {
     if (!isSampled(this)) return
-    this.#record(tracer, {
+    this.#record(spanRecorder, {
       name: 'HTTP',
       isError: status >= 500,
       attributes: [
@@ -85,16 +85,16 @@ export class ServerSpan implements RequestTrace {
     })
   }
 
-  #record(tracer: Tracer, more: Pick<FinishedSpan, 'name' | 'attributes' | 'isError'>): void {
+  #record(spanRecorder: SpanRecorder, more: Pick<FinishedSpan, 'name' | 'attributes' | 'isError'>): void {
     const { traceId, spanId, flags } = this
-    tracer.record({
+    spanRecorder.record({
       traceId,
       spanId,
       flags,
       parent: this.#parentId === null ? null : { spanId: this.#parentId, isRemote: true },
       kind: 'server',
       startMs: this.#startMs,
-      endMs: Math.max(this.#startMs, tracer.now()),
+      endMs: Math.max(this.#startMs, spanRecorder.now()),
       link: this.#link,
       ...more
     })

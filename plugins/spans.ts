@@ -36,7 +36,7 @@ export interface FinishedSpan extends SpanContext {
 }
 
 /** Takes the spans of a configuration. */
-export interface Tracer {
+export interface SpanRecorder {
   /** Milliseconds since 1970, with fractions. */
   readonly now: () => number
   readonly record: (span: FinishedSpan) => void
@@ -123,19 +123,19 @@ export class AttemptSpan implements SpanContext {
   readonly traceId: string
   readonly spanId = newSpanId()
   readonly flags: number
-  readonly #tracer: Tracer
+  readonly #spanRecorder: SpanRecorder
   readonly #parentId: string
   readonly #sent: Sent
   readonly #startMs: number
   #isOver = false
 
-  constructor(tracer: Tracer, parent: SpanContext, sent: Sent) {
-    this.#tracer = tracer
+  constructor(spanRecorder: SpanRecorder, parent: SpanContext, sent: Sent) {
+    this.#spanRecorder = spanRecorder
     this.#parentId = parent.spanId
     this.#sent = sent
     this.traceId = parent.traceId
     this.flags = parent.flags
-    this.#startMs = tracer.now()
+    this.#startMs = spanRecorder.now()
   }
 
   /** Ends the span with a status or an error; later calls change nothing. `isUnneeded`: another attempt was faster. */
@@ -147,7 +147,7 @@ export class AttemptSpan implements SpanContext {
     const named = methodOf(method)
     const hasFailed = typeof outcome !== 'number' || outcome >= 400
     const [address, port] = addressOf(origin)
-    this.#tracer.record({
+    this.#spanRecorder.record({
       traceId: this.traceId,
       spanId: this.spanId,
       flags: this.flags,
@@ -155,7 +155,7 @@ export class AttemptSpan implements SpanContext {
       kind: 'client',
       name: named.name,
       startMs: this.#startMs,
-      endMs: Math.max(this.#startMs, this.#tracer.now()),
+      endMs: Math.max(this.#startMs, this.#spanRecorder.now()),
       attributes: [
         ...named.attributes,
         ['url.full', bounded(origin + (query === -1 ? path : path.slice(0, query)))],

@@ -1,11 +1,11 @@
 import fp from 'fastify-plugin'
 import type { Config } from '../../config/schema.ts'
-import type { Tracer } from '../tracer.ts'
+import type { SpanRecorder } from '../spans.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
     /** Takes the spans of both halves; absent if the configuration has no section for them. */
-    spanRecorder: Tracer
+    spanRecorder: SpanRecorder
   }
 }
 
@@ -14,5 +14,5 @@ export default fp<Config>(
   async (fastify, { tracing }) => {
     if (tracing !== undefined) await fastify.register(import('./tracing/index.ts'), { options: tracing })
   },
-  { name: 'jingwei-spans', fastify: '5.x' }
+  { name: 'jingwei-span-recorder', fastify: '5.x' }
 )
