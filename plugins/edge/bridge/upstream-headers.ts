@@ -47,9 +47,14 @@ export function headerFilter(names: readonly string[] | undefined): HeaderFilter
 /** Printable ASCII without outer spaces, which every server reads unchanged. */
 const plain = /^(?:[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?)?$/
 
+const escaped = /%[\da-f]{2}/i
+
+/** Returns whether a text has the form of an encoded one: sent unchanged, it would be equal to the encoded text of another caller. */
+export const looksEncoded = (text: string): boolean => escaped.test(text)
+
 /**
  * Returns a JSON value as a header value; undefined for null and undefined. Values that could not be sent unchanged, or would
- * be misread, are percent-encoded; in a list, so are items with commas.
+ * be misread, are percent-encoded; in a list, so are items with commas. Different texts have different header values.
  */
 export function headerValue(value: unknown): string | undefined {
   if (value === undefined || value === null) return undefined
@@ -62,7 +67,7 @@ function text(value: unknown): string {
 }
 
 function encode(value: string, inList: boolean): string {
-  if (plain.test(value) && !(inList && value.includes(','))) return value
+  if (plain.test(value) && !looksEncoded(value) && !(inList && value.includes(','))) return value
   // A lone surrogate would make encodeURIComponent throw.
   return encodeURIComponent(value.toWellFormed())
 }

@@ -27,7 +27,7 @@ export type Text = (scope: Scope) => string | undefined
 
 /** Encodings of a place: a header, a query, a cookie. */
 export interface TextPlace {
-  /** Returns a value as the place allows it; undefined for null and undefined. `isField`: it is a part of a header section. */
+  /** Returns a value as the place allows it; undefined for null and undefined. `isField`: it is a part of a header section, or of the request line. */
   readonly value: (value: unknown, isField: boolean) => string | undefined
   /** Returns a text of the configuration as the place allows it. */
   readonly literal: (text: string) => string
@@ -39,6 +39,9 @@ export function textOfField(value: string): string {
   return isUtf8(octets) ? octets.toString() : value
 }
 
+/** Sources whose values are octets of a message. */
+const asSent: ReadonlySet<Source['of']> = new Set(['request', 'headers', 'cookies', 'response'])
+
 /** Compiles a template without faults. */
 export function compileText(template: string, { value: encode, literal }: TextPlace): Text {
   const parts = parseTemplate(template).map((part) => {
@@ -46,7 +49,7 @@ export function compileText(template: string, { value: encode, literal }: TextPl
     const { source } = part
     const substitute = part.substitute === null ? undefined : literal(part.substitute)
     const read = reader(source)
-    const isField = source.of === 'headers' || source.of === 'cookies' || source.of === 'response'
+    const isField = asSent.has(source.of)
     return (scope: Scope) => {
       const value = encode(read(scope), isField)
       return value === undefined || value === '' ? substitute : value

@@ -137,6 +137,12 @@ for (const protocol of protocols) {
       const nominated = await ask({ ...key, ...forged, connection: 'close, x-consumer-id' })
       t.equal(nominated.seen?.headers['x-consumer-id'], 'alice', 'Connection removes no such header')
     }
+    const ids: unknown[] = []
+    for (const sub of ['é', '%C3%A9', 'é'.normalize('NFD'), '%c3%a9', '%']) {
+      const { seen } = await ask(bearer(sub))
+      ids.push(seen!.headers['x-consumer-id'])
+    }
+    t.same(ids, ['%C3%A9', '%25C3%25A9', 'e%CC%81', '%25c3%25a9', '%'], 'no caller has the header of another')
     const other = await ask(forged, '/open')
     t.equal(other.status, 200)
     t.notMatch(other.seen!.rawHeaders.join(), /root|admin/, 'nor on a route to the same service without the concern')

@@ -35,6 +35,7 @@ t.test('each operation on the cookies of a request', async (t) => {
     [{ remove: ['a'], rename: { a: 'b' } }, ['Cookie: a=0; b=2'], ['b=2']],
     [{ set: { a: '1' }, add: { b: '2', c: '3' } }, ['Cookie: a=0; b=0'], ['b=0; a=1; c=3']],
     [{ set: { a: '{headers.x-a|none}' } }, [], ['a=none']],
+    [{ set: { a: '{headers.x-a}' } }, ['x-a: a%20b'], ['a=a%20b']],
     [{ set: { a: '{headers.x-a}' } }, ['x-a: 1; admin=1,"'], ['a=1%3B%20admin%3D1%2C%22']],
     [{ set: { a: '{query.none}' } }, ['Cookie: a=0; b=1'], ['b=1']]
   ] as const) {
@@ -60,6 +61,14 @@ t.test('with rules for headers, a caller, and over HTTP/2', async (t) => {
   await once(stream, 'response')
   const { headers } = (await json(stream)) as Seen
   t.match(headers, { cookie: 'user=ann', 'x-c': '1' }, '`only` without `cookie` removes those of the client')
+})
+
+t.test('cookies of two callers are never alike', async (t) => {
+  const cookies = await asking(t, { set: { user: '{claims/sub}' } }, { jwt: { secret } })
+  const of = async (sub: string) => (await cookies(`Authorization: Bearer ${token(claims({ sub }))}`))[0]
+  t.equal(await of('张'), 'user=%E5%BC%A0')
+  t.equal(await of('%E5%BC%A0'), 'user=%25E5%25BC%25A0')
+  t.equal(await of('50%'), 'user=50%')
 })
 
 t.test('via http-proxy', async (t) => {

@@ -1,6 +1,6 @@
 /** Rules for the cookies that the service gets. */
 import type { FastifyRequest } from 'fastify'
-import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
+import { addUpstreamHeader, looksEncoded } from '../../bridge/upstream-headers.ts'
 import { nominated } from '../../protocol/headers.ts'
 import type { FieldTest } from '../../templates/client-fields.ts'
 import type { Scope, Text, TextPlace } from '../../templates/values.ts'
@@ -15,7 +15,8 @@ const inCookie: TextPlace = {
   value: (value, isField) => {
     if (value === undefined || value === null) return undefined
     const text = typeof value === 'object' ? JSON.stringify(value) : String(value)
-    return plain.test(text) ? text : encodeURIComponent((isField ? textOfField(text) : text).toWellFormed())
+    if (plain.test(text) && (isField || !looksEncoded(text))) return text
+    return encodeURIComponent((isField ? textOfField(text) : text).toWellFormed())
   },
   literal: (text) => text
 }

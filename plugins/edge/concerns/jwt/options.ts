@@ -141,7 +141,7 @@ export const Jwt = Type.Object(
     forward: Type.Optional(
       Type.Record(Type.String(), Either({ type: 'array' }, Type.Array(ForwardTo, { minItems: 1 }), ForwardTo), {
         description:
-          'Claims sent to the service, as `claim: header`, or `claim: [header, header]`. `realm_access.roles` means the claim of that name or else `roles` within `realm_access`. Lists are joined by commas; characters other than printable ASCII are percent-encoded. Copies of these headers that clients send are removed, on every route that leads to the same service.'
+          'Claims sent to the service, as `claim: header`, or `claim: [header, header]`. `realm_access.roles` means the claim of that name or else `roles` within `realm_access`. Lists are joined by commas; texts with characters other than printable ASCII, or with a percent-encoding such as `%41`, are percent-encoded. Copies of these headers that clients send are removed, on every route that leads to the same service.'
       })
     ),
     rememberTokens: orOff(
