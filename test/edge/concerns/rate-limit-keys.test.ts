@@ -69,6 +69,29 @@ t.test('by header: a request that is refused by its key uses nothing of maxPerAd
   }
 })
 
+t.test('headers: ietf name the limit of the address apart from that of the key', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const limit = { max: 2, window: '1h', by: 'header:x-key', maxPerAddress: 1, headers: 'ietf' }
+  const { port } = await gatewayBefore(t, service.url, {
+    routes: [
+      { name: 'plain', match: { path: '/plain' }, service: 'any', edge: { rateLimit: limit } },
+      { name: 'named', match: { path: '/named' }, service: 'any', edge: { rateLimit: { ...limit, name: 'keys' } } }
+    ]
+  })
+  for (const [path, own, address] of [
+    ['/plain', '2-in-3600s', '1-in-3600s'],
+    ['/named', 'keys', 'keys-per-address']
+  ]) {
+    const accepted = await get(port, path!, ['X-Key: a'])
+    t.equal(accepted.headers['ratelimit-policy'], `"${own}";q=2;w=3600`)
+    const refused = await get(port, path!, ['X-Key: b'])
+    t.equal(refused.status, 429)
+    t.equal(refused.headers['ratelimit-policy'], `"${address}";q=1;w=3600`)
+    t.match(refused.headers.ratelimit, `"${address}";r=0;t=`)
+  }
+})
+
 t.test('a request that is refused uses nothing of a larger limit that takes effect within the window', async (t) => {
   const counter = new LocalCounter(60_000)
   const counted = () => {

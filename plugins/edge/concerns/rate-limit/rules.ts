@@ -60,10 +60,13 @@ export function limitsFor(options: RateLimitOptions, context: RuleContext): Limi
   const all = limitsOf(options)
   const rules = all.flatMap((limit) => {
     if (isCeiling(limit)) return []
-    let policy = policyName(limit)
-    for (let i = 2; policies.has(policy); i++) policy = `${policyName(limit)}-${i}`
-    policies.add(policy)
-    return rulesOf(limit, policy, !Array.isArray(options), context)
+    const unique = (name: string) => {
+      let policy = name
+      for (let i = 2; policies.has(policy); i++) policy = `${name}-${i}`
+      policies.add(policy)
+      return policy
+    }
+    return rulesOf(limit, unique, !Array.isArray(options), context)
   })
   return { rules, ceilings: all.filter(isCeiling).map((limit) => ceilingOf(limit, context)) }
 }
@@ -92,7 +95,8 @@ function claim<T>(stores: Claims, kind: string, key: unknown, create: () => T): 
   }
 }
 
-function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: RuleContext): Rule[] {
+/** `unique` returns a name of a policy that no other limit has. */
+function rulesOf(limit: LimitOptions, unique: (name: string) => string, isOnly: boolean, context: RuleContext): Rule[] {
   const { max, window, by, name, algorithm = 'fixed-window', cost = 1, maxPerAddress, store, burst = max } = limit
   const counted = name === undefined ? context.counted : `@${name}`
   const directed = (keyOf: KeyOf) => (context.hasBothDirections ? perDirection(keyOf) : keyOf)
@@ -123,7 +127,7 @@ function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: 
     isShadow: limit.mode === 'shadow',
     isSecond: false,
     headers: limit.headers ?? 'separate',
-    policy
+    policy: unique(policyName(limit))
   }
   if (maxPerAddress === undefined) return [rule]
   const address = directed(addressKey(limit.ipv6Prefix))
@@ -131,5 +135,6 @@ function rulesOf(limit: LimitOptions, policy: string, isOnly: boolean, context: 
   const keyOf: KeyOf = (request) => `all:${address(request)}`
   const most = { max: maxPerAddress, window, burst: maxPerAddress }
   const leases = limit.lease === undefined ? null : new Leases(limit.lease)
-  return [{ ...rule, quota: most, keyOf, leases, by: 'ip', isLate: false, isSecond: true }, rule]
+  const policy = unique(name === undefined ? policyName({ max: maxPerAddress, window }) : `${name}-per-address`)
+  return [{ ...rule, quota: most, keyOf, leases, by: 'ip', isLate: false, isSecond: true, policy }, rule]
 }
