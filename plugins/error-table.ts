@@ -54,6 +54,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_NOT_CACHED: [504, 'The response is not in the cache, and only-if-cached asks for no other', 'http_request_denied'],
   JW_CLIENT_REQUESTS: [429, 'This client has too many requests in flight', 'http_request_denied', 1],
   JW_AUTH_BUSY: [503, 'Too many credentials are being verified', 'proxy_internal_error', 1],
+  JW_BODY_BUSY: [503, 'Too many bodies are in memory', 'proxy_internal_error', 1],
   JW_DECOMPRESSION_BUSY: [503, 'Too many request bodies are being decompressed', 'proxy_internal_error', 1],
   JW_REPLAY_WINDOW_FULL: [503, 'The memory for accepted signatures is full', 'proxy_internal_error', 1],
   JW_SIGNATURES_LIMITED: [429, 'This consumer has sent too many signed requests', 'http_request_denied', 1],

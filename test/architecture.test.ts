@@ -150,6 +150,11 @@ function broken(file: string, { target, typeOnly }: Import): string | null {
   if (inEdge(file) && (inMesh(target) || inOperations(target) || within('routes')(target))) {
     return 'the edge imports neither mesh nor operations nor routes'
   }
+  // A caller of the mesh that comes in is made known to services.
+  const isInbound = within('plugins/edge/protocol/inbound')(file)
+  if (within('plugins/edge/protocol')(file) && within('plugins/edge/bridge')(target) && !isInbound) {
+    return 'rules of HTTP do not know the bridge'
+  }
   if (within('routes')(file) && within('plugins')(target)) return 'routes use decorators'
   if (inOperations(file) && (inMesh(target) || inEdge(target) || within('routes')(target))) {
     return 'operations reach both halves through decorators'

@@ -1,6 +1,6 @@
 /**
- * Memory of the bodies that plugins and `edge.body` read as a whole: bounded for the gateway, and for each client, who could
- * take all of it.
+ * Memory of the bodies that concerns and plugins read as a whole: bounded for the gateway, and for each client, who could take
+ * all of it.
  */
 import type { FastifyRequest } from 'fastify'
 import type { ConfigurationMeter } from '../meter.ts'
@@ -14,41 +14,47 @@ const mostBytes = 256 * 1024 * 1024
 /** Bytes of those of one client. */
 const mostOfClient = 64 * 1024 * 1024
 
-/** Memory of one body. */
+/** Memory of the bodies of one request and its response. */
 export interface Hold {
   /** Returns false if the memory would be too much. */
   take(bytes: number): boolean
-  /** Gives back all memory. It may be called again. */
-  release(): void
 }
 
 export class BodyMemory {
   readonly #budget = new MemoryBudget(mostBytes, mostOfClient)
+  readonly #holds = new WeakMap<FastifyRequest, Hold>()
 
   get used(): number {
     return this.#budget.used
   }
 
-  /** Returns the memory of a body for a request, which is given back when the response has ended at the latest. */
-  holdFor(request: FastifyRequest, { raw }: { readonly raw: NodeJS.EventEmitter }): Hold {
+  /** Returns the memory of the bodies of a request, which is given back when the response has ended. */
+  holdFor(request: FastifyRequest, reply: { readonly raw: NodeJS.EventEmitter }): Hold {
+    let hold = this.#holds.get(request)
+    if (hold === undefined) {
+      hold = this.#newHold(request, reply)
+      this.#holds.set(request, hold)
+    }
+    return hold
+  }
+
+  #newHold(request: FastifyRequest, { raw }: { readonly raw: NodeJS.EventEmitter }): Hold {
     const client = networkOf(clientAddressOf(request))
     let held = 0
     // No event follows if the client has left.
     let isReleased = request.gone?.signal.aborted === true
-    const hold: Hold = {
+    raw.once('close', () => {
+      isReleased = true
+      if (held > 0) this.#budget.give(held, client)
+      held = 0
+    })
+    return {
       take: (bytes) => {
         if (isReleased || !this.#budget.take(bytes, client)) return false
         held += bytes
         return true
-      },
-      release: () => {
-        isReleased = true
-        if (held > 0) this.#budget.give(held, client)
-        held = 0
       }
     }
-    raw.once('close', hold.release)
-    return hold
   }
 }
 
@@ -60,7 +66,7 @@ export const bodyMemoryOf = (stores: Claims): BodyMemory =>
 export function measureBodies(memory: BodyMemory, meter: ConfigurationMeter): void {
   meter.gauge({
     name: 'jingwei_edge_body_memory_bytes',
-    help: 'Bytes of request and response bodies that plugins and edge.body hold in memory as a whole.',
+    help: 'Bytes of request and response bodies that concerns and plugins hold in memory as a whole.',
     collect: (set) => set({}, memory.used)
   })
 }

@@ -3,6 +3,7 @@
  * errors that plugins make as responses. Codes of Node, OpenSSL and undici go to the log only.
  */
 import type { OutgoingHttpHeaders } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
 import createError from '@fastify/error'
 import type { FastifyError, FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import fp from 'fastify-plugin'
@@ -16,7 +17,7 @@ import { errorText } from './bridge/handed-over.ts'
 import { resetReply } from './bridge/response-fields.ts'
 import { decorateErrorBodies, errorBodyOf, setErrorBody } from './error-bodies.ts'
 import { recordSeamReason } from './outcome.ts'
-import { markLastResponse } from './protocol/last-response.ts'
+import { endStreamAfterResponse, markLastResponse } from './protocol/last-response.ts'
 
 type Coded = SeamError
 
@@ -97,10 +98,16 @@ const closesConnection = new Set([
   'JW_BAD_VERSION'
 ])
 
-function closeAfterResponse(request: FastifyRequest, reply: FastifyReply): void {
-  if ('stream' in request.raw) return
+/** Codes after which the rest of a body is of no use, so that the client need not send it. */
+const endsBody = new Set(['JW_BAD_ENCODING', 'JW_BODY_BUSY', 'JW_DECOMPRESSION_BUSY'])
+
+function closeAfterResponse({ raw }: FastifyRequest, reply: FastifyReply): void {
+  if ('stream' in raw) {
+    endStreamAfterResponse(raw as unknown as Http2ServerRequest)
+    return
+  }
   reply.header('connection', 'close')
-  markLastResponse(request.raw)
+  markLastResponse(raw)
 }
 
 /** Returns the value of `Retry-After` in seconds: that of the error, else that of the table. Never 0. */
@@ -134,7 +141,8 @@ export function prepareReply(error: FastifyError, request: FastifyRequest, reply
   const code = gatewayCode(error, hasCalled(request)) ?? codeOf(error)
   const status = rowOf(code)?.[0] ?? error.statusCode
   // The unread rest of the body must not be parsed as the next request.
-  const isUnread = status === 408 || status === 413
+  const isUnread =
+    status === 408 || status === 413 || (code !== undefined && endsBody.has(code) && !request.raw.complete)
   // Closing the connection frees a descriptor.
   const closes = code !== undefined && (closesConnection.has(code) || code === 'JW_OUT_OF_DESCRIPTORS')
   if (isUnread || closes) closeAfterResponse(request, reply)

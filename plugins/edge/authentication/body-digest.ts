@@ -1,7 +1,7 @@
 /** Digests of request bodies: `Content-Digest` (RFC 9530) and `Digest` (RFC 3230). */
 import { hash, timingSafeEqual } from 'node:crypto'
 import createError from '@fastify/error'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { commaItems } from '../../http-syntax.ts'
 import { readFirst } from '../protocol/first-body.ts'
 import { hasBody } from '../protocol/request-body.ts'
@@ -36,10 +36,11 @@ function digestsOf(signed: SignedFields, field: DigestField): Digests | null {
 /**
  * Returns whether the body is that of the digests among the signed fields; a request without a body needs none. Reads the
  * body, so that the service gets no byte of a wrong one. `isSigned` returns whether the signature covers a field.
- * Rejects with JW_BODY_TOO_LARGE.
+ * Rejects with JW_BODY_TOO_LARGE or JW_BODY_BUSY.
  */
 export function hasSignedBody(
   request: FastifyRequest,
+  reply: FastifyReply | null,
   signed: SignedFields,
   isSigned: (field: DigestField) => boolean,
   maxBytes: number
@@ -51,7 +52,9 @@ export function hasSignedBody(
     digests.flatMap((list) => list!).every(([algorithm, value]) => isDigest(body, algorithm, value))
   if (!hasBody(request.raw)) return fits(Buffer.alloc(0))
   if (fields.length === 0) return false
-  return readFirst(request.raw, maxBytes).then((body) => {
+  if (reply === null) throw new Error('only a request with a reply has a body')
+  const hold = request.server.bodyMemory.holdFor(request, reply)
+  return readFirst(request.raw, maxBytes, (bytes) => hold.take(bytes)).then((body) => {
     if (body === null) throw new TooLarge(maxBytes)
     return fits(body)
   })

@@ -36,7 +36,7 @@ export function explainCredentials<C>(
 /** Returns the text about credentials that a method verifies at once. */
 export function judgementOf<C>(method: Method<C>, credentials: C, request: FastifyRequest): string {
   try {
-    void method.verify(credentials, request)
+    void method.verify(credentials, request, null)
     return `accepts ${request.consumer?.id}`
   } catch (error) {
     return `does not accept: ${method.refusal(error, request).reason}`

@@ -37,8 +37,11 @@ export interface Method<C> {
   find(request: FastifyRequest): C | null
   /** Returns whether the credentials have been verified before. Then they are accepted from addresses with too many failures. */
   isKnown?(credentials: C): boolean
-  /** Verifies credentials and sets the consumer. Throws or rejects if they are not valid. */
-  verify(credentials: C, request: FastifyRequest): void | Promise<void>
+  /**
+   * Verifies credentials and sets the consumer. Throws or rejects if they are not valid. `reply` is null for an example of
+   * `explain`, which has no body.
+   */
+  verify(credentials: C, request: FastifyRequest, reply: FastifyReply | null): void | Promise<void>
   /** Returns the refusal for an error of `verify`; for null, the one for a request without credentials. */
   refusal(error: unknown, request: FastifyRequest): Refusal
   /** Removes the credentials from the request. `isVerified`: they were verified. */

@@ -71,19 +71,24 @@ class Methods {
     return (request, reply, done) => {
       if (this.list.length > 1 && !this.#isAll && this.#isAccepted(request))
         return this.#next(method, request, reply, done)
-      const outcome = this.#attempt(method, request, failures)
+      const outcome = this.#attempt(method, request, reply, failures)
       if (!(outcome instanceof Promise)) return this.#take(outcome, method, request, reply, done)
       outcome.then((found) => this.#take(found, method, request, reply, done), done)
     }
   }
 
-  #attempt(method: AnyMethod, request: FastifyRequest, failures: FailureLimit | null): Outcome | Promise<Outcome> {
+  #attempt(
+    method: AnyMethod,
+    request: FastifyRequest,
+    reply: FastifyReply,
+    failures: FailureLimit | null
+  ): Outcome | Promise<Outcome> {
     try {
       const credentials = method.find(request)
       if (credentials === null) return 'absent'
       const limited = limitedBy(failures, request)
       if (limited !== null && !method.isKnown?.(credentials)) return limited
-      const verified = method.verify(credentials, request)
+      const verified = method.verify(credentials, request, reply)
       if (verified instanceof Promise) return settled(verified, method, request, failures)
       addSuccess(failures, request)
       return 'accepted'

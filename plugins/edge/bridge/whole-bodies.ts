@@ -5,11 +5,11 @@ import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BodyMemory } from '../body-memory.ts'
 import { decoded } from '../protocol/content-coding.ts'
-import { BodiesBusy, readBody } from '../protocol/read-body.ts'
+import { readBody } from '../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../protocol/request-body.ts'
-import { replacedBody, setLength } from '../protocol/whole-body.ts'
-import { askForWhole, relabel, unpacked } from '../protocol/whole-response.ts'
 import { streamOf } from './service-body.ts'
+import { replacedBody, setLength } from './whole-request.ts'
+import { askForWhole, relabel, unpacked } from './whole-response.ts'
 
 declare module 'fastify' {
   interface FastifyInstance {
@@ -46,7 +46,6 @@ function readAll(
         if (bytes !== null) resolve(bytes)
         else if (error === null) reject(tooLarge(bodyFrom(chunks, stream)))
         else {
-          if (error instanceof BodiesBusy) reply.header('retry-after', 1)
           stream.on('error', () => {}).resume()
           reject(error)
         }

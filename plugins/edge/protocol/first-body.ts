@@ -2,6 +2,7 @@
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import { ChunkList } from '../../chunk-list.ts'
+import { BodiesBusy } from './read-body.ts'
 import { bodyFrom, isCutOff } from './request-body.ts'
 
 /** The part of a body that was read. */
@@ -25,9 +26,13 @@ const disconnected = () => new Error('the client disconnected within the request
 /**
  * Reads the whole body if it has at most `maxBytes`; resolves with null if it has more. The rest then stays unread, and
  * `bodyAfter` returns all of it. The client's connection stays open; `edge.bodyTimeout` and the listener's timeouts bound
- * the time.
+ * the time. `take` takes memory for each chunk; without any, the error is `JW_BODY_BUSY`.
  */
-export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffer | null> {
+export function readFirst(
+  raw: IncomingMessage,
+  maxBytes: number,
+  take: (bytes: number) => boolean
+): Promise<Buffer | null> {
   const beginning = beginnings.get(raw) ?? { list: new ChunkList(), isWhole: false }
   const { list } = beginning
   if (Number(raw.headers['content-length'] ?? 0) > maxBytes || list.size > maxBytes) return Promise.resolve(null)
@@ -38,11 +43,17 @@ export function readFirst(raw: IncomingMessage, maxBytes: number): Promise<Buffe
   const { promise, resolve, reject } = Promise.withResolvers<Buffer | null>()
   const onData = (chunk: Buffer): void => {
     list.add(chunk)
-    if (list.size <= maxBytes) return
+    const isTooLarge = list.size > maxBytes
+    if (!isTooLarge && take(chunk.length)) return
     raw.pause()
-    finish(() => resolve(null))
+    finish(() => (isTooLarge ? resolve(null) : reject(new BodiesBusy())))
   }
   const onEnd = (): void => {
+    // Over HTTP/2, a body that is cut off ends, too.
+    if (isCutOff(raw)) {
+      onError(disconnected())
+      return
+    }
     const body = list.join()
     list.clear()
     if (body.length > 0) list.add(body)

@@ -1,4 +1,6 @@
 import type { IncomingMessage } from 'node:http'
+import type { Http2ServerRequest } from 'node:http2'
+import { constants } from 'node:http2'
 
 const afterLast = Symbol('jingwei.afterLastResponse')
 
@@ -10,4 +12,15 @@ export function isAfterLastResponse(raw: IncomingMessage): boolean {
 /** Marks the response to a request as the last one of its connection. HTTP/2 requests do not depend on each other. */
 export function markLastResponse(raw: IncomingMessage): void {
   if (!('stream' in raw)) Object.assign(raw.socket, { [afterLast]: true })
+}
+
+/**
+ * Resets a stream after its response if the client is still sending the body, which is not an error (RFC 9113, 8.1). Unread
+ * bytes would hold back the other streams of the connection.
+ */
+export function endStreamAfterResponse(raw: Http2ServerRequest): void {
+  const { stream } = raw
+  stream.once('finish', () => {
+    if (!raw.complete) stream.close(constants.NGHTTP2_NO_ERROR)
+  })
 }

@@ -2,11 +2,10 @@
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import type { BodyMemory } from '../../body-memory.ts'
+import { readWhole, replacedBody, unchangedBody } from '../../bridge/whole-request.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
-import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
-import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
-import { replacedBody, unchangedBody } from '../../protocol/whole-body.ts'
+import { hasBody } from '../../protocol/request-body.ts'
 import type { FieldTest } from '../../templates/client-fields.ts'
 import type { Kind } from './refusals.ts'
 import { reasons, refusalOf } from './refusals.ts'
@@ -64,31 +63,10 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
       refuse('coding', request, done, () => body)
       return
     }
-    if (Number(raw.headers['content-length'] ?? 0) > maxSize) {
-      refuse('size', request, done, () => body)
-      return
-    }
-    const hold = memory.holdFor(request, reply)
-    const take = (bytes: number) => hold.take(bytes)
-    readBody(
-      body,
-      maxSize,
-      (error, bytes, chunks) => {
-        const isBusy = error instanceof BodiesBusy
-        // The client has disconnected, or an earlier error has been sent.
-        if ((raw.destroyed && error !== null && !isBusy) || reply.sent) return
-        if (error !== null && !isBusy) {
-          done(error)
-          body.resume()
-          return
-        }
-        if (bytes === null) {
-          if (isBusy && shadow === null) reply.header('retry-after', 1)
-          refuse(isBusy ? 'busy' : 'size', request, done, () => bodyFrom(chunks, body))
-          // The rest is read and dropped, because the next request on the connection follows it.
-          if (shadow === null) body.resume()
-          return
-        }
+    const deps = { maxSize, memory, isShadow: shadow !== null }
+    readWhole(request, reply, body, deps, done, {
+      refused: (why, rest) => refuse(why, request, done, rest),
+      whole(bytes, take) {
         let result: Buffer
         try {
           // An empty chunked body has nothing to change.
@@ -99,10 +77,13 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
           else done(cause as Error)
           return
         }
+        if (result.length > bytes.length && !take(result.length - bytes.length)) {
+          refuse('busy', request, done, () => unchangedBody(raw, bytes))
+          return
+        }
         count(result === bytes ? 'unchanged' : 'changed')
         done(null, result === bytes ? unchangedBody(raw, bytes) : replacedBody(request, result))
-      },
-      take
-    )
+      }
+    })
   }
 }

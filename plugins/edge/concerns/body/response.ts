@@ -3,11 +3,11 @@ import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
 import type { Hold } from '../../body-memory.ts'
 import { streamOf } from '../../bridge/service-body.ts'
+import { relabel, relabelUnchanged, unpacked } from '../../bridge/whole-response.ts'
 import { decoded } from '../../protocol/content-coding.ts'
 import { mediaTypeOf } from '../../protocol/media-types.ts'
 import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
 import { bodyFrom } from '../../protocol/request-body.ts'
-import { relabel, relabelUnchanged, unpacked } from '../../protocol/whole-response.ts'
 import type { Kind } from './refusals.ts'
 import { reasons, responseRefusal, textOf } from './refusals.ts'
 import type { Deps } from './request.ts'
@@ -114,7 +114,6 @@ class Change {
       return
     }
     this.#request.refusalReason = reasons.busy
-    this.#reply.header('retry-after', 1)
     stream?.destroy()
     this.#done(error)
   }

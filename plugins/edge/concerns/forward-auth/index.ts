@@ -10,6 +10,7 @@ import Type from '../../../../config/schema/type.ts'
 import { durationText } from '../../../../config/units.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { serverText } from '../../bridge/check-auth-server.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
@@ -76,6 +77,8 @@ export default edgeConcern({
   },
   async plugin(fastify, { config, stores, meter, log, clock: { now }, consumers }) {
     decorateUpstreamHeaders(fastify)
+    const memory = bodyMemoryOf(stores)
+    measureBodies(memory, meter)
     // The bridge adds it after the concerns.
     const requests = () => fastify.getDecorator<UpstreamRequests>('upstreamRequests')
 
@@ -101,9 +104,10 @@ export default edgeConcern({
       const outgoing = outgoingFor(options, config.edge.requestId.header, requests, isDropped)
       const decider = new Decider(options, server, known ?? null, measuresOf(meter, name), now)
 
-      const bodyOf = async (request: FastifyRequest): Promise<Buffer | null> => {
+      const bodyOf = async (request: FastifyRequest, reply: FastifyReply): Promise<Buffer | null> => {
         if (!options.forwardBody || !hasBody(request.raw)) return null
-        const body = await readFirst(request.raw, maxBodySize)
+        const hold = memory.holdFor(request, reply)
+        const body = await readFirst(request.raw, maxBodySize, (bytes) => hold.take(bytes))
         if (body === null) throw new TooLarge(maxBodySize)
         return body
       }
@@ -143,7 +147,7 @@ export default edgeConcern({
       return {
         onRequest: (request, reply, done) => {
           const judge = shadow === null ? enforce(request, reply, done) : observe(shadow, request, reply, done)
-          bodyOf(request).then(judge, done)
+          bodyOf(request, reply).then(judge, done)
         },
         ...(options.forwardBody && {
           preParsing: (request, _reply, payload, done) => done(null, bodyAfter(request.raw, payload as Readable))

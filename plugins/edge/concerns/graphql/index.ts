@@ -7,13 +7,13 @@ import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
+import { BodyMemory, bodyMemoryOf, measureBodies } from '../../body-memory.ts'
+import { readWhole, setLength, takeWhole, wholeBody } from '../../bridge/whole-request.ts'
 import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { isWebSocket } from '../../protocol/headers.ts'
-import { readBody } from '../../protocol/read-body.ts'
-import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
-import { setLength, takeWhole, wholeBody } from '../../protocol/whole-body.ts'
+import { hasBody } from '../../protocol/request-body.ts'
 import { checkGraphql } from './check.ts'
 import { Documents } from './document.ts'
 import { limits, Total } from './limits.ts'
@@ -60,7 +60,7 @@ export default edgeConcern({
       automatic: persistedQueries.automatic ? new ByteLru<string>(persistedQueries.automatic) : null
     }
     try {
-      new Guard(options, sources ?? null, () => {}, null).judgeGet(target)
+      new Guard(options, sources ?? null, new BodyMemory(), () => {}, null).judgeGet(target)
       return 'allows'
     } catch (error) {
       if (error instanceof PersistedQueryMiss || error instanceof Refusal) return `refuses: ${error.reason}`
@@ -68,6 +68,8 @@ export default edgeConcern({
     }
   },
   async plugin(_fastify, { stores, meter }) {
+    const memory = bodyMemoryOf(stores)
+    measureBodies(memory, meter)
     const refused = meter.counter({
       name: 'jingwei_edge_graphql_refused_total',
       help: 'GraphQL requests that the gateway did not pass on, by reason.',
@@ -90,7 +92,7 @@ export default edgeConcern({
       // Consumers have their own limits, but the persisted queries of the route.
       if (level === 'route') sources.set(name, sourcesOf(name, options))
       const count = (reason: string) => refused.labels(name, reason).inc()
-      const guard = new Guard(options, sources.get(name)!, count, shadow)
+      const guard = new Guard(options, sources.get(name)!, memory, count, shadow)
       const preParsing: preParsingHookHandler = (request, reply, payload, done) =>
         guard.check(request, reply, payload as Readable, done)
       if (level === 'consumer') return { preParsing }
@@ -109,18 +111,21 @@ class Guard {
   readonly #options: GraphqlOptions
   readonly #sources: PersistedSources | null
   readonly #documents: Documents
+  readonly #memory: BodyMemory
   readonly #count: (reason: string) => void
   readonly #shadow: RecordRefusal | null
 
   constructor(
     options: GraphqlOptions,
     sources: PersistedSources | null,
+    memory: BodyMemory,
     count: (reason: string) => void,
     shadow: RecordRefusal | null
   ) {
     this.#options = options
     this.#sources = sources
     this.#documents = new Documents(options)
+    this.#memory = memory
     this.#count = count
     this.#shadow = shadow
   }
@@ -132,7 +137,7 @@ class Guard {
       if (isWebSocket(raw.headers.upgrade)) {
         throw new Refusal('graphql_upgrade', 'Operations in a WebSocket cannot be checked: this route takes none')
       }
-      if (method === 'POST') this.#checkPost(request, payload, done, refuse)
+      if (method === 'POST') this.#checkPost(request, reply, payload, done, refuse)
       else if (hasBody(raw)) throw new Refusal('graphql_method', `A ${method} must have no body`)
       else if (method === 'GET' || method === 'HEAD') {
         this.#checkGet(request)
@@ -160,33 +165,33 @@ class Guard {
     request.query = Object.fromEntries(changed)
   }
 
-  #checkPost(request: FastifyRequest, payload: Readable, done: Done, refuse: Refuse): void {
+  #checkPost(request: FastifyRequest, reply: FastifyReply, payload: Readable, done: Done, refuse: Refuse): void {
     const { raw } = request
     const { maxBody, maxBatch } = this.#options
     checkPostTarget(raw.url!)
-    checkType(raw.rawHeaders)
-    const tooLarge = () => new Refusal('graphql_body_size', `The body is larger than ${maxBody} bytes`)
-    if (Number(raw.headers['content-length'] ?? 0) > maxBody) throw tooLarge()
-    readBody(payload, maxBody, (error, bytes, chunks) => {
-      // The client has disconnected, so nothing can be sent.
-      if (request.raw.destroyed && error !== null) return
-      if (bytes === null) {
-        refuse(error ?? tooLarge(), () => bodyFrom(chunks, payload))
-        // The rest is read and dropped, because the next request on the connection follows it.
-        if (this.#shadow === null) payload.resume()
-        return
-      }
-      try {
-        const text = textOf(bytes)
-        const { texts, isReplaced } = this.#admit(fromBody(text, maxBatch), false)
-        const body = isReplaced ? bodyWith(text, texts) : bytes
-        setLength(raw, body.length, isReplaced)
-        done(null, wholeBody(raw, body))
-      } catch (cause) {
-        refuse(cause, () => {
-          setLength(raw, bytes.length, false)
-          return wholeBody(raw, bytes)
-        })
+    checkType(raw.rawHeaders, request.removedHeaders)
+    const reading = { maxSize: maxBody, memory: this.#memory, isShadow: this.#shadow !== null }
+    const busy = () => new Refusal('graphql_busy', 'Too many bodies are in memory')
+    readWhole(request, reply, payload, reading, done, {
+      refused(why, rest) {
+        const tooLarge = () => new Refusal('graphql_body_size', `The body is larger than ${maxBody} bytes`)
+        refuse(why === 'size' ? tooLarge() : busy(), rest)
+      },
+      whole: (bytes, take) => {
+        try {
+          const text = textOf(bytes)
+          const { texts, isReplaced } = this.#admit(fromBody(text, maxBatch), false)
+          const body = isReplaced ? bodyWith(text, texts) : bytes
+          // The text of a persisted query may be much longer than its hash.
+          if (isReplaced && !take(body.length)) throw busy()
+          setLength(raw, body.length, isReplaced)
+          done(null, wholeBody(raw, body))
+        } catch (cause) {
+          refuse(cause, () => {
+            setLength(raw, bytes.length, false)
+            return wholeBody(raw, bytes)
+          })
+        }
       }
     })
   }

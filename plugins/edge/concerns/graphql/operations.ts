@@ -87,14 +87,18 @@ export function fromSearch(params: URLSearchParams): Operation {
 }
 
 /** Throws a refusal unless the body of a POST is JSON in UTF-8, without a content coding. */
-export function checkType(rawHeaders: readonly string[]): void {
+export function checkType(rawHeaders: readonly string[], removed: ReadonlySet<string> | null): void {
   const types: string[] = []
   for (let i = 0; i < rawHeaders.length; i += 2) {
     // Some services read Content_Type as Content-Type.
     const name = canonicalName(rawHeaders[i]!)
     const value = rawHeaders[i + 1]!
     if (name === 'content-type') types.push(value)
-    else if (name === 'content-encoding' && value.toLowerCase() !== 'identity') {
+    else if (
+      name === 'content-encoding' &&
+      value.toLowerCase() !== 'identity' &&
+      !removed?.has(rawHeaders[i]!.toLowerCase())
+    ) {
       throw new Refusal('graphql_media_type', 'The body must have no content coding')
     }
   }

@@ -10,6 +10,7 @@ const NotPersisted = createError('JW_GRAPHQL_NOT_PERSISTED', '%s', 403)
 const Method = createError('JW_GRAPHQL_METHOD', '%s', 405)
 const MediaType = createError('JW_GRAPHQL_TYPE', '%s', 415)
 const TooLarge = createError('JW_BODY_TOO_LARGE', '%s', 413)
+const Busy = createError('JW_BODY_BUSY', '%s', 503)
 const Upgrade = createError('JW_UPGRADE_REFUSED', '%s', 403)
 
 /** Errors by reason. */
@@ -33,6 +34,7 @@ export const refusals = {
   graphql_mutation_by_get: Method,
   graphql_media_type: MediaType,
   graphql_body_size: TooLarge,
+  graphql_busy: Busy,
   graphql_upgrade: Upgrade
 } as const
 

@@ -1,6 +1,6 @@
 /** Authentication by signatures with a shared secret, in the wire format of Kong's hmac-auth. */
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
-import type { FastifyRequest } from 'fastify'
+import type { FastifyReply, FastifyRequest } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import type { Clock } from '../../../clock.ts'
 import { hasSignedBody } from '../../authentication/body-digest.ts'
@@ -110,7 +110,7 @@ function hmacMethod(
     // A signature in `Proxy-Authorization` says nothing about what is in `Authorization`.
     isInCarrier: isInAuthorization,
     find: signaturesIn,
-    verify(found: readonly string[], request: FastifyRequest) {
+    verify(found: readonly string[], request: FastifyRequest, reply: FastifyReply | null) {
       if (found.length > 1) throw new Refused('hmac_repeated')
       const signature = readHmac(found[0]!)
       if (signature === null) throw new Refused('hmac_malformed')
@@ -144,7 +144,7 @@ function hmacMethod(
         if (seen !== null && !seen.add(owner.consumer.id, username, mac)) throw new Refused('hmac_replayed')
         request.consumer = owner.consumer
       }
-      const hasBody = !validateRequestBody || hasSignedBody(request, fields, isSigned, maxBodySize)
+      const hasBody = !validateRequestBody || hasSignedBody(request, reply, fields, isSigned, maxBodySize)
       if (hasBody instanceof Promise) return hasBody.then(accept)
       accept(hasBody)
     },

@@ -184,7 +184,7 @@ function signatureMethod(
   return {
     challenge: `Signature realm="${realm}", components="${needed.join(' ')}"`,
     find: fieldsIn,
-    verify(fields, request) {
+    verify(fields, request, reply) {
       let candidates: Candidate[]
       try {
         candidates = candidatesOf(fields, tag)
@@ -203,7 +203,7 @@ function signatureMethod(
         }
         const { covered, accept } = found
         const hasBody =
-          !contentDigest || hasSignedBody(request, message.fields, (field) => covered.has(field), maxBodySize)
+          !contentDigest || hasSignedBody(request, reply, message.fields, (field) => covered.has(field), maxBodySize)
         return hasBody instanceof Promise ? hasBody.then(accept) : accept(hasBody)
       }
       throw fault

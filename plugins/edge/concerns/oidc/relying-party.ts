@@ -175,7 +175,8 @@ export class RelyingParty {
   /** Ends the sessions that a logout token of the provider names. Rejects with an `OidcFailure`. */
   async endByProvider(request: FastifyRequest, reply: FastifyReply): Promise<void> {
     const { provider, store } = this.parts
-    const body = hasBody(request.raw) ? await readFirst(request.raw, largestToken) : null
+    const hold = request.server.bodyMemory.holdFor(request, reply)
+    const body = hasBody(request.raw) ? await readFirst(request.raw, largestToken, (bytes) => hold.take(bytes)) : null
     const token = new URLSearchParams(body?.toString() ?? '').get('logout_token')
     if (token === null) throw new OidcFailure('oidc_logout_token', 'no logout_token in the body')
     const { jti, sub, sid } = await provider.verifyLogout(token)

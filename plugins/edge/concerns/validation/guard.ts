@@ -1,11 +1,11 @@
 /** Checks the requests of one route. */
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
+import type { BodyMemory } from '../../body-memory.ts'
+import { readWhole, unchangedBody } from '../../bridge/whole-request.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
-import { readBody } from '../../protocol/read-body.ts'
-import { bodyFrom, hasBody } from '../../protocol/request-body.ts'
-import { unchangedBody } from '../../protocol/whole-body.ts'
+import { hasBody } from '../../protocol/request-body.ts'
 import type { Operation } from './operation.ts'
 import { checkBody, checkPlaces, contentRule } from './operation.ts'
 import type { ValidationOptions } from './options.ts'
@@ -38,6 +38,7 @@ export class Guard {
   /** True if bodies that the document does not have are refused. */
   readonly #refusesUnread: boolean
   readonly #count: (reason: string) => void
+  readonly #memory: BodyMemory
   readonly #responses = new WeakMap<FastifyRequest, ResponseRules>()
   readonly #shadow: RecordRefusal | null
 
@@ -45,6 +46,7 @@ export class Guard {
     operationFor: (request: FastifyRequest) => Found | null,
     pathTexts: (request: FastifyRequest) => Texts,
     options: Limits & Pick<ValidationOptions, 'openapi' | 'unread'>,
+    memory: BodyMemory,
     count: (reason: string) => void,
     shadow: RecordRefusal | null
   ) {
@@ -52,6 +54,7 @@ export class Guard {
     this.#pathTexts = pathTexts
     this.#options = options
     this.#refusesUnread = options.openapi !== undefined && options.unread === 'refuse'
+    this.#memory = memory
     this.#count = count
     this.#shadow = shadow
   }
@@ -113,26 +116,27 @@ export class Guard {
       })
     }
     const { maxBody } = this.#options
-    const tooLarge = () => new Refusal('validation_body_size', `The body is larger than ${maxBody} bytes`)
-    if (Number(raw.headers['content-length'] ?? 0) > maxBody) throw tooLarge()
-    readBody(payload, maxBody, (error, bytes, chunks) => {
-      // The client has disconnected, so nothing can be sent.
-      if (raw.destroyed && error !== null) return
-      if (bytes === null) {
-        this.#refuse(error ?? tooLarge(), request, reply, done, () => bodyFrom(chunks, payload))
-        // The rest is read and dropped, because the next request on the connection follows it.
-        if (this.#shadow === null) payload.resume()
-        return
+    const reading = { maxSize: maxBody, memory: this.#memory, isShadow: this.#shadow !== null }
+    const refuse = (error: unknown, rest: () => Readable) => this.#refuse(error, request, reply, done, rest)
+    readWhole(request, reply, payload, reading, done, {
+      refused(why, rest) {
+        const refusal =
+          why === 'size'
+            ? new Refusal('validation_body_size', `The body is larger than ${maxBody} bytes`)
+            : new Refusal('validation_busy', 'Too many bodies are in memory')
+        refuse(refusal, rest)
+      },
+      whole: (bytes) => {
+        try {
+          // An empty chunked body.
+          if (bytes.length > 0) checkBody(bytes, type!.essence, rule, operation, this.#options)
+          else if (body.isRequired(method)) throw new Refusal('validation_body_missing', 'The request must have a body')
+        } catch (cause) {
+          refuse(cause, () => unchangedBody(raw, bytes))
+          return
+        }
+        done(null, unchangedBody(raw, bytes))
       }
-      try {
-        // An empty chunked body.
-        if (bytes.length > 0) checkBody(bytes, type!.essence, rule, operation, this.#options)
-        else if (body.isRequired(method)) throw new Refusal('validation_body_missing', 'The request must have a body')
-      } catch (cause) {
-        this.#refuse(cause, request, reply, done, () => unchangedBody(raw, bytes))
-        return
-      }
-      done(null, unchangedBody(raw, bytes))
     })
   }
 

@@ -10,6 +10,7 @@ const UnknownPath = createError('JW_REQUEST_UNDOCUMENTED', '%s', 404)
 const UnknownMethod = createError('JW_METHOD_UNDOCUMENTED', '%s', 405)
 const MediaType = createError('JW_REQUEST_TYPE', '%s', 415)
 const TooLarge = createError('JW_BODY_TOO_LARGE', '%s', 413)
+const Busy = createError('JW_BODY_BUSY', '%s', 503)
 
 /** Errors by reason. */
 export const refusals = {
@@ -27,7 +28,8 @@ export const refusals = {
   validation_unknown_method: UnknownMethod,
   validation_type: MediaType,
   validation_coding: MediaType,
-  validation_body_size: TooLarge
+  validation_body_size: TooLarge,
+  validation_busy: Busy
 } as const
 
 export type Reason = keyof typeof refusals

@@ -4,9 +4,11 @@ import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { ValidateFunction } from 'ajv'
 import type { FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
+import type { BodyMemory } from '../../body-memory.ts'
+import { discard } from '../../bridge/service-body.ts'
 import { decoded } from '../../protocol/content-coding.ts'
 import { mediaTypeOf, ruleFor } from '../../protocol/media-types.ts'
-import { readBody } from '../../protocol/read-body.ts'
+import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
 import { bodyFrom } from '../../protocol/request-body.ts'
 import { NotStrictJson, parseStrictJson } from '../../strict-json.ts'
 import { bounded } from './operation.ts'
@@ -55,6 +57,7 @@ export function responseHook(
   { maxResponse }: Pick<ValidationOptions, 'maxResponse'>,
   isEnforced: boolean,
   rulesOf: (request: FastifyRequest) => ResponseRules | null,
+  memory: BodyMemory,
   count: (result: Result) => void
 ): onSendHookHandler {
   const end = (request: FastifyRequest, error: unknown, done: Done, payload: unknown): void => {
@@ -95,27 +98,48 @@ export function responseHook(
       done(null, payload)
       return
     }
-    readBody(body, maxResponse, (error, bytes, chunks) => {
-      if (error !== null) {
-        done(error)
+    /** Ends the check of a response for which there is no memory. */
+    const busy = (error: Error, rest: () => unknown): void => {
+      count('unchecked')
+      if (!isEnforced) {
+        done(null, rest())
         return
       }
-      if (bytes === null) {
-        end(request, new Mismatch(`the body is larger than ${maxResponse} bytes`), done, bodyFrom(chunks, body))
-        return
-      }
-      decoded(bytes, reply.getHeader('content-encoding'), maxResponse, (fault, plain) => {
-        try {
-          if (plain === null) throw new Mismatch(fault)
-          check(plain, validate, found.names)
-        } catch (cause) {
-          end(request, cause, done, bytes)
-          return
+      request.refusalReason = 'validation_busy'
+      discard(body)
+      done(error)
+    }
+    const hold = memory.holdFor(request, reply)
+    const take = (size: number) => hold.take(size)
+    readBody(
+      body,
+      maxResponse,
+      (error, bytes, chunks) => {
+        const rest = () => bodyFrom(chunks, body)
+        if (error instanceof BodiesBusy) busy(error, rest)
+        else if (error !== null) done(error)
+        else if (bytes === null) {
+          end(request, new Mismatch(`the body is larger than ${maxResponse} bytes`), done, rest())
+        } else {
+          decoded(bytes, reply.getHeader('content-encoding'), maxResponse, (fault, plain) => {
+            if (plain !== null && plain !== bytes && !take(plain.length)) {
+              busy(new BodiesBusy(), () => bytes)
+              return
+            }
+            try {
+              if (plain === null) throw new Mismatch(fault)
+              check(plain, validate, found.names)
+            } catch (cause) {
+              end(request, cause, done, bytes)
+              return
+            }
+            count('valid')
+            done(null, bytes)
+          })
         }
-        count('valid')
-        done(null, bytes)
-      })
-    })
+      },
+      take
+    )
   }
 }
 

@@ -1,9 +1,9 @@
 /** Responses of services that are read as a whole: asks for them, and changes their header section for another body. */
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { removeHeader } from '../authentication/credentials.ts'
-import { digests, expectOtherBytes } from '../bridge/response-fields.ts'
-import { addUpstreamHeader } from '../bridge/upstream-headers.ts'
-import { restoreTags, tagOfUnchanged, weak } from './entity-tags.ts'
+import { restoreTags, tagOfUnchanged, weak } from '../protocol/entity-tags.ts'
+import { digests, expectOtherBytes } from './response-fields.ts'
+import { addUpstreamHeader } from './upstream-headers.ts'
 
 /** Asks the service for the whole body, without a content coding. The client's fields stay readable for concerns that compress. */
 export function askForWhole(request: FastifyRequest, isBridged: boolean): void {
