@@ -53,7 +53,10 @@ for (const [protocol, left] of Object.entries(leave)) {
   t.test(`the body of a client that has left already is not waited for, over ${protocol}`, async (t) => {
     const request = await left(t, false)
     t.ok(isCutOff(request))
-    await t.rejects(readFirst(request, 100, () => true), { message: 'the client disconnected within the request body' })
+    await t.rejects(
+      readFirst(request, 100, () => true),
+      { message: 'the client disconnected within the request body' }
+    )
   })
 
   t.test(`a client that leaves after its request has not cut it off, over ${protocol}`, async (t) => {
