@@ -34,6 +34,8 @@ const upgrade = { connection: 'upgrade', upgrade: 'websocket' }
 
 const rightIfSigned = 'accepts alice, if the signature is right: it is not verified here'
 
+const unverified = 'finds a token, which is not verified here: --claims stands for its claims'
+
 /** Concern, request, text, and the status that the gateway responds with, unless an example cannot have the credentials. */
 const cases: readonly [
   concern: string,
@@ -61,6 +63,13 @@ const cases: readonly [
   ['message-signature', 'GET', '/signed', { ...signature, 'signature-input': '(' }, 'does not accept: signature_malformed', 401],
   ['message-signature', 'GET', '/signed', { ...signature, 'signature-input': 'a=();keyid="two"' }, 'does not accept: signature_key', 401],
   ['message-signature', 'GET', '/signed', { ...signature, 'signature-input': 'a=();keyid="one"' }, rightIfSigned, null],
+  ['jwt', 'GET', '/jwt', {}, 'does not accept: jwt_missing', 401],
+  ['jwt', 'GET', '/jwt', basic('al:secret'), 'does not accept: jwt_scheme', 401],
+  ['jwt', 'GET', '/jwt?t=a', { authorization: 'Bearer b' }, 'does not accept: jwt_repeated', 401],
+  ['jwt', 'GET', '/jwt', { authorization: `Bearer ${'a'.repeat(9000)}` }, 'does not accept: jwt_too_large', 401],
+  ['jwt', 'GET', '/jwt?t=a', {}, unverified, 401],
+  ['jwt', 'GET', '/optional', {}, 'lets in requests without a token', 200],
+  ['jwt', 'GET', '/optional', { authorization: 'Bearer b' }, unverified, 401],
   ['cors', 'GET', '/cors', {}, 'allows: no Origin', 200],
   ['cors', 'GET', '/cors', good, 'allows: the origin is allowed', 200],
   ['cors', 'GET', '/cors', bad, 'allows: the origin is not allowed, so the browser withholds the response from the page', 200],
@@ -91,6 +100,8 @@ t.test('explain says of an example what the gateway would decide', async (t) => 
       route('basic', { basicAuth: {} }),
       route('hmac', { hmacAuth: { replayWindow: {} } }),
       route('signed', { messageSignature: {} }),
+      route('jwt', { jwt: { secret: 's'.repeat(32), from: { query: 't' }, scopes: ['read'] } }),
+      route('optional', { jwt: { secret: 's'.repeat(32), optional: true, scopes: ['read'] } }),
       route('cors', { cors: { origin: 'https://good.example' } }),
       route('graphql', { graphql: { maxDepth: 2 } }),
       route('any', { keyAuth: {}, basicAuth: {}, authentication: { require: 'any', anonymous: 'guest' } })
@@ -112,6 +123,10 @@ t.test('explain says of an example what the gateway would decide', async (t) => 
     if (status !== null) t.equal((await ask(target, { method, headers })).status, status, `${method} ${target}`)
   }
   t.strictSame(await explain('GET', '/key', {}, '&consumer=alice'), [], 'the consumer stands for credentials')
+  const claims = (scope: string) => `&claims=${encodeURIComponent(JSON.stringify({ scope }))}`
+  t.strictSame(await explain('GET', '/jwt', {}, claims('read')), [['jwt', 'accepts the claims']])
+  t.strictSame(await explain('GET', '/jwt', {}, claims('write')), [['jwt', 'refuses: jwt_scope']])
+  for (const target of ['/jwt', '/optional']) t.strictSame(await explain('GET', target, {}, '&consumer=alice'), [])
   t.strictSame(await explain('GET', '/any'), [
     ['key-auth', 'does not accept: key_missing'],
     ['basic-auth', 'does not accept: basic_missing'],

@@ -14,9 +14,10 @@ import { tokenKeeper } from '../../authentication/verified-token.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { issuersOf, namingOf } from '../../consumers/issuers.ts'
-import { authUntil, Callers, claimHeaders, lackOf, subjectsOf } from './callers.ts'
+import { Callers, claimHeaders, subjectsOf } from './callers.ts'
 import { checkJwt, checkRoutes, isPem } from './check.ts'
 import { credentials } from './consumers.ts'
+import { explainToken } from './explained.ts'
 import { registerIsolated } from './isolated-plugin.ts'
 import type { KeySet } from './jwks.ts'
 import { createKeySet } from './jwks.ts'
@@ -79,11 +80,7 @@ export default edgeConcern({
       isFile(source.publicKey) ? { ...source, publicKey: absolute(source.publicKey!) } : source
     )
   },
-  explain(options, { user, date }) {
-    if (user === null || user === undefined) return null
-    const lack = lackOf(user, options) ?? (date > authUntil(user, options) ? 'jwt_auth_age' : null)
-    return lack === null ? null : `refuses: ${lack}`
-  },
+  explain: explainToken,
   isolate: withTestKey,
   token: mint,
   async plugin(fastify, context) {
