@@ -71,7 +71,9 @@ const mostOfConcern = 2
 /** @throws {UsageError} for a command, option or argument that is unknown, or that would be ignored. */
 export function parseCommandLine(argv: readonly string[], commands: readonly TakesOptions[]): CommandLine {
   const ofConcerns = Object.assign({}, ...commands.map(({ options }) => options)) as TakesOptions['options']
-  const options = { ...common, ...explained, ...ofConcerns }
+  // Without defaults: that of an option of another command would count as an option that was given.
+  const types = Object.fromEntries(Object.entries(ofConcerns).map(([name, { type }]) => [name, { type }]))
+  const options = { ...common, ...explained, ...types }
   const args = [...argv]
   const { tokens } = parseArgs({ args, options, allowPositionals: true, strict: false, tokens: true })
   const given = tokens.filter((token) => token.kind === 'option')
@@ -92,7 +94,9 @@ export function parseCommandLine(argv: readonly string[], commands: readonly Tak
   const surplus = positionals[own[command] ?? mostOfConcern]
   if (surplus !== undefined) throw new UsageError(`${command}: unexpected argument "${surplus}"`, false)
   if (values.config !== undefined && command in own) refuseSecondFile(command, positionals, values.config)
-  return { positionals, values }
+  const { options: taken = {} } = commands.find(({ name }) => name === command) ?? {}
+  const defaults = Object.fromEntries(Object.entries(taken).map(([name, option]) => [name, option.default]))
+  return { positionals, values: { ...defaults, ...values } }
 }
 
 /** Throws for a configuration of `--config` that would be ignored. */

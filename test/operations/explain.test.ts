@@ -138,6 +138,26 @@ t.test('the command explain finds the consumer of a credential', async (t) => {
   }
 })
 
+t.test('the command explain takes a request without --claims for one without a token', async (t) => {
+  const acl = { scopes: ['read'] }
+  const config = {
+    services: { any: { instances: ['http://127.0.0.1:1'] } },
+    routes: [
+      {
+        name: 'all',
+        match: { path: '/' },
+        service: 'any',
+        edge: { jwt: { secret: 's'.repeat(32), optional: true }, acl }
+      }
+    ]
+  }
+  const dir = t.testdir({ 'gateway.yaml': JSON.stringify(config) })
+  const explain = (...more: string[]) =>
+    runToEnd(process.execPath, [join(home, 'app.ts'), 'explain', join(dir, 'gateway.yaml'), 'GET', '/', ...more])
+  t.match(await explain(), { code: 0, stdout: /acl +refuses: acl_no_token/ })
+  t.match(await explain('--claims', '{}'), { code: 0, stdout: /acl +refuses: acl_scope/ })
+})
+
 t.test('the command explain shows the options of a consumer, where they apply', async (t) => {
   const edge = {
     bodyLimit: false,
