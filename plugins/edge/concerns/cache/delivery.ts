@@ -5,6 +5,9 @@
 import type { IncomingHttpHeaders } from 'node:http'
 import type { Dispatcher } from 'undici'
 import type { CallRecord } from '../../../seam.ts'
+import type { Asked } from './asked.ts'
+import type { HeldBodies } from './held-bodies.ts'
+import type { StoredResponse } from './stored.ts'
 
 type Controller = Dispatcher.DispatchController
 type Handler = Dispatcher.DispatchHandler
@@ -31,6 +34,8 @@ export class Delivery implements CallRecord {
   #body: Buffer | null = null
   #at = 0
   #isWriting = false
+  /** Releases the body that is held. */
+  #release: (() => void) | null = null
 
   constructor(next: Handler, service: string) {
     this.#next = next
@@ -69,6 +74,20 @@ export class Delivery implements CallRecord {
 
   get rawTrailers(): Controller['rawTrailers'] {
     return this.#source?.rawTrailers
+  }
+
+  /** Holds the body of a stored response for this one, until it is over; returns null without a response, or without memory. */
+  hold(stored: StoredResponse | null, bodies: HeldBodies, asked: Asked): StoredResponse | null {
+    this.#letGo()
+    const held = stored === null ? null : bodies.hold(stored, asked)
+    this.#release = held?.release ?? null
+    if (this.isOver) this.#letGo()
+    return held?.stored ?? null
+  }
+
+  #letGo(): void {
+    this.#release?.()
+    this.#release = null
   }
 
   start(): void {
@@ -122,6 +141,7 @@ export class Delivery implements CallRecord {
     if (this.isOver) return
     this.isOver = true
     this.#body = null
+    this.#letGo()
     try {
       this.#next.onResponseEnd?.(this, trailers)
     } catch (error) {
@@ -133,6 +153,7 @@ export class Delivery implements CallRecord {
     if (this.isOver) return
     this.isOver = true
     this.#body = null
+    this.#letGo()
     this.#next.onResponseError?.(this, error)
   }
 

@@ -13,8 +13,9 @@ import { edgeConcern } from '../../concern.ts'
 import { addPages } from './admin.ts'
 import { Reader } from './asked.ts'
 import { Flights } from './flights.ts'
+import { HeldBodies } from './held-bodies.ts'
 import { MemoryStore } from './memory-store.ts'
-import { counterOf, measure, measureRedis } from './metrics.ts'
+import { counterOf, measure, measureHeld, measureRedis } from './metrics.ts'
 import type { CacheOptions } from './options.ts'
 import { Cache, checkCache, checkRoutes, isByConsumer } from './options.ts'
 import { purgeCommand } from './purge-command.ts'
@@ -59,6 +60,8 @@ export default edgeConcern({
   },
   async plugin(fastify, { config, stores, meter, log, clock }) {
     const flights = new Flights(clock.now)
+    const held = stores.claim('jingwei.cache-held', null, () => new HeldBodies())
+    measureHeld(held, meter)
     const inUse = new Set<MemoryStore | RedisStore>()
     if (fastify.hasDecorator('admin') && fastify.admin !== null)
       addPages(fastify.admin, inUse, new Set(config.routes.map(({ name }) => name)))
@@ -96,7 +99,7 @@ export default edgeConcern({
       const reader = new Reader(options, route, config.perRequestHeaders)
       const count = counterOf(meter, route.name)
       const interceptor = (dispatch: Dispatcher['dispatch']): Dispatcher['dispatch'] => {
-        const cache = new RouteCache({ options, route, reader, store, flights, clock, count }, dispatch)
+        const cache = new RouteCache({ options, route, reader, store, flights, held, clock, count }, dispatch)
         return (opts, handler) => cache.dispatch(opts, handler)
       }
       const { callInterceptors = [] } = routeOptions.config!

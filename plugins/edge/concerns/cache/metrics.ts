@@ -1,5 +1,6 @@
 /** Metrics of the cache, by route. */
 import type { ConfigurationMeter } from '../../../meter.ts'
+import type { HeldBodies } from './held-bodies.ts'
 import type { MemoryStore } from './memory-store.ts'
 import type { RedisStore } from './redis-store.ts'
 
@@ -17,6 +18,15 @@ export function counterOf(meter: ConfigurationMeter, route: string): Count {
   })
   const counts = Object.fromEntries(results.map((result) => [result, counter.labels(route, result)]))
   return (result) => counts[result]!.inc()
+}
+
+/** Adds the metric of the bodies that clients are reading. */
+export function measureHeld(held: HeldBodies, meter: ConfigurationMeter): void {
+  meter.gauge({
+    name: 'jingwei_edge_cache_held_bytes',
+    help: 'Memory of stored bodies above 64 KB that clients are reading.',
+    collect: (set) => set({}, held.bytes)
+  })
 }
 
 /** Measures a store as long as it exists. Returns the function that ends that. */

@@ -11,6 +11,7 @@ import type { FetchContext } from './fetch.ts'
 import { Fetch } from './fetch.ts'
 import type { Flight, Flights } from './flights.ts'
 import { flightKey } from './flights.ts'
+import type { HeldBodies } from './held-bodies.ts'
 import { passing } from './invalidation.ts'
 import type { Count } from './metrics.ts'
 import type { CacheOptions } from './options.ts'
@@ -52,6 +53,7 @@ export class RouteCache implements FetchContext {
   readonly #reader: Reader
   readonly #store: ResponseStore
   readonly #flights: Flights
+  readonly #held: HeldBodies
   readonly #clock: Clock
   readonly #count: Count
   readonly #dispatch: Dispatcher['dispatch']
@@ -66,6 +68,7 @@ export class RouteCache implements FetchContext {
       readonly reader: Reader
       readonly store: ResponseStore
       readonly flights: Flights
+      readonly held: HeldBodies
       readonly clock: Clock
       readonly count: Count
     },
@@ -76,6 +79,7 @@ export class RouteCache implements FetchContext {
     this.#reader = facts.reader
     this.#store = facts.store
     this.#flights = facts.flights
+    this.#held = facts.held
     this.#clock = facts.clock
     this.#count = facts.count
     this.#dispatch = dispatch
@@ -111,7 +115,7 @@ export class RouteCache implements FetchContext {
   #proceed(turn: Turn, found: Found): void {
     const { asked, delivery } = turn
     if (delivery.isOver) return
-    const { stored } = found
+    const stored = delivery.hold(found.stored, this.#held, asked)
     const state = stored === null || asked.directives.has('no-store') ? null : usability(stored, asked, this.now())
     if (state === 'fresh' || state === 'stale' || state === 'refresh') {
       this.#count(turn.rounds > 0 ? 'collapsed' : state === 'fresh' ? 'hit' : 'stale')
@@ -121,7 +125,7 @@ export class RouteCache implements FetchContext {
     } else if (asked.directives.has('only-if-cached')) {
       this.#count('miss')
       delivery.fail(new NotCached())
-    } else this.#fetch(turn, state === null ? null : stored, found, reasonOf(asked, found, state))
+    } else this.#fetch(turn, state === null ? null : stored, { ...found, stored }, reasonOf(asked, found, state))
   }
 
   #fetch(turn: Turn, stored: StoredResponse | null, found: Found, reason: string): void {
