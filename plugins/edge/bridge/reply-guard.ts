@@ -10,7 +10,7 @@ import { asError } from '../../thrown.ts'
 import { isOfGateway, recordFailure } from '../errors.ts'
 import { recordFirstByte, recordHeadWritten } from '../outcome.ts'
 import { abortResponse } from './abort-response.ts'
-import { hasNoContent, headFault, normalizeFields, repairHead } from './reply-head.ts'
+import { besideFields, hasNoContent, headFault, normalizeFields, repairHead } from './reply-head.ts'
 import { ReplyResponse } from './reply-response.ts'
 import { guardTrailers } from './reply-trailers.ts'
 import { guardWrites, releaseWrites } from './reply-writer.ts'
@@ -113,7 +113,7 @@ function send(
       else exchange.refuse(error)
     })
   }
-  done(null, isEmpty ? null : payload)
+  done(null, isEmpty ? null : besideFields(payload, reply))
 }
 
 /**

@@ -44,6 +44,19 @@ export function repairHead(reply: FastifyReply): void {
   if (!('stream' in raw)) raw.statusMessage = ''
 }
 
+/**
+ * Returns a text as bytes if a field has bytes beyond ASCII. Node writes the header section together with a text, and both
+ * as UTF-8, which doubles such bytes.
+ */
+export function besideFields(payload: unknown, reply: FastifyReply): unknown {
+  if (typeof payload !== 'string' || 'stream' in reply.raw) return payload
+  const fields = reply.getHeaders()
+  for (const name in fields) if (beyondAscii.test(String(fields[name]))) return Buffer.from(payload)
+  return payload
+}
+
+const beyondAscii = /[\x80-\xff]/
+
 /** Returns whether a response has no body (RFC 9110, 6.4.1 and 15.3.6). Writing one to an HTTP/2 stream would be an error. */
 export function hasNoContent({ method, raw }: FastifyRequest, { statusCode }: FastifyReply): boolean {
   const hasNone = statusCode === 204 || statusCode === 304 || (statusCode === 205 && raw.httpVersionMajor > 1)

@@ -6,7 +6,7 @@ import { text } from 'node:stream/consumers'
 import type { Test } from 'tap'
 import t from 'tap'
 import { secret } from '../../../helpers/edge/tokens.ts'
-import { connect, gatewayBefore, get, parse, startRawService, startService } from '../../../helpers/gateway.ts'
+import { connect, gatewayBefore, get, parse, raw, startRawService, startService } from '../../../helpers/gateway.ts'
 import { selfSigned } from '../../../helpers/self-signed.ts'
 
 const { cert, key } = selfSigned(t)
@@ -120,6 +120,31 @@ t.test('errors and other responses of the gateway get the headers, too', async (
     'x-status' in (await get(port, '/hidden')).headers,
     'a hidden route has the response of a path without a route'
   )
+})
+
+t.test('a header of the request keeps its bytes, also beside a text', async (t) => {
+  const routes = [
+    { name: 'all', match: { path: '/' }, service: 'any' },
+    { name: 'refused', match: { path: '/refused' }, service: 'any', edge: { userAgent: { deny: ['*bot*'] } } },
+    { name: 'paused', match: { path: '/paused' }, service: 'any', edge: { maintenance: { enabled: true } } },
+    { name: 'fixed', match: { path: '/fixed' }, response: { body: 'fixed é' } }
+  ]
+  const headers = { response: { set: { 'x-copy': '{headers.x-name}' } } }
+  const { port } = await gatewayBefore(t, service.url, { routes, edge: { headers } })
+  for (const [path, status] of [
+    ['/', 200],
+    ['/refused', 403],
+    ['/paused', 503],
+    ['/fixed', 200]
+  ] as const) {
+    // Each character stands for one byte: these are the bytes of "é" in UTF-8.
+    const request = `GET ${path} HTTP/1.1\r\nhost: a\r\nuser-agent: bot\r\nx-name: caf\xc3\xa9\r\nconnection: close\r\n\r\n`
+    const got = await raw(port, Buffer.from(request, 'latin1'))
+    t.match(got, new RegExp(`^HTTP/1.1 ${status} `), path)
+    t.match(got, /\r\nx-copy: caf\xc3\xa9\r\n/, path)
+    const [, length] = /content-length: (\d+)/.exec(got) ?? []
+    if (length !== undefined) t.equal(got.split('\r\n\r\n')[1]!.length, Number(length), path)
+  }
 })
 
 t.test('an error that replaces a response gets the headers once', async (t) => {
