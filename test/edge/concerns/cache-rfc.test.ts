@@ -39,13 +39,14 @@ const declined: Readonly<Record<string, readonly string[]>> = {
     'other-cookie'
   ],
   'only GET and HEAD are answered from the cache': ['method-POST'],
-  'values of headers are compared as they are': [
+  'services may prefer the first of several languages, and all that they see is in the key': [
     'vary-cache-key',
     'vary-normalise-lang-order',
-    'vary-normalise-lang-case',
     'vary-normalise-lang-select'
   ],
-  '`Date` is no date of a change': ['conditional-lm-fresh-no-lm']
+  'it expects 304 for a date before `Date`, at which there may have been another version (RFC 9111, 4.3.2)': [
+    'conditional-lm-fresh-no-lm'
+  ]
 }
 
 t.test('no required test fails, and no optional one without a reason', async (t) => {
@@ -100,7 +101,7 @@ t.test('no required test fails, and no optional one without a reason', async (t)
     (verdicts.get('optimal') ?? []).map(({ id }) => id).toSorted(),
     Object.values(declined).flat().toSorted()
   )
-  t.ok(verdicts.get('passed')!.length >= 262, `${verdicts.get('passed')!.length} passed`)
+  t.ok(verdicts.get('passed')!.length >= 265, `${verdicts.get('passed')!.length} passed`)
 })
 
 /** As `fetch`, without the fields that it adds by itself, and without following redirects. */

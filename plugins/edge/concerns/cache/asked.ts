@@ -156,12 +156,17 @@ function onlyIfCached(headers: ReadonlyMap<string, string>): Directives {
 
 function comparable(name: string, value: string): string {
   if (name === 'host' || name === 'x-forwarded-host') return value.toLowerCase()
-  return name === 'forwarded' ? withoutClients(value) : normalized(value)
+  return name === 'forwarded' ? withoutClients(value) : normalized(name, value)
 }
 
-/** Removes the spaces around the commas of a list, which make no difference (RFC 9111, 4.1). */
-export const normalized = (value: string): string =>
-  value.includes(',') && !value.includes('"') ? value.split(',').map((each) => each.trim()).join(',') : value // biome-ignore format: one line
+/** Headers in whose values case makes no difference (RFC 9110, 8.3.2, 8.4.1 and 8.5.1). */
+const caseless: ReadonlySet<string> = new Set(['accept-charset', 'accept-encoding', 'accept-language'])
+
+/** Removes what makes no difference (RFC 9111, 4.1): spaces around the commas of a list, and case where it has no meaning. */
+export function normalized(name: string, value: string): string {
+  const text = caseless.has(name) ? value.toLowerCase() : value
+  return text.includes(',') && !text.includes('"') ? text.split(',').map((each) => each.trim()).join(',') : text // biome-ignore format: one line
+}
 
 /** Returns the parameters of `Forwarded` that locate the resource; the others identify clients and proxies. */
 const withoutClients = (value: string): string =>

@@ -28,3 +28,14 @@ export function differs({ headers, body, status }: StoredResponse, given: Incomi
       (given['last-modified'] !== undefined && given['last-modified'] !== headers['last-modified']))
   )
 }
+
+/**
+ * Returns whether a response to HEAD describes the stored response to GET, which it then updates (RFC 9111, 4.3.5). Without a
+ * validator it could describe a later version of the same length.
+ */
+export function isSame(stored: StoredResponse, given: IncomingHttpHeaders): boolean {
+  const { etag, 'last-modified': modified } = stored.headers
+  const isConfirmed =
+    (etag !== undefined && etag === given.etag) || (modified !== undefined && modified === given['last-modified'])
+  return isConfirmed && stored.status === 200 && !differs(stored, given)
+}

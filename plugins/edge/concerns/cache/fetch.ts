@@ -21,10 +21,12 @@ export interface FetchContext {
   end(pending: Pending): void
   /** Returns what is to be stored of a response, null for nothing. */
   judge(fetch: Fetch, status: number, headers: IncomingHttpHeaders, text: string): StoredHead | null
+  /** Returns whether a response to HEAD confirms the stored response of a fetch. */
+  confirms(fetch: Fetch, status: number, headers: IncomingHttpHeaders): boolean
   /** Stores the response of a fetch. `done` gets it, or null if it was invalidated meanwhile. */
   store(fetch: Fetch, entry: StoredResponse, done: Done): void
   /**
-   * Updates the stored response of a fetch after a 304, and returns it. `done` gets it, or null if it was invalidated
+   * Updates the stored response of a fetch after a response that confirms it, and returns it. `done` gets it, or null if it was invalidated
    * meanwhile or may not be stored any more.
    */
   confirm(fetch: Fetch, headers: IncomingHttpHeaders, done: Done): StoredResponse
@@ -85,9 +87,10 @@ export class Fetch implements Dispatcher.DispatchHandler {
     return this.delivery === null || this.delivery.borrows ? this.onResponseData : undefined
   }
 
-  /** Name of the substitute that has responded in place of an instance. */
-  get substitute(): string | null {
-    return this.#record?.substitute ?? null
+  /** False if a substitute has responded in place of an instance. */
+  get isOfService(): boolean {
+    const substitute = this.#record?.substitute ?? null
+    return substitute === null || substitute === 'shared'
   }
 
   onRequestStart(controller: Dispatcher.DispatchController, context: CallContext | null): void {
@@ -117,9 +120,12 @@ export class Fetch implements Dispatcher.DispatchHandler {
       this.#settle(null)
       return
     }
-    this.#head = this.#context.judge(this, status, headers, text)
+    if (this.#context.confirms(this, status, headers)) {
+      this.#isStoring = true
+      this.#context.confirm(this, headers, (stored) => this.#settle(stored))
+    } else this.#head = this.#context.judge(this, status, headers, text)
     if (Number(headers['content-length'] ?? 0) > this.#context.maxEntry) this.#head = null
-    if (this.#head === null) {
+    if (this.#head === null && !this.#isStoring) {
       this.isUnstorable = status < 500 && !this.pending.isOutdated
       this.#settle(null)
     }

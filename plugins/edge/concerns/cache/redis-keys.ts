@@ -21,11 +21,11 @@ export const randomText = (length: number) => randomBytes(length / 2).toString('
 export const isName = (name: string) => !/[,\s]/.test(name)
 
 /** Returns the value of a header for the key of a variant: a digest, since Redis needs to know no cookies and addresses. */
-export const variantText = (value: string) => digest(encode(normalized(value)))
+export const variantText = (name: string, value: string) => digest(encode(normalized(name, value)))
 
 /** Returns the texts of a request for the names in a `Vary`; empty for headers that are absent, or a part of the key. */
 export const variantTexts = (names: readonly string[], { headers, keyed }: Asked): readonly string[] =>
-  names.map((name) => (keyed.has(name) || !headers.has(name) ? '' : variantText(headers.get(name)!)))
+  names.map((name) => (keyed.has(name) || !headers.has(name) ? '' : variantText(name, headers.get(name)!)))
 
 /** Returns the time for which a response is of use: while it is fresh, may be sent stale, or can be confirmed. */
 export function timeToLive({ lifetime, initialAge, whileRevalidate, ifError, headers }: StoredHead): number {

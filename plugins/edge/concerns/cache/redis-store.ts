@@ -139,7 +139,7 @@ export class RedisStore implements ResponseStore {
     const keys = isShared || isPersonal ? [publicKey] : [publicKey, ownKey]
     const values: Values = [purgesKey, markerKey(asked.resource), ...keys.map(responsesKey), this.#purges.version]
     values.push(isPersonal || !isShared ? 1 : 0)
-    for (const [name, value] of asked.headers) if (!keyed.has(name)) values.push(name, variantText(value))
+    for (const [name, value] of asked.headers) if (!keyed.has(name)) values.push(name, variantText(name, value))
     this.#connection.run(
       (client) => client.jingweiCacheFindBuffer(2 + keys.length, ...values),
       (reply, failure, error) => {

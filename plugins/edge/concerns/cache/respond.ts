@@ -15,8 +15,11 @@ export interface CachedResponse {
 
 const empty = Buffer.alloc(0)
 
-/** Fields that a 304 leaves out: they describe a body that it does not have. */
+/** Fields that 304 and 416 leave out: they describe a body that these do not have. */
 const ofBody: ReadonlySet<string> = new Set(['content-length', 'content-type', 'content-encoding', 'content-range', 'content-md5', 'content-digest', 'repr-digest', 'digest']) // biome-ignore format: a list
+
+/** Fields by which caches decide for how long they keep a response, also those for a kind of cache (RFC 9213). */
+const ofFreshness = /cache-control$|^surrogate-control$|^expires$|^pragma$|^age$/
 
 export function responseFrom(stored: StoredResponse, asked: Asked, now: number): CachedResponse {
   const { status, text, body } = stored
@@ -28,8 +31,10 @@ export function responseFrom(stored: StoredResponse, asked: Asked, now: number):
   if (status === 200 && !asked.isHead) {
     const range = rangeOf(asked, stored)
     if (range === 'unsatisfiable') {
-      const more = { 'content-range': `bytes */${body.length}`, 'content-length': '0' }
-      return { status: 416, text: '', headers: { ...headers, ...more }, body: empty }
+      const kept = Object.entries(headers).filter(([name]) => !ofBody.has(name) && !ofFreshness.test(name))
+      // The times are those of the 200: a cache of the client's side could give the error to others.
+      const more = { 'cache-control': 'no-store', 'content-range': `bytes */${body.length}`, 'content-length': '0' }
+      return { status: 416, text: '', headers: { ...Object.fromEntries(kept), ...more }, body: empty }
     }
     if (range !== null) {
       const [first, last] = range

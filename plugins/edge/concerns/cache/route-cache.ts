@@ -5,7 +5,7 @@ import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../../config/schema.ts'
 import type { Clock } from '../../../clock.ts'
 import type { Asked, Reader } from './asked.ts'
-import { conditionalHeaders, differs, hasValidator } from './conditions.ts'
+import { conditionalHeaders, differs, hasValidator, isSame } from './conditions.ts'
 import { Delivery } from './delivery.ts'
 import type { FetchContext } from './fetch.ts'
 import { Fetch } from './fetch.ts'
@@ -166,7 +166,7 @@ export class RouteCache implements FetchContext {
     reason: string,
     led?: LedFlight
   ): void {
-    const isConditional = stored !== null && !asked.isHead && hasValidator(stored)
+    const isConditional = stored !== null && hasValidator(stored)
     const pending = this.#store.begin(asked.resource, found)
     const fetch = new Fetch(this, { asked, delivery, stored, isConditional, pending, reason })
     if (led !== undefined) this.#flightOf.set(fetch, led)
@@ -202,7 +202,7 @@ export class RouteCache implements FetchContext {
   }
 
   judge(fetch: Fetch, status: number, headers: IncomingHttpHeaders, text: string): StoredHead | null {
-    const { asked, stored, substitute } = fetch
+    const { asked, stored, isOfService } = fetch
     if (asked.isHead) {
       if (stored !== null && differs(stored, headers)) this.#store.remove(stored, asked)
       return null
@@ -211,7 +211,7 @@ export class RouteCache implements FetchContext {
     const isFramed = headers['content-length'] !== undefined || isChunked(headers)
     const hasEnd = isFramed && headers.trailer === undefined
     const isEmpty = status === 204
-    const mayStore = (substitute === null || substitute === 'shared') && (hasEnd || isEmpty)
+    const mayStore = isOfService && (hasEnd || isEmpty)
     const head = mayStore ? storable(asked, this.#options, status, headers, text, this.#facts(fetch)) : null
     if (head === null && stored !== null && status < 500) this.#store.remove(stored, asked)
     return fetch.pending.isOutdated ? null : head
@@ -219,6 +219,10 @@ export class RouteCache implements FetchContext {
 
   #facts({ sentAt, instance }: Fetch) {
     return { route: this.#route.name, instance, sentAt, now: this.now() }
+  }
+
+  confirms({ asked, stored, isOfService }: Fetch, status: number, headers: IncomingHttpHeaders): boolean {
+    return asked.isHead && status === 200 && isOfService && stored !== null && isSame(stored, headers)
   }
 
   store({ asked, pending, stored }: Fetch, entry: StoredResponse, done: (stored: StoredResponse | null) => void): void {

@@ -191,10 +191,11 @@ export const ageNow = ({ initialAge, storedAt }: StoredHead, now: number): numbe
 /** Digest of a request's values for the names of a `Vary`. */
 export function varyValues(names: readonly string[], headers: ReadonlyMap<string, string>): string {
   if (names.length === 0) return ''
-  return digest(names.map((name) => valueText(headers.get(name))).join(''))
+  return digest(names.map((name) => valueText(name, headers.get(name))).join(''))
 }
 
-const valueText = (value: string | undefined): string => (value === undefined ? '-' : encode(normalized(value)))
+const valueText = (name: string, value: string | undefined): string =>
+  value === undefined ? '-' : encode(normalized(name, value))
 
 function endToEnd(headers: IncomingHttpHeaders, now: number): IncomingHttpHeaders {
   const alsoDrop = nominated(headers.connection)
