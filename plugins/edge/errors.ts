@@ -133,11 +133,19 @@ function rowOf(code: string | undefined): Row | undefined {
 export const isOfGateway = (error: Coded, request: FastifyRequest): boolean =>
   gatewayCode(error, hasCalled(request)) !== undefined
 
+/** An error of @fastify/send. */
+interface WithHeaders extends FastifyError {
+  readonly headers?: { readonly 'Content-Range'?: string }
+}
+
 /** Makes the reply ready for an error response: removes what a response of the service has left on it. */
 export function prepareReply(error: FastifyError, request: FastifyRequest, reply: FastifyReply): void {
   request.exchange?.withdraw()
   // Codes of Node, and no others, begin with ERR_.
   resetReply(reply, networkCode(error)?.startsWith('ERR_') === true)
+  // The length of a file (RFC 9110, 15.5.17).
+  const range = error.statusCode === 416 ? (error as WithHeaders).headers?.['Content-Range'] : undefined
+  if (range !== undefined) reply.header('content-range', range)
   const code = gatewayCode(error, hasCalled(request)) ?? codeOf(error)
   const status = rowOf(code)?.[0] ?? error.statusCode
   // The unread rest of the body must not be parsed as the next request.

@@ -31,6 +31,9 @@ export interface ExplainQuery {
 /** Headers by which the probe gets the request target, and the name of the listener. */
 const [targetHeader, listenerHeader] = ['x-jingwei-probed-target', 'x-jingwei-probed-listener'] as const
 
+/** Header with the answer of the probe: the response to HEAD has no body. */
+const answerHeader = 'x-jingwei-probe-answer'
+
 /** Returns the target of a request to the probe, and marks its listener. `inject` resolves dot segments of a URL. */
 export function probedTarget(request: { headers: IncomingHttpHeaders }): string {
   markListener(request, String(request.headers[listenerHeader]))
@@ -64,7 +67,12 @@ interface Explainer extends Probing {
   readonly directlyFrom: (
     route: RouteConfig,
     pattern: PathPattern,
-    asked: { readonly path: string; readonly host: string; readonly listen: Config['listen'] }
+    asked: {
+      readonly method: string
+      readonly path: string
+      readonly host: string
+      readonly listen: Config['listen']
+    }
   ) => string | null
 }
 
@@ -77,6 +85,16 @@ function undeclaredText({ key, isKnown, size }: FastifyInstance['consumers']): s
     return `the list in Consul (${key}) is not known here; ${taken}. /admin/explain of a running gateway knows the list`
   }
   return size === 0 ? null : `is not declared; ${taken}`
+}
+
+/** The answer of the probe: a route, by its name or index, or an error. */
+interface Found {
+  readonly route?: string
+  readonly pattern?: number
+  readonly own?: number
+  readonly statusCode?: number
+  readonly code?: string
+  readonly message?: string
 }
 
 export async function explain(
@@ -107,14 +125,7 @@ export async function explain(
   const { 'content-length': _length, 'transfer-encoding': _coding, ...ofRequest } = headers
   const probed = { ...ofRequest, [targetHeader]: path, [listenerHeader]: listener }
   const answer = await probe.inject({ method: method as 'GET', url: '/', headers: probed, remoteAddress: ip })
-  const found = answer.json<{
-    route?: string
-    pattern?: number
-    own?: number
-    statusCode?: number
-    code?: string
-    message?: string
-  }>()
+  const found = JSON.parse(decodeURIComponent(String(answer.headers[answerHeader] ?? '{}'))) as Found
   const own = gateway.pluginRecord.ownRoutes()[found.own ?? -1]
   const route = config.routes.find(({ name }) => name === found.route)
   const pattern = patterns[found.pattern ?? -1]
@@ -156,7 +167,7 @@ export async function explain(
   let target = path
   let direct: string | null = null
   try {
-    direct = directlyFrom(route, pattern, { path, host: headers.host ?? '', listen })
+    direct = directlyFrom(route, pattern, { method, path, host: headers.host ?? '', listen })
     target = targetPath(route, pattern, paths)?.(path) ?? path
   } catch (error) {
     const { statusCode = 500, code = null, message } = error as Error & { statusCode?: number; code?: string }
@@ -187,6 +198,10 @@ export async function explain(
 /** Lets the configured routes of the probe respond with their names and the indexes of their patterns, which it returns. */
 export function probePatterns(probe: FastifyInstance): readonly PathPattern[] {
   const patterns: PathPattern[] = []
+  probe.addHook('onSend', (_request, reply, payload, done) => {
+    reply.header(answerHeader, encodeURIComponent(String(payload)))
+    done(null, payload)
+  })
   probe.addHook('onRoute', (options) => {
     const { route, matchedPath } = options.config ?? {}
     if (route === undefined || matchedPath === undefined) return

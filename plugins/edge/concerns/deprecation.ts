@@ -73,9 +73,10 @@ export default edgeConcern({
     ...(afterSunset === 'refuse' && { responses: { 410: `The operation is gone, since ${sunset}.` } })
   }),
   check,
-  explain: ({ sunset, afterSunset }, { date }) => {
+  explain: (options, { date }) => {
+    const { sunset, afterSunset } = options
     const isGone = afterSunset === 'refuse' && date >= Date.parse(sunset!)
-    return isGone ? `refuses with 410, since ${sunset}` : `adds ${fieldNames}`
+    return isGone ? `refuses with 410, since ${sunset}` : `adds ${Object.keys(fieldsOf(options)).join(', ')}`
   },
   async plugin(_fastify, { meter, clock }) {
     const requests = meter.counter({
@@ -119,8 +120,6 @@ function keepLinks(request: FastifyRequest, reply: FastifyReply, own: string): v
     return passed
   }
 }
-
-const fieldNames = 'Deprecation, Sunset and Link'
 
 /** Returns the fields of responses. */
 function fieldsOf({ at, sunset, successor, link }: Options): Record<string, string> {

@@ -1,5 +1,13 @@
 /** Removes the content coding of bodies that are in memory. */
 import zlib from 'node:zlib'
+import type { FastifyRequest } from 'fastify'
+import { headerValues } from '../authentication/credentials.ts'
+
+/** Returns the codings of the request body, of all fields; empty for none. Of several fields of HTTP/2, Node shows the first only. */
+export const codingsField = (request: FastifyRequest): string => headerValues(request, 'content-encoding').join(', ')
+
+/** Returns whether the request body has a coding other than `identity`. */
+export const isEncoded = (request: FastifyRequest): boolean => !/^(?:identity)?$/i.test(codingsField(request))
 
 /**
  * Calls back with a body without its content coding; with a fault if the coding is unknown, or if the body is malformed or

@@ -9,6 +9,7 @@ import { codingsOf, hasLongWindow } from '../../../plugins/edge/concerns/decompr
 import decompression from '../../../plugins/edge/concerns/decompression/index.ts'
 import type { Protocol } from '../../helpers/edge/asking-client.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
+import { postFields } from '../../helpers/edge/http2-fields.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
 import { connect, raw, startGateway, startService } from '../../helpers/gateway.ts'
@@ -192,6 +193,23 @@ for (const protocol of protocols) {
     await isIdle()
   })
 }
+
+t.test('over HTTP/2, all fields count, of which Node shows the first', async (t) => {
+  const { port } = await start(t, { unknown: 'refuse', maxSize: '2mb' }, 'HTTP/2')
+  const post = (body: Buffer, ...codings: string[]) =>
+    postFields(
+      t,
+      port,
+      '/',
+      codings.map((coding) => ['content-encoding', coding] as const),
+      body
+    )
+  const { headers, ...seen } = JSON.parse(await post(encode.gzip(encode.br(plain)), 'br', 'gzip')) as Seen
+  t.match(seen, { size: plain.length, sha: shaOf(plain) })
+  t.notOk('content-encoding' in headers)
+  t.match(await post(Buffer.from('x'), 'identity', 'compress'), 'JW_UNKNOWN_ENCODING')
+  t.match(await post(encode.gzip(Buffer.alloc(3 * megabyte)), 'identity', 'gzip'), 'JW_BODY_TOO_LARGE')
+})
 
 t.test('an encoding that is unknown is refused by option, and the client learns which are known', async (t) => {
   const { post } = await start(t, { unknown: 'refuse' })

@@ -191,7 +191,10 @@ t.test('ranges and conditions', async (t) => {
     headers: { 'content-range': 'bytes 5-9/300000', 'content-length': '5' }
   })
   t.match(await get(port, '/large.bin', ['Range: bytes=-3']), { status: 206, body: part(299_997, 300_000) })
-  t.match(await get(port, '/large.bin', ['Range: bytes=300000-']), { status: 416 })
+  t.match(await get(port, '/large.bin', ['Range: bytes=300000-']), {
+    status: 416,
+    headers: { 'content-range': 'bytes */300000' }
+  })
   const { etag, 'last-modified': modified } = (await get(port, '/app.js')).headers
   t.match(await get(port, '/app.js', [`If-None-Match: ${etag}`]), { status: 304, body: '' })
   t.match(await get(port, '/app.js', [`If-Modified-Since: ${modified}`]), { status: 304, body: '' })
@@ -234,4 +237,47 @@ t.test('concerns apply; clients that leave; services beside it', async (t) => {
     client.socket.destroy()
   }
   t.equal((await get(port, '/open/large.bin')).body.length, large.length)
+})
+
+t.test('compressed on the way, with a length and without, and by parts', async (t) => {
+  const echo = await startEcho()
+  t.teardown(echo.close)
+  const port = await start(
+    t,
+    'edge: { compression: { types: ["application/octet-stream", "application/javascript", "text/plain"], minSize: 10b } }',
+    `routes:
+  - { name: site, match: { path: / }, files: { root: site } }
+  - { name: text, match: { path: /text }, response: { body: "${'x'.repeat(5000)}" } }`
+  )
+  const gzip = 'Accept-Encoding: gzip'
+  const unpacked = async (path: string) => {
+    const response = await fetch(`http://127.0.0.1:${port}${path}`, { headers: { 'accept-encoding': 'gzip' } })
+    t.equal(response.headers.get('content-encoding'), 'gzip', path)
+    t.match(response.headers.get('vary'), /accept-encoding/i)
+    t.match(response.headers.get('etag'), /^W\//)
+    return Buffer.from(await response.arrayBuffer())
+  }
+  t.ok((await unpacked('/large.bin')).equals(large))
+  t.equal((await unpacked('/text')).toString(), 'x'.repeat(5000))
+  t.match(await get(port, '/app.js', [gzip]), { body: 'gzipped', headers: { 'content-encoding': 'gzip' } }, 'not twice')
+  const { status, headers } = await get(port, '/large.bin', [gzip, 'Range: bytes=5-900'])
+  t.strictSame([status, headers['content-encoding']], [206, undefined])
+})
+
+t.test('explain', async (t) => {
+  const file = join(folderOf(t), 'gateway.yaml')
+  const portals = 'services: { s: { instances: ["http://127.0.0.1:9"] } }'
+  const docs = '{ name: docs, match: { path: /docs }, portal: { services: { s: { path: /openapi.json } } } }'
+  const { server, close } = await startWith(
+    parseConfig(`admin: { host: 127.0.0.1, port: 0 }\n${portals}\n${routes}\n  - ${docs}`, file, {})
+  )
+  t.teardown(close)
+  const explained = async (method: string, path: string) =>
+    ((await server.admin!.inject(`/admin/explain?method=${method}&path=${path}`)).json() as { direct: string }).direct
+  t.equal(await explained('GET', '/app.js'), `file ${join(file, '..', 'site', 'app.js')}`)
+  t.equal(await explained('DELETE', '/app.js'), '405, since only GET and HEAD read files')
+  t.equal(await explained('HEAD', '/docs/openapi.json'), 'portal of s')
+  t.equal(await explained('POST', '/docs'), '405, since only GET and HEAD read a portal')
+  const refused = await server.admin!.inject('/admin/explain?method=HEAD&path=/a%2500')
+  t.match(refused.json(), { refused: { status: 400, code: 'JW_AMBIGUOUS_PATH' } }, 'the response to HEAD has no body')
 })

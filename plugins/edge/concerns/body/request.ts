@@ -4,6 +4,7 @@ import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastif
 import type { BodyMemory } from '../../body-memory.ts'
 import { readWhole, replacedBody, unchangedBody } from '../../bridge/whole-request.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
+import { isEncoded } from '../../protocol/content-coding.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
 import { hasBody } from '../../protocol/request-body.ts'
 import type { FieldTest } from '../../templates/client-fields.ts'
@@ -56,9 +57,8 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
       done(null, body)
       return
     }
-    const coding = raw.headers['content-encoding'] ?? 'identity'
     const isUnclear = types.length > 1 || types[0]?.isUtf8 === false || (isMalformed && fitting.length < steps.length)
-    if (coding.toLowerCase() !== 'identity' || isUnclear) {
+    if (isEncoded(request) || isUnclear) {
       if (shadow === null) reply.header('accept-encoding', 'identity')
       refuse('coding', request, done, () => body)
       return

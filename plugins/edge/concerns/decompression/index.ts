@@ -10,6 +10,7 @@ import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import { MemoryBudget } from '../../memory-budget.ts'
 import { clientAddressOf, networkOf } from '../../protocol/client-address.ts'
+import { codingsField } from '../../protocol/content-coding.ts'
 import { hasBody } from '../../protocol/request-body.ts'
 import { codings, codingsOf, memoryOf, mostMemory, mostMemoryOfClient } from './decoders.ts'
 import { Busy, DecompressedBody, Share } from './decompressed-body.ts'
@@ -88,8 +89,8 @@ export default edgeConcern({
     })
     return ({ maxSize, maxRatio, unknown }, _route, shadow, refused) => ({
       preParsing(request, reply, payload, done) {
-        const field = request.raw.headers['content-encoding']
-        if (field === undefined || !hasBody(request.raw)) return done(null, payload)
+        const field = codingsField(request)
+        if (field === '' || !hasBody(request.raw)) return done(null, payload)
         const found = codingsOf(field)
         if (found?.length === 0 || (found === null && unknown === 'pass')) return done(null, payload)
         if (found === null) {

@@ -2,6 +2,7 @@
 import type { FastifyRequest } from 'fastify'
 import { canonicalName } from '../../../../config/header-names.ts'
 import { ENCODED_SLASH, readPath } from '../../../../config/path-reading.ts'
+import { headerValues } from '../../authentication/credentials.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
 import { claimsOf } from '../../claims.ts'
@@ -105,10 +106,8 @@ export function outgoingFor(
     if (has('method')) sent.push('x-forwarded-method', request.method)
     if (has('uri') || has('path')) sent.push('x-forwarded-uri', has('uri') ? target : path)
     if (body !== null && allowed?.has('content-type') !== true) {
-      for (const name of ['content-type', 'content-encoding']) {
-        const value = request.raw.headers[name]
-        if (typeof value === 'string') sent.push(name, value)
-      }
+      for (const name of ['content-type', 'content-encoding'])
+        for (const value of headerValues(request, name)) sent.push(name, value)
     }
     const decisive = properties && JSON.stringify(sent)
     return { method: body === null ? 'GET' : 'POST', headers: [...sent, ...own], body, decisive }

@@ -4,6 +4,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify'
 import type { BodyMemory } from '../../body-memory.ts'
 import { readWhole, unchangedBody } from '../../bridge/whole-request.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
+import { isEncoded } from '../../protocol/content-coding.ts'
 import { mediaTypeOf, typeFields } from '../../protocol/media-types.ts'
 import { hasBody } from '../../protocol/request-body.ts'
 import type { Operation } from './operation.ts'
@@ -109,8 +110,7 @@ export class Guard {
       done(null, payload)
       return
     }
-    const coding = raw.headers['content-encoding'] ?? 'identity'
-    if (coding.toLowerCase() !== 'identity') {
+    if (isEncoded(request)) {
       throw new Refusal('validation_coding', 'The body must have no content coding', [], {
         'accept-encoding': 'identity'
       })
