@@ -34,6 +34,22 @@ export function addUpstreamHeader(request: FastifyRequest, name: string, value: 
   else request.upstreamHeaders.push(name, value)
 }
 
+/**
+ * Sets a header for the service, in place of the one that an earlier concern has set: with two values, in whatever spelling, the
+ * service could take either.
+ */
+export function setUpstreamHeader(request: FastifyRequest, name: string, values: string | readonly string[]): void {
+  const { upstreamHeaders } = request
+  if (upstreamHeaders !== null) {
+    const canonical = canonicalName(name)
+    for (let i = upstreamHeaders.length - 2; i >= 0; i -= 2) {
+      const other = upstreamHeaders[i]!
+      if (other.length === name.length && canonicalName(other) === canonical) upstreamHeaders.splice(i, 2)
+    }
+  }
+  for (const value of [values].flat()) addUpstreamHeader(request, name, value)
+}
+
 export type HeaderFilter = (name: string) => boolean
 
 /** Returns the test for headers that are removed from clients' requests; null if there are none. Call it at load. */

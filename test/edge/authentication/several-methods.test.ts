@@ -8,7 +8,7 @@ import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-clien
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
-import { configOf, startEcho, startGateway } from '../../helpers/gateway.ts'
+import { configOf, startEcho, startGateway, startService } from '../../helpers/gateway.ts'
 
 const consumers = [
   {
@@ -215,4 +215,42 @@ t.test('a mistake in the rules is a fault or a warning', async (t) => {
     message: /already carries the id/
   })
   t.throws(fault({ authentication: { forward: { id: 'via' } } }), { message: /set by the gateway itself/ })
+})
+
+t.test('a header that several concerns set has one value, that of the last one', async (t) => {
+  const service = await startEcho()
+  t.teardown(service.close)
+  const server = await startService((request, response) => {
+    const { 'x-answer': answer = '' } = request.headers
+    response.writeHead(200, { 'x-who': answer ? String(answer).split(',') : [], 'x-name': 'carol' }).end()
+  })
+  t.teardown(server.close)
+  const asks = { url: server.url, responseHeaders: ['x-who'], consumer: 'x-name' }
+  const route = (name: string, edge: object) => ({ name, match: { path: `/${name}` }, service: 'any', edge })
+  const jwt = { secret, forward: { sub: 'x-who' } }
+  const gateway = await startGateway({
+    consumers,
+    services: { any: { instances: [service.url] } },
+    routes: [
+      route('consumer', { jwt, authentication: { forward: { id: 'x-who' } } }),
+      route('spelling', { jwt, authentication: { forward: { id: 'x_who' } } }),
+      route('server', { jwt, forwardAuth: asks }),
+      route('three', { jwt, forwardAuth: asks, authentication: { forward: { id: 'X-Who' } } })
+    ]
+  })
+  t.teardown(gateway.close)
+  const { ask } = anyClient(t, 'HTTP/1.1', gateway.port)
+  const valuesAt = async (path: string, answer = 'dave') => {
+    const { body } = await ask(path, { headers: { ...bearer(), 'x-answer': answer } })
+    const { rawHeaders } = JSON.parse(body.toString()) as Seen
+    return rawHeaders.flatMap((name, index) =>
+      index % 2 === 0 && /^x.who$/i.test(name) ? [[name.toLowerCase(), rawHeaders[index + 1]]] : []
+    )
+  }
+  t.strictSame(await valuesAt('/consumer'), [['x-who', 'bob']])
+  t.strictSame(await valuesAt('/spelling'), [['x_who', 'bob']])
+  t.strictSame(await valuesAt('/server'), [['x-who', 'dave']])
+  t.strictSame(await valuesAt('/server', 'dave,erin'), [['x-who', 'dave'], ['x-who', 'erin']], 'as the server sends them') // biome-ignore format: short
+  t.strictSame(await valuesAt('/server', ''), [['x-who', 'b-1']], 'that of the token, if the server sends none')
+  t.strictSame(await valuesAt('/three'), [['x-who', 'carol']])
 })

@@ -14,7 +14,7 @@ import { dropHeaders } from '../../../for-plugins.ts'
 import { authenticationReasons as reasons } from '../../authentication/methods.ts'
 import type { AuthenticationOptions } from '../../authentication/options.ts'
 import { Authentication } from '../../authentication/options.ts'
-import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders, headerValue, setUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { Consumer } from '../../consumers/consumer.ts'
 import { warnOfUnknown } from '../../consumers/unknown.ts'
@@ -74,7 +74,7 @@ function tell(headers: readonly (readonly [property: 'id' | 'groups' | 'tags', h
         values = valuesOf(consumer)
         known.set(consumer, values)
       }
-      for (const [header, value] of values) addUpstreamHeader(request, header, value)
+      for (const [header, value] of values) setUpstreamHeader(request, header, value)
     }
     done()
   }

@@ -13,7 +13,7 @@ import { NoCredentials } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { CredentialsMissing } from '../../authentication/refused.ts'
 import { Unavailable } from '../../bridge/undecided.ts'
-import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders, headerValue, setUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import { edgeConcern } from '../../concern.ts'
 import type { GivenConsumer } from '../../consumers/consumer.ts'
 import type { ConsumerRegistry } from '../../consumers/registry.ts'
@@ -101,7 +101,7 @@ function functionMethod(
       if (consumer !== null)
         request.consumer = typeof consumer === 'string' ? consumerFor(consumer, consumers) : consumer
       for (const [name, value] of Object.entries(headers)) {
-        addUpstreamHeader(request, name.toLowerCase(), headerValue(value)!)
+        setUpstreamHeader(request, name.toLowerCase(), headerValue(value)!)
       }
     },
     refusal: (error) => {

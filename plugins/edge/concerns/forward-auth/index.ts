@@ -16,7 +16,7 @@ import { serverText } from '../../bridge/check-auth-server.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
 import { Undecided } from '../../bridge/undecided.ts'
 import type { HeaderFilter } from '../../bridge/upstream-headers.ts'
-import { addUpstreamHeader, decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders, setUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import type { UpstreamRequests } from '../../bridge/upstream-request.ts'
 import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -163,7 +163,7 @@ function accept(
   { forService, forClient, consumer }: Allowed,
   consumers: ConsumerRegistry
 ): void {
-  for (const [name, values] of forService) for (const value of values) addUpstreamHeader(request, name, value)
+  for (const [name, values] of forService) setUpstreamHeader(request, name, values)
   setHeaders(reply, forClient)
   if (consumer !== null) request.consumer = consumerFor(consumer, consumers)
 }

@@ -13,7 +13,7 @@ import { authenticateBy } from '../../authentication/methods.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { checkAuthServer, checkServiceHeaders, serverText } from '../../bridge/check-auth-server.ts'
 import { Undecided } from '../../bridge/undecided.ts'
-import { addUpstreamHeader, decorateUpstreamHeaders, headerValue } from '../../bridge/upstream-headers.ts'
+import { decorateUpstreamHeaders, headerValue, setUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -104,7 +104,7 @@ function tokenMethod(
     }
     for (const [claim, header] of forward) {
       const value = headerValue(claimAt(claims, claim))
-      if (value !== undefined) addUpstreamHeader(request, header, value)
+      if (value !== undefined) setUpstreamHeader(request, header, value)
     }
   }
 

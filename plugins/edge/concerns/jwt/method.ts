@@ -4,7 +4,7 @@ import type { FastifyRequest } from 'fastify'
 import type { Clock } from '../../../clock.ts'
 import type { Method, Refusal } from '../../authentication/method.ts'
 import type { tokenKeeper } from '../../authentication/verified-token.ts'
-import { addUpstreamHeader } from '../../bridge/upstream-headers.ts'
+import { setUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import type { Callers } from './callers.ts'
 import type { JwtOptions } from './options.ts'
 import type { Found } from './places.ts'
@@ -42,7 +42,7 @@ export function tokenMethod(
     keep?.(request, token)
     // A token without a subject does not take the consumer of another method away.
     if (consumer !== null) request.consumer = consumer
-    for (const [header, value] of headers) addUpstreamHeader(request, header, value)
+    for (const [header, value] of headers) setUpstreamHeader(request, header, value)
   }
 
   /** Returns the refusal of a token. The reason goes to the log; the message of the verifier may quote the token. */

@@ -7,7 +7,7 @@ import { headerValues, queryValues, removeHeader } from '../../authentication/cr
 import type { Method } from '../../authentication/method.ts'
 import { authenticateBy } from '../../authentication/methods.ts'
 import { tokenKeeper } from '../../authentication/verified-token.ts'
-import { addUpstreamHeader, headerValue } from '../../bridge/upstream-headers.ts'
+import { headerValue, setUpstreamHeader } from '../../bridge/upstream-headers.ts'
 import { claimAt } from '../../claims.ts'
 import type { ConcernContext } from '../../concern.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
@@ -191,13 +191,13 @@ function accepted(
     }
     for (const [claim, header] of headers) {
       const value = headerValue(claimAt(claims, claim))
-      if (value !== undefined) addUpstreamHeader(request, header, value)
+      if (value !== undefined) setUpstreamHeader(request, header, value)
     }
     // In shadow mode, credentials of the client stay as they are.
     if (!forwardAccessToken || (isShadow && headerValues(request, 'authorization').length > 0)) return
     removeHeader(request, 'authorization')
     if (accessToken === undefined || clock.date() >= expires) return
-    addUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
+    setUpstreamHeader(request, 'authorization', `Bearer ${accessToken}`)
     keep?.(request, accessToken)
   }
 }
