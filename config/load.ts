@@ -1,7 +1,5 @@
 /** Loads a configuration file: reads, validates and completes it, or reports all of its faults. */
-import { createHash } from 'node:crypto'
-import { readFileSync } from 'node:fs'
-import { dirname, isAbsolute, resolve } from 'node:path'
+import { dirname, resolve } from 'node:path'
 import type { Steps } from '../plugins/time-slices.ts'
 import { atOnce, inSlices } from '../plugins/time-slices.ts'
 import { LastCompiled } from './compile.ts'
@@ -25,16 +23,12 @@ import { withGateway } from './schema/sidecar.ts'
 import Type from './schema/type.ts'
 import type { Config, Written } from './schema.ts'
 import { handsOver, isSidecar, sidecarForm, sidecarSchema } from './sidecar.ts'
+import type { Source } from './source-file.ts'
+import { hashOf, sourceOf } from './source-file.ts'
 import { Validator } from './validate.ts'
 
 export type { Fault } from './faults.ts'
 export { ConfigError }
-
-const reasons: Readonly<Record<string, string>> = {
-  ENOENT: 'no such file',
-  EISDIR: 'is a folder, not a file',
-  EACCES: 'permission denied'
-}
 
 type Warn = (warning: Fault) => void
 
@@ -263,30 +257,6 @@ function amended(document: unknown, amend: Amend, report: Report): unknown {
     return value === undefined ? undefined : { line: 0, column: 0, file, isList: Array.isArray(value) }
   })
   return data
-}
-
-/** Text of a file, and the hash of its bytes. */
-interface Source {
-  readonly text: string
-  readonly hash: string
-}
-
-function sourceOf(file: string): Source {
-  try {
-    const bytes = readFileSync(file)
-    return { text: bytes.toString(), hash: hashOf(bytes) }
-  } catch (error) {
-    const { code = '', message } = error as NodeJS.ErrnoException
-    const where = isAbsolute(file) ? '' : `: ${resolve(file)}`
-    throw new ConfigError(file, [
-      { file, line: 0, column: 0, path: '', message: `${reasons[code] ?? message}${where}` }
-    ])
-  }
-}
-
-/** Returns the same hash as `sha256sum FILE | cut -c1-16`, by which operators compare the files of nodes. */
-function hashOf(bytes: string | Buffer): string {
-  return createHash('sha256').update(bytes).digest('hex').slice(0, 16)
 }
 
 /** Removes keys without meaning: `x-` sections for anchors, and lists whose items are all commented out. */

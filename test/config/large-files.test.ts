@@ -1,5 +1,7 @@
+import { truncateSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import t from 'tap'
-import { parseConfig } from '../../plugins/config.ts'
+import { loadWithoutPlugins, parseConfig } from '../../plugins/config.ts'
 
 const file = 'gateway.yaml'
 
@@ -16,4 +18,16 @@ t.test('a file of 20,000 routes and one with 5,000 aliases are loaded', async (t
   const edge = (i: number) => `, edge: ${i === 0 ? '&e { accessLog: false }' : '*e'} }`
   const aliased = routes(5000).map((line, i) => (i < 2 ? line : line.replace(/ }$/, edge(i - 2))))
   t.equal(parseConfig(aliased.join('\n'), file, {}).routes.at(-1)?.edge.accessLog, false)
+})
+
+t.test('a file of more than 64 MB is refused, and so is a YAML document of more than 16 MB', async (t) => {
+  const folder = t.testdir({ 'gateway.yaml': '', 'api.yaml': 'openapi: 3.1.0' })
+  const path = join(folder, 'gateway.yaml')
+  truncateSync(path, 64 * 1024 * 1024 + 1)
+  t.throws(() => loadWithoutPlugins(path), { message: /gateway\.yaml: is larger than 64 MB; is it a configuration\?/ })
+  writeFileSync(path, 'edge: { validation: { openapi: api.yaml } }')
+  truncateSync(join(folder, 'api.yaml'), 16 * 1024 * 1024 + 1)
+  t.throws(() => loadWithoutPlugins(path), {
+    message: /edge\.validation\.openapi: .*api\.yaml: is larger than 16 MB: write it as JSON/
+  })
 })

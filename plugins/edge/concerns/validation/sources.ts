@@ -102,7 +102,13 @@ export class Sources {
   }
 }
 
+/** Most bytes of a YAML file: it is parsed in one step, in which no request is served, in some 50 ms for each megabyte. */
+const largestYaml = 16 * 1024 * 1024
+
 function parsed(file: string, text: string): unknown {
+  if (!file.endsWith('.json') && text.length > largestYaml) {
+    throw new Error(`${file}: is larger than 16 MB: write it as JSON (.json), which is parsed several times as fast`)
+  }
   try {
     return file.endsWith('.json') ? JSON.parse(text) : yaml().load(text)
   } catch (cause) {
