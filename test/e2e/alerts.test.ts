@@ -87,6 +87,22 @@ t.test('an alert fires if lines of an access log are lost', (t) => {
   })
 })
 
+t.test('an alert fires if spans are lost, but not for those of a process that stops', (t) => {
+  const spans = (reason: string, values: string) => ({
+    series: `jingwei_tracing_spans_dropped_total{instance="gateway-1",job="jingwei",reason="${reason}"}`,
+    values
+  })
+  return firing(
+    t,
+    [spans('failed', '0x60 0+1x120 120x250'), spans('shutdown', '0+1x400'), spans('queue_full', '0x400')],
+    {
+      '5m': [],
+      '12m': ['SpansLost'],
+      '25m': []
+    }
+  )
+})
+
 t.test('no alert fires if half of the instances are unavailable', (t) =>
   firing(
     t,

@@ -62,7 +62,9 @@ t.test('every query of a dashboard or an alert has a result', { timeout: 110_000
   const issuer = authority(folderFor(t), 'edge')
   const { certFile: cert, keyFile: key } = issuer.issue('localhost')
   const edge = { accessLog: { file: '/dev/null' } }
-  const withTls = await inProcess(t, { services: {}, listen: { tls: { cert, key } }, edge })
+  // No collector is there.
+  const tracing = { otlp: { http: { endpoint: 'http://127.0.0.1:1/v1/traces' } } }
+  const withTls = await inProcess(t, { services: {}, listen: { tls: { cert, key } }, edge, tracing })
   const withoutMesh = await forwarder(t, { forwarded: cluster.services[0]!.url, refused: await refused() })
   const nodes = [...cluster.gateways, everything, withTls, withoutMesh].map(({ adminUrl }) => adminUrl)
   const prometheus = await prometheusOver(t, nodes)

@@ -17,13 +17,14 @@ export interface Wanted {
   plugins?: object[]
   consumers?: object[]
   edge?: object
+  tracing?: object
   accessLog?: boolean
 }
 
 /** YAML, of which JSON is a part. */
 export function yamlOf(wanted: Wanted): string {
   const { consul, token, wait, services, listen, mesh, adminPort = 0, accessLog = false, routes = [] } = wanted
-  const { plugins, consumers, edge } = wanted
+  const { plugins, consumers, edge, tracing } = wanted
   return JSON.stringify({
     listen: { host: '127.0.0.1', port: 0, drain: { delay: '0s', timeout: '5s' }, ...listen },
     admin: { host: '127.0.0.1', port: adminPort },
@@ -33,6 +34,7 @@ export function yamlOf(wanted: Wanted): string {
     services,
     routes: [...Object.keys(services).map((name) => ({ name, match: { path: `/${name}` }, service: name })), ...routes],
     plugins,
+    tracing,
     consumers
   })
 }
