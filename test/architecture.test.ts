@@ -71,7 +71,7 @@ const ownPlace = 'plugins/home.ts'
 /** Modules for both halves, operations and the configuration. They import Node's modules alone. */
 const shared = [
   'plugins/http-syntax.ts', 'plugins/thrown.ts', 'plugins/thrown-at.ts', 'plugins/meter.ts', 'plugins/stores.ts', 'plugins/alternative-names.ts',
-  'plugins/listener-of.ts', 'plugins/seam-headers.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', 'plugins/address-ranges.ts', 'plugins/base-path.ts', 'plugins/spans.ts', timeSlices, chunkList, ownPlace
+  'plugins/listener-of.ts', 'plugins/seam-headers.ts', 'plugins/clock.ts', 'plugins/on-first-use.ts', 'plugins/address-ranges.ts', 'plugins/base-path.ts', 'plugins/spans.ts', timeSlices, chunkList, 'plugins/echoed-secrets.ts', ownPlace
 ] // biome-ignore format: a list
 
 /** The only file that loads Node's HTTP module: `import` of it loads Node's own undici as well. */

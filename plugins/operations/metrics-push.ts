@@ -6,8 +6,9 @@ import { hostname } from 'node:os'
 import type { FastifyBaseLogger } from 'fastify'
 import fp from 'fastify-plugin'
 import type { Registry } from 'prom-client'
-import { maskUrl } from '../../config/credentials.ts'
+import { isSecretParameter, maskUrl } from '../../config/credentials.ts'
 import type { Config } from '../../config/schema.ts'
+import { secretsIn, withoutSecrets } from '../echoed-secrets.ts'
 import { inSlices } from '../time-slices.ts'
 import type { MetricData } from './line-protocol.ts'
 import { lineProtocol } from './line-protocol.ts'
@@ -55,6 +56,7 @@ class Push {
   readonly #count: (ok: boolean) => void
   readonly #url: string
   readonly #headers: Readonly<Record<string, string>>
+  readonly #secrets: readonly string[]
   readonly #stop = new AbortController()
   #timer: NodeJS.Timeout | undefined
   #hasFailed = false
@@ -78,7 +80,11 @@ class Push {
     url.username = ''
     url.password = ''
     this.#url = url.href
-    this.#headers = { 'content-type': 'text/plain; charset=utf-8', ...(login !== ':' && basic), ...options.headers }
+    const given = { ...(login !== ':' && basic), ...options.headers }
+    this.#headers = { 'content-type': 'text/plain; charset=utf-8', ...given }
+    // `p` is the password of InfluxDB 1.
+    const ofQuery = [...url.searchParams].filter(([name]) => name === 'p' || isSecretParameter(name))
+    this.#secrets = [...secretsIn(given), ...ofQuery.map(([, value]) => value)]
   }
 
   start(): void {
@@ -121,7 +127,7 @@ class Push {
     await response.body?.cancel()
     if (response.ok) return null
     const detail = response.headers.get('x-influxdb-error')
-    return `status ${response.status}${detail === null ? '' : `, ${detail.slice(0, 200)}`}`
+    return `status ${response.status}${detail === null ? '' : `, ${withoutSecrets(detail, this.#secrets).slice(0, 200)}`}`
   }
 }
 

@@ -145,6 +145,22 @@ t.test('failures are counted, logged once, and end when the server recovers', as
   t.notMatch(JSON.stringify(log), /hunter2/)
 })
 
+t.test('a server that repeats what it was sent brings no secret into the log', async (t) => {
+  const { port } = await receiver(t, (response) =>
+    response
+      .writeHead(401, { 'x-influxdb-error': 'no access for me:hunter2/a, hunter2-p, Token hunter2-t to db gateway' })
+      .end()
+  )
+  const { log } = await gatewayPushing(t, {
+    url: `http://me:hunter2%2Fa@127.0.0.1:${port}/write?p=hunter2-p&db=gateway`,
+    headers: { 'x-token': 'Token hunter2-t' }
+  })
+  const told = () => log.map(({ msg }) => String(msg)).filter((msg) => msg.includes('cannot be pushed'))
+  await eventually(() => told().length > 0)
+  t.match(told()[0], /no access for me:\*\*\*, \*\*\*, \*\*\* to db gateway$/)
+  t.notMatch(JSON.stringify(log), /hunter2/)
+})
+
 t.test('a server that is down holds up neither requests nor the end', async (t) => {
   const { port, count, close } = await gatewayPushing(t, { url: 'http://127.0.0.1:9/write' })
   await eventually(async () => (await count('failure')) >= 2)

@@ -178,6 +178,23 @@ t.test('after five tries the spans are lost, and the next ones are sent', async 
   t.match(log, [{ message: 'spans are lost: status 503' }, { message: 'spans are exported again' }])
 })
 
+t.test('a collector that repeats what it was sent brings no secret into the log', async (t) => {
+  for (const isAccepted of [false, true]) {
+    const collector = await startCollector(t)
+    responding(collector, (response) => {
+      const message = 'no access for Bearer hunter2-token, key hunter2-key'
+      if (isAccepted) response.end(JSON.stringify({ partialSuccess: { rejectedSpans: '1', errorMessage: message } }))
+      else response.writeHead(403).end(JSON.stringify({ message }))
+    })
+    const headers = { authorization: 'Bearer hunter2-token', 'api-key': 'hunter2-key' }
+    const { exporter, dropped, log } = exporterTo(t, collector.url, { http: { headers } })
+    exporter.record(span())
+    await eventually(() => dropped('refused') === 1)
+    t.match(log[0]!.message, /no access for \*\*\*, key \*\*\*$/)
+    t.notMatch(JSON.stringify(log), /hunter2/)
+  }
+})
+
 t.test('other statuses are final; partial success is counted', async (t) => {
   const collector = await startCollector(t)
   responding(

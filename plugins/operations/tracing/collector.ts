@@ -1,5 +1,6 @@
 /** One export to a collector, by OTLP over HTTP. */
 import type { Dispatcher } from 'undici'
+import { secretsIn, withoutSecrets } from '../../echoed-secrets.ts'
 import { agentClass } from '../../undici.ts'
 
 export interface CollectorOptions {
@@ -29,9 +30,11 @@ export class Collector {
   readonly #origin: string
   readonly #path: string
   readonly #options: CollectorOptions
+  readonly #secrets: readonly string[]
 
   constructor(options: CollectorOptions) {
     this.#options = options
+    this.#secrets = secretsIn(options.headers)
     const { origin, pathname, search } = new URL(options.endpoint)
     this.#origin = origin
     this.#path = `${pathname === '/' ? '/v1/traces' : pathname}${search}`
@@ -61,8 +64,8 @@ export class Collector {
         signal: AbortSignal.any([signal, AbortSignal.timeout(timeout)])
       })
       const response = await beginningOf(body)
-      if (statusCode >= 200 && statusCode <= 299) return accepted(response)
-      const reason = `status ${statusCode}${messageIn(response)}`
+      if (statusCode >= 200 && statusCode <= 299) return accepted(response, this.#secrets)
+      const reason = `status ${statusCode}${messageIn(response, this.#secrets)}`
       if (!retryable.has(statusCode)) return { kind: 'refused', reason, afterMs: null }
       return { kind: 'retry', reason, afterMs: retryAfterOf(fields['retry-after']) }
     } catch (error) {
@@ -93,23 +96,24 @@ async function beginningOf(body: Dispatcher.ResponseData['body']): Promise<strin
 }
 
 /** Reads `partialSuccess` of an `ExportTraceServiceResponse`. */
-function accepted(text: string): Result {
+function accepted(text: string, secrets: readonly string[]): Result {
   const { rejectedSpans, errorMessage } = Object(Object(json(text)).partialSuccess) as Record<string, unknown>
   const rejected = Number(rejectedSpans ?? 0)
   return {
     kind: 'accepted',
     rejected: Number.isSafeInteger(rejected) && rejected > 0 ? rejected : 0,
-    reason: shown(errorMessage)
+    reason: shown(errorMessage, secrets)
   }
 }
 
 /** Returns the message of a `Status`, as `: message`. */
-function messageIn(text: string): string {
-  const message = shown(Object(json(text)).message)
+function messageIn(text: string, secrets: readonly string[]): string {
+  const message = shown(Object(json(text)).message, secrets)
   return message === '' ? '' : `: ${message}`
 }
 
-const shown = (value: unknown) => (typeof value === 'string' ? value.slice(0, mostChars) : '')
+const shown = (value: unknown, secrets: readonly string[]) =>
+  typeof value === 'string' ? withoutSecrets(value, secrets).slice(0, mostChars) : ''
 
 function json(text: string): unknown {
   try {

@@ -261,6 +261,35 @@ t.test('failures: calls get 503 at once until the next attempt, with growing pau
   t.notMatch(JSON.stringify(said()), /s3cr|secret text|late/)
 })
 
+t.test('a token endpoint that repeats what it was sent brings no secret into the log and the status', async (t) => {
+  const { privateKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' })
+  const privateKeyFile = join(t.testdir({ 'key.pem': privateKey.export({ type: 'pkcs8', format: 'pem' }) }), 'key.pem')
+  const clientSecret = 'hunter2 & more+'
+  for (const more of [
+    { clientSecret },
+    { clientSecret, clientAuth: 'post' },
+    { clientSecret: undefined, privateKeyFile }
+  ]) {
+    const tokens = await tokenServer(t, (response, _count, { headers, form }) => {
+      const [, encoded = ''] = headers.authorization?.split(' ') ?? []
+      const login = Buffer.from(encoded, 'base64').toString()
+      const all = [headers.authorization, encoded, login, clientSecret, form.client_secret, form.client_assertion]
+      const error_description = all.filter(Boolean).join(' | ')
+      response.writeHead(400, { 'content-type': 'application/json' })
+      response.end(JSON.stringify({ error: 'invalid_client', error_description }))
+    })
+    const { ask, said, lines, status } = await withCredentials(t, oauth2(tokens.url, more))
+    await t.rejects(ask(), { code: 'JW_CREDENTIALS_UNAVAILABLE', reason: 'credentials_refused' })
+    const text = JSON.stringify([lines, status(), said()], (_key, value) =>
+      value instanceof Error ? `${value.stack} ${String(value.cause)}` : value
+    )
+    const [{ headers, form }] = tokens.requests as [TokenRequest]
+    const secrets = [headers.authorization?.split(' ')[1], form.client_assertion, more.clientSecret && 'hunter2']
+    for (const secret of secrets) if (secret) t.notOk(text.includes(secret.slice(0, 30)), `${secret} in ${text}`)
+    t.match(text, /invalid_client \(.*\*\*\*/)
+  }
+})
+
 t.test('responses of a token endpoint without a valid token', async (t) => {
   const json = { 'content-type': 'application/json' }
   const cases: [what: string, respond: (response: ServerResponse) => void, reason: string, text: RegExp][] = [

@@ -1,5 +1,6 @@
 /** A request for a token by the grant client_credentials (RFC 6749, 4.4), by openid-client. */
 import type { ClientAuth, CustomFetch } from 'openid-client'
+import { secretsIn, withoutSecrets } from '../../../echoed-secrets.ts'
 import { onFirstUse } from '../../../on-first-use.ts'
 import type { Post } from './exchange.ts'
 import type { OAuth2Options } from './options.ts'
@@ -37,10 +38,7 @@ export function endpointText({ url, service, path }: OAuth2Options): string {
 }
 
 /** Returns the printable part of a text of the server, shortened. */
-const shown = (text: unknown) =>
-  String(text)
-    .replace(/[^ -~]+/g, ' ')
-    .slice(0, 200)
+const printable = (text: string) => text.replace(/[^ -~]+/g, ' ').slice(0, 200)
 
 function authenticationBy(options: OAuth2Options, endpoint: string): ClientAuth {
   const { clientSecret, clientSecretFile, clientAuth, privateKeyFile, keyId, algorithm, issuer } = options
@@ -65,8 +63,10 @@ export async function requestToken(options: OAuth2Options, post: Post): Promise<
   const endpoint = options.url ?? `http://${options.service}${options.path ?? '/token'}`
   let status: number | null = null
   let problem: unknown = null
+  let secrets: readonly string[] = []
   const send: CustomFetch = async (_url, { headers, body }) => {
     try {
+      secrets = secretsOf(headers, String(body))
       const posted = await post(headers, String(body))
       status = posted.status
       const fields = Object.entries(posted.headers).map(([name, value]) => [name, String(value)] as [string, string])
@@ -99,8 +99,15 @@ export async function requestToken(options: OAuth2Options, post: Post): Promise<
     return { token, lifetimeMs: seconds === undefined ? null : seconds * 1000 }
   } catch (error) {
     if (error instanceof TokenFailure) throw error
-    throw failureOf(error as Error, status, problem as Error | null, options)
+    throw failureOf(error as Error, status, problem as Error | null, options, secrets)
   }
+}
+
+/** Returns the secrets of a request. */
+function secretsOf({ authorization }: Readonly<Record<string, string>>, body: string): string[] {
+  const form = new URLSearchParams(body)
+  const sent = ['client_secret', 'client_assertion'].flatMap((name) => form.get(name) ?? [])
+  return authorization === undefined ? sent : [...sent, ...secretsIn({ authorization })]
 }
 
 /** Returns the failure for an error. `status` is that of the response, null without one; `problem` the error of the call. */
@@ -108,8 +115,10 @@ function failureOf(
   error: Error,
   status: number | null,
   problem: Error | null,
-  { clientAuth, privateKeyFile }: OAuth2Options
+  { clientAuth, privateKeyFile }: OAuth2Options,
+  secrets: readonly string[]
 ): TokenFailure {
+  const shown = (text: unknown) => printable(withoutSecrets(String(text), secrets))
   if (problem !== null) return new TokenFailure('credentials_unavailable', shown(problem.message), problem)
   // Before the call, such as an unreadable file.
   if (status === null) return new TokenFailure('credentials_unavailable', shown(error.message))

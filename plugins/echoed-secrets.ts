@@ -1,0 +1,25 @@
+/** Secrets in the texts of servers: a server may repeat what it was sent, and its messages are logged. */
+
+/** Shorter texts are in many words. */
+const shortest = 4
+
+/** Returns the secrets of header fields: their values, also without a scheme such as `Bearer`, and passwords of `Basic`. */
+export function secretsIn(fields: Readonly<Record<string, string>>): string[] {
+  return Object.values(fields).flatMap((value) => {
+    const [, scheme = '', rest] = /^(\S+) +(.+)$/.exec(value) ?? []
+    if (rest === undefined) return [value]
+    if (scheme.toLowerCase() !== 'basic') return [value, rest]
+    const login = Buffer.from(rest, 'base64').toString()
+    const password = login.slice(login.indexOf(':') + 1)
+    return [value, rest, password, decoded(password)]
+  })
+}
+
+/** In the requests of OAuth 2.0 (RFC 6749, 2.3.1), user and password are encoded as in a form. */
+const decoded = (text: string): string => new URLSearchParams(`x=${text.replaceAll('&', '%26')}`).get('x')!
+
+/** Returns a text with `***` in place of secrets. */
+export function withoutSecrets(text: string, secrets: readonly string[]): string {
+  const longestFirst = secrets.filter(({ length }) => length >= shortest).sort((a, b) => b.length - a.length)
+  return longestFirst.reduce((shown, secret) => shown.replaceAll(secret, '***'), text)
+}
