@@ -14,7 +14,7 @@ import { claims, token, secret as tokenSecret } from '../../helpers/edge/tokens.
 import { handshake, open, startWebSocketService } from '../../helpers/edge/websocket.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { Seen } from '../../helpers/gateway.ts'
-import { connect, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
+import { connect, gatewayBefore, get, raw, startEcho, startGateway } from '../../helpers/gateway.ts'
 import { folder } from '../../helpers/plugins.ts'
 
 consumersTiming.intervalMs = 10
@@ -411,4 +411,13 @@ t.test('a secret that is removed while the body arrives is refused, and a client
   removed.send('def')
   removed.end()
   t.equal((await removed.response).status, 401)
+})
+
+t.test('the challenge names each header once', async (t) => {
+  const { port } = await gatewayBefore(t, 'http://127.0.0.1:9', {
+    edge: { hmacAuth: { enforceHeaders: ['Date', '@request-target'] } },
+    consumers: [{ name: 'al', hmacAuth: { username: 'al', secret: 'a-long-secret-of-the-consumer' } }]
+  })
+  const { headers } = await get(port, '/')
+  t.equal(headers['www-authenticate'], 'hmac realm="jingwei", headers="date @request-target"')
 })

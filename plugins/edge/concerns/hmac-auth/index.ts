@@ -105,7 +105,7 @@ function hmacMethod(
   }
 
   return {
-    challenge: `hmac realm="${realm}", headers="${['date', ...enforced].join(' ')}"`,
+    challenge: `hmac realm="${realm}", headers="${[...new Set(['date', ...enforced])].join(' ')}"`,
     carrier: 'authorization',
     // A signature in `Proxy-Authorization` says nothing about what is in `Authorization`.
     isInCarrier: isInAuthorization,
