@@ -2,7 +2,7 @@
 import type { Convert } from './apisix-scope.ts'
 import { noteRefusal } from './apisix-scope.ts'
 import type { Foreign } from './foreign.ts'
-import { respondWith } from './headers.ts'
+import { addRules, respondWith } from './headers.ts'
 import { sessionOf } from './logins.ts'
 import { rewriteOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
@@ -45,13 +45,16 @@ const openidConnect: Convert = (config, { edge, route }, { draft }) => {
   const secret = config.map('session')?.text('secret')
   const isBearer = config.flag('bearer_only') === true
   const isOptional = action === 'pass'
+  const hasInfo = config.flag('set_userinfo_header') ?? true
   const of = { ...(required.length > 0 && { scopes: required }) }
   if (isBearer && endpoint !== undefined) {
     edge.introspection = { url: endpoint, clientId, clientSecret: clientSecret ?? '', ...of }
+    if (hasInfo) addRules(edge, 'request', { remove: ['x-userinfo'] })
     if (isOptional) draft.note(route, `${config.where}.unauth_action pass: write edge.authentication.anonymous`)
   } else if (isBearer) {
     const source = key === undefined ? { issuer, discovery: true } : { publicKey: key }
-    edge.jwt = { ...source, ...of, ...(isOptional && { optional: true }) }
+    const forwarded = hasInfo && { forwardClaims: { header: 'x-userinfo' } }
+    edge.jwt = { ...source, ...of, ...(isOptional && { optional: true }), ...forwarded }
     if (key !== undefined)
       draft.undecided(route, `${config.where}: write edge.jwt.issuer, which APISIX reads from ${discovery}`)
   } else if (action === 'auth') {
@@ -63,6 +66,8 @@ const openidConnect: Convert = (config, { edge, route }, { draft }) => {
       session: sessionOf(secret, (text) => draft.note(route, text)),
       ...(logout !== undefined && { logout: { path: logout } })
     }
+    // Services trust this header, which APISIX sets.
+    if (hasInfo) addRules(edge, 'request', { remove: ['x-userinfo'] })
     if (required.length > 0) edge.acl = { ...((edge.acl ?? {}) as Settings), scopes: required }
     draft.note(route, `openid-connect: register https://HOST/oidc/callback at ${issuer}`)
   } else draft.undecided(route, `openid-connect with unauth_action ${action}: not converted`)
@@ -170,9 +175,28 @@ const redirect: Convert = (config, { route }, { draft }) => {
   else respondWith(route, 'redirect', { to, status, ...query })
 }
 
+const keycloak: Convert = (config, { edge, route }, { draft }) => {
+  const discovery = config.text('discovery')
+  const isKeycloak = discovery?.endsWith(wellKnown) === true
+  const endpoint = isKeycloak ? `${discovery!.slice(0, -wellKnown.length)}/protocol/openid-connect/token` : undefined
+  const url = config.text('token_endpoint') ?? endpoint
+  const audience = config.text('client_id')
+  const isLazy = config.flag('lazy_load_paths') === true
+  const given = isLazy ? ['{path}'] : config.texts('permissions')
+  const byMethod = config.flag('http_method_as_scope') === true
+  const mode = config.text('policy_enforcement_mode') ?? 'ENFORCING'
+  const ms = config.number('timeout')
+  config.skip(...config.keys)
+  if (url === undefined || audience === undefined || given.length === 0 || mode !== 'ENFORCING')
+    return draft.undecided(route, 'authz-keycloak: write edge.uma with url, audience and permissions')
+  const permissions = given.map((each) => (byMethod && !each.includes('#') ? `${each}#{method}` : each))
+  edge.uma = { url, audience, permissions, ...(ms !== undefined && { timeout: `${ms}ms` }) }
+}
+
 export const access: Readonly<Record<string, Convert>> = {
   'request-validation': validation,
   'openid-connect': openidConnect,
+  'authz-keycloak': keycloak,
   'referer-restriction': referer,
   'fault-injection': fault,
   mocking,

@@ -1,18 +1,36 @@
 /** Plugins of APISIX, as concerns of the edge, changes of the path and policies of the mesh. */
 import { apisixFileLogger } from './access-logs.ts'
 import { access } from './apisix-access.ts'
+import { limits } from './apisix-limits.ts'
 import type { ApisixContext, Convert, Place } from './apisix-scope.ts'
 import { noteRefusal } from './apisix-scope.ts'
 import { transforms } from './apisix-transforms.ts'
+import { variants } from './apisix-variants.ts'
 import { apisixBreaker } from './breakers.ts'
-import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { oneOrAll } from './patterns.ts'
-import { useRedis } from './redis.ts'
 import type { Settings } from './yaml-text.ts'
 
 const methods: readonly string[] = ['key-auth', 'basic-auth', 'jwt-auth', 'hmac-auth']
+
+const byAgent = 'write edge.accessLog, on stdout, where an agent reads it'
+const byTracing = 'write tracing.otlp.http'
+
+/** Equivalents of plugins that are not converted. */
+const hints: Readonly<Record<string, string>> = {
+  'http-logger': byAgent,
+  'tcp-logger': byAgent,
+  'udp-logger': byAgent,
+  'kafka-logger': byAgent,
+  'loki-logger': byAgent,
+  syslog: byAgent,
+  opentelemetry: byTracing,
+  zipkin: byTracing,
+  skywalking: byTracing,
+  'hmac-auth': 'write edge.hmacAuth; clients sign as for Kong',
+  datadog: 'scrape /metrics of the admin port, or write metricsPush'
+}
 
 /** Converts one plugin. */
 function convertPlugin(name: string, config: Foreign, context: ApisixContext, place: Place): void {
@@ -20,29 +38,47 @@ function convertPlugin(name: string, config: Foreign, context: ApisixContext, pl
   if (convert !== undefined) convert(config, place, context)
   else {
     config.skip(...config.keys)
-    context.draft.unknown(place.route, name, `plugin ${name}: not converted`)
+    const hint = member(hints, name)
+    context.draft.unknown(place.route, name, `plugin ${name}: not converted${hint === undefined ? '' : `; ${hint}`}`)
   }
 }
 
-/** Converts plugins, but for those that `except` names. */
+/** Plugins of one place, with the name of limits that routes share; null for those of a route. */
+interface PluginSet {
+  readonly plugins: Foreign | undefined
+  readonly name: string | null
+}
+
+/** Converts plugins, but for those that `except` names. Those of later places replace earlier ones of their names. */
 export function applyPlugins(
-  plugins: Foreign | undefined,
+  sets: readonly PluginSet[],
   context: ApisixContext,
-  place: Place,
+  place: Omit<Place, 'name'>,
   except: readonly string[] = []
 ): void {
-  for (const name of plugins?.keys ?? []) {
-    if (except.includes(name)) continue
-    const config = plugins!.mapOrEmpty(name)
-    const meta = config.map('_meta')
-    if (meta?.flag('disable') === true || config.flag('disable') === true) {
-      config.skip(...config.keys)
+  const byName = new Map<string, Place & { config: Foreign }>()
+  for (const { plugins, name: shared } of sets) {
+    for (const name of plugins?.keys ?? []) {
+      if (except.includes(name)) continue
+      const config = plugins!.mapOrEmpty(name)
+      const meta = config.map('_meta')
+      const isOff = meta?.flag('disable') === true || config.flag('disable') === true
+      const hasFilter = meta?.has('filter') === true
       meta?.skip(...meta.keys)
-      context.draft.note(place.route, `plugin ${name} is off (disable: true): not converted`)
-      continue
+      byName.get(name)?.config.skip(...byName.get(name)!.config.keys)
+      byName.delete(name)
+      if (isOff) {
+        config.skip(...config.keys)
+        context.draft.note(place.route, `plugin ${name} is off (disable: true): not converted`)
+        continue
+      }
+      if (hasFilter)
+        context.draft.note(place.route, `${config.where}._meta.filter: not converted; ${name} applies to all requests`)
+      byName.set(name, { ...place, name: shared, config })
     }
-    meta?.skip(...meta.keys)
-    convertPlugin(name, config, context, place)
+  }
+  for (const [name, { config, ...at }] of byName) {
+    convertPlugin(name, config, context, at)
     if (methods.includes(name)) {
       const before = (place.edge.authentication ?? {}) as Settings
       place.edge.authentication = { ...before, forward: { id: 'x-consumer-username' } }
@@ -50,38 +86,17 @@ export function applyPlugins(
   }
 }
 
-/** Sources of the keys of limits. */
-const sources: Readonly<Record<string, string>> = { remote_addr: 'ip', consumer_name: 'consumer' }
-
-function sourceOf(config: Foreign, draft: Draft, route: Settings | null): Settings {
-  const key = config.text('key') ?? 'remote_addr'
-  const type = config.text('key_type') ?? 'var'
-  if (type === 'constant') return { by: 'route' }
-  const all = (type === 'var_combination' ? key.split(/\s+/) : [key]).map((each) => {
-    const name = each.replace(/^\$\{?(\w+)\}?$/, '$1')
-    const header = /^http_(\w+)$/.exec(name)?.[1]
-    return member(sources, name) ?? (header === undefined ? undefined : `header:${header.replaceAll('_', '-')}`)
-  })
-  if (all.includes(undefined)) {
-    draft.note(route, `limit by ${key}: not converted; it counts by address`)
-    return {}
-  }
-  return all.length === 1 && all[0] === 'ip' ? {} : { by: oneOrAll(all) }
-}
-
-function refusal(config: Foreign, draft: Draft, route: Settings | null): void {
-  noteRefusal(config, 429, (text) => draft.note(route, text))
-  config.skip('allow_degradation', 'show_limit_quota_header', 'nodelay')
-}
-
-const addLimit = (edge: Settings, limit: Settings): void => {
-  const before = edge.rateLimit
-  edge.rateLimit = before === undefined ? limit : [before, limit].flat()
+/** Adds policies to those of a route, or of all services. */
+function addMesh(route: Settings | null, all: Settings, policies: Settings): void {
+  if (route === null) Object.assign(all, policies)
+  else route.mesh = { ...((route.mesh ?? {}) as Settings), ...policies }
 }
 
 const converters: Readonly<Record<string, Convert>> = {
   ...access,
   ...transforms,
+  ...limits,
+  ...variants,
   'key-auth': (config, { edge }) => {
     edge.keyAuth = {
       header: config.text('header') ?? 'apikey',
@@ -135,42 +150,6 @@ const converters: Readonly<Record<string, Convert>> = {
       ...(status !== 403 && { status })
     }
     config.skip('message')
-  },
-  'limit-count': (config, { edge, route, name }, { draft }) => {
-    const policy = config.text('policy') ?? 'local'
-    const group = config.text('group')
-    if (policy !== 'local') useRedis(config, draft)
-    refusal(config, draft, route)
-    const shared = group ?? name
-    addLimit(edge, {
-      max: config.number('count'),
-      window: `${config.number('time_window') ?? 1}s`,
-      ...sourceOf(config, draft, route),
-      ...(shared !== null && { name: shared.toLowerCase().replace(/[^a-z0-9]+/g, '-') }),
-      ...(policy !== 'local' && { store: 'redis' })
-    })
-  },
-  'limit-req': (config, { edge, route }, { draft }) => {
-    const rate = config.number('rate') ?? 1
-    const burst = config.number('burst') ?? 0
-    const isSlow = rate < 1
-    refusal(config, draft, route)
-    config.skip('policy')
-    addLimit(edge, {
-      algorithm: 'token-bucket',
-      max: isSlow ? Math.max(1, Math.round(rate * 60)) : Math.round(rate),
-      window: isSlow ? '1m' : '1s',
-      burst: Math.max(1, Math.round(burst)),
-      ...sourceOf(config, draft, route)
-    })
-  },
-  'limit-conn': (config, { edge, route }, { draft }) => {
-    refusal(config, draft, route)
-    config.skip('default_conn_delay', 'only_use_default_delay', 'policy')
-    addLimit(edge, {
-      maxConcurrent: (config.number('conn') ?? 1) + (config.number('burst') ?? 0),
-      ...sourceOf(config, draft, route)
-    })
   },
   'forward-auth': (config, { edge, route }, { draft }) => {
     const lower = (key: string, name: string) => {
@@ -239,14 +218,23 @@ const converters: Readonly<Record<string, Convert>> = {
     config.skip(...config.keys)
   },
   'api-breaker': (config, { route }, { draft }) => {
-    const policies = apisixBreaker(config)
-    if (route === null) Object.assign(draft.mesh, policies)
-    else route.mesh = { ...((route.mesh ?? {}) as Settings), ...policies }
+    addMesh(route, draft.mesh, apisixBreaker(config))
   },
-  'proxy-mirror': (config, { route }, { draft }) => {
-    const host = config.text('host')
-    config.skip(...config.keys)
-    draft.note(route, `proxy-mirror: write a service for ${host} and mesh.mirror`)
+  'proxy-mirror': (config, { route }, { draft, services }) => {
+    const host = config.text('host') ?? ''
+    const ratio = config.number('sample_ratio') ?? 1
+    if (config.has('path')) draft.note(route, `${config.where}.path: copies have the path of the call`)
+    config.skip('path', 'path_concat_mode')
+    if (!/^https?:\/\/[^/]+\/?$/.test(host))
+      return draft.note(route, `proxy-mirror: write a service for ${host} and mesh.mirror`)
+    addMesh(route, draft.mesh, {
+      mirror: { service: services.at(host), percent: `${Math.round(ratio * 10_000) / 100}%` }
+    })
+  },
+  'multi-auth': (config, place, context) => {
+    for (const each of config.maps('auth_plugins'))
+      for (const name of each.keys) convertPlugin(name, each.mapOrEmpty(name), context, place)
+    place.edge.authentication = { require: 'any', forward: { id: 'x-consumer-username' } }
   },
   prometheus: (config) => config.skip(...config.keys),
   'file-logger': (config, { edge, route }, { draft }) => apisixFileLogger(config, draft, edge, route),

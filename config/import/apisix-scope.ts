@@ -1,4 +1,5 @@
 /** Place and context in which a plugin of APISIX is converted. */
+import type { Services } from './apisix-upstreams.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import type { Settings } from './yaml-text.ts'
@@ -7,6 +8,9 @@ export interface ApisixContext {
   readonly draft: Draft
   /** Keys of the consumers' tokens, for the routes with jwt-auth. */
   readonly issuers: Settings[]
+  readonly services: Services
+  /** Returns further routes for the one whose plugins are converted. */
+  variants?: ((route: Settings) => Settings[]) | undefined
 }
 
 export interface Place {

@@ -93,7 +93,10 @@ export const transforms: Readonly<Record<string, Convert>> = {
     if (others.length > 0) draft.undecided(route, `proxy-cache: cache_key ${others.join(', ')}: not converted`)
     for (const key of ['cache_bypass', 'no_cache'].filter((each) => config.has(each)))
       draft.undecided(route, `proxy-cache: ${key} ${config.texts(key).join(', ')}: not converted; more would be stored`)
-    config.skip('cache_zone', 'cache_strategy', 'cache_method', 'hide_cache_headers', 'cache_control')
+    const methods = config.texts('cache_method').filter((method) => method !== 'GET' && method !== 'HEAD')
+    if (methods.length > 0)
+      draft.note(route, `${config.where}.cache_method ${methods.join(', ')}: GET and HEAD alone are stored`)
+    config.skip('cache_zone', 'cache_strategy', 'hide_cache_headers', 'cache_control')
   },
   'ua-restriction': (config, { edge }) => {
     const expression = (text: string) => `/^.*(?:${text}).*$/`

@@ -28,6 +28,11 @@ export class Foreign {
     this.where = where
   }
 
+  /** All values, as they are. */
+  get all(): Fields {
+    return this.#fields
+  }
+
   get keys(): string[] {
     return Object.keys(this.#fields)
   }

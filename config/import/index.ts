@@ -23,13 +23,24 @@ export const importedGateways = Object.keys(importers)
 const mostCharacters = 16 * 1024 * 1024
 
 // biome-ignore-start lint/suspicious/noTemplateCurlyInString: variables of the configuration
-/** Variables of decK and of APISIX, as those of this configuration. */
+/** Returns a variable for the path of a secret in a vault. */
+const variableOf = (path: string): string =>
+  `\${${path
+    .split('?', 1)[0]!
+    .toUpperCase()
+    .replace(/[^A-Z0-9]+/g, '_')}}`
+
+/** Variables of decK, of APISIX and of Go templates, and secrets of vaults, as variables of this configuration. */
 const ownVariables = (text: string): string =>
   text
     .replace(/\$\{\{\s*env\s+\\?["']?(\w+)\\?["']?\s*\}\}/g, '${$1}')
     .replace(/\$\{\{\s*(\w+)\s*\}\}/g, '${$1}')
     .replace(/\$\{\{\s*(\w+)\s*:=([^{}]*)\}\}/g, '${$1:-$2}')
-    .replace(/\{vault:\/\/env\/([\w-]+)\}/g, (_, name: string) => `\${${name.toUpperCase().replaceAll('-', '_')}}`)
+    .replace(/\{vault:\/\/env\/([^{}\s"']+)\}/g, (_, path: string) => variableOf(path))
+    .replace(/\{vault:\/\/([^{}\s"']+)\}/g, (_, path: string) => variableOf(`vault-${path}`))
+    .replace(/\$env:\/\/([\w/-]+)/gi, (_, path: string) => variableOf(path))
+    .replace(/\$secret:\/\/([\w/.-]+)/gi, (_, path: string) => variableOf(`secret-${path}`))
+    .replace(/(?<!\$)\{\{-?\s*env\s+\\?["'`](\w+)\\?["'`]\s*-?\}\}/g, '${$1}')
 // biome-ignore-end lint/suspicious/noTemplateCurlyInString: variables of the configuration
 
 /** Most values of a file. Aliases of aliases could stand for any number of them. */

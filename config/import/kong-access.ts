@@ -144,17 +144,51 @@ function parameterOf(parameter: Foreign) {
     : { in: place, name: place === 'header' ? name.toLowerCase() : name, isRequired, schema }
 }
 
+/** Returns a document that may be percent-encoded as a whole. */
+function documentOf(text: string, isEncoded: boolean): string {
+  try {
+    return isEncoded && !/\s/.test(text.trim()) ? decodeURIComponent(text) : text
+  } catch {
+    return text
+  }
+}
+
+/** Parts of requests that the plugin may leave out. */
+const parts = ['body', 'header_params', 'query_params', 'uri_params'].map((part) => `validate_request_${part}`)
+
+const oasValidation: Convert = (config, { target, about, name, context: { draft } }) => {
+  const note = (text: string) => draft.note(about, `oas-validation: ${text}`)
+  const document = documentOf(config.text('api_spec') ?? '', config.flag('api_spec_encoded') ?? true)
+  const isShadow = config.flag('notify_only_request_validation_failure') === true
+  const isResponseShadow = config.flag('notify_only_response_body_validation_failure') === true
+  const checksResponses = config.flag('validate_response_body') === true
+  const basePath = config.text('custom_base_path') ?? (config.flag('include_base_path') === true ? undefined : '/')
+  const skipped = parts.filter((part) => config.flag(part) === false)
+  const refusesQuery = config.flag('query_parameter_check') === true
+  if (config.flag('header_parameter_check') === true)
+    draft.undecided(about, `${config.where}.header_parameter_check: headers that the document does not have pass here`)
+  config.skip(...config.keys)
+  if (!/(?:^|[\s{,])["']?openapi["']?\s*:\s*["']?3\.[01]/.test(document))
+    return draft.undecided(
+      about,
+      'oas-validation: api_spec is no OpenAPI document of version 3: write edge.validation.openapi'
+    )
+  if (skipped.length > 0) note(`${skipped.join(', ')}: all parts of requests are validated here`)
+  const ending = document.trimStart().startsWith('{') ? '-openapi.json' : '-openapi.yaml'
+  target.validation = {
+    openapi: draft.file(String(about?.name ?? name), ending, `${document.trimEnd()}\n`),
+    ...(basePath !== undefined && { basePath }),
+    // Kong compares the path that the client has sent.
+    ...(about?.path !== undefined && { describes: 'client' }),
+    ...(refusesQuery && { unknownQuery: 'refuse' }),
+    ...(checksResponses && { responses: isResponseShadow ? 'shadow' : 'enforce' }),
+    ...(isShadow && { mode: 'shadow' })
+  }
+}
+
 export const access: Readonly<Record<string, Convert>> = {
   'openid-connect': openidConnect,
   'oauth2-introspection': introspection,
   'request-validator': validator,
-  'oas-validation': (config, { about, context: { draft } }) => {
-    config.skip(...config.keys)
-    draft.undecided(about, 'oas-validation: write the text of api_spec into a file, and edge.validation.openapi: FILE')
-  },
-  'response-ratelimiting': (config, { about, context: { draft } }) => {
-    config.skip(...config.keys)
-    const text = 'write edge.rateLimit with costHeader; the service sends the number of units alone'
-    draft.undecided(about, `response-ratelimiting: ${text}`)
-  }
+  'oas-validation': oasValidation
 }

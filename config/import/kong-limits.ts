@@ -1,4 +1,5 @@
 /** Limits of Kong. */
+import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import type { Convert } from './kong-scope.ts'
@@ -23,7 +24,8 @@ function noteRefusal(config: Foreign, note: (text: string) => void): void {
     note(`${config.where}.error_message: not converted; write edge.errorPages`)
 }
 
-export const rateLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
+/** Returns the property by which a plugin counts, and whether it counts in Redis. */
+function sourceOf(config: Foreign, draft: Draft, authenticates: boolean) {
   const by = config.text('limit_by') ?? 'consumer'
   const header = config.text('header_name')
   const kinds: Readonly<Record<string, string>> = {
@@ -37,13 +39,18 @@ export const rateLimit: Convert = (config, { target, about, name, context: { dra
   const isRedis = config.text('policy') === 'redis'
   if (isRedis) useRedis(config, draft)
   else config.skip(...config.keys.filter((key) => key.startsWith('redis')))
+  return { by: member(kinds, by) ?? by, isRedis }
+}
+
+export const rateLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
+  const { by, isRedis } = sourceOf(config, draft, authenticates)
   const isOpen = config.flag('fault_tolerant') ?? true
   const limits = seconds.flatMap(([key, window]) => {
     const max = config.number(key)
     return max === undefined ? [] : [{ max, window }]
   })
   const more: Settings = {
-    ...(member(kinds, by) !== 'ip' && { by: member(kinds, by) ?? by }),
+    ...(by !== 'ip' && { by }),
     ...(isShared && { name: `${name}-limit` }),
     ...(isRedis && { store: 'redis', onFailure: isOpen ? 'share' : 'closed' }),
     ...(config.flag('hide_client_headers') === true && { headers: 'none' })
@@ -88,4 +95,38 @@ export const advancedLimit: Convert = (
   config.skip(...config.keys)
   if (limits.length > 0 && maxima.every((max) => Number.isInteger(max) && max > 0)) target.rateLimit = oneOrAll(limits)
   else draft.undecided(about, `${config.where}: no limit is set`)
+}
+
+/** Limits of what the service reports, each in a header of its own. */
+export const responseLimit: Convert = (
+  config,
+  { target, about, name, context: { draft }, authenticates, isShared }
+) => {
+  const header = (config.text('header_name') ?? 'x-kong-limit').toLowerCase()
+  const { by, isRedis } = sourceOf(config, draft, authenticates)
+  const limits = config.named('limits').flatMap(([kind, fields]) =>
+    seconds.flatMap(([key, window]) => {
+      const max = fields.number(key)
+      if (max === undefined) return []
+      const id = `${name}-${kind}-${key}`.toLowerCase().replace(/[^a-z0-9]+/g, '-')
+      return [
+        {
+          max,
+          window,
+          costHeader: `${header}-${kind.toLowerCase().replace(/[^a-z0-9]+/g, '-')}`,
+          ...(by !== 'ip' && { by }),
+          ...(isShared && { name: id }),
+          ...(isRedis && { store: 'redis', onFailure: (config.flag('fault_tolerant') ?? true) ? 'share' : 'closed' })
+        }
+      ]
+    })
+  )
+  config.skip('fault_tolerant', 'block_on_first_violation', 'hide_client_headers')
+  if (limits.length > 0) target.rateLimit = [target.rateLimit ?? [], limits].flat()
+  const [first] = limits
+  const example = first === undefined ? 'write edge.rateLimit.costHeader' : `here "${first.costHeader}: 2"`
+  draft.undecided(
+    about,
+    `response-ratelimiting: services send "${header}: NAME=2", ${example}, the number alone; a request without it counts 1`
+  )
 }

@@ -1,16 +1,47 @@
 /** Plugins of Kong, as concerns of the edge. */
+import { Buffer } from 'node:buffer'
 import { kongFileLog } from './access-logs.ts'
 import type { Foreign } from './foreign.ts'
 import { ImportFault, member } from './foreign.ts'
 import { access } from './kong-access.ts'
-import { advancedLimit, rateLimit } from './kong-limits.ts'
+import { advancedLimit, rateLimit, responseLimit } from './kong-limits.ts'
+import { routing } from './kong-routing.ts'
 import type { Convert, KongContext, Place } from './kong-scope.ts'
-import { reference } from './kong-scope.ts'
+import { kinds, reference } from './kong-scope.ts'
 import { transforms } from './kong-transforms.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
-const methods = ['key-auth', 'basic-auth', 'hmac-auth', 'jwt', 'mtls-auth', 'openid-connect', 'oauth2-introspection']
+const byAgent = 'write edge.accessLog, on stdout, where an agent reads it'
+const byMetrics = 'scrape /metrics of the admin port, or write metricsPush'
+
+/** Equivalents of plugins that are not converted. */
+const hints: Readonly<Record<string, string>> = {
+  acme: 'an ACME client writes certificates into listen.tls.folders',
+  'http-log': byAgent,
+  'tcp-log': byAgent,
+  'udp-log': byAgent,
+  syslog: byAgent,
+  loggly: byAgent,
+  'kafka-log': byAgent,
+  statsd: byMetrics,
+  'statsd-advanced': byMetrics,
+  datadog: byMetrics,
+  zipkin: 'write tracing.otlp.http',
+  'mtls-auth': 'write listen.tls.clientCertificate and edge.mtlsAuth',
+  mocking: 'write routes with "response"'
+}
+
+const methods = [
+  'key-auth',
+  'key-auth-enc',
+  'basic-auth',
+  'hmac-auth',
+  'jwt',
+  'mtls-auth',
+  'openid-connect',
+  'oauth2-introspection'
+]
 
 /** Returns the name of a plugin. Throws {ImportFault} for a plugin without one, which would be lost. */
 export function nameOf(plugin: Foreign): string {
@@ -35,13 +66,17 @@ export function applyPlugins(
 ): void {
   const byName = new Map<string, Foreign>()
   for (const plugin of plugins) {
-    plugin.skip('id', 'tags', 'protocols', 'instance_name', 'service', 'route')
+    plugin.skip('id', 'tags', 'protocols', 'instance_name', 'created_at', 'updated_at', ...kinds)
     const name = nameOf(plugin)
     const caller = place.hasMethod ? undefined : callerOf(plugin)
-    plugin.skip('consumer', 'consumer_group')
-    if (caller !== undefined && plugin.flag('enabled') !== false) {
+    const other = place.hasMethod ? (['route', 'service'] as const).find((kind) => plugin.has(kind)) : undefined
+    if ((caller ?? other) !== undefined && plugin.flag('enabled') !== false) {
       plugin.skip(...plugin.keys)
-      context.draft.undecided(place.about, `plugin ${name} of ${caller} alone: write it under consumers[].edge`)
+      const text =
+        other === undefined
+          ? `plugin ${name} of ${caller} alone: write it under consumers[].edge`
+          : `plugin ${name} of a consumer at one ${other}: not converted`
+      context.draft.undecided(place.about, text)
     } else if (plugin.isOff()) context.draft.note(place.about, `plugin ${name} is off (enabled: false): not converted`)
     else byName.set(name, plugin)
   }
@@ -55,7 +90,8 @@ export function applyPlugins(
     if (convert !== undefined) convert(config, scope)
     else {
       config.skip(...config.keys)
-      context.draft.unknown(place.about, name, `plugin ${name}: not converted`)
+      const hint = member(hints, name)
+      context.draft.unknown(place.about, name, `plugin ${name}: not converted${hint === undefined ? '' : `; ${hint}`}`)
     }
     const anonymous = methods.includes(name) ? config.text('anonymous') : undefined
     if (anonymous !== undefined)
@@ -86,8 +122,10 @@ const cors: Convert = (config, { target, about, context: { draft } }) => {
     ...list('headers', 'allowedHeaders'),
     ...list('exposed_headers', 'exposedHeaders'),
     ...(credentials && { credentials }),
+    ...(config.flag('private_network') === true && { privateNetwork: true }),
     ...(maxAge !== undefined && { maxAge: `${maxAge}s` })
   }
+  config.skip('private_network', 'allow_origin_absent')
   if (config.flag('preflight_continue') === true)
     draft.note(about, 'cors: preflight_continue: preflights are answered here, and never reach the service')
 }
@@ -103,14 +141,13 @@ const jwt: Convert = (config, { target, about, context: { draft, issuers } }) =>
   const others = [...queries, ...cookies, ...headers]
   if (others.length > 0)
     draft.note(about, `jwt: tokens in ${others.join(', ')}: not converted; there is one parameter, cookie and header`)
-  if (config.flag('secret_is_base64') === true)
-    draft.note(about, 'jwt: secret_is_base64: write the decoded secrets under edge.jwt.issuers')
+  const isBase64 = config.flag('secret_is_base64') === true
   const longest = config.number('maximum_expiration') ?? 0
   if (longest > 0)
     draft.undecided(about, `jwt: maximum_expiration ${longest}: not converted; tokens may be valid for longer`)
   const requiresExp = config.texts('claims_to_verify').includes('exp')
   target.jwt = {
-    issuers,
+    issuers: isBase64 ? issuers.map((issuer) => decoded(issuer, (text) => draft.note(about, text))) : issuers,
     consumer: config.text('key_claim_name') ?? 'iss',
     ...(!requiresExp && { requireExp: false }),
     from: {
@@ -122,24 +159,36 @@ const jwt: Convert = (config, { target, about, context: { draft, issuers } }) =>
   config.skip('run_on_preflight', 'realm')
 }
 
+/** Returns an issuer whose secret is in base64. */
+function decoded(issuer: Settings, note: (text: string) => void): Settings {
+  if (typeof issuer.secret !== 'string') return issuer
+  const secret = Buffer.from(issuer.secret, 'base64').toString()
+  if (/^[\x20-\x7e]+$/.test(secret)) return { ...issuer, secret }
+  note(
+    `jwt: the secret of ${String(issuer.issuer)} is base64 of no text: write the decoded secrets under edge.jwt.issuers, or others`
+  )
+  return issuer
+}
+
 const units: Readonly<Record<string, string>> = { megabytes: 'mb', kilobytes: 'kb', bytes: 'b' }
 
+const keyAuth: Convert = (config, { target, about, context: { draft } }) => {
+  const [name = 'apikey', ...others] = config.texts('key_names')
+  if (others.length > 0) draft.note(about, `key-auth: keys in ${others.join(', ')}: not converted; there is one header`)
+  const inQuery = config.flag('key_in_query') ?? true
+  const inHeader = config.flag('key_in_header') ?? true
+  target.keyAuth = {
+    header: inHeader ? name : false,
+    ...(inQuery && { query: name }),
+    ...(config.flag('hide_credentials') !== true && { hideCredentials: false })
+  }
+  if (config.flag('key_in_body') === true) draft.note(about, 'key-auth: key_in_body: keys in bodies are not read here')
+  config.skip('run_on_preflight', 'realm')
+}
+
 const converters: Readonly<Record<string, Convert>> = {
-  'key-auth': (config, { target, about, context: { draft } }) => {
-    const [name = 'apikey', ...others] = config.texts('key_names')
-    if (others.length > 0)
-      draft.note(about, `key-auth: keys in ${others.join(', ')}: not converted; there is one header`)
-    const inQuery = config.flag('key_in_query') ?? true
-    const inHeader = config.flag('key_in_header') ?? true
-    target.keyAuth = {
-      header: inHeader ? name : false,
-      ...(inQuery && { query: name }),
-      ...(config.flag('hide_credentials') !== true && { hideCredentials: false })
-    }
-    if (config.flag('key_in_body') === true)
-      draft.note(about, 'key-auth: key_in_body: keys in bodies are not read here')
-    config.skip('run_on_preflight', 'realm')
-  },
+  'key-auth': keyAuth,
+  'key-auth-enc': keyAuth,
   'basic-auth': (config, { target }) => {
     target.basicAuth = config.flag('hide_credentials') === true ? {} : { hideCredentials: false }
     config.skip('realm')
@@ -182,6 +231,7 @@ const converters: Readonly<Record<string, Convert>> = {
   'rate-limiting': rateLimit,
   'rate-limiting-advanced': advancedLimit,
   cors,
+  'response-ratelimiting': responseLimit,
   'request-size-limiting': (config, { target }) => {
     const size = config.number('allowed_payload_size') ?? 128
     target.bodyLimit = `${size}${units[config.text('size_unit') ?? 'megabytes'] ?? 'mb'}`
@@ -195,6 +245,7 @@ const converters: Readonly<Record<string, Convert>> = {
   },
   ...access,
   ...transforms,
+  ...routing,
   opentelemetry: (config, { about, context: { draft } }) => {
     const endpoint = config.text('traces_endpoint') ?? config.text('endpoint')
     const textsIn = (key: string): Settings => {

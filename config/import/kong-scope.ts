@@ -1,12 +1,24 @@
 /** Place and context in which a plugin of Kong is converted. */
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import type { Upstreams } from './kong-services.ts'
 import type { Settings } from './yaml-text.ts'
+
+/** Kinds of what a plugin may be limited to. */
+export const kinds = ['service', 'route', 'consumer', 'consumer_group'] as const
+export type Kind = (typeof kinds)[number]
 
 export interface KongContext {
   readonly draft: Draft
   /** Keys of the consumers' tokens, for the routes with the plugin jwt. */
   readonly issuers: Settings[]
+  readonly of: Upstreams
+  /** Services that plugins have added, by their addresses. */
+  readonly routed: Map<string, string>
+  /** True if there is a listener for https. */
+  readonly isSecure: boolean
+  /** Returns further routes for the one whose plugins are converted. */
+  variants?: (route: Settings) => Settings[]
 }
 
 /** Place of a plugin: a route, all routes, or a consumer. */
@@ -43,31 +55,36 @@ export function reference(fields: Foreign, key: string): string | undefined {
 /** The plugins that are listed outside of what they apply to. */
 export interface Scoped {
   readonly global: readonly Foreign[]
-  of(kind: 'service' | 'route' | 'consumer', name: string): readonly Foreign[]
-  /** Returns the plugins of what is not in the file, with that. */
-  lost(): readonly (readonly [plugin: Foreign, of: string])[]
+  of(kind: Kind, name: string): readonly Foreign[]
+  /** Returns the plugins of objects that are not in the file, with their owners. */
+  lost(): readonly { readonly plugin: Foreign; readonly owner: string }[]
 }
 
 export function pluginsByScope(plugins: readonly Foreign[]): Scoped {
-  const kinds = ['service', 'route', 'consumer', 'consumer_group'] as const
   const asked = new Set<string>()
-  const scopes = plugins.map((plugin) => ({
-    plugin,
-    of: kinds.flatMap((kind) => {
+  const scopes = plugins.map((plugin) => {
+    const found = kinds.flatMap((kind) => {
       const name = reference(plugin, kind)
-      return name === undefined ? [] : [`${kind} ${name}`]
+      return name === undefined ? [] : [{ kind, id: `${kind} ${name}` }]
     })
-  }))
+    // The service of a route says nothing more.
+    const route = found.find(({ kind }) => kind === 'route')
+    const of = route === undefined ? found : found.filter(({ kind }) => kind !== 'service')
+    return { plugin, of: of.map(({ id }) => id) }
+  })
   return {
     global: scopes.filter(({ of }) => of.length === 0).map(({ plugin }) => plugin),
     of(kind, name) {
       const wanted = `${kind} ${name}`
       asked.add(wanted)
       // One of a consumer at a route is for neither alone. The route has it.
-      const isWhole = (of: readonly string[]) => kind !== 'consumer' || of.length === 1
+      const isWhole = (of: readonly string[]) => kind === 'route' || kind === 'service' || of.length === 1
       return scopes.filter(({ of }) => of.includes(wanted) && isWhole(of)).map(({ plugin }) => plugin)
     },
     lost: () =>
-      scopes.flatMap(({ plugin, of }) => of.filter((each) => !asked.has(each)).map((each) => [plugin, each] as const))
+      scopes.flatMap(({ plugin, of }) => {
+        const lost = of.filter((each) => !asked.has(each))
+        return lost.map((each) => ({ plugin, owner: `${each}, which is not in this file` }))
+      })
   }
 }

@@ -1,6 +1,7 @@
 /** Plugins of Kong that change requests and responses, or respond themselves. */
 import { addKongBody } from './bodies.ts'
 import { kongCredentials } from './client-credentials.ts'
+import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules, lower, pairsOf, respondWith } from './headers.ts'
 import type { Convert } from './kong-scope.ts'
@@ -73,27 +74,46 @@ function noteTemplates({ add, set, append }: ReturnType<typeof operations>, note
   }
 }
 
+/** Returns routes that respond to requests with a header or a query parameter of this name. */
+const triggered = (route: Settings, name: string, response: Settings, draft: Draft): Settings[] =>
+  (['headers', 'query'] as const).map((part) => {
+    const match = route.match as Settings
+    const conditions = { ...((match[part] ?? {}) as Settings), [name]: { present: true } }
+    const copy = { ...route, name: draft.name('route', `${String(route.name)}-${part}`) }
+    respondWith(copy, 'response', response)
+    return { ...copy, match: { ...match, [part]: conditions } }
+  })
+
 const strictly =
   'bodies that are malformed or larger than edge.body.maxSize are refused, where Kong passes them on unchanged'
 const jsonOnly = `edge.body changes JSON only, where Kong changes forms, too; ${strictly}`
 
+const requestTransformer: Convert = (config, { target, about, context: { draft } }) => {
+  const note = (text: string) => draft.note(about, `request-transformer: ${text}`)
+  const asTemplate = kongTemplate(paramsOf(about))
+  addRules(target, 'request', operations(config, 'headers'), asTemplate, note)
+  addRules(target, 'query', operations(config, 'querystring'), asTemplate, note)
+  if (addKongBody(config, 'body', target, note)) draft.note(about, `request-transformer: ${jsonOnly}`)
+  const uri = config.map('replace')?.text('uri')
+  if (uri === undefined || about === null) return
+  const groups = paramsOf(about).filter((each) => !/^any\d+$/.test(each))
+  const path = uri
+    .replace(/\$\(uri_captures(?:\.|\[["'])(\w+)(?:["']\])?\)/g, ':$1')
+    .replace(/\$\(uri_captures\[(\d+)\]\)/g, (found, index: string) => {
+      const name = groups[Number(index) - 1]
+      return name === undefined ? found : `:${name}`
+    })
+  const isKnown =
+    !path.includes('$') && (path.match(/:\w+/g) ?? []).every((each) => paramsOf(about).includes(each.slice(1)))
+  if (isKnown && hasBasePath(draft.services[String(about.service)] as Settings | undefined))
+    draft.undecided(about, `request-transformer: replace.uri ${uri}: it replaces the path of the service, too`)
+  else if (isKnown) about.path = { rewrite: { path } }
+  else draft.undecided(about, `request-transformer: replace.uri ${uri}: write path.rewrite`)
+}
+
 export const transforms: Readonly<Record<string, Convert>> = {
-  'request-transformer': (config, { target, about, context: { draft } }) => {
-    const note = (text: string) => draft.note(about, `request-transformer: ${text}`)
-    const asTemplate = kongTemplate(paramsOf(about))
-    addRules(target, 'request', operations(config, 'headers'), asTemplate, note)
-    addRules(target, 'query', operations(config, 'querystring'), asTemplate, note)
-    if (addKongBody(config, 'body', target, note)) draft.note(about, `request-transformer: ${jsonOnly}`)
-    const uri = config.map('replace')?.text('uri')
-    if (uri === undefined || about === null) return
-    const path = uri.replace(/\$\(uri_captures(?:\.|\[["'])(\w+)(?:["']\])?\)/g, ':$1')
-    const isKnown =
-      !path.includes('$') && (path.match(/:\w+/g) ?? []).every((each) => paramsOf(about).includes(each.slice(1)))
-    if (isKnown && hasBasePath(draft.services[String(about.service)] as Settings | undefined))
-      draft.undecided(about, `request-transformer: replace.uri ${uri}: it replaces the path of the service, too`)
-    else if (isKnown) about.path = { rewrite: { path } }
-    else draft.undecided(about, `request-transformer: replace.uri ${uri}: write path.rewrite`)
-  },
+  'request-transformer': requestTransformer,
+  'request-transformer-advanced': requestTransformer,
   'response-transformer': (config, { target, about, context: { draft } }) => {
     const headers = operations(config, 'headers')
     addRules(target, 'response', headers, undefined, (text) => draft.note(about, `response-transformer: ${text}`))
@@ -114,20 +134,23 @@ export const transforms: Readonly<Record<string, Convert>> = {
       draft.note(service, 'upstream-oauth: put the client secret in a variable, or in clientSecretFile')
     }
   },
-  'request-termination': (config, { target, about, context: { draft } }) => {
+  'request-termination': (config, { target, about, context }) => {
+    const { draft } = context
     const status = config.number('status_code') ?? 503
     const body = config.text('body')
     const message = config.text('message')
     const contentType = config.text('content_type')
     const trigger = config.text('trigger')
     config.skip('echo')
-    if (trigger !== undefined)
-      return draft.undecided(about, `request-termination with trigger ${trigger}: not converted`)
     const content =
       body === undefined
         ? { json: { message: message ?? 'Service unavailable' } }
         : { body, ...(contentType !== undefined && { contentType }) }
-    if (about?.match !== undefined) respondWith(about, 'response', { status, ...content })
+    const response = { status, ...content }
+    if (trigger !== undefined && about?.match !== undefined)
+      context.variants = (route) => triggered(route, trigger, response, draft)
+    else if (trigger !== undefined) draft.undecided(about, `request-termination with trigger ${trigger}: not converted`)
+    else if (about?.match !== undefined) respondWith(about, 'response', response)
     else if (about === null && status === 503) target.maintenance = content
     else draft.undecided(about, 'request-termination: write maintenance, or a route with "response"')
   },

@@ -2,21 +2,23 @@
 import type { Imported } from './draft.ts'
 import { Draft, duration } from './draft.ts'
 import type { Foreign } from './foreign.ts'
-import { ImportFault } from './foreign.ts'
 import { importConsumers } from './kong-consumers.ts'
-import { healthOf } from './kong-health.ts'
+import { withDefaults } from './kong-defaults.ts'
+import { matchesOfExpression, protocolsIn } from './kong-expressions.ts'
 import { applyPlugins, nameOf } from './kong-plugins.ts'
 import type { KongContext, Scoped } from './kong-scope.ts'
 import { pluginsByScope, reference } from './kong-scope.ts'
+import type { Upstreams } from './kong-services.ts'
+import { hostHeaderOf, serviceOf, usualTimeoutMs } from './kong-services.ts'
+import { Certificates } from './kong-tls.ts'
 import { anyOf, oneOrAll, patternOf, prefixOf, strippedBy } from './patterns.ts'
+import type { Converted } from './traefik-match.ts'
 import type { Settings } from './yaml-text.ts'
-
-/** Timeouts of Kong where a service sets none, in milliseconds. */
-const usualTimeoutMs = 60_000
 
 const givenName = (route: Foreign): string | undefined => route.text('name') ?? route.text('id')
 
-export function importKong(root: Foreign): Imported {
+export function importKong(file: Foreign): Imported {
+  const root = withDefaults(file)
   const draft = new Draft()
   root.skip('_format_version', '_transform', '_info', '_plugin_configs', '_comment')
   draft.edge.host = 'upstream'
@@ -24,9 +26,15 @@ export function importKong(root: Foreign): Imported {
   const scoped = pluginsByScope(root.maps('plugins'))
   const upstreams = new Map(root.maps('upstreams').map((each) => [each.text('name'), each]))
   const looseRoutes = root.maps('routes')
-  const context: KongContext = { draft, issuers: [] }
+  const of: Upstreams = { draft, upstreams, certificates: new Certificates(root, draft) }
+  const context: KongContext = { draft, issuers: [], of, routed: new Map(), isSecure: of.certificates.isSecure }
   importConsumers(root, context, scoped)
-  applyPlugins(scoped.global, context, { target: draft.edge, about: null, name: 'all', hasMethod: false })
+  applyPlugins(scoped.global, context, {
+    target: draft.edge,
+    about: null,
+    name: 'all',
+    hasMethod: false
+  })
   for (const service of root.maps('services')) {
     const name = service.text('name') ?? service.text('id') ?? service.text('host') ?? 'service'
     const ofService = scoped.of('service', name)
@@ -38,177 +46,122 @@ export function importKong(root: Foreign): Imported {
       continue
     }
     const own = draft.name('service', name)
-    draft.services[own] = serviceOf(service, upstreams, draft)
+    draft.services[own] = serviceOf(service, own, of)
+    const host = hostHeaderOf(service, of)
     const plugins = [...service.maps('plugins'), ...ofService]
     const routes = [...service.maps('routes'), ...loose]
     const isAlone = routes.length === 1
-    for (const route of routes) importRoute(route, own, { ofService: plugins, isAlone }, scoped, context)
+    for (const route of routes) importRoute(route, own, { ofService: plugins, isAlone, host }, scoped, context)
     if (routes.length === 0) draft.note(null, `service ${name} has no routes`)
   }
-  for (const group of root.maps('consumer_groups')) {
-    for (const plugin of group.maps('plugins')) {
-      const text = `plugin ${nameOf(plugin)} of consumer_group ${group.text('name')}: write it under consumers[].edge`
-      draft.unknown(null, nameOf(plugin), text)
-    }
-    group.skip(...group.keys)
-  }
-  for (const [plugin, of] of scoped.lost()) {
+  for (const { plugin, owner } of scoped.lost()) {
     const name = nameOf(plugin)
     if (plugin.flag('enabled') === false) continue
     const config = plugin.mapOrEmpty('config')
     config.skip(...config.keys)
-    draft.unknown(null, name, `plugin ${name} of ${of}, which is not in this file: not converted`)
+    draft.unknown(null, name, `plugin ${name} of ${owner}: not converted`)
   }
+  of.certificates.finish(draft.routes.every((route) => Object.hasOwn(route.match as Settings, 'listeners')))
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('Kong')
 }
 
-function serviceOf(service: Foreign, upstreams: ReadonlyMap<unknown, Foreign>, draft: Draft): Settings {
-  const url = service.text('url')
-  // Not by URL, since its parts may be variables.
-  const parts = url === undefined ? null : /^(\w+):\/\/(\[[^\]]+\]|\$\{[^}]+\}|[^/:]+)(?::([^/]+))?(\/.*)?$/.exec(url)
-  if (url !== undefined && parts === null) {
-    throw new ImportFault(`${service.where}.url: expected a URL, found "${url}"`)
-  }
-  const protocol = parts?.[1] ?? service.text('protocol') ?? 'http'
-  const host = parts?.[2] ?? service.text('host') ?? ''
-  const port = parts?.[3] ?? service.text('port') ?? (protocol === 'https' ? '443' : '80')
-  const path = (parts?.[4] ?? service.text('path') ?? '').replace(/\/+$/, '')
-  const upstream = upstreams.get(host)
-  const settings: Settings = {}
-  const mesh: Settings = {}
-  const targets = upstream?.maps('targets') ?? []
-  // Without targets in the file, they are added elsewhere; the name is then that of the host, as a rule.
-  if (targets.length === 0) settings.instances = [`${protocol}://${host}:${port}${path}`]
-  else {
-    const live = targets.filter((target) => {
-      const weight = target.number('weight') ?? 100
-      const isOff = target.isOff() || weight === 0
-      if (isOff) draft.note(settings, `${target.where}: ${target.text('target')} is off: not converted`)
-      return !isOff
-    })
-    if (live.length === 0) draft.undecided(settings, `${service.where}: all targets are off: write instances`)
-    settings.instances = live.map((target) => {
-      const [name, ofTarget = port] = splitPort(target.text('target') ?? '')
-      const weight = target.number('weight') ?? 100
-      target.skip('tags')
-      const address = `${protocol}://${name}:${ofTarget}`
-      return weight === 100 ? address : { url: address, weight }
-    })
-    if (path !== '') settings.basePath = path
-  }
-  if (upstream !== undefined) {
-    Object.assign(mesh, balanceOf(upstream, draft, settings))
-    upstream.skip('name', 'tags', 'slots')
-  }
-  if (protocol !== 'http' && protocol !== 'https')
-    draft.note(settings, `${service.where}: protocol ${protocol}: not converted`)
-  const connect = service.number('connect_timeout')
-  const read = service.number('read_timeout')
-  if (connect !== undefined && connect !== usualTimeoutMs) mesh.connectTimeout = duration(connect)
-  if (read !== undefined && read !== usualTimeoutMs) {
-    mesh.timeout = duration(read)
-    if (read > usualTimeoutMs) mesh.idleTimeout = duration(read)
-  }
-  const retries = service.number('retries')
-  if (retries !== undefined && retries !== 5) mesh.retry = retries === 0 ? false : { attempts: retries }
-  service.skip('write_timeout', 'tags', 'id', 'enabled', 'name', 'host', 'protocol', 'port', 'path')
-  if (Object.keys(mesh).length > 0) settings.mesh = mesh
-  return settings
+interface OfService {
+  readonly ofService: readonly Foreign[]
+  /** True for the only route of the service. */
+  readonly isAlone: boolean
+  /** `Host` that the service gets, of its upstream. */
+  readonly host: string | undefined
 }
 
-function splitPort(target: string): string[] {
-  const colon = target.lastIndexOf(':')
-  return colon === -1 || target.endsWith(']') ? [target] : [target.slice(0, colon), target.slice(colon + 1)]
-}
+/** Protocols of requests that are no HTTP. */
+const streams = new Set(['tcp', 'tls', 'udp', 'tls_passthrough'])
 
-const policies: Readonly<Record<string, string>> = {
-  'round-robin': 'round-robin',
-  'least-connections': 'least-request',
-  latency: 'peak-ewma',
-  'consistent-hashing': 'ring-hash'
-}
-
-function balanceOf(upstream: Foreign, draft: Draft, settings: Settings): Settings {
-  const mesh: Settings = {}
-  const algorithm = upstream.text('algorithm')
-  const policy = algorithm === undefined ? undefined : policies[algorithm]
-  if (algorithm !== undefined && policy === undefined) draft.note(settings, `algorithm ${algorithm}: not converted`)
-  const header = upstream.text('hash_on_header')
-  const cookie = upstream.text('hash_on_cookie')
-  const on = upstream.text('hash_on')
-  const hashOn =
-    on === 'header' ? `header:${header}` : on === 'cookie' ? `cookie:${cookie}` : on === 'none' ? undefined : on
-  if (policy !== undefined) mesh.balance = policy === 'ring-hash' ? { policy, hashOn: hashOn ?? 'ip' } : policy
-  Object.assign(mesh, healthOf(upstream.map('healthchecks')))
-  return mesh
-}
-
-function importRoute(
-  route: Foreign,
-  service: string,
-  { ofService, isAlone }: { readonly ofService: readonly Foreign[]; readonly isAlone: boolean },
-  scoped: Scoped,
-  context: KongContext
-): void {
+function importRoute(route: Foreign, service: string, of: OfService, scoped: Scoped, context: KongContext): void {
   const { draft } = context
   const given = givenName(route)
+  const protocols = route.texts('protocols')
   if (route.isOff()) {
     scoped.of('route', given ?? '')
     draft.note(null, `${route.where}: route ${given ?? service} is off (enabled: false): not converted`)
     return
   }
-  const edge: Settings = {}
-  const settings: Settings = { name: draft.name('route', given ?? service), match: {}, service }
-  const match = settings.match as Settings
+  if (protocols.length > 0 && protocols.every((each) => streams.has(each))) {
+    for (const each of [route, ...(given === undefined ? [] : scoped.of('route', given))]) each.skip(...each.keys)
+    draft.note(null, `${route.where}: route ${given ?? service} is for ${protocols.join(', ')}: not converted`)
+    return
+  }
+  const expression = route.text('expression')
   const paths = route.texts('paths')
+  const variants = expression === undefined ? [matchOf(route, paths)] : matchesOfExpression(expression)
+  const plugins = [...of.ofService, ...route.maps('plugins'), ...(given === undefined ? [] : scoped.of('route', given))]
+  for (const { match, unknown } of variants) {
+    const settings: Settings = { name: draft.name('route', given ?? service), match, service }
+    const edge: Settings = {}
+    for (const text of unknown) draft.undecided(settings, expression === undefined ? text : `expression ${text}`)
+    strip(route, settings, expression === undefined ? paths : pathsIn(match), draft)
+    if (route.flag('preserve_host') === true) edge.host = 'preserve'
+    else if (of.host !== undefined) edge.host = of.host
+    const isHttps = isForHttps(expression === undefined ? protocols : protocolsIn(expression))
+    if (isHttps && context.isSecure) match.listeners = ['https']
+    else if (isHttps)
+      draft.undecided(settings, `${route.where}.protocols: https only: write listen.tls and listen.redirect`)
+    else if (protocols.some((each) => !each.startsWith('http')))
+      draft.note(settings, `${route.where}.protocols: ${protocols.join(', ')}: not converted`)
+    const priority = expression === undefined ? route.number('regex_priority') : route.number('priority')
+    if (priority !== undefined && priority !== 0) settings.priority = priority
+    const target = { target: edge, about: settings, name: service, hasMethod: false, isAlone: of.isAlone }
+    applyPlugins(plugins, context, target, of.isAlone ? [] : of.ofService)
+    if (Object.keys(edge).length > 0) settings.edge = edge
+    draft.routes.push(...(context.variants?.(settings) ?? []), settings)
+    delete context.variants
+  }
+  route.skip('tags', 'https_redirect_status_code', 'request_buffering', 'response_buffering', 'path_handling')
+  route.skip('id', 'service', 'created_at', 'updated_at', 'regex_priority')
+}
+
+/** Returns whether protocols are secure ones alone. */
+const isForHttps = (protocols: readonly string[]): boolean =>
+  protocols.length > 0 && protocols.every((each) => each === 'https' || each === 'grpcs' || each === 'wss')
+
+const pathsIn = (match: Settings): string[] =>
+  [match.path].flat().flatMap((path) => (typeof path === 'string' ? [path] : []))
+
+/** Returns the conditions of a route. */
+function matchOf(route: Foreign, paths: readonly string[]): Converted {
+  const unknown: string[] = []
   const patterns = paths.flatMap((path) =>
-    path.startsWith('~') ? patternOf(path.slice(1), (text) => draft.undecided(settings, text)) : [prefixOf(path)]
+    path.startsWith('~') ? patternOf(path.slice(1), (text) => unknown.push(text)) : [prefixOf(path)]
   )
-  const all = patterns.length === 0 ? ['/'] : patterns
-  match.path = oneOrAll(all)
+  const match: Settings = { path: oneOrAll(patterns.length === 0 ? ['/'] : patterns) }
   const methods = route.texts('methods')
   if (methods.length > 0) match.methods = methods
-  const hosts = route.texts('hosts')
-  if (hosts.length > 0) match.hosts = hosts
+  // Kong has wildcards at both ends.
+  const hosts = route.texts('hosts').map((host) => host.replace(/:\d+$/, ''))
+  const served = hosts.filter((host) => !host.endsWith('.*'))
+  if (served.length > 0) match.hosts = served
+  if (served.length < hosts.length)
+    unknown.push(`${route.where}.hosts: ${hosts.filter((host) => host.endsWith('.*')).join(', ')}: write each host`)
   const headers = route.map('headers')
   if (headers !== undefined) match.headers = headersOf(headers)
-  for (const key of ['expression', 'snis', 'sources', 'destinations']) {
+  for (const key of ['snis', 'sources', 'destinations']) {
     if (route.unread().includes(`${route.where}.${key}`))
-      draft.undecided(settings, `${route.where}.${key}: a condition of the route: not converted`)
+      unknown.push(`${route.where}.${key}: a condition of the route: not converted`)
     route.skip(key)
   }
+  return { match, unknown }
+}
+
+/** Sets the change of the path that removes what the route matches. */
+function strip(route: Foreign, settings: Settings, paths: readonly string[], draft: Draft): void {
+  const all = [(settings.match as Settings).path].flat()
   const isStripped = route.flag('strip_path') ?? true
-  if (isStripped && all.some((path) => path !== '/')) {
-    const isPlain = all.every((path) => typeof path === 'string' && !path.includes(':') && !path.endsWith('*'))
-    const path = isPlain ? { strip: true } : strippedBy(paths)
-    if (path === null)
-      draft.undecided(settings, `${route.where}.strip_path: write path.strip or path.rewrite for the paths`)
-    else settings.path = path
-  }
-  if (route.flag('preserve_host') === true) edge.host = 'preserve'
-  const protocols = route.texts('protocols')
-  if (protocols.length === 1 && protocols[0] === 'https')
-    draft.undecided(settings, `${route.where}.protocols: https only: write listen.tls and listen.redirect`)
-  else if (protocols.some((each) => !each.startsWith('http'))) {
-    draft.note(settings, `${route.where}.protocols: ${protocols.join(', ')}: not converted`)
-  }
-  const priority = route.number('regex_priority')
-  if (priority !== undefined && priority !== 0) settings.priority = priority
-  route.skip(
-    'tags',
-    'https_redirect_status_code',
-    'request_buffering',
-    'response_buffering',
-    'path_handling',
-    'id',
-    'service'
-  )
-  const plugins = [...ofService, ...route.maps('plugins'), ...(given === undefined ? [] : scoped.of('route', given))]
-  const place = { target: edge, about: settings, name: service, hasMethod: false, isAlone }
-  applyPlugins(plugins, context, place, isAlone ? [] : ofService)
-  if (Object.keys(edge).length > 0) settings.edge = edge
-  draft.routes.push(settings)
+  if (!isStripped || all.every((path) => path === '/')) return
+  const isPlain = all.every((path) => typeof path === 'string' && !path.includes(':') && !path.endsWith('*'))
+  const path = isPlain ? { strip: true } : strippedBy(paths)
+  if (path === null)
+    draft.undecided(settings, `${route.where}.strip_path: write path.strip or path.rewrite for the paths`)
+  else settings.path = path
 }
 
 function headersOf(headers: Foreign): Settings {

@@ -4,7 +4,7 @@ import type { Matcher } from './traefik-rule.ts'
 import { alternativesOf } from './traefik-rule.ts'
 import type { Settings } from './yaml-text.ts'
 
-interface Converted {
+export interface Converted {
   readonly match: Settings
   /** Matchers that are not converted, so that the route would match more. */
   readonly unknown: readonly string[]
@@ -89,7 +89,8 @@ function pathsOf(text: string, isExact: boolean, report: (text: string) => void)
   return patternOf(`^${expressionOf(text, '[^/]+')}${isExact ? '$' : ''}`, report)
 }
 
-function matchOf(matchers: readonly Matcher[]): Converted {
+/** Returns the conditions for matchers that all have to hold. */
+export function matchOf(matchers: readonly Matcher[]): Converted {
   const match: Settings = {}
   const unknown: string[] = []
   for (const matcher of matchers) {

@@ -16,9 +16,12 @@ const mostAlternatives = 200
 
 const token = /\s*(?:(&&|\|\||!|\(|\))|(\w+)\(\s*((?:(?:`[^`]*`|"[^"]*"|'[^']*')\s*(?:,\s*)?)*)\))/y
 
+/** An operator, a parenthesis or a matcher. */
+export type Token = string | Matcher
+
 /** Throws {ImportFault} for a rule that Traefik would not accept. */
 export function alternativesOf(rule: string): Alternatives {
-  const tokens: (string | Matcher)[] = []
+  const tokens: Token[] = []
   token.lastIndex = 0
   while (token.lastIndex < rule.trimEnd().length) {
     const at = token.lastIndex
@@ -29,6 +32,11 @@ export function alternativesOf(rule: string): Alternatives {
     const texts = [...args.matchAll(/`([^`]*)`|"([^"]*)"|'([^']*)'/g)].map(([, a, b, c]) => a ?? b ?? c ?? '')
     tokens.push(operator ?? { name: name!, args: texts, isNot: false })
   }
+  return alternativesIn(tokens, rule)
+}
+
+/** Returns the alternatives of an expression with `&&`, `||`, `!` and parentheses. Throws {ImportFault} for a malformed one. */
+export function alternativesIn(tokens: readonly Token[], rule: string): Alternatives {
   let at = 0
   const take = (wanted: string) => tokens[at] === wanted && ++at > 0
 

@@ -1,4 +1,5 @@
 /** Imported files of other gateways, started, with requests to them. */
+import { join } from 'node:path'
 import type { Test } from 'tap'
 import t from 'tap'
 import { imported } from '../../../config/import/index.ts'
@@ -10,8 +11,10 @@ const failing = await startService((_request, response) => response.writeHead(50
 t.teardown(failing.close)
 
 async function started(t: Test, gateway: string, file: string) {
-  const { yaml } = imported(gateway, file)
-  const { port, close } = await startGateway(`admin: false\n${yaml}`)
+  const { yaml, files } = imported(gateway, file)
+  const folder = t.testdir(Object.fromEntries(files))
+  const inFolder = [...files.keys()].reduce((text, name) => text.replaceAll(name, join(folder, name)), yaml)
+  const { port, close } = await startGateway(`admin: false\n${inFolder}`)
   t.teardown(close)
   return async (path: string, headers: Record<string, string> = {}, method = 'GET', body?: string) => {
     const fields = Object.entries(headers).map(([name, value]) => `${name}: ${value}`)
@@ -204,4 +207,94 @@ http:
   t.equal(await urlOf('/u/7', 'a.b.example'), '/v2/users/7')
   t.equal(await urlOf('/u/x', 'a.b.example'), '/u/x')
   t.equal(await urlOf('/u/7', 'example'), '/u/7')
+})
+
+t.test('Kong: expressions, versions in paths, other services by header, triggers, OpenAPI documents', async (t) => {
+  const east = await startService((_request, response) => response.end('east'))
+  t.teardown(east.close)
+  const { port: eastPort } = new URL(east.url)
+  const spec = JSON.stringify({
+    openapi: '3.0.3',
+    info: { title: 'items', version: '1' },
+    servers: [{ url: 'https://a.example/other' }],
+    paths: {
+      '/doc/items': {
+        get: {
+          parameters: [{ in: 'query', name: 'n', required: true, schema: { type: 'integer' } }],
+          responses: { 200: { description: 'ok' } }
+        }
+      }
+    }
+  })
+  const plugin = (name: string, config: object) => ({ plugins: [{ name, config }] })
+  const rules = [{ condition: { 'x-location': 'us' }, upstream_name: 'east' }]
+  const routes = [
+    { name: 'versions', paths: ['~/v\\d+/users'], strip_path: false },
+    { name: 'regional', paths: ['/regional'], ...plugin('route-by-header', { rules }) },
+    {
+      name: 'stop',
+      paths: ['/stop'],
+      ...plugin('request-termination', { trigger: 'x-stop', status_code: 410, body: 'gone' })
+    },
+    { name: 'doc', paths: ['/doc'], ...plugin('oas-validation', { api_spec: spec, api_spec_encoded: false }) }
+  ]
+  const ask = await started(
+    t,
+    'kong',
+    JSON.stringify({
+      services: [
+        { name: 'a', url: echo.url, routes },
+        {
+          name: 'b',
+          url: echo.url,
+          routes: [{ name: 'e', expression: 'http.path ^= "/e" && http.headers.x_beta == "1"', strip_path: true }]
+        }
+      ],
+      upstreams: [{ name: 'east', targets: [{ target: `127.0.0.1:${eastPort}` }] }]
+    })
+  )
+  const urlOf = async (path: string, headers = {}) => JSON.parse((await ask(path, headers)).body).url as string
+  t.equal(await urlOf('/v12/users/7'), '/v12/users/7')
+  t.equal(await urlOf('/v1/users'), '/v1/users')
+  t.equal((await ask('/vx/users')).status, 404)
+  t.equal((await ask('/regional/x', { 'x-location': 'us' })).body, 'east')
+  t.equal(await urlOf('/regional/x', { 'x-location': 'eu' }), '/x')
+  t.match(await ask('/stop/x', { 'x-stop': '' }), { status: 410, body: 'gone' })
+  t.match(await ask('/stop?x-stop=1&y'), { status: 410, body: 'gone' })
+  t.equal((await ask('/stop?x-stop=1', { 'x-stop': '1' })).status, 410)
+  t.equal(await urlOf('/stop/x?y'), '/x?y')
+  t.equal((await ask('/e/x')).status, 404)
+  t.equal(await urlOf('/e/x', { 'x-beta': '1' }), '/x')
+  t.equal(await urlOf('/doc/items?n=1'), '/items?n=1')
+  t.equal((await ask('/doc/items?n=a')).status, 400)
+  t.equal((await ask('/doc/none')).status, 404)
+})
+
+t.test('APISIX: traffic by conditions and weights, a workflow, priorities', async (t) => {
+  const next = await startService((_request, response) => response.end('next'))
+  t.teardown(next.close)
+  const at = (url: string) => ({ nodes: { [url.slice(7)]: 1 } })
+  const rules = [
+    { match: [{ vars: [['http_release', '==', 'next']] }], weighted_upstreams: [{ upstream: at(next.url) }] },
+    { weighted_upstreams: [{ upstream: at(next.url), weight: 0 }, { weight: 1 }] }
+  ]
+  const steps = [{ case: [['arg_old', '==', '1']], actions: [['return', { code: 410 }]] }]
+  const ask = await started(
+    t,
+    'apisix',
+    JSON.stringify({
+      routes: [
+        { id: 'split', uri: '/split', upstream: at(echo.url), plugins: { 'traffic-split': { rules } } },
+        { id: 'flow', uri: '/flow', upstream: at(echo.url), plugins: { workflow: { rules: steps } } },
+        { id: 'rest', uri: '/*', priority: 9, upstream: at(next.url) },
+        { id: 'deep', uri: '/deep/*', upstream: at(echo.url) }
+      ]
+    })
+  )
+  t.equal((await ask('/split', { release: 'next' })).body, 'next')
+  t.match((await ask('/split', { release: 'old' })).body, '"url":"/split"')
+  t.equal((await ask('/flow?old=1')).status, 410)
+  t.match((await ask('/flow?old=2')).body, '"url":"/flow?old=2"')
+  t.match((await ask('/deep/x')).body, '"url":"/deep/x"')
+  t.equal((await ask('/other')).body, 'next')
 })
