@@ -250,7 +250,10 @@ t.test('explain says what limits and concerns that ask a server would do', async
         name: 'failing',
         match: { path: '/failing' },
         service: 'any',
-        edge: { forwardAuth: { url: `${server.url}/check`, onFailure: 'allow', timeout: '250ms' } }
+        edge: {
+          rateLimit: { max: 3, window: '1h', by: 'header:Host', maxPerAddress: 9 },
+          forwardAuth: { url: `${server.url}/check`, onFailure: 'allow', timeout: '250ms' }
+        }
       }
     ]
   }
@@ -296,6 +299,7 @@ t.test('explain says what limits and concerns that ask a server would do', async
   t.equal(trial['body-limit'], 'allows a body of at most 10b')
   const failing = await decisions('path=/failing')
   t.match(failing['forward-auth'], /; without a decision in 250ms lets it pass$/)
+  t.match(failing['rate-limit'], /^allows 3 in 1h of one value of header Host, and 9 of address /)
   t.equal(asked, 0)
 })
 

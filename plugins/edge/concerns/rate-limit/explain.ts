@@ -34,6 +34,8 @@ function sourceText(source: By & string, { ip, consumer, headers, user }: Exampl
   if (kind === 'consumer')
     return consumer === null ? `address ${ip}, for lack of a consumer` : `consumer ${consumer.id}`
   const value = kind === 'header' ? headers[name.toLowerCase()] : claimAt(user, name)
-  const isThere = value !== undefined && value !== null && value !== ''
+  // Every request has a host.
+  const isHost = kind === 'header' && name.toLowerCase() === 'host'
+  const isThere = isHost || (value !== undefined && value !== null && value !== '')
   return isThere ? `one value of ${kind} ${name}` : `address ${ip}, for lack of ${kind} ${name}`
 }
