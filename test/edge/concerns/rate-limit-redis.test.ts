@@ -251,6 +251,43 @@ t.test('limits before and after authentication take one round trip, and failed l
   t.same(await statuses(gateway, 1, as('bob')), [429], 'the limit of the address protects the check of tokens')
 })
 
+for (const protocol of protocols) {
+  t.test(`without Redis, the limit before authentication protects it over ${protocol}`, async (t) => {
+    const { redis, start } = await cluster(t)
+    const shared = { window: '1h', store: 'redis', headers: 'ietf' }
+    const rateLimit = (more: object) => [
+      { ...shared, ...more, max: 8, name: 'address' },
+      { ...shared, max: 2, by: 'consumer', name: 'consumer' }
+    ]
+    const consumers = [{ name: 'own', jwt: { sub: 'own' }, edge: { rateLimit: { ...shared, max: 6 } } }]
+    const gateway = await start({ jwt: { secret }, gatewayNodes: 2, rateLimit: rateLimit({}) }, 1, {
+      consumers,
+      listen: listenFor(t, protocol)
+    })
+    const closed = await start({ jwt: { secret }, rateLimit: rateLimit({ onFailure: 'closed' }) }, 2)
+    await redis.stop()
+    for (const each of [gateway, closed])
+      await eventually(async () => (await metric(each, 'jingwei_edge_redis_up')) === 0, 'the outage')
+    const { ask } = anyClient(t, protocol, gateway.port)
+    const as = (sub: string) => ({ headers: { authorization: `Bearer ${token(claims({ sub }))}` } })
+    const guess = { headers: { authorization: 'Bearer x' } }
+    const first = await ask('/', as('ann'))
+    t.equal(first.status, 200)
+    t.equal(first.headers.ratelimit, '"address";r=3;t=3600, "consumer";r=0;t=3600', 'this node has half of each limit')
+    t.equal((await ask('/', as('ann'))).status, 429, 'the limit of the consumer')
+    t.equal(await step(gateway, 'share'), 2, 'each request is counted once')
+    t.equal((await ask('/', as('own'))).status, 200)
+    t.equal((await ask('/', guess)).status, 401)
+    const statuses = [(await ask('/', guess)).status, (await ask('/', guess)).status, (await ask('/', guess)).status]
+    t.same(statuses, [429, 429, 429], 'guesses that the limit of the address refuses are not verified')
+    t.equal((await ask('/', as('bob'))).status, 429, 'nor can a client see whether a guess was right')
+    t.equal(await step(gateway, 'share'), 7)
+    const refused = await get(closed.port, '/', ['Authorization: Bearer x'])
+    t.equal(refused.status, 503)
+    t.match(JSON.parse(refused.body), { code: 'JW_RATE_LIMIT_UNAVAILABLE' })
+  })
+}
+
 t.test('a consumer with limits of its own is within the limit of its address', async (t) => {
   const { start } = await cluster(t)
   const shared = { window: '1h', store: 'redis' }

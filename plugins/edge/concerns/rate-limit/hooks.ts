@@ -13,7 +13,8 @@ export type OwnLimits = (request: FastifyRequest) => Limits | null
 
 /**
  * Returns the hooks for all limits of a route. If limits in Redis apply both before and after authentication, Redis is asked
- * once, after it. Before it, requests are refused by earlier refusals; those that authentication refuses are counted last.
+ * once, after it. Before it, requests are refused by earlier refusals; those that authentication refuses are counted last. While
+ * Redis does not respond, the limits before authentication apply before it.
  */
 export function hooksFor(
   { rules, ceilings }: Limits,
@@ -32,7 +33,8 @@ export function hooksFor(
   const isShared = ({ shared }: Rule) => shared !== null
   const postponed = late.some(isShared) ? early.filter(isShared) : []
   const first = { rules: early.filter((rule) => !postponed.includes(rule)), ceilings: earlyCeilings }
-  const last = { rules: [...postponed, ...late], ceilings: lateCeilings }
+  const onlyLate = { rules: late, ceilings: lateCeilings }
+  const last = { ...onlyLate, rules: [...postponed, ...late] }
   const hooks: RouteHooks = {
     onRequest: isEmpty(first) ? [] : admit(first),
     preParsing: isEmpty(last) ? [] : afterAll(admit(last))
@@ -57,16 +59,17 @@ export function hooksFor(
           done(error)
           return
         }
-        limiter.refuseKnown(postponed, request, reply, (error) => {
-          if (error === undefined) uncounted.add(request)
+        limiter.admitFirst(postponed, request, reply, (error, isDecided) => {
+          if (error === undefined && !isDecided) uncounted.add(request)
           done(error)
         })
       })
     },
     preParsing(request, reply, _payload, done) {
-      uncounted.delete(request)
+      const isUncounted = uncounted.delete(request)
       const own = ownOf?.(request) ?? null
-      admitTo(own === null ? last : lastWith(own), limiter, record, request, reply, done)
+      const limits = isUncounted ? (own === null ? last : lastWith(own)) : (own ?? onlyLate)
+      admitTo(limits, limiter, record, request, reply, done)
     },
     onResponse(request, _reply, done) {
       if (uncounted.delete(request)) limiter.charge(postponed, request)

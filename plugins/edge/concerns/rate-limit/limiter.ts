@@ -9,11 +9,12 @@ import { FifoMap } from 'toad-cache'
 import type { Clock } from '../../../clock.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { seconds, setHeaders } from './headers.ts'
+import type { Hit } from './hits.ts'
+import { asksFor, endQuestions, exhaustedKey, hitsOf, reasonFor, refuses } from './hits.ts'
 import type { LimitReason } from './keys.ts'
-import { keyFor, reasonOf } from './keys.ts'
 import type { Answer, Ask, RedisLink } from './redis-link.ts'
 import type { Rule } from './rules.ts'
-import type { Hit, QuotaOf } from './take.ts'
+import type { QuotaOf } from './take.ts'
 import { giveBack, takeAll, takeOfLease } from './take.ts'
 
 export const RateLimited = createError('JW_RATE_LIMITED', 'Rate limit exceeded, retry in %s', 429)
@@ -22,6 +23,7 @@ const Unavailable = createError('JW_RATE_LIMIT_UNAVAILABLE', 'The rate limit can
 /** Steps by which a limit in Redis is decided, for the metrics. */
 export const steps = ['redis', 'lease', 'known', 'share', 'open', 'closed'] as const
 export type Step = (typeof steps)[number]
+type Count = (step: Step) => void
 
 /** Longest time for which a refusal of Redis is believed without a further question. */
 const longestRefusal = 10_000
@@ -33,7 +35,7 @@ interface LimiterOptions {
   /** Returns the number of nodes of this gateway, 0 while it is not known. */
   readonly nodes: () => number
   readonly now: Clock['now']
-  readonly count: (step: Step) => void
+  readonly count: Count
   /** Records refusals of limits in shadow mode. */
   readonly record: RecordRefusal
 }
@@ -42,7 +44,7 @@ export class Limiter {
   readonly #link: RedisLink | undefined
   readonly #nodes: () => number
   readonly #now: Clock['now']
-  readonly #count: (step: Step) => void
+  readonly #count: Count
   readonly #record: RecordRefusal
   /** Keys that Redis has refused: a flood of refused requests does not become a flood of questions. */
   readonly #exhausted = new FifoMap<{ readonly believedUntil: number; readonly until: number }>(10_000)
@@ -56,7 +58,13 @@ export class Limiter {
   }
 
   /** Calls back with an error if one of the limits refuses. */
-  admit(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
+  admit(
+    rules: readonly Rule[],
+    request: FastifyRequest,
+    reply: FastifyReply,
+    done: Done,
+    count: Count = this.#count
+  ): void {
     let hits: Hit[]
     try {
       hits = hitsOf(rules, request, this.#record)
@@ -76,24 +84,30 @@ export class Limiter {
       finish()
       return
     }
-    this.#takeShared(hits, shared, true, finish)
+    this.#takeShared(hits, shared, true, finish, count)
   }
 
   /** Takes the units of limits in Redis: of leases, else by a question. With `mayWait`, waits for leases on their way. */
-  #takeShared(hits: readonly Hit[], shared: readonly Hit[], mayWait: boolean, finish: (failure?: Error) => void): void {
+  #takeShared(
+    hits: readonly Hit[],
+    shared: readonly Hit[],
+    mayWait: boolean,
+    finish: (failure?: Error) => void,
+    count: Count
+  ): void {
     const now = this.#now()
     const asked = shared.filter((hit) => !hit.isLeased && !takeOfLease(hit, now))
-    const again = (mayWait: boolean) => this.#takeShared(hits, shared, mayWait, finish)
+    const again = (mayWait: boolean) => this.#takeShared(hits, shared, mayWait, finish, count)
     if (asked.length === 0) {
-      this.#count('lease')
+      count('lease')
       finish()
     } else if (this.#isExhausted(asked, now)) {
-      this.#count('known')
+      count('known')
       giveBack(hits, now, this.#quotaOf)
       finish()
     } else if (!mayWait || !asked.some(({ rule, key }) => rule.leases?.wait(key, again))) {
       this.#link!.ask(asksFor(asked), false, (answers) => {
-        const failure = answers === null ? this.#decideAlone(asked) : this.#learn(asked, answers)
+        const failure = answers === null ? this.#decideAlone(asked, count) : this.#learn(asked, answers, count)
         if (failure !== undefined || asked.some(refuses)) giveBack(hits, this.#now(), this.#quotaOf)
         try {
           finish(failure)
@@ -104,8 +118,31 @@ export class Limiter {
     }
   }
 
+  /**
+   * Applies limits before authentication of which Redis is asked after it: refuses if a refusal of Redis still holds. While Redis
+   * does not respond, this node decides at once, and calls back with true.
+   */
+  admitFirst(
+    rules: readonly Rule[],
+    request: FastifyRequest,
+    reply: FastifyReply,
+    done: (error: Error | undefined, isDecided: boolean) => void
+  ): void {
+    if (this.#link!.isUp) {
+      this.#refuseKnown(rules, request, reply, (error) => done(error, false))
+      return
+    }
+    // A request is counted once: here, or after authentication.
+    let decidedBy: Step | undefined
+    const finish = (error?: Error) => {
+      if (error !== undefined && decidedBy !== undefined) this.#count(decidedBy)
+      done(error, true)
+    }
+    this.admit(rules, request, reply, finish, (step) => (decidedBy = step))
+  }
+
   /** Calls back with an error if a refusal of Redis still holds. Asks nothing, counts nothing. */
-  refuseKnown(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
+  #refuseKnown(rules: readonly Rule[], request: FastifyRequest, reply: FastifyReply, done: Done): void {
     let hits: Hit[]
     try {
       hits = hitsOf(rules, request, null)
@@ -154,8 +191,8 @@ export class Limiter {
     const hits = hitsOf(rules, request, null)
     if (hits.length === 0) return
     this.#link!.ask(asksFor(hits), true, (answers) => {
-      if (answers !== null) this.#learn(hits, answers)
-      else this.#decideAlone(hits)
+      if (answers !== null) this.#learn(hits, answers, this.#count)
+      else this.#decideAlone(hits, this.#count)
       endQuestions(hits)
     })
   }
@@ -172,8 +209,8 @@ export class Limiter {
   }
 
   /** Stores what Redis answers, so that this node continues from there if Redis fails. */
-  #learn(hits: readonly Hit[], answers: readonly Answer[]): undefined {
-    this.#count('redis')
+  #learn(hits: readonly Hit[], answers: readonly Answer[], count: Count): undefined {
+    count('redis')
     const now = this.#now()
     for (const [i, hit] of hits.entries()) {
       const { taken, remaining, reset, wait } = answers[i]!
@@ -200,10 +237,10 @@ export class Limiter {
   }
 
   /** Decides while Redis does not respond. */
-  #decideAlone(hits: readonly Hit[]): Error | undefined {
+  #decideAlone(hits: readonly Hit[], count: Count): Error | undefined {
     const limited = hits.filter(({ rule }) => rule.onFailure === 'share')
     const isClosed = hits.some(({ rule }) => rule.onFailure === 'closed' && !rule.isShadow)
-    this.#count(isClosed ? 'closed' : limited.length === 0 ? 'open' : 'share')
+    count(isClosed ? 'closed' : limited.length === 0 ? 'open' : 'share')
     for (const hit of hits) hit.remaining = hit.rule.quota.burst
     if (isClosed) return new Unavailable()
     takeAll(limited, this.#now(), this.#partOf)
@@ -252,36 +289,3 @@ export class Limiter {
     done(new RateLimited(after === 1 ? '1 second' : `${after} seconds`))
   }
 }
-
-const refuses = ({ rule, wait }: Hit): boolean => wait > 0 && !rule.isShadow
-
-const reasonFor = ({ rule }: Hit, request: FastifyRequest): LimitReason =>
-  rule.isSecond ? 'rate_max_per_address' : reasonOf(rule.by, request)
-
-/** Throws if a request has a header twice that is a key. Rules in shadow mode are left out then, and recorded. */
-function hitsOf(rules: readonly Rule[], request: FastifyRequest, record: RecordRefusal | null): Hit[] {
-  const hits: Hit[] = []
-  for (const rule of rules) {
-    const key = keyFor(rule, request, record)
-    if (key !== null) hits.push({ rule, key, remaining: 0, reset: 0, wait: 0, isLeased: false, isRefill: false })
-  }
-  return hits
-}
-
-const asksFor = (hits: readonly Hit[]): Ask[] =>
-  hits.map((hit) => {
-    const { rule, key } = hit
-    const { quota, algorithm, cost, isShadow } = rule
-    const wanted = rule.leases?.wanted(key, cost) ?? cost
-    hit.isRefill = wanted > cost
-    return { key: rule.shared + key, algorithm, quota, cost, wanted, isShadow }
-  })
-
-/** Ends the questions for leases: requests that wait for them continue. */
-function endQuestions(hits: readonly Hit[]): void {
-  for (const { rule, key, isRefill } of hits) if (isRefill) rule.leases!.answered(key)
-}
-
-/** The quota is a part of the key: a consumer's new quota applies at once. */
-const exhaustedKey = ({ rule: { cost, quota, shared }, key }: Hit): string =>
-  `${cost} ${quota.max} ${quota.burst} ${shared}${key}`

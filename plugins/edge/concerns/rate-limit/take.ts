@@ -1,21 +1,8 @@
 /** Units of limits that are decided in this process: taken, and given back. */
 import type { Quota } from './algorithms.ts'
 import { available } from './algorithms.ts'
+import type { Hit } from './hits.ts'
 import type { Rule } from './rules.ts'
-
-/** A limit that applies to a request. */
-export interface Hit {
-  readonly rule: Rule
-  readonly key: string
-  remaining: number
-  reset: number
-  /** Milliseconds until the limit has the units; 0 if it has them. */
-  wait: number
-  /** True if the units are of a lease. */
-  isLeased: boolean
-  /** True if Redis is asked for a lease. */
-  isRefill: boolean
-}
 
 /** Returns the quota of a limit on this node. */
 export type QuotaOf = (rule: Rule) => Quota
