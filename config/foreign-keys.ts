@@ -88,7 +88,8 @@ const ofSections: readonly (readonly [place: RegExp, advice: Readonly<Record<str
   [
     /^\/services\/[^/]+$/,
     {
-      'host|port|protocol|scheme': 'write instances: ["http://HOST:PORT"]',
+      host: 'write instances: ["http://HOST:PORT"], and edge: { host: NAME } at the route or group for another Host header',
+      'port|protocol|scheme': 'write instances: ["http://HOST:PORT"]',
       path: 'write it in the URLs of "instances", or as basePath',
       readTimeout: 'write timeout under "mesh"',
       writeTimeout: 'write idleTimeout under "mesh"',

@@ -150,7 +150,8 @@ const advice: Readonly<Record<string, string>> = {
   tls: 'write listen.tls for clients, mesh.tls for services',
   'listen.tls.certResolver': 'listen.tls.folders',
   'listen.forwardedHeaders': 'listen.trustProxy',
-  'services.a.host': 'write instances: ["http://HOST:PORT"]',
+  'services.a.host':
+    'write instances: ["http://HOST:PORT"], and edge: { host: NAME } at the route or group for another Host header',
   'services.a.path': 'basePath',
   'services.a.connect_timeout': 'write connectTimeout under "mesh"',
   'services.a.circuit_breaker': 'write circuitBreaker under "mesh"',
