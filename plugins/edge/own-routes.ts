@@ -103,7 +103,7 @@ export class OwnRoutes {
     const inherited = config?.guarded ? this.#keys : this.#keysWhere((ownRoutes) => ownRoutes === 'always')
     const policy = Object.fromEntries(inherited.map(({ name }) => [name, this.#top[name]]))
     try {
-      const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge) }
+      const whole = config?.edge === undefined ? policy : { ...policy, ...this.#read(config.edge, url) }
       const early = Object.entries(whole).find(([name, value]) => value && !this.#order.hasStarted(name))
       if (early !== undefined) throw new Error(`edge.${early[0]}: list its plugin before this one under "plugins"`)
       const [lack] = missingFacts(this.#keys, whole, this.#isProvided)
@@ -128,7 +128,7 @@ export class OwnRoutes {
   }
 
   /** Validates the `config.edge` of a route in the same way as `routes[].edge`. */
-  #read(edge: unknown): EdgePolicy {
+  #read(edge: unknown, url: string): EdgePolicy {
     if (typeof edge !== 'object' || edge === null || Array.isArray(edge)) {
       throw new Error('config.edge: expected a mapping, as routes[].edge is')
     }
@@ -137,23 +137,37 @@ export class OwnRoutes {
     const entries = Object.entries(edge)
     const taken = Object.fromEntries(entries.filter(isTop).map(([name]) => [name, top[name]]))
     const written = Object.fromEntries(entries.filter((entry) => !isTop(entry)))
-    for (const { name, default: ofKey } of this.#keys) {
-      if (written[name] !== true || typeof ofKey === 'boolean') continue
+    for (const { name } of this.#keys) {
+      if (written[name] !== true || this.#acceptsTrue(name)) continue
       throw new Error(`config.edge.${name}: true takes the options of the top-level edge.${name}, which is off`)
     }
-    const { routes } = this.#load({
+    const { routes } = this.#loadRoute(written, pathOf(url))
+    const read = routes[0]!.edge as Written
+    return { ...taken, ...Object.fromEntries(Object.keys(written).map((name) => [name, read[name]])) }
+  }
+
+  /** Returns whether `true` is itself a value of a key. */
+  #acceptsTrue(name: string): boolean {
+    try {
+      this.#loadRoute({ [name]: true }, '/')
+      return true
+    } catch {
+      return false
+    }
+  }
+
+  #loadRoute(edge: object, path: string): Config {
+    return this.#load({
       listen: this.#config.listeners.map(({ name, path, host }) => ({
         name,
         ...(path ? { path } : { host, port: 0 })
       })),
       ...(this.#config.redis && { redis: { url: 'redis://localhost' } }),
       services: { own: { instances: ['http://localhost'] } },
-      routes: [{ name: 'own', match: { path: '/' }, service: 'own', edge: written }],
+      routes: [{ name: 'own', match: { path }, service: 'own', edge }],
       // Satisfies the loader's check of `provides`; `#policyOf` checks it later with the plugins of the route.
       plugins: [{ path: moduleFile('app.ts'), provides: ['consumer'] }]
     })
-    const read = routes[0]!.edge as Written
-    return { ...taken, ...Object.fromEntries(Object.keys(written).map((name) => [name, read[name]])) }
   }
 
   #load(document: object): Config {
@@ -177,4 +191,11 @@ export class OwnRoutes {
 
 function textOf({ path, message }: { path: string; message: string }): string {
   return `${path.replace(/^routes\[0\]\./, 'config.')}: ${message}`
+}
+
+/** Returns a path for `match.path` with the parameters of a route's URL, whose other syntax the configuration may not know. */
+function pathOf(url: string): string {
+  const plain = url.replaceAll('::', '')
+  const names = new Set(Array.from(plain.matchAll(/:(\w+)/g), ([, name]) => `:${name}`))
+  return `/${[...names, ...(plain.includes('*') ? ['*'] : [])].join('/')}`
 }

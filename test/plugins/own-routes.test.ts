@@ -124,6 +124,42 @@ t.test('config.edge: true takes the options of the top level, an object sets the
   )
 })
 
+t.test('true is a value of securityHeaders, with the top level on and off', async (t) => {
+  for (const edge of [{}, { securityHeaders: true }, { securityHeaders: { xFrameOptions: 'DENY' } }]) {
+    const { url } = await start(
+      t,
+      `fastify.get('/home', { config: { edge: { securityHeaders: true } } }, async () => 'home')`,
+      { edge }
+    )
+    const { status, headers } = await receive(`${url}/home`)
+    t.equal(status, 200)
+    const isDeny = typeof edge.securityHeaders === 'object'
+    t.equal(headers.get('x-frame-options'), isDeny ? 'DENY' : 'SAMEORIGIN', JSON.stringify(edge))
+  }
+})
+
+t.test('concerns know the parameters of the path', async (t) => {
+  const schema = '{ type: "object", properties: { id: { type: "integer" } } }'
+  const edge = `{ validation: { path: ${schema} }, headers: { response: { set: { 'x-id': '{params.id}' } } } }`
+  const more = `{ headers: { response: { set: { 'x-a': '{params.a}', 'x-b': '{params.b}', 'x-rest': '{params.*}' } } } }`
+  const { url } = await start(
+    t,
+    `fastify.get('/orders/:id', { config: { edge: ${edge} } }, async () => 'order')
+     fastify.register(async (child) => {
+       child.get('/:a(^\\\\d+$)-:b/*', { config: { edge: ${more} } }, async () => 'file')
+     }, { prefix: '/files' })`
+  )
+  const order = await receive(`${url}/orders/7`)
+  t.match([order.status, order.headers.get('x-id')], [200, '7'])
+  t.equal((await receive(`${url}/orders/x`)).status, 400)
+  const { status, headers } = await receive(`${url}/files/12-ab/c/d`)
+  t.match([status, headers.get('x-a'), headers.get('x-b'), headers.get('x-rest')], [200, '12', 'ab', 'c/d'])
+  const unknown = `{ headers: { response: { set: { x: '{params.no}' } } } }`
+  await t.rejects(start(t, `fastify.get('/orders/:id', { config: { edge: ${unknown} } }, async () => '')`), {
+    message: /no parameter "no"/
+  })
+})
+
 t.test('routes of one path are limited separately, by method and by host', async (t) => {
   const { url } = await start(
     t,
