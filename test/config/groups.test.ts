@@ -122,6 +122,44 @@ t.test('a group that no route has is warned of', async (t) => {
   t.strictSame(warnings, ['groups.g: no effect: no route has this group'])
 })
 
+t.test('a key of a group that no route inherits is warned of', async (t) => {
+  const warnings: string[] = []
+  const yaml = `${services}groups:
+  g:
+    match: { hosts: [a.example], methods: [GET], headers: { x-a: "1", x-b: "1" } }
+    service: a
+    path: { strip: true, encodedSlash: pass }
+    edge: { bodyLimit: 1mb, ipFilter: { deny: [192.0.2.1] } }
+routes:
+  - { name: one, group: g, match: { path: /one, hosts: [b.example], headers: { x-a: "2" } }, path: { rewrite: { prefix: /x } }, service: b }
+  - { name: two, group: g, match: { path: /two, hosts: [c.example], headers: { x-a: "3" } }, edge: { ipFilter: false, bodyLimit: 2mb }, redirect: { to: "https://d.example" }, path: { strip: true } }`
+  parseConfig(yaml, 'gateway.yaml', {}, ({ line, path, message }) => warnings.push(`${line} ${path}: ${message}`))
+  const why = 'no effect: each route of this group has its own setting in place of it'
+  t.strictSame(
+    warnings.filter((text) => text.includes('groups')),
+    [
+      `4 groups.g.match.hosts: ${why}`,
+      `4 groups.g.match.headers.x-a: ${why}`,
+      `5 groups.g.service: ${why}`,
+      `6 groups.g.path.strip: ${why}`
+    ]
+  )
+})
+
+t.test('a key of a group that one route inherits is not warned of', async (t) => {
+  const warnings: string[] = []
+  const yaml = `${services}groups: { g: { match: { headers: { x-a: "1" } }, service: a, plugins: [p] } }
+plugins: [{ package: fastify, name: p, scope: routes }]
+routes:
+  - { name: one, group: g, match: { path: /one, headers: { x-a: "2" } } }
+  - { name: two, group: g, match: { path: /two }, service: b, plugins: [p] }`
+  parseConfig(yaml, 'gateway.yaml', {}, ({ path }) => warnings.push(path))
+  t.strictSame(
+    warnings.filter((path) => path.startsWith('groups')),
+    []
+  )
+})
+
 t.test('groups without the mesh', async (t) => {
   const yaml = (more: string) => `mesh: false
 groups: { g: { forward: { timeout: 7s }, edge: { cors: { origin: ["https://a"] } }${more} } }
