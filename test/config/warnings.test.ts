@@ -384,3 +384,18 @@ t.test('formats that are misspelt are warned of, and formats of others are not',
   ])
   for (const format of ['email', 'regex', 'iri', 'data', 'vin', 'iso-4217']) t.strictSame(warningsOf(yaml(format)), [])
 })
+
+t.test('the schema of a group may have the parameters of all of its routes', async (t) => {
+  const yaml = (names: string) => `
+services: { a: { instances: [http://h] } }
+groups: { g: { service: a, edge: { validation: { path: { properties: { ${names} } } } } } }
+routes:
+  - { name: a, group: g, match: { path: /a/:id } }
+  - { name: b, group: g, match: { path: /b/:item } }
+`
+  t.strictSame(warningsOf(yaml('id: {}, item: {}')), [])
+  t.throws(() => warningsOf(yaml('id: {}, items: {}')), {
+    message:
+      /^gateway\.yaml:3:80: groups\.g\.edge\.validation\.path\.properties\.items: match\.path has no parameter "items"; did you mean "item"\?\n1 fault/
+  })
+})

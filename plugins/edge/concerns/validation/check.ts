@@ -111,42 +111,52 @@ export function checkValidation(options: ValidationOptions, at: string, { report
 }
 
 /** Reports names in the schema of `path` that no path has. One that the schema requires would refuse every request. */
-function checkParams(checked: Checked): void {
+function* checkParams(checked: Checked): Steps<void> {
   const { data, report } = checked
+  if (!report.sound('/routes')) return
   const paramsOf = ({ match }: WrittenRoute) => pathPatterns(match.path).flatMap(paramNames)
+  const known = (routes: readonly WrittenRoute[]) => new Set(routes.flatMap(paramsOf))
+  // Routes of a group share its schema, which may have the parameters of all of them.
+  const groups = Map.groupBy(data.routes.filter(isGrouped), ({ group }) => group)
+  const ofGroups = new Map([...groups].map(([group, routes]) => [group, known(routes)]))
   for (const { at, options, route } of routesWith<ValidationOptions>('validation', checked)) {
-    const known = new Set(paramsOf(route))
-    for (const [place, name] of namesIn(options.path, `${at}/path`)) {
-      if (known.has(name)) continue
-      report.fault(place, `match.path has no parameter "${name}"${didYouMean(name, known)}`, 'key')
+    yield
+    if (options.path === undefined) continue
+    const own = known([route])
+    const shared = (route.group === undefined ? undefined : ofGroups.get(route.group)) ?? own
+    for (const [place, name, isRequired] of namesIn(options.path, `${at}/path`)) {
+      const all = isRequired ? own : shared
+      if (all.has(name)) continue
+      report.fault(place, `match.path has no parameter "${name}"${didYouMean(name, all)}`, 'key')
     }
   }
   const { validation } = data.edge as { validation?: ValidationOptions | false }
   // Routes of plugins have paths of their own.
-  if (!validation || !report.sound('/edge/validation') || !report.sound('/routes') || data.plugins.length > 0) return
-  const known = new Set(data.routes.filter(({ edge }) => edge?.validation === undefined).flatMap(paramsOf))
+  if (!validation || !report.sound('/edge/validation') || data.plugins.length > 0) return
+  const any = known(data.routes.filter(({ edge }) => edge?.validation === undefined))
   for (const [place, name] of namesIn(validation.path, '/edge/validation/path')) {
-    if (known.has(name)) continue
-    report.warn(place, `no route has "${name}" in its match.path${didYouMean(name, known)}`, 'key')
+    if (any.has(name)) continue
+    report.warn(place, `no route has "${name}" in its match.path${didYouMean(name, any)}`, 'key')
   }
 }
 
+const isGrouped = (route: WrittenRoute): route is WrittenRoute & { readonly group: string } => route.group !== undefined
+
+type Name = readonly [place: string, name: string, isRequired: boolean]
+
 /** Returns the names that a schema of parameters has, with their places. */
-function namesIn(
-  { properties, required }: ValidationOptions['path'] = {},
-  at: string
-): [place: string, name: string][] {
+function namesIn({ properties, required }: ValidationOptions['path'] = {}, at: string): Name[] {
   const own = isObject(properties) ? Object.keys(properties) : []
   const needed = Array.isArray(required) ? required : []
   return [
-    ...own.map((name): [string, string] => [pointer(at, 'properties', name), name]),
-    ...needed.map((name, index): [string, string] => [pointer(at, 'required', index), String(name)])
+    ...own.map((name): Name => [pointer(at, 'properties', name), name, false]),
+    ...needed.map((name, index): Name => [pointer(at, 'required', index), String(name), true])
   ]
 }
 
 /** Checks the parameters of paths, then the documents of all routes. */
 export function* checkRoutes(checked: Checked): Steps<void> {
-  checkParams(checked)
+  yield* checkParams(checked)
   yield* checkDocuments(checked)
 }
 
