@@ -4,6 +4,7 @@ import type { Dispatcher } from 'undici'
 import { ChunkList } from '../../../chunk-list.ts'
 import type { CallContext, CallRecord } from '../../../seam.ts'
 import type { Asked } from './asked.ts'
+import { isSame } from './conditions.ts'
 import type { Delivery } from './delivery.ts'
 import { isUnchanged } from './respond.ts'
 import type { Pending } from './store.ts'
@@ -21,8 +22,6 @@ export interface FetchContext {
   end(pending: Pending): void
   /** Returns what is to be stored of a response, null for nothing. */
   judge(fetch: Fetch, status: number, headers: IncomingHttpHeaders, text: string): StoredHead | null
-  /** Returns whether a response to HEAD confirms the stored response of a fetch. */
-  confirms(fetch: Fetch, status: number, headers: IncomingHttpHeaders): boolean
   /** Stores the response of a fetch. `done` gets it, or null if it was invalidated meanwhile. */
   store(fetch: Fetch, entry: StoredResponse, done: Done): void
   /**
@@ -120,7 +119,7 @@ export class Fetch implements Dispatcher.DispatchHandler {
       this.#settle(null)
       return
     }
-    if (this.#context.confirms(this, status, headers)) {
+    if (this.#isConfirmed(status, headers)) {
       this.#isStoring = true
       this.#context.confirm(this, headers, (stored) => this.#settle(stored))
     } else this.#head = this.#context.judge(this, status, headers, text)
@@ -136,6 +135,12 @@ export class Fetch implements Dispatcher.DispatchHandler {
     const passed = this.#context.annotate(this, headers, status, this.#head)
     if (this.isConditional && isUnchanged(this.asked, status, headers)) this.#passUnchanged(passed)
     else this.delivery.head(status, passed, text)
+  }
+
+  /** Returns whether a response to HEAD confirms the stored response. */
+  #isConfirmed(status: number, headers: IncomingHttpHeaders): boolean {
+    const { asked, stored, isOfService } = this
+    return asked.isHead && status === 200 && isOfService && stored !== null && isSame(stored, headers)
   }
 
   /** The conditions are the cache's own, so the service could not see that the client has the response. */

@@ -5,7 +5,7 @@ import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../../config/schema.ts'
 import type { Clock } from '../../../clock.ts'
 import type { Asked, Reader } from './asked.ts'
-import { conditionalHeaders, differs, hasValidator, isSame } from './conditions.ts'
+import { conditionalHeaders, differs, hasValidator } from './conditions.ts'
 import { Delivery } from './delivery.ts'
 import type { FetchContext } from './fetch.ts'
 import { Fetch } from './fetch.ts'
@@ -219,10 +219,6 @@ export class RouteCache implements FetchContext {
 
   #facts({ sentAt, instance }: Fetch) {
     return { route: this.#route.name, instance, sentAt, now: this.now() }
-  }
-
-  confirms({ asked, stored, isOfService }: Fetch, status: number, headers: IncomingHttpHeaders): boolean {
-    return asked.isHead && status === 200 && isOfService && stored !== null && isSame(stored, headers)
   }
 
   store({ asked, pending, stored }: Fetch, entry: StoredResponse, done: (stored: StoredResponse | null) => void): void {
