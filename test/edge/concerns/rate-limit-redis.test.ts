@@ -3,12 +3,13 @@ import { setTimeout as sleep } from 'node:timers/promises'
 import { Redis } from 'ioredis'
 import type { Test } from 'tap'
 import t from 'tap'
+import { CLOCK } from '../../../plugins/clock.ts'
 import { parseConfig } from '../../../plugins/config.ts'
 import { anyClient, listenFor, protocols } from '../../helpers/edge/asking-client.ts'
 import { claims, secret, token } from '../../helpers/edge/tokens.ts'
 import { eventually } from '../../helpers/eventually.ts'
 import type { RunningGateway } from '../../helpers/gateway.ts'
-import { gatewayBefore, get, startEcho } from '../../helpers/gateway.ts'
+import { gatewayBefore, get, startEcho, startGateway } from '../../helpers/gateway.ts'
 import { startRedis } from '../../helpers/redis.ts'
 
 /** Returns a value of the gateway's metrics; undefined if there is none. */
@@ -250,6 +251,50 @@ t.test('limits before and after authentication take one round trip, and failed l
   await eventually(async () => (await get(gateway.port, '/', ['Authorization: Bearer x'])).status === 429, 'the limit')
   t.same(await statuses(gateway, 1, as('bob')), [429], 'the limit of the address protects the check of tokens')
 })
+
+t.test(
+  'after a refusal that is no longer believed, one request is authenticated before Redis is asked again',
+  async (t) => {
+    const { redis, client } = await cluster(t)
+    const service = await startEcho()
+    t.teardown(service.close)
+    const clock = { ahead: 0, now: () => performance.now() + clock.ahead, date: () => Date.now() }
+    const shared = { window: '1h', store: 'redis' }
+    const gateway = await startGateway(
+      {
+        admin: { port: 0 },
+        redis: { url: redis.url, timeout: '20s' },
+        edge: {
+          jwt: { secret },
+          rateLimit: [
+            { ...shared, max: 2 },
+            { ...shared, max: 100, by: 'consumer' }
+          ]
+        },
+        services: { any: { instances: [service.url] } },
+        routes: [{ name: 'all', match: { path: '/' }, service: 'any' }]
+      },
+      { before: (server) => void server.decorate(CLOCK, clock) }
+    )
+    t.teardown(() => gateway.close())
+    await eventually(async () => (await metric(gateway, 'jingwei_edge_redis_up')) === 1, 'Redis')
+    const guess = ['Authorization: Bearer x']
+    await eventually(async () => (await get(gateway.port, '/', guess)).status === 429, 'the limit')
+    clock.ahead += 11_000
+    redis.pause()
+    t.same(await statuses(gateway, 4, guess), [401, 429, 429, 429], 'while the question is on its way')
+    redis.resume()
+    await eventually(async () => (await metric(gateway, 'jingwei_edge_redis_up')) === 1, 'Redis')
+    await client.flushall()
+    clock.ahead += 11_000
+    t.equal((await get(gateway.port, '/', guess)).status, 401)
+    const valid = [`Authorization: Bearer ${token(claims())}`]
+    await eventually(
+      async () => (await get(gateway.port, '/', valid)).status === 200,
+      'the answer that the limit is free'
+    )
+  }
+)
 
 for (const protocol of protocols) {
   t.test(`without Redis, the limit before authentication protects it over ${protocol}`, async (t) => {

@@ -48,7 +48,3 @@ export const asksFor = (hits: readonly Hit[]): Ask[] =>
 export function endQuestions(hits: readonly Hit[]): void {
   for (const { rule, key, isRefill } of hits) if (isRefill) rule.leases!.answered(key)
 }
-
-/** The quota is a part of the key: a consumer's new quota applies at once. */
-export const exhaustedKey = ({ rule: { cost, quota, shared }, key }: Hit): string =>
-  `${cost} ${quota.max} ${quota.burst} ${shared}${key}`

@@ -5,14 +5,14 @@
  */
 import { createError } from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import { FifoMap } from 'toad-cache'
 import type { Clock } from '../../../clock.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { seconds, setHeaders } from './headers.ts'
 import type { Hit } from './hits.ts'
-import { asksFor, endQuestions, exhaustedKey, hitsOf, reasonFor, refuses } from './hits.ts'
+import { asksFor, endQuestions, hitsOf, reasonFor, refuses } from './hits.ts'
 import type { LimitReason } from './keys.ts'
 import type { Answer, Ask, RedisLink } from './redis-link.ts'
+import { Refusals } from './refusals.ts'
 import type { Rule } from './rules.ts'
 import type { QuotaOf } from './take.ts'
 import { giveBack, takeAll, takeOfLease } from './take.ts'
@@ -24,9 +24,6 @@ const Unavailable = createError('JW_RATE_LIMIT_UNAVAILABLE', 'The rate limit can
 export const steps = ['redis', 'lease', 'known', 'share', 'open', 'closed'] as const
 export type Step = (typeof steps)[number]
 type Count = (step: Step) => void
-
-/** Longest time for which a refusal of Redis is believed without a further question. */
-const longestRefusal = 10_000
 
 export type Done = (error?: Error) => void
 
@@ -46,8 +43,7 @@ export class Limiter {
   readonly #now: Clock['now']
   readonly #count: Count
   readonly #record: RecordRefusal
-  /** Keys that Redis has refused: a flood of refused requests does not become a flood of questions. */
-  readonly #exhausted = new FifoMap<{ readonly believedUntil: number; readonly until: number }>(10_000)
+  readonly #refusals = new Refusals()
 
   constructor({ link, nodes, now, count, record }: LimiterOptions) {
     this.#record = record
@@ -101,7 +97,7 @@ export class Limiter {
     if (asked.length === 0) {
       count('lease')
       finish()
-    } else if (this.#isExhausted(asked, now)) {
+    } else if (this.#refusals.apply(asked, now)) {
       count('known')
       giveBack(hits, now, this.#quotaOf)
       finish()
@@ -150,7 +146,7 @@ export class Limiter {
       done(error as Error)
       return
     }
-    if (!this.#isExhausted(hits, this.#now())) {
+    if (!this.#refusals.applyFirst(hits, this.#now())) {
       done()
       return
     }
@@ -197,17 +193,6 @@ export class Limiter {
     })
   }
 
-  #isExhausted(hits: readonly Hit[], now: number): boolean {
-    if (this.#exhausted.size === 0) return false
-    for (const hit of hits) {
-      const known = hit.rule.isShadow ? undefined : this.#exhausted.get(exhaustedKey(hit))
-      if (known === undefined || known.believedUntil <= now) continue
-      hit.wait = known.until - now
-      hit.reset = hit.wait
-    }
-    return hits.some(refuses)
-  }
-
   /** Stores what Redis answers, so that this node continues from there if Redis fails. */
   #learn(hits: readonly Hit[], answers: readonly Answer[], count: Count): undefined {
     count('redis')
@@ -224,10 +209,7 @@ export class Limiter {
         const until = rule.algorithm.tag === 't' ? Number.POSITIVE_INFINITY : now + Math.min(reset, quota.window)
         leases.add(key, { left: leased, until, remaining, resetAt: now + reset }, now)
       }
-      if (wait > 0) {
-        const known = { believedUntil: now + Math.min(wait, longestRefusal), until: now + wait }
-        this.#exhausted.set(exhaustedKey(hit), known)
-      }
+      this.#refusals.learn(hit, now)
       const part = this.#partOf(rule)
       const entry = rule.entries.get(key, now)
       const used = ((rule.quota.burst - remaining) * part.burst) / rule.quota.burst
