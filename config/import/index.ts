@@ -72,6 +72,8 @@ export function imported(gateway: string, text: string): Imported {
   try {
     document = unmasked(load(mask(ownVariables(text)), { schema: CORE_SCHEMA.withTags(mergeTag) }))
   } catch (error) {
+    if (gateway === 'krakend' && text.includes('{{'))
+      throw new ImportFault('the file is a template: write it out first, with FC_OUT=out.json krakend check -t -c FILE')
     throw new ImportFault((error as Error).message, { cause: error })
   }
   const root = new Foreign(document, '')

@@ -154,11 +154,5 @@ export const security: Readonly<Record<string, Convert>> = {
   'security/bot-detector': bots,
   'validation/json-schema': schemaOfBody,
   'auth/basic': basicAuth,
-  'auth/api-keys': apiKeys,
-  proxy: (config, _edge, draft, route) => {
-    config.skip('sequential', 'combiner')
-    for (const key of config.keys.filter((each) => config.isUnread(each)))
-      draft.note(route, `proxy.${key}: ${key === 'shadow' ? 'write mesh.mirror' : 'not converted'}`)
-    config.skip(...config.keys)
-  }
+  'auth/api-keys': apiKeys
 }

@@ -4,11 +4,17 @@ import { addKrakendBody } from './bodies.ts'
 import { krakendBreaker } from './breakers.ts'
 import type { Imported } from './draft.ts'
 import { Draft } from './draft.ts'
+import { goDuration, goMs } from './durations.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { addRules, lower } from './headers.ts'
+import { callOf, isShadow, namesOf, templateOf, urlOf } from './krakend-calls.ts'
+import { limiter, rateOf } from './krakend-limits.ts'
+import type { Convert } from './krakend-proxy.ts'
+import { martian, proxy } from './krakend-proxy.ts'
 import { router, security, tlsOf } from './krakend-security.ts'
 import { Services } from './krakend-services.ts'
+import { clientTlsOf, opentelemetryOf } from './krakend-telemetry.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -21,140 +27,139 @@ export function importKrakend(root: Foreign): Imported {
   draft.edge.host = 'upstream'
   const port = root.number('port')
   if (port !== undefined) draft.listen.port = port
-  draft.mesh.timeout = root.text('timeout') ?? '2s'
+  draft.mesh.timeout = goDuration(root.text('timeout') ?? '2s')
+  const [dial, idle] = [root.text('dialer_timeout'), root.text('idle_connection_timeout')]
+  if (dial !== undefined) draft.mesh.connectTimeout = goDuration(dial)
+  if (idle !== undefined) draft.mesh.connections = { idle: goDuration(idle) }
+  clientTlsOf(root.map('client_tls'), draft)
   const address = root.text('listen_ip')
   if (address !== undefined) draft.listen.host = address
   const hosts = root.texts('host')
   const cacheTtl = root.text('cache_ttl')
-  if (cacheTtl !== undefined) draft.note(null, `cache_ttl ${cacheTtl}: not converted`)
   tlsOf(root.map('tls'), draft)
   const extra = root.map('extra_config')
   if (extra !== undefined) applyExtra(extra, draft, draft.edge, null)
   const services = new Services(draft)
-  for (const endpoint of root.maps('endpoints')) importEndpoint(endpoint, hosts, services, draft)
+  for (const endpoint of root.maps('endpoints')) importEndpoint(endpoint, { hosts, cacheTtl }, services, draft)
   for (const place of root.unread()) draft.note(null, `${place}: not converted`)
   return draft.finish('KrakenD')
 }
 
-function importEndpoint(endpoint: Foreign, hosts: readonly string[], services: Services, draft: Draft): void {
+interface Usual {
+  readonly hosts: readonly string[]
+  readonly cacheTtl: string | undefined
+}
+
+function importEndpoint(endpoint: Foreign, { hosts, cacheTtl }: Usual, services: Services, draft: Draft): void {
   const path = patternOf(endpoint.text('endpoint') ?? '/')
   const method = (endpoint.text('method') ?? 'GET').toUpperCase()
   const route: Settings = { name: draft.name('route', `${method} ${path}`) }
   route.match = { path: path.endsWith('/*') || path.includes(':') ? path : { exact: path }, methods: [method] }
   const output = endpoint.text('output_encoding') ?? 'json'
   if (!jsonOutputs.has(output)) draft.note(route, `output_encoding ${output}: not converted`)
-  endpoint.skip('@comment', 'concurrent_calls')
+  if ((endpoint.number('concurrent_calls') ?? 1) > 1) draft.comment(route, 'concurrent_calls: see mesh.hedge')
+  endpoint.skip('@comment')
   const edge: Settings = {}
-  const [backend, ...others] = endpoint.maps('backend')
+  const headers = endpoint.texts('input_headers')
+  const query = endpoint.texts('input_query_strings')
+  const backends = endpoint.maps('backend')
+  const [backend, ...others] = backends.filter((each) => !isShadow(each))
   if (backend === undefined) {
     draft.note(null, `${endpoint.where} has no backend`)
     return
   }
   if (others.length > 0) {
     const all = [backend, ...others]
-    const names = all.map(callName)
-    const calls = all.map((each, index) => [names[index], callOf(each, hosts, services, draft, names)] as const)
+    const names = namesOf(all)
+    const of = { method, hosts, headers, query, services, draft }
+    const calls = all.map((each, index) => {
+      const call = callOf(each, names, route, of)
+      const extra = each.map('extra_config')
+      if (extra !== undefined) applyExtra(extra, draft, {}, call)
+      return [names[index], call] as const
+    })
     route.compose = { calls: Object.fromEntries(calls) }
     draft.comment(
       route,
       'KrakenD sends what it has if a backend fails; here, a call fails the request unless it has required: false'
     )
   } else {
-    const own = backend.texts('host')
-    route.service = services.of(own.length > 0 ? own : hosts, backend)
-    const target = patternOf(backend.text('url_pattern') ?? path)
-    if (target !== path) route.path = { rewrite: { path: target } }
-    const ofBackend = backend.map('extra_config')
-    if (ofBackend !== undefined) applyExtra(ofBackend, draft, edge, route)
-    const changed = ['allow', 'deny', 'mapping', 'group', 'target', 'is_collection'].filter((key) => backend.has(key))
-    const isExact = changed.length > 0 && addKrakendBody(backend, edge)
-    const ofCall = (backend.text('method') ?? method).toUpperCase()
-    if (ofCall !== method) draft.undecided(route, `${backend.where}.method ${ofCall}: the service gets ${method} here`)
-    backend.skip('encoding', 'sd', 'disable_host_sanitize', ...changed)
-    if (changed.length > 0 && !isExact)
-      draft.note(route, `${backend.where}: ${changed.join(', ')}: write edge.body.response or a composed route`)
-  }
-  const timeout = endpoint.text('timeout')
-  if (timeout !== undefined) route.mesh = { ...((route.mesh ?? {}) as Settings), timeout }
-  const headers = endpoint.texts('input_headers')
-  const query = endpoint.texts('input_query_strings')
-  if (others.length === 0) {
+    importBackend(backend, { route, edge, path, method, hosts }, services, draft)
     if (headers.length > 0 && !headers.includes('*')) addRules(edge, 'request', { only: lower(headers) })
     if (query.length > 0 && !query.includes('*')) addRules(edge, 'query', { only: query })
     if (headers.length === 0 || query.length === 0)
       draft.comment(route, 'all headers, or the whole query, reach the service: see edge.headers.request.only')
   }
-  const age = endpoint.text('cache_ttl')
-  if (age !== undefined) addRules(edge, 'response', { add: { 'cache-control': `public, max-age=${secondsOf(age)}` } })
+  addMirror(backends.filter(isShadow), route, hosts, services, draft)
+  const timeout = endpoint.text('timeout')
+  if (timeout !== undefined) route.mesh = { ...((route.mesh ?? {}) as Settings), timeout: goDuration(timeout) }
+  const age = Math.round((goMs(endpoint.text('cache_ttl') ?? cacheTtl ?? '0') ?? 0) / 1000)
+  if (age > 0) addRules(edge, 'response', { add: { 'cache-control': `public, max-age=${age}` } })
   const extra = endpoint.map('extra_config')
   if (extra !== undefined) applyExtra(extra, draft, edge, route)
   if (Object.keys(edge).length > 0) route.edge = edge
   draft.routes.push(route)
 }
 
-/** Returns the seconds of a duration of Go, such as `1h30m`. */
-function secondsOf(text: string): number {
-  const units: Readonly<Record<string, number>> = { h: 3600, m: 60, s: 1 }
-  return [...text.matchAll(/(\d+)([hms])(?!s)/g)].reduce(
-    (sum, [, number, unit]) => sum + Number(number) * units[unit!]!,
-    0
-  )
+interface Target {
+  readonly route: Settings
+  readonly edge: Settings
+  readonly path: string
+  readonly method: string
+  readonly hosts: readonly string[]
 }
 
-const callName = (backend: Foreign, index: number): string =>
-  backend
-    .text('group')
-    ?.toLowerCase()
-    .replace(/[^a-z0-9]+/g, '-') || `call${index + 1}`
+/** Makes a backend the service of a route. */
+function importBackend(backend: Foreign, target: Target, services: Services, draft: Draft): void {
+  const { route, edge, path, method, hosts } = target
+  const own = backend.texts('host')
+  route.service = services.of(own.length > 0 ? own : hosts, backend)
+  const url = urlOf(backend.text('url_pattern') ?? '')
+  const rewritten = patternOf(url.path === '' ? path : url.path)
+  if (/[{}]/.test(rewritten)) draft.undecided(route, `${backend.where}.url_pattern ${url.path}: write path.rewrite`)
+  else if (rewritten !== path) route.path = { rewrite: { path: rewritten } }
+  const query = Object.fromEntries(url.query.map(([name, value]) => [name, templateOf(value)]))
+  addRules(edge, 'query', { set: query }, (text) => text)
+  const ofBackend = backend.map('extra_config')
+  if (ofBackend !== undefined) applyExtra(ofBackend, draft, edge, route)
+  const changed = ['allow', 'deny', 'mapping', 'group', 'target', 'is_collection'].filter((key) => backend.has(key))
+  const isExact = changed.length > 0 && addKrakendBody(backend, edge)
+  const ofCall = (backend.text('method') ?? method).toUpperCase()
+  if (ofCall !== method) draft.undecided(route, `${backend.where}.method ${ofCall}: the service gets ${method} here`)
+  backend.skip('encoding', 'sd', 'disable_host_sanitize', ...changed)
+  if (changed.length > 0 && !isExact)
+    draft.note(route, `${backend.where}: ${changed.join(', ')}: write edge.body.response or a composed route`)
+}
+
+/** Sends copies to the backends that are shadows. */
+function addMirror(
+  shadows: readonly Foreign[],
+  route: Settings,
+  hosts: readonly string[],
+  services: Services,
+  draft: Draft
+): void {
+  const [shadow, ...others] = shadows
+  for (const each of shadows) {
+    const pattern = each.text('url_pattern')
+    const extra = each.map('extra_config')
+    each.skip(...each.keys)
+    extra?.skip(...extra.keys)
+    if (pattern !== undefined)
+      draft.note(route, `${each.where}.url_pattern ${pattern}: copies have the path of the call`)
+  }
+  if (shadow === undefined) return
+  if (others.length > 0 || route.compose !== undefined) {
+    draft.note(route, `${shadow.where}: proxy.shadow: write mesh.mirror`)
+    return
+  }
+  const own = shadow.texts('host')
+  const mirror = { service: services.of(own.length > 0 ? own : hosts, shadow) }
+  route.mesh = { ...((route.mesh ?? {}) as Settings), mirror }
+}
 
 /** Outputs of endpoints that are JSON, or the body of the service. */
 const jsonOutputs: ReadonlySet<string> = new Set(['json', 'fast-json', 'json-collection', 'no-op'])
-
-/** Returns a call. `names` are those of all calls: `{resp0_id}` is a part of the response of the first one. */
-function callOf(
-  backend: Foreign,
-  hosts: readonly string[],
-  services: Services,
-  draft: Draft,
-  names: readonly string[]
-): Settings {
-  const own = backend.texts('host')
-  const [path = '/', query] = (backend.text('url_pattern') ?? '/').split('?', 2)
-  const template = (text: string) =>
-    text
-      .replace(/\{resp(\d+)_([\w.]+)\}/g, (_, index: string, path: string) => {
-        const name = names[Number(index)] ?? ''
-        const members = path.split('.').filter((each, at) => at > 0 || each !== name)
-        return `{calls.${name}/${members.join('/')}}`
-      })
-      .replace(/\{(\w+)\}/g, '{params.$1}')
-  const allow = backend.texts('allow')
-  const deny = backend.texts('deny')
-  const group = backend.text('group')
-  const target = backend.text('target') ?? ''
-  const mapping = backend.map('mapping')
-  const method = (backend.text('method') ?? 'GET').toUpperCase()
-  backend.skip('encoding', 'sd', 'disable_host_sanitize', 'is_collection')
-  const settings: Settings = {
-    service: services.of(own.length > 0 ? own : hosts, backend),
-    path: template(path),
-    ...(query !== undefined && {
-      query: Object.fromEntries([...new URLSearchParams(query)].map(([name, value]) => [name, template(value)]))
-    }),
-    ...(method !== 'GET' && { method }),
-    ...(target !== '' && { target }),
-    ...(allow.length > 0 && { pick: allow }),
-    ...(deny.length > 0 && { drop: deny }),
-    ...(mapping !== undefined &&
-      mapping.keys.length > 0 && { rename: Object.fromEntries(mapping.keys.map((key) => [key, mapping.text(key)])) }),
-    ...(group !== undefined && group !== '' && { group })
-  }
-  const extra = backend.map('extra_config')
-  if (extra !== undefined) applyExtra(extra, draft, {}, settings)
-  return settings
-}
-
-type Convert = (config: Foreign, edge: Settings, draft: Draft, route: Settings | null) => void
 
 function applyExtra(extra: Foreign, draft: Draft, edge: Settings, route: Settings | null): void {
   for (const name of extra.keys) {
@@ -212,30 +217,11 @@ const validator: Convert = (config, edge, draft, route) => {
   )
 }
 
-const limiter: Convert = (config, edge) => {
-  const every = config.text('every') ?? '1s'
-  const strategy = config.text('strategy') ?? 'ip'
-  const key = config.text('key')
-  const limits: Settings[] = []
-  const add = (rate: string, capacity: string, more: Settings) => {
-    const max = config.number(rate)
-    const burst = config.number(capacity)
-    if (max === undefined || max === 0) return
-    limits.push({
-      algorithm: 'token-bucket',
-      max: Math.max(1, Math.round(max)),
-      window: every,
-      ...(burst !== undefined && { burst }),
-      ...more
-    })
-  }
-  add('max_rate', 'capacity', { by: 'route' })
-  add('client_max_rate', 'client_capacity', strategy === 'header' ? { by: `header:${key?.toLowerCase()}` } : {})
-  if (limits.length > 0) edge.rateLimit = oneOrAll(limits)
-}
-
 const converters: Readonly<Record<string, Convert>> = {
   ...security,
+  proxy,
+  'modifier/martian': martian,
+  'telemetry/opentelemetry': (config, _edge, draft) => opentelemetryOf(config, draft),
   'auth/validator': validator,
   'qos/ratelimit/router': limiter,
   'security/cors': (config, edge) => {
@@ -252,7 +238,7 @@ const converters: Readonly<Record<string, Convert>> = {
       ...(headers.length > 0 && !headers.includes('*') && { allowedHeaders: headers }),
       ...(exposed.length > 0 && { exposedHeaders: exposed }),
       ...(credentials && { credentials }),
-      ...(maxAge !== undefined && { maxAge })
+      ...(maxAge !== undefined && { maxAge: goDuration(maxAge) })
     }
     config.skip('debug', 'options_success_status')
   },
@@ -266,8 +252,7 @@ const converters: Readonly<Record<string, Convert>> = {
     if (route !== null) draft.note(route, 'qos/ratelimit/proxy: the limit is for all calls of the service')
     setPolicy(route, draft, {
       limit: {
-        rate: Math.max(1, Math.round(rate)),
-        per: config.text('every') ?? '1s',
+        ...rateOf(rate, config.text('every')),
         ...(burst !== undefined && { burst })
       }
     })

@@ -298,3 +298,50 @@ t.test('APISIX: traffic by conditions and weights, a workflow, priorities', asyn
   t.match((await ask('/deep/x')).body, '"url":"/deep/x"')
   t.equal((await ask('/other')).body, 'next')
 })
+
+t.test('KrakenD: queries of backends, headers of calls, static data, changes of merged responses', async (t) => {
+  const items = await startService((request, response) => {
+    const failed = request.url?.startsWith('/fails') === true
+    response.writeHead(failed ? 500 : 200, { 'content-type': 'application/json' })
+    response.end(JSON.stringify({ data: { list: [{ a: 1 }], token: request.headers.authorization ?? null } }))
+  })
+  t.teardown(items.close)
+  const call = (url_pattern: string, more: object = {}) => ({ host: [items.url], url_pattern, target: 'data', ...more })
+  const ask = await started(
+    t,
+    'krakend',
+    JSON.stringify({
+      version: 3,
+      host: [echo.url],
+      timeout: '1m30s',
+      endpoints: [
+        {
+          endpoint: '/one/{id}',
+          input_headers: ['X-A'],
+          input_query_strings: ['page'],
+          backend: [
+            {
+              url_pattern: '/items?user={id}',
+              extra_config: {
+                'modifier/martian': { 'header.Modifier': { scope: ['request'], name: 'X-B', value: '{b}' } }
+              }
+            }
+          ]
+        },
+        {
+          endpoint: '/all',
+          input_headers: ['Authorization'],
+          extra_config: { proxy: { flatmap_filter: [{ type: 'move', args: ['one.list.*.a', 'one.list.*.b'] }] } },
+          backend: [call('/x', { group: 'one' }), call('/y', { group: 'two', allow: ['token'] })]
+        }
+      ]
+    })
+  )
+  const one = JSON.parse((await ask('/one/7?page=2&other=3', { 'x-a': '1', 'x-c': '2' })).body)
+  t.equal(one.url, '/items?page=2&user=7')
+  t.match(one.headers, { 'x-a': '1', 'x-b': '{b}', 'x-c': undefined })
+  t.strictSame(JSON.parse((await ask('/all', { authorization: 'Bearer t' })).body), {
+    one: { list: [{ b: 1 }], token: 'Bearer t' },
+    two: { token: 'Bearer t' }
+  })
+})
