@@ -103,6 +103,8 @@ export class Draft {
     const { listeners, redis, tracing, metricsPush, edge, mesh, services, routes, consumers } = this
     if (routes.length === 0) throw new ImportFault(`no routes of ${gateway} were found in this file`)
     dropUnshared(edge, [...routes, ...consumers])
+    // Settings of all listeners, such as trusted proxies.
+    for (const listener of listeners) Object.assign(listener, { ...this.listen, ...listener })
     const listen = listeners.length > 0 ? listeners : this.listen
     const all: Settings = {
       ...(Object.keys(listen).length > 0 && { listen }),

@@ -37,6 +37,8 @@ function sourceOf(config: Foreign, draft: Draft, authenticates: boolean) {
     path: 'route'
   }
   const isRedis = config.text('policy') === 'redis'
+  if (config.text('policy') === 'cluster')
+    draft.note(null, `${config.where}.policy cluster: each node counts alone; write store: redis`)
   if (isRedis) useRedis(config, draft)
   else config.skip(...config.keys.filter((key) => key.startsWith('redis')))
   return { by: member(kinds, by) ?? by, isRedis }

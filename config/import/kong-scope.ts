@@ -17,6 +17,8 @@ export interface KongContext {
   readonly routed: Map<string, string>
   /** True if there is a listener for https. */
   readonly isSecure: boolean
+  /** True if expressions in paths begin with `~`. Before version 3, a path with other characters than those of plain paths is one. */
+  readonly marksExpressions: boolean
   /** Returns further routes for the one whose plugins are converted. */
   variants?: (route: Settings) => Settings[]
 }

@@ -20,14 +20,16 @@ const givenName = (route: Foreign): string | undefined => route.text('name') ?? 
 export function importKong(file: Foreign): Imported {
   const root = withDefaults(file)
   const draft = new Draft()
-  root.skip('_format_version', '_transform', '_info', '_plugin_configs', '_comment')
+  root.skip('_transform', '_info', '_plugin_configs', '_comment')
   draft.edge.host = 'upstream'
   draft.mesh.timeout = duration(usualTimeoutMs)
   const scoped = pluginsByScope(root.maps('plugins'))
   const upstreams = new Map(root.maps('upstreams').map((each) => [each.text('name'), each]))
   const looseRoutes = root.maps('routes')
   const of: Upstreams = { draft, upstreams, certificates: new Certificates(root, draft) }
-  const context: KongContext = { draft, issuers: [], of, routed: new Map(), isSecure: of.certificates.isSecure }
+  const marksExpressions = (root.number('_format_version') ?? 3) >= 3
+  const { isSecure } = of.certificates
+  const context: KongContext = { draft, issuers: [], of, routed: new Map(), isSecure, marksExpressions }
   importConsumers(root, context, scoped)
   applyPlugins(scoped.global, context, {
     target: draft.edge,
@@ -92,7 +94,8 @@ function importRoute(route: Foreign, service: string, of: OfService, scoped: Sco
     return
   }
   const expression = route.text('expression')
-  const paths = route.texts('paths')
+  const isExpression = (path: string) => !context.marksExpressions && !/^[\w.~/%-]*$/.test(path)
+  const paths = route.texts('paths').map((path) => (isExpression(path) ? `~${path}` : path))
   const variants = expression === undefined ? [matchOf(route, paths)] : matchesOfExpression(expression)
   const plugins = [...of.ofService, ...route.maps('plugins'), ...(given === undefined ? [] : scoped.of('route', given))]
   for (const { match, unknown } of variants) {

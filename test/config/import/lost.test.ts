@@ -359,3 +359,28 @@ t.test('KrakenD: keys that are off, users of one endpoint', async (t) => {
     edge: { acl: { allowConsumers: ['ann'] } }
   })
 })
+
+t.test('Kong before version 3: expressions in paths have no mark', async (t) => {
+  const file = (version: string) =>
+    `${kong('').replace('paths: [/a]', 'paths: ["/users/\\\\d+$", /plain]')}\n_format_version: "${version}"`
+  t.match(draftOf('kong', file('2.1')).draft.routes[0], { match: { path: [/users/, '/plain'] } })
+  parseConfig(imported('kong', file('1.1')).yaml, '/gateway.yaml', {})
+  t.match(imported('kong', file('2.1')).yaml, '/users/:any1(^[0-9]+$)')
+  isNoted(
+    t,
+    'kong',
+    kongPlugin('rate-limiting', 'minute: 5, policy: cluster'),
+    /policy cluster: each node counts alone/
+  )
+})
+
+t.test('APISIX: trusted proxies are those of all listeners', async (t) => {
+  const more = `global_rules: [{ id: 1, plugins: { real-ip: { source: http_x_forwarded_for, trusted_addresses: [10.0.0.0/8] } } }]
+ssls: [{ id: 1, cert: "-----BEGIN CERTIFICATE-----", key: "-----BEGIN PRIVATE KEY-----", snis: [a.example] }]`
+  const { listen } = draftOf('apisix', apisix('', more)).draft
+  const trustProxy = ['10.0.0.0/8']
+  t.match(listen, [
+    { name: 'http', trustProxy },
+    { name: 'https', trustProxy }
+  ])
+})
