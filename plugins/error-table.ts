@@ -38,6 +38,7 @@ export const errorTable: Readonly<Record<SeamErrorCode, Row> & Record<string, Ro
   JW_UPSTREAM_NOT_JSON: [502, 'The response of a service is not JSON', 'http_protocol_error'],
   JW_UPSTREAM_SHAPE: [502, 'The response of a service has an unexpected shape', 'http_protocol_error'],
   JW_RESPONSE_INVALID: [502, 'The response of the service does not match its description', 'http_protocol_error'],
+  JW_RESPONSE_UNCHANGEABLE: [502, 'The response of the service cannot be changed as configured', 'http_protocol_error'],
   JW_UPSTREAM_BODY_TOO_LARGE: [502, 'The response of a service is too large', 'http_response_body_size'],
   JW_UPSTREAM_HEADERS_TOO_LARGE: [
     502,

@@ -14,47 +14,55 @@ const mostBytes = 256 * 1024 * 1024
 /** Bytes of those of one client. */
 const mostOfClient = 64 * 1024 * 1024
 
-/** Memory of the bodies of one request and its response. */
-export interface Hold {
-  /** Returns false if the memory would be too much. */
-  take(bytes: number): boolean
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Memory of the bodies of the request and its response; null before one is read. */
+    bodyHold: Hold | null
+  }
 }
+
+/** Memory of the bodies of one request and its response. It is given back when the response has ended. */
+class Hold {
+  readonly #budget: MemoryBudget
+  readonly #client: string
+  #held = 0
+  #isReleased: boolean
+
+  constructor(budget: MemoryBudget, request: FastifyRequest, { raw }: { readonly raw: NodeJS.EventEmitter }) {
+    this.#budget = budget
+    this.#client = networkOf(clientAddressOf(request))
+    // No event follows if the client has left.
+    this.#isReleased = request.gone?.signal.aborted === true
+    raw.once('close', () => this.#release())
+  }
+
+  /** Returns false if the memory would be too much. */
+  take(bytes: number): boolean {
+    if (this.#isReleased || !this.#budget.take(bytes, this.#client)) return false
+    this.#held += bytes
+    return true
+  }
+
+  #release(): void {
+    this.#isReleased = true
+    if (this.#held > 0) this.#budget.give(this.#held, this.#client)
+    this.#held = 0
+  }
+}
+
+export type { Hold }
 
 export class BodyMemory {
   readonly #budget = new MemoryBudget(mostBytes, mostOfClient)
-  readonly #holds = new WeakMap<FastifyRequest, Hold>()
 
   get used(): number {
     return this.#budget.used
   }
 
-  /** Returns the memory of the bodies of a request, which is given back when the response has ended. */
+  /** Returns the memory of the bodies of a request. */
   holdFor(request: FastifyRequest, reply: { readonly raw: NodeJS.EventEmitter }): Hold {
-    let hold = this.#holds.get(request)
-    if (hold === undefined) {
-      hold = this.#newHold(request, reply)
-      this.#holds.set(request, hold)
-    }
-    return hold
-  }
-
-  #newHold(request: FastifyRequest, { raw }: { readonly raw: NodeJS.EventEmitter }): Hold {
-    const client = networkOf(clientAddressOf(request))
-    let held = 0
-    // No event follows if the client has left.
-    let isReleased = request.gone?.signal.aborted === true
-    raw.once('close', () => {
-      isReleased = true
-      if (held > 0) this.#budget.give(held, client)
-      held = 0
-    })
-    return {
-      take: (bytes) => {
-        if (isReleased || !this.#budget.take(bytes, client)) return false
-        held += bytes
-        return true
-      }
-    }
+    request.bodyHold ??= new Hold(this.#budget, request, reply)
+    return request.bodyHold
   }
 }
 

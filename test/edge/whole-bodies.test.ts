@@ -274,3 +274,71 @@ for (const protocol of protocols) {
     }
   })
 }
+
+/** Hooks of a plugin before the concern: none, one that takes time, and one that watches the stream. */
+const hooks = {
+  none: '',
+  late: "fastify.addHook('onSend', async (_request, _reply, payload) => (await new Promise((resolve) => setTimeout(resolve, 30)), payload))",
+  watching: `fastify.addHook('onSend', async (_request, reply, payload) => {
+    payload.on?.('end', () => reply.log.info('the stream has ended'))
+    return payload
+  })`
+}
+
+for (const protocol of protocols) {
+  for (const [name, hook] of Object.entries(hooks)) {
+    t.test(`responses are read as a whole after the hook "${name}" over ${protocol}`, async (t) => {
+      const plugin = `export default Object.assign(async (fastify) => { ${hook} }, { [Symbol.for('skip-override')]: true })`
+      const path = join(await folder(t, { 'plugin.mjs': plugin }), 'plugin.mjs')
+      const service = await startService((request, response) => {
+        const { pathname, searchParams } = new URL(request.url!, 'http://s')
+        const body = JSON.stringify('x'.repeat(Number(searchParams.get('size') ?? 0)))
+        response.writeHead(200, json)
+        if (pathname === '/empty') response.end()
+        else if (pathname === '/reset') response.write(body, () => setTimeout(() => response.destroy(), 50))
+        else if (pathname === '/slow') response.write(body)
+        else for (let at = 0; at < body.length; at += 1000) response.write(body.slice(at, at + 1000))
+        if (pathname === '/') response.end()
+      })
+      t.teardown(service.close)
+      const gateway = await startGateway(
+        {
+          listen: listenFor(t, protocol),
+          services: { any: { instances: [service.url] } },
+          routes: [
+            {
+              name: 'all',
+              match: { path: '/' },
+              service: 'any',
+              edge: { body: { maxSize: '200kb', response: { types: ['*/*'], remove: ['/x'] } } }
+            }
+          ],
+          ...(hook !== '' && { plugins: [{ path }] })
+        },
+        { log: true }
+      )
+      t.teardown(gateway.close)
+      const { ask, begin } = anyClient(t, protocol, gateway.port)
+      for (const size of [0, 15, 999, 5000, 100_000]) {
+        const { status, body, isWhole } = await ask(`/?size=${size}`)
+        t.same([status, isWhole], [200, true])
+        t.equal(body.toString(), JSON.stringify('x'.repeat(size)), `${size} bytes`)
+      }
+      t.match(await ask('/empty'), { status: 200, isWhole: true, body: Buffer.alloc(0) })
+      t.equal((await ask('/?size=300000')).status, 502, 'a body above the limit')
+      t.match(await ask('/reset?size=5000'), { status: 502, isWhole: true }, 'a body that is cut off')
+      const used = async () =>
+        Number(/^jingwei_edge_body_memory_bytes (\d+)/m.exec(await gateway.server.metrics.metrics())![1])
+      const call = begin('/slow?size=5000')
+      await eventually(async () => (await used()) === 5002, 'the beginning of the response')
+      await call.leave()
+      await eventually(async () => (await used()) === 0, 'the request to end')
+      t.equal((await ask('/?size=15')).status, 200)
+      if (name === 'watching') t.ok(gateway.log.some(({ msg }) => msg === 'the stream has ended'))
+      t.same(
+        gateway.log.filter(({ level }) => Number(level) >= 50),
+        []
+      )
+    })
+  }
+}

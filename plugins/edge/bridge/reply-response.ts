@@ -57,7 +57,7 @@ export class ReplyResponse extends Exchange implements Source, StreamedResponse 
     this.#own = reply.getHeaders()
     const passed = this.relocated(status === 204 ? withoutLength(headers) : headers)
     const announces = hasTrailers(this.request.raw, status, headers)
-    this.#given = setServiceHeaders(reply, passed, isHttp2, this.rules.ownsHeaders, announces)
+    this.#given = setServiceHeaders(reply, this.#own, passed, isHttp2, this.rules.ownsHeaders, announces)
     // Fastify throws for a status of 600 and above.
     if (status < 600) reply.code(status)
     else raw.statusCode = status

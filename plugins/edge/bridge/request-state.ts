@@ -29,6 +29,8 @@ export default fp<Config>(
     const requests = new UpstreamRequests(config, fastify.stores.claim('jingwei.pseudonym', null, pseudonym))
     fastify.decorate('upstreamRequests', requests)
     fastify.decorate('bodyMemory', bodyMemoryOf(fastify.stores))
+    fastify.decorateRequest('bodyHold', null)
+    fastify.decorateRequest('mayGetOtherBytes', false)
     fastify.decorateRequest('exchange', null)
     fastify.decorateRequest('asyncContext', null)
     decorateOutcome(fastify)

@@ -44,15 +44,16 @@ export function isForbiddenTrailer(name: string): boolean {
 /** Fields that are true only for the bytes of the sender. */
 export const digests: readonly string[] = ['content-digest', 'repr-digest', 'digest', 'content-md5']
 
-/** Requests for whose response the gateway may send other bytes than the service. */
-const changedBytes = new WeakSet<FastifyRequest>()
-
-/** Lets no digest in the trailer section of the response reach the client. Call it before the service is called. */
-export const expectOtherBytes = (request: FastifyRequest): void => void changedBytes.add(request)
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** True if the gateway may send other bytes to the client than the service. Set it before the service is called. */
+    mayGetOtherBytes: boolean
+  }
+}
 
 /** Returns whether a trailer is the digest of a body that the gateway may have changed. */
 export const hasOtherBytes = (request: FastifyRequest, name: string): boolean =>
-  digests.includes(name) && changedBytes.has(request)
+  request.mayGetOtherBytes && digests.includes(name)
 
 /**
  * Returns whether trailers are announced and can be passed on. HTTP/1.1 has them only with chunked encoding, HTTP/1.0 never.
@@ -151,16 +152,16 @@ export function badHeader(name: string): Error {
 
 /**
  * Sets the end-to-end headers of the service on the reply, where `onSend` hooks see them, and returns their names. Headers
- * that the edge and plugins have set win; `vary` and `set-cookie` are combined.
+ * that the edge and plugins have set (`own`) win; `vary` and `set-cookie` are combined.
  */
 export function setServiceHeaders(
   reply: FastifyReply,
+  own: OwnHeaders,
   given: IncomingHttpHeaders,
   isHttp2: boolean,
   ownsHeaders: readonly string[],
   announces: boolean
 ): Set<string> {
-  const own = reply.getHeaders()
   const names = new Set<string>()
   passOn(given, own, ownsHeaders, false, announces, (name, value) => {
     names.add(name)

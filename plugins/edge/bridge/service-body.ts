@@ -1,5 +1,10 @@
 import { Readable } from 'node:stream'
 import type { ReadableStream } from 'node:stream/web'
+import type { Collector } from '../protocol/read-body.ts'
+import { collect } from '../protocol/read-body.ts'
+
+/** Events whose listeners need the stream. */
+const ofReaders = ['data', 'readable', 'end', 'close'] as const
 
 /** Exchange that a body is read from. */
 export interface Source {
@@ -13,6 +18,8 @@ export interface Source {
 export class ServiceBody extends Readable {
   readonly #source: Source
   #isChanged = false
+  #hasChunks = false
+  #collector: Collector | null = null
 
   constructor(source: Source) {
     super()
@@ -28,7 +35,21 @@ export class ServiceBody extends Readable {
 
   /** Pushes a chunk of the service; null at the end. Returns false if the service should pause. */
   pass(chunk: Buffer | null): boolean {
-    return super.push(chunk)
+    const collector = this.#collector
+    if (collector === null || this.destroyed) {
+      this.#hasChunks = true
+      return super.push(chunk)
+    }
+    if (chunk === null) collector.end()
+    if (chunk === null || !collector.add(chunk)) this.#collector = null
+    return true
+  }
+
+  [collect](collector: Collector): boolean {
+    const isRead = this.#hasChunks || this.destroyed || !this.isUntouched || this.readableFlowing !== null
+    if (isRead || ofReaders.some((event) => this.listenerCount(event) > 0)) return false
+    this.#collector = collector
+    return true
   }
 
   override push(chunk: unknown, encoding?: BufferEncoding): boolean {
@@ -52,6 +73,9 @@ export class ServiceBody extends Readable {
 
   override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
     this.#source.abandon(error)
+    const collector = this.#collector
+    // Later, as the events of a stream: the caller is not finished.
+    if (collector !== null) process.nextTick(() => collector.fail(error ?? new Error('the body was destroyed')))
     done(error)
   }
 }

@@ -2,12 +2,12 @@
 import type { FastifyReply, FastifyRequest } from 'fastify'
 import { removeHeader } from '../authentication/credentials.ts'
 import { restoreTags, tagOfUnchanged, weak } from '../protocol/entity-tags.ts'
-import { digests, expectOtherBytes } from './response-fields.ts'
+import { digests } from './response-fields.ts'
 import { addUpstreamHeader } from './upstream-headers.ts'
 
 /** Asks the service for the whole body, without a content coding. The client's fields stay readable for concerns that compress. */
 export function askForWhole(request: FastifyRequest, isBridged: boolean): void {
-  expectOtherBytes(request)
+  request.mayGetOtherBytes = true
   restoreTags(request.raw)
   for (const name of ['range', 'if-range']) removeHeader(request, name)
   if (!isBridged) return
@@ -21,7 +21,8 @@ const ofBytes = ['content-length', 'content-encoding', 'content-range', 'accept-
 
 /** Removes the fields that describe the bytes of the service, and makes the entity tag a weak one (RFC 9110, 8.8.3.3). */
 export function relabel(reply: FastifyReply): void {
-  for (const name of ofBytes) reply.removeHeader(name)
+  // Removing a field that is not there costs as much.
+  for (const name of ofBytes) if (reply.hasHeader(name)) reply.removeHeader(name)
   const tag = reply.getHeader('etag')
   if (typeof tag === 'string') reply.header('etag', weak(tag))
 }

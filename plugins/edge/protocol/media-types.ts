@@ -9,9 +9,23 @@ export interface MediaType {
   readonly isUtf8: boolean
 }
 
+/** Types by field: services and clients send a few of them, again and again. */
+const known = new Map<string, MediaType | null>()
+const mostKnown = 200
+const longestKnown = 100
+
 /** Parses a Content-Type; null if it is absent or malformed. */
 export function mediaTypeOf(field: string | undefined): MediaType | null {
-  const [essence = '', ...parameters] = (field ?? '').split(';')
+  if (field === undefined) return null
+  let type = known.get(field)
+  if (type !== undefined) return type
+  type = parsed(field)
+  if (known.size < mostKnown && field.length <= longestKnown) known.set(field, type)
+  return type
+}
+
+function parsed(field: string): MediaType | null {
+  const [essence = '', ...parameters] = field.split(';')
   const name = essence.trim().toLowerCase()
   if (!/^[a-z0-9!#$&^_.+-]+\/[a-z0-9!#$&^_.+-]+$/.test(name)) return null
   const charsets = parameters.filter((each) => /^\s*charset\s*=/i.test(each))

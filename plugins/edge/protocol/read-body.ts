@@ -5,6 +5,24 @@ import { ChunkList } from '../../chunk-list.ts'
 /** The memory for bodies is in use. */
 export const BodiesBusy = createError('JW_BODY_BUSY', 'Too many bodies are in memory', 503)
 
+/** Takes the chunks of a body in place of a stream's reader. */
+export interface Collector {
+  /** Returns false if it takes no more: the next chunks are for a reader of the stream. */
+  add(chunk: Buffer): boolean
+  end(): void
+  fail(error: Error): void
+}
+
+/**
+ * Method of a stream that can pass its chunks to a collector, which takes less than half the time of a stream's events.
+ * Returns false if the stream is in use.
+ */
+export const collect = Symbol('jingwei.collect')
+
+interface Collectable {
+  [collect]?(collector: Collector): boolean
+}
+
 /**
  * Reads a whole body of at most `maxBytes`. Calls back once: with the bytes, with an error, or, if the body is larger, with
  * the chunks that were read; the rest is then paused. The client's connection stays open; `edge.bodyTimeout` and the
@@ -22,23 +40,37 @@ export function readBody(
   const finish = (error: Error | null, bytes: Buffer | null): void => {
     if (isOver) return
     isOver = true
-    body.off('data', onData)
     const { chunks } = list
     list = new ChunkList()
     done(error, bytes, chunks)
   }
+  /** Returns false if the body cannot be read as a whole. */
+  const add = (chunk: Buffer): boolean => {
+    list.add(chunk)
+    return list.size <= maxBytes && take?.(chunk.length) !== false
+  }
+  const stop = (): void => finish(list.size > maxBytes ? null : new BodiesBusy(), null)
+  const isCollected = (body as Collectable)[collect]?.({
+    add(chunk) {
+      const isTaken = add(chunk)
+      if (!isTaken) stop()
+      return isTaken
+    },
+    end: () => finish(null, list.chunks.length === 1 ? list.chunks[0]! : list.join()),
+    fail: (error) => finish(error, null)
+  })
+  if (isCollected === true) return
   const onData = (given: Buffer | string): void => {
     // A stream of a plugin may have chunks of any type.
     const chunk = typeof given === 'string' ? Buffer.from(given) : given
     if (!(chunk instanceof Uint8Array)) {
+      body.off('data', onData)
       finish(new TypeError('a stream has chunks that are neither bytes nor texts'), null)
       return
     }
-    list.add(chunk)
-    const isTooLarge = list.size > maxBytes
-    if (!isTooLarge && take?.(chunk.length) !== false) return
-    body.pause()
-    finish(isTooLarge ? null : new BodiesBusy(), null)
+    if (add(chunk)) return
+    body.off('data', onData).pause()
+    stop()
   }
   body.on('data', onData)
   body.once('end', () => finish(null, list.join()))

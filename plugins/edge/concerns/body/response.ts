@@ -5,6 +5,7 @@ import type { Hold } from '../../body-memory.ts'
 import { streamOf } from '../../bridge/service-body.ts'
 import { relabel, relabelUnchanged, unpacked } from '../../bridge/whole-response.ts'
 import { decoded } from '../../protocol/content-coding.ts'
+import type { MediaType } from '../../protocol/media-types.ts'
 import { mediaTypeOf } from '../../protocol/media-types.ts'
 import { BodiesBusy, readBody } from '../../protocol/read-body.ts'
 import { bodyFrom } from '../../protocol/request-body.ts'
@@ -26,23 +27,25 @@ export function responseHook(deps: Deps, isMeant: (request: FastifyRequest) => b
       relabelUnchanged(request, reply)
       return done(null, payload)
     }
-    const steps = stepsFor(deps.steps, reply)
+    const types = typesOf(reply)
+    const steps = stepsFor(deps.steps, types, reply)
     if (steps.length === 0) return done(null, payload)
-    new Change(deps, steps, request, reply, done).run(payload)
+    new Change(deps, steps, request, reply, done).run(payload, types)
   }
 }
 
-function stepsFor(steps: readonly Step[], reply: FastifyReply): readonly Step[] {
-  const { statusCode: status } = reply
+type Types = readonly (MediaType | null)[]
+
+function stepsFor(steps: readonly Step[], types: Types, { statusCode: status }: FastifyReply): readonly Step[] {
   if (status === 204 || status === 205) return []
-  const essences = typesOf(reply).map((type) => type?.essence ?? '')
+  const essences = types.map((type) => type?.essence ?? '')
   // Its parts may be of any type.
   const isAny = status === 206 && essences.includes('multipart/byteranges')
   return steps.filter(({ hasStatus, hasType }) => hasStatus(status) && (isAny || essences.some(hasType)))
 }
 
 /** Returns the media types of a response; one that is null without a type. A service may send the field several times. */
-const typesOf = (reply: FastifyReply) =>
+const typesOf = (reply: FastifyReply): Types =>
   [reply.getHeader('content-type')].flat().map((field) => mediaTypeOf(field === undefined ? undefined : String(field)))
 
 /** The change of one response. */
@@ -61,7 +64,7 @@ class Change {
     this.#done = done
   }
 
-  run(payload: unknown): void {
+  run(payload: unknown, types: Types): void {
     const { maxSize, memory } = this.#deps
     const [request, reply] = [this.#request, this.#reply]
     const stream = streamOf(payload)
@@ -72,7 +75,6 @@ class Change {
       this.#done(null, payload)
       return
     }
-    const types = typesOf(reply)
     if (reply.statusCode === 206) this.#refuse('part', payload)
     else if (types.length > 1 || types[0]?.isUtf8 === false) this.#refuse('coding', payload)
     else if (stream === null) this.#takeBytes(payload)
@@ -129,7 +131,7 @@ class Change {
 
   #edit(plain: Buffer, bytes: Buffer): void {
     const [request, reply] = [this.#request, this.#reply]
-    const { maxSize, count } = this.#deps
+    const { maxSize, memory, count } = this.#deps
     let result: Buffer
     try {
       const response = { status: reply.statusCode, header: (name: string) => reply.getHeader(name) }
@@ -138,6 +140,11 @@ class Change {
     } catch (error) {
       if (error instanceof Unfit) this.#refuse(error.fault, bytes)
       else this.#done(error as Error)
+      return
+    }
+    const moreBytes = result.length - plain.length
+    if (moreBytes > 0 && !memory.holdFor(request, reply).take(moreBytes)) {
+      this.#busy(new BodiesBusy(), bytes, null)
       return
     }
     count(result === plain ? 'unchanged' : 'changed')
