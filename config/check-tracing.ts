@@ -24,7 +24,7 @@ export function checkTracing(checked: Checked): void {
   for (const [index, name] of (tracing.capturedRequestHeaders ?? []).entries()) {
     const at = pointer('/tracing/capturedRequestHeaders', index)
     if (report.usable(at) && isSecretField(name))
-      report.fault(at, `${name} has credentials, which must not be in traces`)
+      report.fault(at, `the name of ${name} suggests a secret, which must not be in traces`)
   }
 }
 

@@ -35,6 +35,14 @@ export function allAt(value: unknown, members: readonly string[]): unknown {
   return (rest.includes('*') ? found.flat() : found).filter((item) => item !== undefined)
 }
 
+/** Returns whether all values at one pointer are at another one, or within it. */
+export const covers = (outer: readonly string[], inner: readonly string[]): boolean =>
+  outer.length <= inner.length && outer.every((member, at) => member === '*' || member === inner[at])
+
+/** Returns whether two pointers may name the same value, or one a value within the other's. */
+export const meet = (a: readonly string[], b: readonly string[]): boolean =>
+  a.slice(0, b.length).every((member, at) => member === '*' || b[at] === '*' || member === b[at])
+
 /** A move between two pointers, divided at the last `*`: for each item below `base`, `from` becomes `to`. */
 export interface Move {
   readonly base: readonly string[]

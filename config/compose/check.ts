@@ -10,6 +10,7 @@ import { paramNames, pathPatterns } from '../path-pattern.ts'
 import type { CallConfig, ComposeConfig, EditStep, Reshaping } from '../schema/compose.ts'
 import type { Written } from '../schema.ts'
 import { templateFault } from '../template.ts'
+import { warnOfIdleMembers } from './idle-members.ts'
 import type { OrderedCall, TemplateText } from './order.ts'
 import { ordered, referencesIn, templatesOf, textsOf } from './order.ts'
 import { checkParts } from './parts.ts'
@@ -179,7 +180,9 @@ function referenceFault({ source }: Reference, { at, route, ownName }: Scope, { 
   return `there is no call "${source.call}"${didYouMean(source.call, Object.keys(calls))}`
 }
 
-function checkReshaping(at: string, { rename = {}, edit = [] }: Reshaping, { report }: Checked): void {
+function checkReshaping(at: string, reshaping: Reshaping, { report }: Checked): void {
+  const { rename = {}, edit = [] } = reshaping
+  if (report.sound(at)) warnOfIdleMembers(at, reshaping, report)
   for (const [from, to] of Object.entries(rename)) attempt(pointer(at, 'rename', from), () => moveOf(from, to))
   edit.forEach((step, index) => {
     const place = pointer(at, 'edit', index)

@@ -833,8 +833,8 @@ tracing:
       '6:70: tracing.otlp.http.headers.x-b: the value has characters that a header cannot have',
       '7:7: tracing.otlp.http.tls: needs an endpoint with https',
       '8:15: tracing.sampleRate: expected a number from 0 to 1 or a percentage from 0% to 100%, found 2',
-      '9:38: tracing.capturedRequestHeaders[1]: Authorization has credentials, which must not be in traces',
-      '9:53: tracing.capturedRequestHeaders[2]: x-api-key has credentials, which must not be in traces',
+      '9:38: tracing.capturedRequestHeaders[1]: the name of Authorization suggests a secret, which must not be in traces',
+      '9:53: tracing.capturedRequestHeaders[2]: the name of x-api-key suggests a secret, which must not be in traces',
       '10:16: tracing.trustClient: expected true or false or proxies, found "nobody"',
       '11:22: tracing.queue.maxBatch: expected an integer from 1 to 10000, found 0'
     ]

@@ -399,3 +399,26 @@ routes:
       /^gateway\.yaml:3:80: groups\.g\.edge\.validation\.path\.properties\.items: match\.path has no parameter "items"; did you mean "item"\?\n1 fault/
   })
 })
+
+t.test('members of composed responses that are picked and dropped, or not picked, are warned of', async (t) => {
+  const warningsOfCall = (reshaping: object) => {
+    const calls = { x: { service: 'a', path: '/', ...reshaping } }
+    const routes = [{ name: 'c', match: { path: '/c', methods: ['GET'] }, compose: { calls } }]
+    return warningsOf(JSON.stringify({ services: { a: { instances: ['http://h'] } }, routes })).map((each) =>
+      each.replace(/^1:\d+: routes\[0\]\.compose\.calls\.x\./, '')
+    )
+  }
+  t.strictSame(
+    warningsOfCall({ pick: ['a', '/b/c', '/l/*/id'], drop: ['b', 'd', '/a/x'], rename: { e: 'f', b: 'g', a: 'h' } }),
+    [
+      'pick[1]: "drop" removes "b" all the same',
+      'drop[1]: has no effect: "pick" leaves it out',
+      'rename.e: has no effect: "pick" leaves it out before',
+      'rename.b: has no effect: "drop" removes it before'
+    ]
+  )
+  t.strictSame(warningsOfCall({ pick: ['/*/id'], drop: ['/a/x', '/a/id/y'], rename: { '/a/id': '/a/key' } }), [
+    'drop[0]: has no effect: "pick" leaves it out'
+  ])
+  t.strictSame(warningsOfCall({ drop: ['a'], rename: { b: 'c' } }), [])
+})

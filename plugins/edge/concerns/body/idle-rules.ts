@@ -1,21 +1,13 @@
 /** Warnings of rules for bodies that never apply, because another rule of the same set decides on the same value. */
 import type { Report } from '../../../../config/faults.ts'
 import { pointer } from '../../../../config/faults.ts'
-import { membersOf } from '../../../../config/json-pointer.ts'
+import { covers, meet, membersOf } from '../../../../config/json-pointer.ts'
 import { isAlwaysPresent, replacedTarget } from '../../templates/idle-rules.ts'
 import type { BodyRule } from './options.ts'
 import { textsIn } from './options.ts'
 
 /** Most pairs of pointers that are compared: a set with more is not checked. */
 const mostPairs = 100_000
-
-/** Returns whether all values at one pointer are at another one, or within it. */
-const covers = (outer: readonly string[], inner: readonly string[]): boolean =>
-  outer.length <= inner.length && outer.every((member, at) => member === '*' || member === inner[at])
-
-/** Returns whether two pointers may name the same value, or one within the other. */
-const meet = (a: readonly string[], b: readonly string[]): boolean =>
-  a.slice(0, b.length).every((member, at) => member === '*' || b[at] === '*' || member === b[at])
 
 export function warnOfIdleRules(
   { only, remove = [], rename = {}, set = {}, add = {} }: BodyRule,
