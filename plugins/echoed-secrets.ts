@@ -15,6 +15,15 @@ export function secretsIn(fields: Readonly<Record<string, string>>): string[] {
   })
 }
 
+const secretParameters = ['client_secret', 'client_assertion', 'refresh_token', 'code', 'code_verifier'] as const
+
+/** Returns the secrets of a request to a token endpoint (RFC 6749), with its body. */
+export function secretsOfTokenRequest({ authorization }: Readonly<Record<string, string>>, body: string): string[] {
+  const form = new URLSearchParams(body)
+  const sent = secretParameters.flatMap((name) => form.get(name) ?? [])
+  return authorization === undefined ? sent : [...sent, ...secretsIn({ authorization })]
+}
+
 /** In the requests of OAuth 2.0 (RFC 6749, 2.3.1), user and password are encoded as in a form. */
 const decoded = (text: string): string => new URLSearchParams(`x=${text.replaceAll('&', '%26')}`).get('x')!
 

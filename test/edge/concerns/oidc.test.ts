@@ -555,6 +555,34 @@ t.test('a refused client is logged as one, since waiting does not help', async (
   t.notOk(JSON.stringify(log).includes('"wrong"'))
 })
 
+t.test('a provider that repeats what it was sent brings no secret into the log', async (t) => {
+  for (const more of [{}, { clientAuth: 'post' }]) {
+    const provider = await startProvider(t)
+    const { browser, log } = await guardedByLogin(t, provider, { oidc: more })
+    let sent: string[] = []
+    provider.state.intercept = (request, response) => {
+      if (request.url !== '/token') return false
+      const chunks: Buffer[] = []
+      request.on('data', (chunk: Buffer) => chunks.push(chunk))
+      request.on('end', () => {
+        const form = new URLSearchParams(Buffer.concat(chunks).toString())
+        const [, login = ''] = request.headers.authorization?.split(' ') ?? []
+        sent = [client.secret, login, form.get('code')!, form.get('code_verifier')!].filter((text) => text !== '')
+        const body = { error: 'invalid_client', error_description: `unknown ${sent.join(' ')}` }
+        response.writeHead(400, { 'content-type': 'application/json' }).end(JSON.stringify(body))
+      })
+      return true
+    }
+    const amy = browser()
+    const { callback } = await untilCallback(amy)
+    await amy.send(callback, { headers: pageLoad })
+    await eventually(() => JSON.stringify(log).includes('unknown ***'))
+    const text = JSON.stringify(log)
+    t.ok(sent.length >= 3)
+    for (const secret of sent) t.notOk(text.includes(secret), `${secret} in ${text}`)
+  }
+})
+
 t.test('a provider that takes the secret in another way is logged with advice', async (t) => {
   const provider = await startProvider(t)
   provider.state.intercept = ({ url }, response) => {

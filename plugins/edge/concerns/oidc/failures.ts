@@ -1,6 +1,7 @@
 /** Failures of logins and sessions: their errors, and the reasons for the access log. */
 
 import { createError } from '@fastify/error'
+import { withoutSecrets } from '../../../echoed-secrets.ts'
 import { Unavailable } from '../../bridge/undecided.ts'
 import type { OidcOptions } from './options.ts'
 
@@ -95,15 +96,22 @@ export function clientAdvice(
 }
 
 /** Text of the provider for the log, bounded and without control characters. */
-const shown = (text: unknown): string =>
-  typeof text === 'string' ? text.replace(/[^\x20-\x7e]/g, '?').slice(0, 200) : ''
+const shown = (text: unknown, secrets: readonly string[] = []): string =>
+  typeof text === 'string'
+    ? withoutSecrets(text, secrets)
+        .replace(/[^\x20-\x7e]/g, '?')
+        .slice(0, 200)
+    : ''
 
-/** Returns the failure for an error of openid-client. The response that the error holds may have tokens, so it is not its cause. */
-export function failureOf(thrown: unknown): OidcFailure {
+/**
+ * Returns the failure for an error of openid-client. The response that the error holds may have tokens, so it is not its cause.
+ * `secrets` are those of the request, which the provider may repeat.
+ */
+export function failureOf(thrown: unknown, secrets: readonly string[] = []): OidcFailure {
   const error = thrown as ProviderError
   if (thrown instanceof OidcFailure) return thrown
   if (error.cause instanceof OidcFailure) return error.cause
-  const said = `${shown(error.error)} ${shown(error.error_description)}`.trim()
+  const said = `${shown(error.error, secrets)} ${shown(error.error_description, secrets)}`.trim()
   switch (error.code) {
     case 'OAUTH_AUTHORIZATION_RESPONSE_ERROR':
       return new OidcFailure(temporary.has(String(error.error)) ? 'oidc_unreachable' : 'oidc_denied', said)

@@ -6,6 +6,7 @@ import type { FastifyBaseLogger } from 'fastify'
 import type { JSONWebKeySet } from 'jose'
 import type { Configuration, CustomFetch } from 'openid-client'
 import type { Agent } from 'undici'
+import { secretsOfTokenRequest } from '../../../echoed-secrets.ts'
 import { onFirstUse } from '../../../on-first-use.ts'
 import { asError } from '../../../thrown.ts'
 import { networkOf } from '../../protocol/client-address.ts'
@@ -47,6 +48,8 @@ export const isEndpoint = (value: unknown): boolean =>
 interface TokenCall {
   request: string | null
   response: string | null
+  /** Secrets of the request. */
+  secrets: readonly string[]
 }
 
 /** Returns the form in which openid-client calls an endpoint. */
@@ -158,6 +161,7 @@ export class Provider {
   async #send(url: string, request: Parameters<CustomFetch>[1], call: TokenCall): Promise<Response> {
     if (url !== hrefOf(this.#client?.serverMetadata().token_endpoint)) return this.#fetch(url, request)
     call.request = String(request.body)
+    call.secrets = secretsOfTokenRequest(request.headers, call.request)
     const kept = this.#responses.get(call.request)
     if (kept !== null) return kept
     const response = await this.#fetch(url, request)
@@ -208,7 +212,7 @@ export class Provider {
       throw new OidcFailure('oidc_overloaded', `${own} calls are in flight`)
     this.#active++
     this.#activeOf.set(network, own + 1)
-    const call: TokenCall = { request: null, response: null }
+    const call: TokenCall = { request: null, response: null, secrets: [] }
     const forget = () => call.request !== null && this.#responses.delete(call.request)
     try {
       const result = await run(await this.#clientForCall(call), openid())
@@ -216,7 +220,7 @@ export class Provider {
       this.#report(null)
       return result
     } catch (thrown) {
-      const failure = failureOf(thrown)
+      const failure = failureOf(thrown, call.secrets)
       if (!failure.isOutage) forget()
       else {
         this.#report(failure)

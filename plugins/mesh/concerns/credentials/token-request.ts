@@ -1,6 +1,6 @@
 /** A request for a token by the grant client_credentials (RFC 6749, 4.4), by openid-client. */
 import type { ClientAuth, CustomFetch } from 'openid-client'
-import { secretsIn, withoutSecrets } from '../../../echoed-secrets.ts'
+import { secretsOfTokenRequest, withoutSecrets } from '../../../echoed-secrets.ts'
 import { onFirstUse } from '../../../on-first-use.ts'
 import type { Post } from './exchange.ts'
 import type { OAuth2Options } from './options.ts'
@@ -66,7 +66,7 @@ export async function requestToken(options: OAuth2Options, post: Post): Promise<
   let secrets: readonly string[] = []
   const send: CustomFetch = async (_url, { headers, body }) => {
     try {
-      secrets = secretsOf(headers, String(body))
+      secrets = secretsOfTokenRequest(headers, String(body))
       const posted = await post(headers, String(body))
       status = posted.status
       const fields = Object.entries(posted.headers).map(([name, value]) => [name, String(value)] as [string, string])
@@ -101,13 +101,6 @@ export async function requestToken(options: OAuth2Options, post: Post): Promise<
     if (error instanceof TokenFailure) throw error
     throw failureOf(error as Error, status, problem as Error | null, options, secrets)
   }
-}
-
-/** Returns the secrets of a request. */
-function secretsOf({ authorization }: Readonly<Record<string, string>>, body: string): string[] {
-  const form = new URLSearchParams(body)
-  const sent = ['client_secret', 'client_assertion'].flatMap((name) => form.get(name) ?? [])
-  return authorization === undefined ? sent : [...sent, ...secretsIn({ authorization })]
 }
 
 /** Returns the failure for an error. `status` is that of the response, null without one; `problem` the error of the call. */
