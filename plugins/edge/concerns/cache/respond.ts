@@ -1,11 +1,18 @@
 /** Responses from the store: conditions (RFC 9110, 13), ranges (14) and HEAD, with `Age`. */
 import type { IncomingHttpHeaders } from 'node:http'
+import createError from '@fastify/error'
 import type { Asked } from './asked.ts'
 import { dateOf } from './directives.ts'
 import type { StoredResponse } from './stored.ts'
 import { ageNow } from './stored.ts'
 
 /** The response to one request, made from a stored one. */
+export const NotCached = createError(
+  'JW_NOT_CACHED',
+  'The response is not in the cache, and only-if-cached asks for no other',
+  504
+)
+
 export interface CachedResponse {
   readonly status: number
   readonly text: string

@@ -1,6 +1,5 @@
 /** The cache of one route: an interceptor of its calls, which decides for each request between the store and the service. */
 import type { IncomingHttpHeaders } from 'node:http'
-import createError from '@fastify/error'
 import type { Dispatcher } from 'undici'
 import type { RouteConfig } from '../../../../config/schema.ts'
 import type { Clock } from '../../../clock.ts'
@@ -15,18 +14,12 @@ import type { HeldBodies } from './held-bodies.ts'
 import { passing } from './invalidation.ts'
 import type { Count } from './metrics.ts'
 import type { CacheOptions } from './options.ts'
-import { responseFrom } from './respond.ts'
+import { NotCached, responseFrom } from './respond.ts'
 import { annotated, hitStatus, reasonOf, withFields } from './status-field.ts'
 import type { Found, ResponseStore } from './store.ts'
 import type { StoredHead, StoredResponse } from './stored.ts'
 import { hasConditions, storable, updatedHeaders } from './stored.ts'
 import { fits, isUsableOnError, usability } from './usable.ts'
-
-const NotCached = createError(
-  'JW_NOT_CACHED',
-  'The response is not in the cache, and only-if-cached asks for no other',
-  504
-)
 
 /** Fetches in the background at a time, for each route. */
 const maxBackground = 100
