@@ -6,13 +6,13 @@ import { dateOf } from './directives.ts'
 import type { StoredResponse } from './stored.ts'
 import { ageNow } from './stored.ts'
 
-/** The response to one request, made from a stored one. */
 export const NotCached = createError(
   'JW_NOT_CACHED',
   'The response is not in the cache, and only-if-cached asks for no other',
   504
 )
 
+/** The response to one request, made from a stored one. */
 export interface CachedResponse {
   readonly status: number
   readonly text: string
