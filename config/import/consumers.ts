@@ -22,6 +22,8 @@ export function keepForConsumer(edge: Settings, consumer: Settings, draft: Draft
   for (const key of Object.keys(edge)) {
     if (ofConsumers.has(key) || others.has(key) || key === 'todo') continue
     delete edge[key]
+    // Rules for methods, which are noted themselves.
+    if (key === 'authentication') continue
     const text = `consumer ${String(consumer.name)}: edge.${key} of a consumer: not converted; write it at routes`
     if (harmless.has(key)) draft.note(consumer, text)
     else draft.undecided(consumer, text)

@@ -61,7 +61,7 @@ export function addRules(
 }
 
 /** Returns whether the gateway sets a header itself, so that `check` refuses rules for it. */
-const isOfGateway = (name: string, direction: 'request' | 'response'): boolean =>
+export const isOfGateway = (name: string, direction: 'request' | 'response'): boolean =>
   isConnectionHeader(name) ||
   name.toLowerCase() === 'content-encoding' ||
   (direction === 'request' && (isGatewayHeader(name) || canonicalName(name) === 'host'))

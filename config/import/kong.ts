@@ -102,7 +102,7 @@ function importRoute(route: Foreign, service: string, of: OfService, scoped: Sco
     const settings: Settings = { name: draft.name('route', given ?? service), match, service }
     const edge: Settings = {}
     for (const text of unknown) draft.undecided(settings, expression === undefined ? text : `expression ${text}`)
-    strip(route, settings, expression === undefined ? paths : pathsIn(match), draft)
+    strip(route, settings, expression === undefined ? paths : null, draft)
     if (route.flag('preserve_host') === true) edge.host = 'preserve'
     else if (of.host !== undefined) edge.host = of.host
     const isHttps = isForHttps(expression === undefined ? protocols : protocolsIn(expression))
@@ -126,9 +126,6 @@ function importRoute(route: Foreign, service: string, of: OfService, scoped: Sco
 /** Returns whether protocols are secure ones alone. */
 const isForHttps = (protocols: readonly string[]): boolean =>
   protocols.length > 0 && protocols.every((each) => each === 'https' || each === 'grpcs' || each === 'wss')
-
-const pathsIn = (match: Settings): string[] =>
-  [match.path].flat().flatMap((path) => (typeof path === 'string' ? [path] : []))
 
 /** Returns the conditions of a route. */
 function matchOf(route: Foreign, paths: readonly string[]): Converted {
@@ -155,13 +152,13 @@ function matchOf(route: Foreign, paths: readonly string[]): Converted {
   return { match, unknown }
 }
 
-/** Sets the change of the path that removes what the route matches. */
-function strip(route: Foreign, settings: Settings, paths: readonly string[], draft: Draft): void {
+/** Sets the change of the path that removes what the route matches. `paths` are those of Kong; null for an expression. */
+function strip(route: Foreign, settings: Settings, paths: readonly string[] | null, draft: Draft): void {
   const all = [(settings.match as Settings).path].flat()
   const isStripped = route.flag('strip_path') ?? true
   if (!isStripped || all.every((path) => path === '/')) return
   const isPlain = all.every((path) => typeof path === 'string' && !path.includes(':') && !path.endsWith('*'))
-  const path = isPlain ? { strip: true } : strippedBy(paths)
+  const path = isPlain ? { strip: true } : paths === null ? null : strippedBy(paths)
   if (path === null)
     draft.undecided(settings, `${route.where}.strip_path: write path.strip or path.rewrite for the paths`)
   else settings.path = path

@@ -2,6 +2,7 @@
 import { pointerTo } from './bodies.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
+import { isOfGateway } from './headers.ts'
 import type { Services } from './krakend-services.ts'
 import { literal } from './templates.ts'
 import type { Settings } from './yaml-text.ts'
@@ -85,7 +86,10 @@ export function callOf(backend: Foreign, names: readonly string[], route: Settin
     ...endpoint.query.filter((name) => name !== '*').map((name) => [name, `{query.${name}}`] as const),
     ...url.query.map(([name, value]) => [name, template(value)] as const)
   ]
-  const headers = endpoint.headers.filter((name) => name !== '*').map((name) => name.toLowerCase())
+  // The gateway sends its own of some headers, such as the request id.
+  const headers = endpoint.headers
+    .map((name) => name.toLowerCase())
+    .filter((name) => name !== '*' && name !== 'content-type' && !isFixed(name))
   return {
     service: endpoint.services.of(own.length > 0 ? own : endpoint.hosts, backend),
     ...(method !== 'GET' && { method }),
@@ -101,6 +105,9 @@ export function callOf(backend: Foreign, names: readonly string[], route: Settin
     ...placeOf(group, isList || encoding === 'string' ? (isList ? collection : 'content') : null)
   }
 }
+
+const isFixed = (name: string): boolean =>
+  isOfGateway(name, 'request') || /^(?:x-request-id|traceparent|tracestate)$/.test(name)
 
 /** Returns the place of a part: a list and a text stand under a name of their own. */
 function placeOf(group: string, name: string | null): Settings {

@@ -46,7 +46,7 @@ function expressionOf(text: string, usual: string): string {
   let at = 0
   let expression = ''
   for (const { 0: found, 1: name = '', 2: inner = usual, index } of text.matchAll(template)) {
-    expression += `${escaped(text.slice(at, index))}(?<${name}>${inner.replace(/\((?!\?)/g, '(?:')})`
+    expression += `${escaped(text.slice(at, index))}(?<${name}>${inner.replace(/^\(([^()]*)\)$/, '$1').replace(/\((?!\?)/g, '(?:')})`
     at = index + found.length
   }
   return expression + escaped(text.slice(at))

@@ -43,7 +43,7 @@ t.test('one backend: query, claims, shadows, durations', async (t) => {
 t.test('several backends', async (t) => {
   const { config, summary } = of({
     method: 'POST',
-    input_headers: ['Authorization'],
+    input_headers: ['Authorization', 'Host', 'X-Forwarded-For', 'Content-Type', 'Connection', 'X-Request-Id'],
     input_query_strings: ['page'],
     extra_config: {
       proxy: {

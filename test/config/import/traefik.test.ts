@@ -35,6 +35,7 @@ t.test('rules', async (t) => {
     ['Path(`/u/{id:[0-9]+}`)', { path: '/u/:id(^[0-9]+$)' }],
     ['PathPrefix(`/u/{id}`)', { path: ['/u/:id', '/u/:id/*'] }],
     ['Path(`/u/{rest:.*}`)', { path: '/u/*' }],
+    ['Path(`/{lang:(en|de)}/x`)', { path: '/:lang(^en|de$)/x' }],
     ['PathRegexp(`^/v[0-9]+/users`)', { path: '/:any1(^v[0-9]+$)/users*' }],
     ['PathRegexp(`\\.php$`)', { path: '/' }, /PathRegexp\(\\\.php\$\)/],
     ['HeaderRegexp(`X-A`, `b+`)', { headers: { 'x-a': { regex: '^.*b+.*$' } } }],
