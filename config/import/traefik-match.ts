@@ -64,7 +64,7 @@ function hostsOf(expression: string, report: (text: string) => void): string[] |
   const literal = (text: string) => text.replaceAll('\\.', '.').replaceAll('\\-', '-')
   if (literalHost.test(literal(whole))) return [literal(whole)]
   // An optional first part.
-  const [, optional, afterOptional = ''] = /^\((?:\?:)?((?:[^()]|\[[^\]]*\])+\\\.)\)\?(.*)$/s.exec(whole) ?? []
+  const [, optional, afterOptional = ''] = /^\((?:\?:)?((?:[^()[\]]|\[[^\]]*\])+\\\.)\)\?(.*)$/s.exec(whole) ?? []
   const rest = optional === undefined ? undefined : hostsOf(`^${afterOptional}$`, report)
   if (optional !== undefined && rest?.length === 1) {
     const below = hostsOf(`^${optional}${afterOptional}$`, report)

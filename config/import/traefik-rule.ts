@@ -11,6 +11,9 @@ export interface Matcher {
 /** Alternatives, in each of which all matchers hold. */
 export type Alternatives = readonly (readonly Matcher[])[]
 
+/** Deepest nesting of parentheses and `!`. */
+const deepest = 200
+
 /** Most alternatives of a rule, which `&&` multiplies. */
 const mostAlternatives = 200
 
@@ -38,6 +41,7 @@ export function alternativesOf(rule: string): Alternatives {
 /** Returns the alternatives of an expression with `&&`, `||`, `!` and parentheses. Throws {ImportFault} for a malformed one. */
 export function alternativesIn(tokens: readonly Token[], rule: string): Alternatives {
   let at = 0
+  let depth = 0
   const take = (wanted: string) => tokens[at] === wanted && ++at > 0
 
   function either(): Alternatives {
@@ -57,6 +61,13 @@ export function alternativesIn(tokens: readonly Token[], rule: string): Alternat
   }
 
   function single(): Alternatives {
+    if (++depth > deepest) throw new ImportFault(`rule ${rule.slice(0, 60)}…: too many parentheses`)
+    const found = nested()
+    depth--
+    return found
+  }
+
+  function nested(): Alternatives {
     if (take('!')) {
       const [only = [], ...more] = single()
       const [matcher, ...others] = only

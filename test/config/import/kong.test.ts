@@ -52,6 +52,8 @@ t.test('expressions of the router', async (t) => {
   const whole = loaded('kong', of({ expression: 'http.path ~ "^/a/.*"' }))
   t.match(whole.todo, 'strip_path: write path.strip or path.rewrite')
   t.equal(whole.config.routes[0]!.path, undefined)
+  for (const nested of ['(', '!'])
+    t.throws(() => imported('kong', of({ expression: nested.repeat(9000) })), /too many parentheses/)
   t.throws(
     () => imported('kong', of({ expression: 'http.path ^= ' })),
     /expression http\.path \^= : cannot be read from/
