@@ -310,7 +310,7 @@ t.test('every error code is documented with its status', async (t) => {
     for (const [, code, number] of source.matchAll(/new Gone\('(JW_\w+)', (\d{3}),/g)) status.set(code!, Number(number))
   }
   for (const [code, [number]] of Object.entries(errorTable)) if (code.startsWith('JW_')) status.set(code, number)
-  const page = text('plugins/edge/README.md')
+  const page = text('plugins/edge/errors.md')
   const documented = new Map(
     [...page.matchAll(/^\| `(JW_\w+)` \| (\d{3}) \|/gm)].map(([, code, n]) => [code!, Number(n)])
   )
@@ -334,8 +334,8 @@ t.test('each reason in the access line is unique and documented', async (t) => {
   const all: string[] = [...(await reasonsOfConcerns()), ...targetReasons, ...Object.keys(seamReasons)]
   t.equal(new Set(all).size, all.length)
   for (const reason of all) t.match(reason, /^[a-z][a-z0-9]*(_[a-z0-9]+)*$/)
-  const page = text('plugins/edge/README.md')
-  const section = page.slice(page.indexOf('### Reasons'), page.indexOf('## Errors'))
+  const page = text('plugins/edge/access-log/README.md')
+  const section = page.slice(page.indexOf('## Reasons'))
   const documented = [...section.matchAll(/^\| `(\w+)` \|/gm)].map(([, reason]) => reason)
   t.strictSame(documented.sort(), all.sort())
   for (const reason of refusals) t.ok(section.includes(`\`${reason}\``), reason)

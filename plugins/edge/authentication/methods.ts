@@ -28,7 +28,7 @@ type Outcome = 'accepted' | 'absent' | Refusal
 
 const Limited = createError('JW_AUTH_LIMITED', 'Too many failed attempts to authenticate from this address', 429)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const authenticationReasons = ['auth_missing', 'auth_failures'] as const
 
 /** The methods of one route, in their order. */

@@ -57,7 +57,7 @@ declare module '../../../config/schema.ts' {
 
 const Refused = createError('JW_CROSS_SITE', 'Requests of pages on other sites are not allowed', 403)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const csrfReasons = ['csrf_site', 'csrf_origin'] as const
 type Reason = (typeof csrfReasons)[number]
 

@@ -40,7 +40,7 @@ declare module '../../../config/schema.ts' {
 
 const Refused = createError('JW_USER_AGENT_DENIED', 'Requests of this user agent are not allowed', 403)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const userAgentReasons = [
   'user_agent_denied',
   'user_agent_not_allowed',

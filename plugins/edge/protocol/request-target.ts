@@ -32,7 +32,7 @@ const BadVersion = createError('JW_BAD_VERSION', 'The HTTP version is not suppor
 const TooLong = createError('JW_URL_TOO_LONG', 'The request target is longer than %d bytes', 414)
 const HeadTooLarge = createError('JW_HEAD_TOO_LARGE', 'The header section of the request is larger than %d bytes', 431)
 
-/** Reasons for the access log: a closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log: a closed list, documented in plugins/edge/access-log/README.md. */
 export const targetReasons = [
   'path_dot_segment', 'path_parameters', 'path_backslash', 'path_encoded_slash', 'path_nul', 'path_overlong_utf8',
   'path_spelling', 'path_fragment', 'target_form', 'target_characters', 'host_missing', 'host_malformed',

@@ -54,7 +54,7 @@ declare module '../../../../config/schema.ts' {
 const Denied = createError('JW_ACCESS_DENIED', 'The caller may not use this route', 403)
 const Insufficient = createError('JW_INSUFFICIENT_SCOPE', 'The token does not allow this request', 403)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const aclReasons = [
   'acl_no_consumer',
   'acl_denied',

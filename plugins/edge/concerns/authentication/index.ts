@@ -20,7 +20,7 @@ import type { Consumer } from '../../consumers/consumer.ts'
 import { warnOfUnknown } from '../../consumers/unknown.ts'
 import { isShadow } from '../../shadow.ts'
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const authenticationReasons = reasons
 
 export default edgeConcern({

@@ -26,7 +26,7 @@ const Denied = createError('JW_REQUEST_DENIED', 'This request is not allowed', 4
 const Insufficient = createError('JW_INSUFFICIENT_SCOPE', 'The token does not allow this request', 403)
 const Ambiguous = createError('JW_PATH_UNDECIDED', 'Services may read the path in ways that are not all allowed', 400)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const authorizationReasons = ['rule_denied', 'rule_default', 'rule_scope', 'rule_path'] as const
 
 /** Returns whether rules are about the caller. They may be malformed: facts are checked beside the schema. */

@@ -25,7 +25,7 @@ import { AuthorizerSchema, Caller, checkAuthorizer } from './options.ts'
 const Refused = createError('JW_AUTH_REFUSED', 'The request is not allowed', 403)
 const Failed = createError('JW_PLUGIN_FAILED', 'the authorizer has failed: %s', 500)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const authorizerReasons = [
   'authorizer_missing',
   'authorizer_refused',

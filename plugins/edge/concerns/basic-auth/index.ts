@@ -17,7 +17,7 @@ import { BasicAuth, checkBasicAuth, credentials } from './options.ts'
 import { Busy } from './password-queue.ts'
 import { Passwords } from './passwords.ts'
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const basicReasons = ['basic_missing', 'basic_repeated', 'basic_malformed', 'basic_wrong', 'basic_busy'] as const
 
 const Refused = refusedAs<(typeof basicReasons)[number]>(

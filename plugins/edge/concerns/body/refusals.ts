@@ -16,7 +16,7 @@ const Response = createError(
   502
 )
 
-/** Reasons by fault. A closed list, documented in plugins/edge/README.md. */
+/** Reasons by fault. A closed list, documented in plugins/edge/access-log/README.md. */
 export const reasons = {
   malformed: 'body_json',
   duplicate: 'body_duplicate_key',

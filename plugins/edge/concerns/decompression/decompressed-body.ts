@@ -17,7 +17,7 @@ export const TooLarge = createError(
 const Malformed = createError('JW_BAD_ENCODING', 'The body is not encoded as its Content-Encoding says', 400)
 export const Busy = createError('JW_DECOMPRESSION_BUSY', 'Too many request bodies are being decompressed', 503)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const decompressionReasons = ['decompressed_size', 'decompressed_ratio'] as const
 export type Reason = (typeof decompressionReasons)[number]
 

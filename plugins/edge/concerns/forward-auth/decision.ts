@@ -7,7 +7,7 @@ import { fieldValue } from '../../bridge/response-fields.ts'
 import { undecidedReasons } from '../../bridge/undecided.ts'
 import type { ForwardAuthOptions } from './options.ts'
 
-/** A closed list, documented in plugins/edge/README.md. */
+/** A closed list, documented in plugins/edge/access-log/README.md. */
 export const forwardAuthReasons = undecidedReasons('forward_auth')
 export const refusedReason = 'forward_auth_refused'
 

@@ -79,5 +79,5 @@ export class PersistedQueryMiss extends Error {
   }
 }
 
-/** The closed list of words that the access log and the metric have, documented in plugins/edge/README.md. */
+/** The closed list of words that the access log and the metric have, documented in plugins/edge/access-log/README.md. */
 export const graphqlReasons = [...Object.keys(refusals), ...Object.keys(persistedQueryErrors)]

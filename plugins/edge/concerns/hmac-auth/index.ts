@@ -22,7 +22,7 @@ import { checkHmacAuth, credentials, HmacAuth } from './options.ts'
 import type { HmacSignature } from './signature.ts'
 import { isHmac, readHmac, signedDate, signedText } from './signature.ts'
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const hmacReasons = [
   'hmac_missing', 'hmac_repeated', 'hmac_malformed', 'hmac_algorithm', 'hmac_headers', 'hmac_field', 'hmac_date',
   'hmac_skew', 'hmac_wrong', 'hmac_digest', 'hmac_replayed'

@@ -5,7 +5,7 @@ import { scopesOf } from '../../claims.ts'
 import type { Claims } from './introspector.ts'
 import type { IntrospectionOptions } from './options.ts'
 
-/** A closed list, documented in plugins/edge/README.md. */
+/** A closed list, documented in plugins/edge/access-log/README.md. */
 export const tokenReasons = [
   'introspection_missing', 'introspection_token', 'introspection_repeated', 'introspection_inactive', 'introspection_type',
   'introspection_expired', 'introspection_not_yet_valid', 'introspection_issuer', 'introspection_audience', 'introspection_scope'

@@ -68,7 +68,7 @@ declare module '../../../../config/schema.ts' {
 
 const Refused = createError('JW_ADDRESS_DENIED', 'Requests from this address are not allowed', 403)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const ipReasons = ['ip_denied', 'ip_not_allowed', 'ip_unknown'] as const
 
 const advice = 'write ipFilter: { allow: […], deny: […] }'

@@ -1,7 +1,7 @@
 /** Reasons for which tokens are refused, for the access log. Clients learn only that a token has expired. */
 import { createError } from '@fastify/error'
 
-/** A closed list, documented in plugins/edge/README.md. */
+/** A closed list, documented in plugins/edge/access-log/README.md. */
 export const tokenReasons = [
   'jwt_missing', 'jwt_scheme', 'jwt_repeated', 'jwt_too_large', 'jwt_malformed', 'jwt_algorithm', 'jwt_key',
   'jwt_signature', 'jwt_expired', 'jwt_not_yet_valid', 'jwt_issuer', 'jwt_audience', 'jwt_claim', 'jwt_other',

@@ -25,7 +25,7 @@ import { checkKeyAuth, credentials, digestOf, KeyAuth } from './options.ts'
 
 const KeyMissing = createError('JW_KEY_MISSING', 'An API key is required', 401)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const keyReasons = ['key_missing', 'key_repeated', 'key_unknown', 'key_expired'] as const
 
 const Refused = refusedAs<(typeof keyReasons)[number]>(createError('JW_KEY_INVALID', 'The API key is not valid', 401))

@@ -21,7 +21,7 @@ import { isSignedBy } from './keys.ts'
 import type { MessageSignatureOptions, StoredKey } from './options.ts'
 import { checkMessageSignature, credentials, MessageSignature } from './options.ts'
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const signatureReasons = [
   'signature_missing', 'signature_malformed', 'signature_none', 'signature_key', 'signature_parameters', 'signature_age',
   'signature_base', 'signature_components', 'signature_wrong', 'signature_digest', 'signature_replayed'

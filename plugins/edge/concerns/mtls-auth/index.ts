@@ -21,7 +21,7 @@ import { checkMtlsAuth, checkRoutes, credentials, idOf, MtlsAuth } from './optio
 
 const Missing = createError('JW_CERTIFICATE_MISSING', 'A client certificate is required', 401)
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const mtlsReasons = ['mtls_missing', 'mtls_unknown', 'mtls_not_allowed', 'mtls_expired'] as const
 
 const Refused = refusedAs<(typeof mtlsReasons)[number]>(

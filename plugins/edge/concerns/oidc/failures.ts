@@ -5,7 +5,7 @@ import { withoutSecrets } from '../../../echoed-secrets.ts'
 import { Unavailable } from '../../bridge/undecided.ts'
 import type { OidcOptions } from './options.ts'
 
-/** Reasons for the access log. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log. A closed list, documented in plugins/edge/access-log/README.md. */
 export const oidcReasons = [
   'oidc_missing', 'oidc_login', 'oidc_session', 'oidc_expired', 'oidc_ended', 'oidc_id_token', 'oidc_state', 'oidc_code', 'oidc_denied',
   'oidc_response', 'oidc_size', 'oidc_insecure', 'oidc_cross_site', 'oidc_timeout', 'oidc_unreachable', 'oidc_malformed',

@@ -15,7 +15,7 @@ import { sourcesOf } from './options.ts'
 
 const SeveralValues = createError('JW_SEVERAL_VALUES', 'The header %s may be sent only once', 400)
 
-/** Reasons for the access log: the limit that refused. A closed list, documented in plugins/edge/README.md. */
+/** Reasons for the access log: the limit that refused. A closed list, documented in plugins/edge/access-log/README.md. */
 export const limitReasons = [
   'rate_ip', 'rate_consumer', 'rate_header', 'rate_claim', 'rate_route', 'rate_combination', 'rate_max_per_address',
   'rate_concurrency', 'rate_store'

@@ -34,7 +34,7 @@ export const refusals = {
 
 export type Reason = keyof typeof refusals
 
-/** The closed list of words that the access log and the metric have, documented in plugins/edge/README.md. */
+/** The closed list of words that the access log and the metric have, documented in plugins/edge/access-log/README.md. */
 export const validationReasons = Object.keys(refusals)
 
 /** One error of a request, without its values. */
