@@ -20,6 +20,7 @@ export function markLastResponse(raw: IncomingMessage): void {
  */
 export function endStreamAfterResponse(raw: Http2ServerRequest): void {
   const { stream } = raw
+  if (stream.endAfterHeaders) return
   stream.once('finish', () => {
     if (!raw.complete) stream.close(constants.NGHTTP2_NO_ERROR)
   })
