@@ -4,6 +4,8 @@
 const mostLoose = 128
 /** Average size from which on chunks are not joined. */
 const largeBytes = 1024
+/** Size up to which joined chunks are joined again with later ones: 64 KB are copied in the time of a few chunks' arrival. */
+const mostJoined = 64 * 1024
 
 /**
  * Collects chunks. Many small ones are joined now and then, so that a body that arrives byte by byte takes little more memory
@@ -31,6 +33,7 @@ export class ChunkList {
     if (this.#chunks.length - this.#settled < mostLoose) return
     const bytes = this.#size - this.#settledBytes
     if (bytes < mostLoose * largeBytes) this.#chunks.push(Buffer.concat(this.#chunks.splice(this.#settled), bytes))
+    if (bytes < mostJoined) return
     this.#settled = this.#chunks.length
     this.#settledBytes = this.#size
   }
