@@ -1,4 +1,4 @@
-/** Access logs of other gateways, as `edge.accessLog`, and metrics that they push. */
+/** Access logs of other gateways, as `edge.accessLog`. */
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
@@ -144,25 +144,4 @@ export function traefikAccessLog(config: Foreign, draft: Draft): void {
     ...(isJson && requestHeaders.length > 0 && { requestHeaders }),
     ...(Object.keys(selected).length > 0 && { filters: selected })
   })
-}
-
-/** KrakenD: `telemetry/influx`. */
-export function krakendInflux(config: Foreign, draft: Draft): void {
-  if (config.isOff()) {
-    draft.note(null, 'telemetry/influx is off (enabled: false): not converted')
-    return
-  }
-  const address = config.text('address') ?? 'http://localhost:8086'
-  const [user, password] = [config.text('username'), config.text('password')]
-  const login = user === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password ?? '')}@`
-  const url = (address.includes('://') ? address : `http://${address}`)
-    .replace('://', `://${login}`)
-    .replace(/\/+$/, '')
-  const interval = config.text('ttl')
-  config.skip('buffer_size')
-  draft.metricsPush = {
-    url: `${url}/write?db=${encodeURIComponent(config.text('db') ?? 'krakend')}`,
-    ...(interval !== undefined && { interval })
-  }
-  draft.note(null, 'telemetry/influx: the metrics have other names than those of KrakenD')
 }

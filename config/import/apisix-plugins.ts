@@ -134,10 +134,15 @@ const converters: Readonly<Record<string, Convert>> = {
       draft.undecided(route, `${config.where}.allowed_by_methods: write edge.authorization`)
     config.skip('allowed_by_methods')
     noteRefusal(config, 403, (text) => draft.note(route, text))
+    const before = (edge.acl ?? {}) as Settings
     if (type === 'consumer_name')
-      edge.acl = { ...(allow.length > 0 && { allowConsumers: allow }), ...(deny.length > 0 && { denyConsumers: deny }) }
+      edge.acl = {
+        ...before,
+        ...(allow.length > 0 && { allowConsumers: allow }),
+        ...(deny.length > 0 && { denyConsumers: deny })
+      }
     else if (type === 'consumer_group_id')
-      edge.acl = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
+      edge.acl = { ...before, ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
     else draft.undecided(route, `consumer-restriction by ${type}: not converted`)
   },
   'ip-restriction': (config, { edge }) => {

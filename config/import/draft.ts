@@ -29,7 +29,7 @@ export class Draft {
   readonly services: Settings = {}
   readonly routes: Settings[] = []
   readonly consumers: Settings[] = []
-  /** True if a limit is counted in Redis, whose address the other file may not have. */
+  /** URL of the Redis in which limits are counted and responses stored; null for none. */
   redis: string | null = null
   /** Settings of pushed metrics. */
   metricsPush: Settings | null = null

@@ -125,7 +125,7 @@ const cors: Convert = (config, { target, about, context: { draft } }) => {
     ...(config.flag('private_network') === true && { privateNetwork: true }),
     ...(maxAge !== undefined && { maxAge: `${maxAge}s` })
   }
-  config.skip('private_network', 'allow_origin_absent')
+  config.skip('allow_origin_absent')
   if (config.flag('preflight_continue') === true)
     draft.note(about, 'cors: preflight_continue: preflights are answered here, and never reach the service')
 }
@@ -210,7 +210,11 @@ const converters: Readonly<Record<string, Convert>> = {
   acl: (config, { target, authenticates }) => {
     const allow = [...config.texts('allow'), ...config.texts('whitelist')]
     const deny = [...config.texts('deny'), ...config.texts('blacklist')]
-    target.acl = { ...(allow.length > 0 && { allow }), ...(deny.length > 0 && { deny }) }
+    target.acl = {
+      ...((target.acl ?? {}) as Settings),
+      ...(allow.length > 0 && { allow }),
+      ...(deny.length > 0 && { deny })
+    }
     if (authenticates && config.flag('hide_groups_header') !== true) {
       const { forward, ...rest } = (target.authentication ?? {}) as Settings
       target.authentication = { ...rest, forward: { ...(forward as Settings), groups: 'x-consumer-groups' } }

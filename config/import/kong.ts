@@ -11,7 +11,7 @@ import { pluginsByScope, reference } from './kong-scope.ts'
 import type { Upstreams } from './kong-services.ts'
 import { hostHeaderOf, serviceOf, usualTimeoutMs } from './kong-services.ts'
 import { Certificates } from './kong-tls.ts'
-import { anyOf, oneOrAll, patternOf, prefixOf, strippedBy } from './patterns.ts'
+import { anyOf, oneOrAll, patternOf, prefixOf, strippedBy, wholeOf } from './patterns.ts'
 import type { Converted } from './traefik-match.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -169,7 +169,7 @@ function headersOf(headers: Foreign): Settings {
     headers.keys.map((name) => {
       const values = headers.texts(name)
       const [first = ''] = values
-      if (first.startsWith('~*')) return [name, { regex: `^(?:${first.slice(2)})$` }]
+      if (values.length === 1 && first.startsWith('~*')) return [name, { regex: wholeOf(first.slice(2)) }]
       return [name, anyOf(values)]
     })
   )

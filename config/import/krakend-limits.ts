@@ -1,7 +1,7 @@
 /** Limits of KrakenD, whose rates may be fractions. */
 import { duration } from './draft.ts'
 import { goMs } from './durations.ts'
-import type { Convert } from './krakend-proxy.ts'
+import type { Convert } from './krakend-scope.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 

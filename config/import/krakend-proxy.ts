@@ -1,11 +1,9 @@
 /** Settings of KrakenD's proxies: static data, changes of merged responses; and changes of headers. */
-import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules } from './headers.ts'
+import type { Convert } from './krakend-scope.ts'
 import { literal } from './templates.ts'
 import type { Settings } from './yaml-text.ts'
-
-export type Convert = (config: Foreign, edge: Settings, draft: Draft, route: Settings | null) => void
 
 /** Returns whether settings are those of a call, which is no route. */
 const isCall = (route: Settings | null): route is Settings => route !== null && route.match === undefined

@@ -3,9 +3,8 @@ import { keyHash } from './credentials.ts'
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
 import { addRules } from './headers.ts'
+import type { Convert } from './krakend-scope.ts'
 import type { Settings } from './yaml-text.ts'
-
-type Convert = (config: Foreign, edge: Settings, draft: Draft, route: Settings | null) => void
 
 const headersOfSecurity: Convert = (config, edge, draft, route) => {
   const seconds = config.number('sts_seconds') ?? 0
@@ -109,32 +108,6 @@ function declareKeys(config: Foreign, draft: Draft): void {
     draft.consumers.push(consumer)
   }
   draft.keyAuth = place === 'header' ? { header: name } : { header: false, query: name }
-}
-
-/** Writes `listen.tls` for the `tls` of the service component. */
-export function tlsOf(tls: Foreign | undefined, draft: Draft): void {
-  if (tls === undefined) return
-  const pairs = [tls, ...tls.maps('keys')].flatMap((each) => {
-    const [cert, key] = [each.text('public_key'), each.text('private_key')]
-    return cert === undefined || key === undefined ? [] : [{ cert, key }]
-  })
-  const isOff = tls.flag('disabled') === true
-  const authorities = tls.texts('ca_certs')
-  const version = { TLS12: 'TLSv1.2', TLS13: 'TLSv1.3' }[tls.text('min_version') ?? '']
-  const isMutual = tls.flag('enable_mtls') === true
-  if (tls.has('cipher_suites')) draft.note(null, `${tls.where}.cipher_suites: write listen.tls.ciphers`)
-  tls.skip(...tls.keys)
-  if (isOff) return
-  const [first, ...others] = pairs
-  draft.listen.http2 = true
-  draft.listen.tls = {
-    ...first,
-    ...(others.length > 0 && { certificates: others }),
-    ...(version !== undefined && { minVersion: version }),
-    ...(isMutual && { clientCertificate: { mode: 'require', ca: authorities[0] ?? '' } })
-  }
-  if (isMutual && authorities.length !== 1)
-    draft.undecided(draft.listen, `${tls.where}.ca_certs: write them into one file`)
 }
 
 /** Settings of KrakenD's router. Many are about its own responses. */

@@ -1,7 +1,6 @@
-/** Spans of KrakenD, and TLS toward its backends. */
+/** Spans and pushed metrics of KrakenD. */
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
-import type { Settings } from './yaml-text.ts'
 
 /** `telemetry/opentelemetry`. */
 export function opentelemetryOf(config: Foreign, draft: Draft): void {
@@ -23,21 +22,23 @@ export function opentelemetryOf(config: Foreign, draft: Draft): void {
   }
 }
 
-/** `client_tls`: certificates of backends, and those of the gateway. */
-export function clientTlsOf(config: Foreign | undefined, draft: Draft): void {
-  if (config === undefined) return
-  const [authority, ...others] = config.texts('ca_certs')
-  const [pair] = config.maps('client_certs')
-  const [cert, key] = [pair?.text('certificate'), pair?.text('private_key')]
-  const minVersion = { TLS12: 'TLSv1.2', TLS13: 'TLSv1.3' }[config.text('min_version') ?? '']
-  if (config.flag('allow_insecure_connections') === true)
-    draft.undecided(null, 'client_tls.allow_insecure_connections: certificates are always verified; write mesh.tls.ca')
-  if (others.length > 0) draft.note(null, 'client_tls.ca_certs: write all authorities into one file')
-  config.skip(...config.keys)
-  const tls: Settings = {
-    ...(authority !== undefined && { ca: authority }),
-    ...(cert !== undefined && key !== undefined && { cert, key }),
-    ...(minVersion !== undefined && { minVersion })
+/** `telemetry/influx`. */
+export function influxOf(config: Foreign, draft: Draft): void {
+  if (config.isOff()) {
+    draft.note(null, 'telemetry/influx is off (enabled: false): not converted')
+    return
   }
-  if (Object.keys(tls).length > 0) draft.mesh.tls = tls
+  const address = config.text('address') ?? 'http://localhost:8086'
+  const [user, password] = [config.text('username'), config.text('password')]
+  const login = user === undefined ? '' : `${encodeURIComponent(user)}:${encodeURIComponent(password ?? '')}@`
+  const url = (address.includes('://') ? address : `http://${address}`)
+    .replace('://', `://${login}`)
+    .replace(/\/+$/, '')
+  const interval = config.text('ttl')
+  config.skip('buffer_size')
+  draft.metricsPush = {
+    url: `${url}/write?db=${encodeURIComponent(config.text('db') ?? 'krakend')}`,
+    ...(interval !== undefined && { interval })
+  }
+  draft.note(null, 'telemetry/influx: the metrics have other names than those of KrakenD')
 }

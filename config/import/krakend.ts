@@ -1,5 +1,4 @@
 /** Import of KrakenD's configuration (version 3), in JSON. */
-import { krakendInflux } from './access-logs.ts'
 import { addKrakendBody } from './bodies.ts'
 import { krakendBreaker } from './breakers.ts'
 import type { Imported } from './draft.ts'
@@ -10,11 +9,12 @@ import { member } from './foreign.ts'
 import { addRules, lower } from './headers.ts'
 import { callOf, isShadow, namesOf, templateOf, urlOf } from './krakend-calls.ts'
 import { limiter, rateOf } from './krakend-limits.ts'
-import type { Convert } from './krakend-proxy.ts'
 import { martian, proxy } from './krakend-proxy.ts'
-import { router, security, tlsOf } from './krakend-security.ts'
+import type { Convert } from './krakend-scope.ts'
+import { router, security } from './krakend-security.ts'
 import { Services } from './krakend-services.ts'
-import { clientTlsOf, opentelemetryOf } from './krakend-telemetry.ts'
+import { influxOf, opentelemetryOf } from './krakend-telemetry.ts'
+import { clientTlsOf, tlsOf } from './krakend-tls.ts'
 import { oneOrAll } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
@@ -202,7 +202,8 @@ const validator: Convert = (config, edge, draft, route) => {
   }
   const roles = config.texts('roles')
   const rolesClaim = config.text('roles_key')
-  if (roles.length > 0) edge.acl = { roles, ...(rolesClaim !== undefined && { rolesClaim }) }
+  if (roles.length > 0)
+    edge.acl = { ...((edge.acl ?? {}) as Settings), roles, ...(rolesClaim !== undefined && { rolesClaim }) }
   if (scopes.length > 1 && config.text('scopes_matcher') !== 'all') {
     draft.note(route, 'auth/validator: any one of the scopes suffices in KrakenD; here all are required')
   }
@@ -271,5 +272,5 @@ const converters: Readonly<Record<string, Convert>> = {
   router,
   'telemetry/logging': (config) => config.skip(...config.keys),
   'telemetry/metrics': (config) => config.skip(...config.keys),
-  'telemetry/influx': (config, _edge, draft) => krakendInflux(config, draft)
+  'telemetry/influx': (config, _edge, draft) => influxOf(config, draft)
 }

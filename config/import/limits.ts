@@ -1,4 +1,4 @@
-/** Names of limits, by which routes share counters, and the Redis in which they are counted. */
+/** Names of limits, by which routes share counters. */
 import type { Settings } from './yaml-text.ts'
 
 const limitsOf = (edge: unknown): Settings[] => [((edge ?? {}) as Settings).rateLimit ?? []].flat() as Settings[]
@@ -14,20 +14,4 @@ export function dropUnshared(edge: Settings, places: readonly Settings[]): void 
   const general = limitsOf(edge).map(counterOf)
   for (const id of [...general, ...general, ...all.flat().map(counterOf)]) numbers.set(id, (numbers.get(id) ?? 0) + 1)
   for (const limit of all.flat()) if (numbers.get(counterOf(limit)) === 1) delete limit.name
-}
-
-interface Redis {
-  /** Host and port. */
-  readonly address: string
-  readonly username?: string | undefined
-  readonly password?: string | undefined
-  readonly database?: string | undefined
-  readonly isSecure?: boolean
-}
-
-/** Returns the URL of a Redis. Variables stay as they are. */
-export function redisUrl({ address, username = '', password = '', database = '0', isSecure = false }: Redis): string {
-  const part = (text: string) => (text.includes('$') ? text : encodeURIComponent(text))
-  const login = username === '' && password === '' ? '' : `${part(username)}:${part(password)}@`
-  return `redis${isSecure ? 's' : ''}://${login}${address}${database === '0' || database === '' ? '' : `/${database}`}`
 }

@@ -154,6 +154,14 @@ export function anyOf(values: readonly string[]): string | Settings {
   return values.length === 1 ? values[0]! : { regex: `^(?:${escaped.join('|')})$` }
 }
 
+/** Returns an expression that is searched anywhere in a text as one for the whole text. */
+export function wholeOf(expression: string): string {
+  const [begins, ends] = [expression.startsWith('^'), /(?<!\\)\$$/.test(expression)]
+  const inner = expression.slice(begins ? 1 : 0, ends ? -1 : undefined)
+  const isPlain = !/(?<!\\)\|/.test(inner)
+  return `^${begins ? '' : '.*'}${isPlain ? inner : `(?:${inner})`}${ends ? '' : '.*'}$`
+}
+
 /**
  * Returns `path.rewrite` for a substitution, which other gateways apply to the part of a path that the expression matches. Here
  * an expression is for the whole path, so what follows becomes a group of its own. An expression without `^` that begins with

@@ -1,11 +1,26 @@
-/** Address of the Redis in which Kong and APISIX count. */
+/** The Redis in which other gateways count. */
 import type { Draft } from './draft.ts'
 import type { Foreign } from './foreign.ts'
-import { redisUrl } from './limits.ts'
+
+interface Redis {
+  /** Host and port. */
+  readonly address: string
+  readonly username?: string | undefined
+  readonly password?: string | undefined
+  readonly database?: string | undefined
+  readonly isSecure?: boolean
+}
+
+/** Returns the URL of a Redis. Variables stay as they are. */
+export function redisUrl({ address, username = '', password = '', database = '0', isSecure = false }: Redis): string {
+  const part = (text: string) => (text.includes('$') ? text : encodeURIComponent(text))
+  const login = username === '' && password === '' ? '' : `${part(username)}:${part(password)}@`
+  return `redis${isSecure ? 's' : ''}://${login}${address}${database === '0' || database === '' ? '' : `/${database}`}`
+}
 
 const cluster = ['cluster_nodes', 'cluster_addresses', 'sentinel_nodes', 'sentinel_addresses', 'sentinel_master']
 
-/** Sets the URL of Redis: of the mapping `redis`, or of keys such as `redis_host`. */
+/** Sets the URL of Redis for Kong and APISIX: of the mapping `redis`, or of keys such as `redis_host`. */
 export function useRedis(config: Foreign, draft: Draft): void {
   const fields = config.map('redis')
   const text = (key: string): string | undefined => fields?.text(key) ?? config.text(`redis_${key}`)

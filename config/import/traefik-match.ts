@@ -1,5 +1,5 @@
 /** Rules of Traefik's routers, as conditions of routes. */
-import { oneOrAll, patternOf, prefixOf } from './patterns.ts'
+import { oneOrAll, patternOf, prefixOf, wholeOf } from './patterns.ts'
 import type { Matcher } from './traefik-rule.ts'
 import { alternativesOf } from './traefik-rule.ts'
 import type { Settings } from './yaml-text.ts'
@@ -122,14 +122,6 @@ export function matchOf(matchers: readonly Matcher[]): Converted {
     else unknown.push(text)
   }
   return { match, unknown }
-}
-
-/** Returns an expression of Go, which matches anywhere in a text, as one for the whole text. */
-function wholeOf(expression: string): string {
-  const [begins, ends] = [expression.startsWith('^'), /(?<!\\)\$$/.test(expression)]
-  const inner = expression.slice(begins ? 1 : 0, ends ? -1 : undefined)
-  const isPlain = !/(?<!\\)\|/.test(inner)
-  return `^${begins ? '' : '.*'}${isPlain ? inner : `(?:${inner})`}${ends ? '' : '.*'}$`
 }
 
 /** Returns the key and values of a matcher that is a list of alternatives; null for others. */

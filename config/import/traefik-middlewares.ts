@@ -4,12 +4,25 @@ import { goDuration } from './durations.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { respondWith } from './headers.ts'
-import { redisUrl } from './limits.ts'
+import { redisUrl } from './redis.ts'
 import { headersMiddleware } from './traefik-headers.ts'
 import { paths } from './traefik-paths.ts'
 import type { Convert, Middlewares, Place } from './traefik-scope.ts'
 import { redirectOf } from './traefik-urls.ts'
 import type { Settings } from './yaml-text.ts'
+
+/** Concerns of which a route has one, for middlewares that refuse requests and of which all count in Traefik. */
+const single: Readonly<Record<string, string>> = {
+  basicAuth: 'acl',
+  forwardAuth: 'forwardAuth',
+  ipAllowList: 'ipFilter',
+  ipWhiteList: 'ipFilter',
+  buffering: 'bodyLimit'
+}
+
+/** Returns the options of a concern of which a route has one, as a text. */
+const protectionOf = (kind: string, { edge }: Place): string | undefined =>
+  JSON.stringify(edge[member(single, kind) ?? ''])
 
 /** Applies middlewares in their order, and those of chains in their place. */
 export function applyMiddlewares(names: readonly string[], all: Middlewares, place: Place, depth = 0): void {
@@ -32,7 +45,13 @@ export function applyMiddlewares(names: readonly string[], all: Middlewares, pla
       if (kind === 'chain') continue
       const convert = member(converters, kind)
       if (convert !== undefined) {
+        const before = protectionOf(kind, place)
         convert(middleware.mapOrEmpty(kind), place, name)
+        if (before !== undefined && before !== protectionOf(kind, place))
+          place.draft.undecided(
+            place.route,
+            `middleware ${name} (${kind}): it replaces the one before it; a route has one edge.${single[kind]}`
+          )
       } else {
         middleware.skip(kind)
         place.draft.unknown(place.route, kind, `middleware ${name} (${kind}): not converted`)

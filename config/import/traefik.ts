@@ -125,8 +125,7 @@ function strippable(route: Settings, draft: Draft): Settings[] {
   const others = { ...rest, match: { ...match, path: oneOrAll(paths.filter((path) => !isBelow(path))) } }
   if (below.length === 0) {
     // Stripped only where a request's path has the prefix, which a path of this rule need not have.
-    const broad = paths.filter((path) => path === '/').length > 0
-    if (!broad) return [others]
+    if (!paths.includes('/')) return [others]
     return [
       { ...route, match: { ...match, path: prefixOf(strip) } },
       { ...others, name: draft.name('route', String(route.name)) }

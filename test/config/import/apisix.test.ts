@@ -292,3 +292,29 @@ t.test('certificates become files, with a listener', async (t) => {
     'write listen.tls with clientCertificate'
   )
 })
+
+t.test('consumer-restriction keeps the scopes that openid-connect requires', async (t) => {
+  const { config } = loaded(
+    'apisix',
+    JSON.stringify({
+      routes: [
+        {
+          uri: '/a/*',
+          upstream: { nodes: { 'a:80': 1 } },
+          plugins: {
+            'openid-connect': {
+              client_id: 'web',
+              client_secret: 's',
+              discovery: 'https://id.example/.well-known/openid-configuration',
+              required_scopes: ['orders'],
+              session: { secret: 's'.repeat(32) }
+            },
+            'consumer-restriction': { whitelist: ['alice'] }
+          }
+        }
+      ],
+      consumers: [{ username: 'alice', plugins: {} }]
+    })
+  )
+  t.match(config.routes[0]!.edge.acl, { scopes: ['orders'], allowConsumers: ['alice'] })
+})

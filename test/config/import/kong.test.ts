@@ -392,3 +392,36 @@ t.test('plugins that protect are undecided, whatever their names', async (t) => 
     t.match(loaded('kong', withPlugin(name, {})).todo, `plugin ${name}: not converted`)
   t.match(loaded('kong', withPlugin('acme', {})).summary, 'an ACME client writes certificates into listen.tls.folders')
 })
+
+t.test('an expression for a header is searched in its value, unless there are several values', async (t) => {
+  const matchOf = (values: string[]) =>
+    loaded('kong', of({ paths: ['/r'], headers: { 'x-agent': values } })).config.routes[0]!.match.headers
+  t.match(matchOf(['~*mobile']), { 'x-agent': { regex: '^.*mobile.*$' } })
+  t.match(matchOf(['~*^mobile/[0-9]+$']), { 'x-agent': { regex: '^mobile/[0-9]+$' } })
+  t.match(matchOf(['~*mobile', 'b']), { 'x-agent': { regex: '^(?:~\\*mobile|b)$' } })
+})
+
+t.test('acl keeps the scopes and roles that openid-connect requires, in either order', async (t) => {
+  const login = {
+    name: 'openid-connect',
+    config: {
+      issuer: 'https://id.example',
+      client_id: ['web'],
+      client_secret: ['s'],
+      auth_methods: ['authorization_code'],
+      scopes_required: ['orders'],
+      roles_required: ['staff']
+    }
+  }
+  const groups = { name: 'acl', config: { allow: ['clerks'] } }
+  for (const plugins of [
+    [login, groups],
+    [groups, login]
+  ])
+    t.match(
+      loaded('kong', of({ paths: ['/r'], plugins }, { consumers: [{ username: 'c', acls: [{ group: 'clerks' }] }] }), {
+        OIDC_SESSION_SECRET: 's'.repeat(32)
+      }).config.routes[0]!.edge.acl,
+      { allow: ['clerks'], scopes: ['orders'], roles: ['staff'] }
+    )
+})

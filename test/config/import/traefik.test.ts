@@ -279,3 +279,26 @@ tls: { certificates: [{ certFile: ${certFile}, keyFile: ${keyFile} }] }
     headers: { authorization: 'Token t' }
   })
 })
+
+t.test('of two middlewares that refuse requests, none is lost unnoticed', async (t) => {
+  const { todo, config } = loaded(
+    'traefik',
+    `
+http:
+  routers:
+    two: { rule: "PathPrefix(\`/two\`)", service: a, middlewares: [office, vpn, sso, audit] }
+    same: { rule: "PathPrefix(\`/same\`)", service: a, middlewares: [office, office] }
+  middlewares:
+    office: { ipAllowList: { sourceRange: [10.0.0.0/8] } }
+    vpn: { ipAllowList: { sourceRange: [10.1.0.0/16] } }
+    sso: { forwardAuth: { address: "http://sso:8080" } }
+    audit: { forwardAuth: { address: "http://audit:8080" } }
+  services: { a: { loadBalancer: { servers: [{ url: "http://a:8080" }] } } }
+`
+  )
+  t.same(todo.split('\n'), [
+    'middleware vpn (ipAllowList): it replaces the one before it; a route has one edge.ipFilter',
+    'middleware audit (forwardAuth): it replaces the one before it; a route has one edge.forwardAuth'
+  ])
+  t.equal(config.routes.length, 2)
+})
