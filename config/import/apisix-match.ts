@@ -1,6 +1,6 @@
 /** Conditions of APISIX's routes, as those of `match`. */
 import type { Foreign } from './foreign.ts'
-import { anyOf, oneOrAll, prefixOf } from './patterns.ts'
+import { anyOf, oneOrAll, prefixOf, wholeOf } from './patterns.ts'
 import type { Settings } from './yaml-text.ts'
 
 /** Returns a path of APISIX: `/api/*` matches what begins with `/api/`, others match as a whole. */
@@ -44,7 +44,7 @@ export function addConditions(match: Settings, vars: unknown, report: (text: str
     const [, kind = '', name = ''] = /^(http|arg|cookie)_(.+)$/.exec(variable ?? '') ?? []
     const key = { http: 'headers', arg: 'query', cookie: 'cookies' }[kind]
     const list = Object.hasOwn(lists, variable ?? '') ? lists[variable!] : undefined
-    const wanted = operator === '~~' ? unanchored(value) : values === null ? undefined : anyOf(values)
+    const wanted = operator === '~~' ? { regex: wholeOf(value) } : values === null ? undefined : anyOf(values)
     const named = kind === 'http' ? name.replaceAll('_', '-') : name
     const before = (key === undefined ? {} : (match[key] ?? {})) as Settings
     if (parts.length === 3 && list !== undefined && values !== null && match[list] === undefined) match[list] = values
@@ -52,19 +52,4 @@ export function addConditions(match: Settings, vars: unknown, report: (text: str
       match[key] = { ...before, [named]: wanted }
     else report(`vars ${JSON.stringify(each)}: not converted`)
   }
-}
-
-/** Returns an expression for a whole text, for one that APISIX searches anywhere in it; undefined for alternatives with groups. */
-function unanchored(expression: string): { regex: string } | undefined {
-  if (expression.length > 1000) return undefined
-  let flat = expression.replace(/\\./g, '').replace(/\[[^\]]*\]/g, '')
-  while (/\([^()]*\)/.test(flat)) flat = flat.replace(/\([^()]*\)/g, '')
-  const hasAlternatives = flat.includes('|')
-  if (hasAlternatives && /[([\\]/.test(expression)) return undefined
-  const whole = (hasAlternatives ? expression.split('|') : [expression]).map((each) => {
-    const [begins, ends] = [each.startsWith('^'), /(?<!\\)\$$/.test(each)]
-    const bare = each.slice(begins ? 1 : 0, ends ? -1 : undefined)
-    return `${begins ? '' : '.*'}${bare}${ends ? '' : '.*'}`
-  })
-  return { regex: `^${hasAlternatives ? `(?:${whole.join('|')})` : whole[0]}$` }
 }

@@ -85,11 +85,11 @@ const workflow: Convert = (config, place, context) => {
     rules.map(({ vars, kind, options, rule }) => {
       const copy = copyOf(found, vars, context)
       if (kind === 'return') respondWith(copy, 'response', { status: Number(options.code ?? 403) })
-      else
-        copy.edge = {
-          ...((copy.edge ?? {}) as Settings),
-          rateLimit: limitCount(options, rule.where, copy, context.draft)
-        }
+      else {
+        const edge = (copy.edge ?? {}) as Settings
+        const limit = limitCount(options, rule.where, copy, context.draft)
+        copy.edge = { ...edge, rateLimit: edge.rateLimit === undefined ? limit : [edge.rateLimit, limit].flat() }
+      }
       return copy
     })
   )

@@ -7,7 +7,8 @@ import { oneOrAll } from './patterns.ts'
 import { useRedis } from './redis.ts'
 import type { Settings } from './yaml-text.ts'
 
-const seconds: readonly (readonly [key: string, window: string])[] = [
+/** Windows of limits by their keys. */
+const periods: readonly (readonly [key: string, window: string])[] = [
   ['second', '1s'],
   ['minute', '1m'],
   ['hour', '1h'],
@@ -47,7 +48,7 @@ function sourceOf(config: Foreign, draft: Draft, authenticates: boolean) {
 export const rateLimit: Convert = (config, { target, about, name, context: { draft }, authenticates, isShared }) => {
   const { by, isRedis } = sourceOf(config, draft, authenticates)
   const isOpen = config.flag('fault_tolerant') ?? true
-  const limits = seconds.flatMap(([key, window]) => {
+  const limits = periods.flatMap(([key, window]) => {
     const max = config.number(key)
     return max === undefined ? [] : [{ max, window }]
   })
@@ -107,7 +108,7 @@ export const responseLimit: Convert = (
   const header = (config.text('header_name') ?? 'x-kong-limit').toLowerCase()
   const { by, isRedis } = sourceOf(config, draft, authenticates)
   const limits = config.named('limits').flatMap(([kind, fields]) =>
-    seconds.flatMap(([key, window]) => {
+    periods.flatMap(([key, window]) => {
       const max = fields.number(key)
       if (max === undefined) return []
       const id = `${name}-${kind}-${key}`.toLowerCase().replace(/[^a-z0-9]+/g, '-')

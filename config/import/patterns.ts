@@ -17,16 +17,24 @@ function spelled(expression: string): string {
   })
 }
 
-/** Splits an expression at slashes that are in no group and no brackets. */
-function segmentsOf(expression: string): string[] {
-  const segments = ['']
-  let depth = 0
-  for (const [token] of expression.matchAll(/\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|./gs)) {
-    depth += token === '(' ? 1 : token === ')' ? -1 : 0
-    if (token === '/' && depth === 0) segments.push('')
-    else segments.push(`${segments.pop()}${token}`)
+/** Splits an expression at the separators that are in no group and no brackets. */
+function splitAt(expression: string, separator: string): string[] {
+  const parts: string[] = []
+  let [depth, start] = [0, 0]
+  /** Index of the first member of the brackets, where `]` is a member itself. */
+  let member: number | null = null
+  for (let at = 0; at < expression.length; at++) {
+    const character = expression[at]
+    if (character === '\\') at++
+    else if (member !== null) {
+      if (character === ']' && at > member) member = null
+    } else if (character === '[') member = at + (expression[at + 1] === '^' ? 2 : 1)
+    else if (character === separator && depth === 0) {
+      parts.push(expression.slice(start, at))
+      start = at + 1
+    } else depth += character === '(' ? 1 : character === ')' ? -1 : 0
   }
-  return segments
+  return [...parts, expression.slice(start)]
 }
 
 /** Expressions for any one segment. */
@@ -56,7 +64,8 @@ function partOf(segment: string, names: Names): string | null {
   let isSound = true
   const parameter = (expression: string, name: string) => {
     if (anySegment.test(expression)) return `:${name}`
-    isSound &&= isExpression(expression)
+    // A parameter is one segment.
+    isSound &&= isExpression(expression) && splitAt(expression, '/').length === 1
     return `:${name}(^${expression}$)`
   }
   const spelt = spelled(segment)
@@ -85,7 +94,7 @@ export function patternOf(expression: string, report: (text: string) => void): (
   const isWhole = /(?<!\\)\$$/.test(bare)
   const body = isWhole ? bare.slice(0, -1) : bare
   const end = optionalEnds.exec(body)?.[0] ?? ''
-  const segments = segmentsOf(body.slice(0, body.length - end.length))
+  const segments = splitAt(body.slice(0, body.length - end.length), '/')
   const isRest = end === '' && segments.length > 1 && anyRest.test(segments.at(-1)!)
   let [groups, others] = [0, 0]
   const names = { group: () => `p${++groups}`, other: () => `any${++others}` }
@@ -156,10 +165,12 @@ export function anyOf(values: readonly string[]): string | Settings {
 
 /** Returns an expression that is searched anywhere in a text as one for the whole text. */
 export function wholeOf(expression: string): string {
-  const [begins, ends] = [expression.startsWith('^'), /(?<!\\)\$$/.test(expression)]
-  const inner = expression.slice(begins ? 1 : 0, ends ? -1 : undefined)
-  const isPlain = !/(?<!\\)\|/.test(inner)
-  return `^${begins ? '' : '.*'}${isPlain ? inner : `(?:${inner})`}${ends ? '' : '.*'}$`
+  const alternatives = splitAt(expression, '|').map((each) => {
+    const [begins, ends] = [each.startsWith('^'), /(?<!\\)\$$/.test(each)]
+    const inner = each.slice(begins ? 1 : 0, ends ? -1 : undefined)
+    return `${begins ? '' : '.*'}${inner}${ends ? '' : '.*'}`
+  })
+  return `^${alternatives.length === 1 ? alternatives[0] : `(?:${alternatives.join('|')})`}$`
 }
 
 /**

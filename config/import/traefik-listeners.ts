@@ -4,6 +4,7 @@ import { goDuration, goMs } from './durations.ts'
 import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import { oneOrAll } from './patterns.ts'
+import { tlsVersions } from './traefik-transport.ts'
 import type { Settings } from './yaml-text.ts'
 
 interface EntryPoint {
@@ -167,13 +168,6 @@ function addTimeouts(fields: Foreign, settings: Settings): void {
   if (Object.keys(drain).length > 0) settings.drain = drain
 }
 
-const versions: Readonly<Record<string, string>> = {
-  VersionTLS10: 'TLSv1.2',
-  VersionTLS11: 'TLSv1.2',
-  VersionTLS12: 'TLSv1.2',
-  VersionTLS13: 'TLSv1.3'
-}
-
 /** Returns the name of a cipher suite in OpenSSL; those of TLS 1.3 have the same name in both. */
 function cipherOf(name: string): string {
   if (!name.includes('_WITH_')) return name
@@ -239,7 +233,7 @@ function optionsOf(option: Foreign, draft: Draft, undecided: string[]): Settings
   return {
     ...Object.fromEntries(
       Object.entries(wanted).flatMap(([key, value]) => {
-        const version = value === undefined ? undefined : member(versions, value)
+        const version = value === undefined ? undefined : member(tlsVersions, value)
         return version === undefined ? [] : [[key, version]]
       })
     ),

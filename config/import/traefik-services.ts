@@ -73,11 +73,12 @@ export class Services {
     if (failover !== undefined) {
       failover.skip('healthCheck')
       const { shares, mesh } = this.#target(failover.text('service') ?? '', route, depth + 1)
-      const [fallback] = this.#target(failover.text('fallback') ?? '', route, depth + 1).shares
+      const [fallback, ...more] = this.#target(failover.text('fallback') ?? '', route, depth + 1).shares
+      if (more.length > 0) this.#draft.note(route, `${failover.where}.fallback: only its first service is converted`)
       const statuses = failover.map('errors')?.texts('status') ?? []
       failover.map('errors')?.skip('maxRequestBodyBytes')
       const failures = ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout']
-      const on = statuses.length > 0 && { on: [...failures, ...statuses.flatMap(statusesIn)] }
+      const on = statuses.length > 0 && { on: [...new Set([...failures, ...statuses.flatMap(statusesIn)])] }
       return { shares, mesh: { ...mesh, fallback: [{ ...on, service: fallback?.service }] } }
     }
     return { shares: [{ service: this.#of(wanted), weight: 1 }], mesh: {} }
@@ -119,7 +120,8 @@ export class Services {
     mirroring.skip('healthCheck')
     if (others.length > 0) this.#draft.note(route, `${mirroring.where}.mirrors: only the first is converted`)
     if (first === undefined) return target
-    const [copied] = this.#target(first.text('name') ?? '', route, depth + 1).shares
+    const [copied, ...more] = this.#target(first.text('name') ?? '', route, depth + 1).shares
+    if (more.length > 0) this.#draft.note(route, `${first.where}: only its first service is converted`)
     const mirror = {
       service: copied?.service,
       percent: `${first.number('percent') ?? 100}%`,
@@ -171,8 +173,13 @@ export class Services {
   }
 }
 
-const statusesIn = (range: string): (string | number)[] =>
-  range.startsWith('5') && range.includes('-') ? ['5xx'] : [Number(range.split('-', 1)[0])]
+/** Returns the statuses of errors in a range such as `500-599`, or the one that it is. */
+function statusesIn(range: string): (string | number)[] {
+  const [first = 0, last = first] = range.split('-', 2).map(Number)
+  const least = Math.max(first, 400)
+  const all = Array.from({ length: Math.max(0, Math.min(last, 599) - least + 1) }, (_, index) => least + index)
+  return first <= 500 && last >= 599 ? [...all.filter((status) => status < 500), '5xx'] : all
+}
 
 function healthOf(balancer: Foreign): Settings {
   const check = balancer.map('healthCheck')

@@ -5,7 +5,8 @@ import type { Foreign } from './foreign.ts'
 import { member } from './foreign.ts'
 import type { Settings } from './yaml-text.ts'
 
-const versions: Readonly<Record<string, string>> = {
+/** Versions of TLS in Traefik's words. The oldest one here is 1.2. */
+export const tlsVersions: Readonly<Record<string, string>> = {
   VersionTLS10: 'TLSv1.2',
   VersionTLS11: 'TLSv1.2',
   VersionTLS12: 'TLSv1.2',
@@ -22,7 +23,7 @@ export function transportOf(transport: Foreign, name: string, about: Settings | 
   const sans = transport.maps('peerCertSANs').flatMap((each) => each.text('value') ?? [])
   const spiffe = transport.map('spiffe')
   const san = [...(uri === undefined ? [] : [uri]), ...sans, ...(spiffe?.texts('ids') ?? [])]
-  const version = member(versions, transport.text('minVersion') ?? '')
+  const version = member(tlsVersions, transport.text('minVersion') ?? '')
   if (spiffe?.has('trustDomain')) undecided(`spiffe.trustDomain ${spiffe.text('trustDomain')}: write mesh.tls.san`)
   if (transport.flag('insecureSkipVerify') === true)
     undecided(

@@ -203,6 +203,11 @@ t.test('plugins with conditions are routes of their own', async (t) => {
     { match: { path: { exact: '/r' } } }
   ])
   t.match(withPlugins({ workflow: { rules: [{ actions: [['return', {}]] }] } }).todo, 'workflow: not converted')
+  const limited = withPlugins({
+    'limit-count': { count: 9, time_window: 60, key: 'remote_addr' },
+    workflow: { rules: [{ case: [['http_b', '==', '1']], actions: [['limit-count', { count: 3, time_window: 1 }]] }] }
+  })
+  t.match(limited.config.routes[0]!.edge.rateLimit, [{ max: 9 }, { max: 3 }], 'both limits apply')
 })
 
 t.test('logins, permissions, mirrors, filters', async (t) => {

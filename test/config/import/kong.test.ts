@@ -393,6 +393,16 @@ t.test('plugins that protect are undecided, whatever their names', async (t) => 
   t.match(loaded('kong', withPlugin('acme', {})).summary, 'an ACME client writes certificates into listen.tls.folders')
 })
 
+t.test('a group with several segments is no parameter', async (t) => {
+  const { config, todo } = loaded('kong', of({ paths: ['~/api/(v1/a|v2/b)/c$'], strip_path: false }))
+  t.match(config.routes[0]!.match.path, '/api/*')
+  t.match(todo, 'write a pattern; /api/* is wider')
+  t.match(
+    loaded('kong', of({ paths: ['~/api/([^/]+)/c$'], strip_path: false })).config.routes[0]!.match.path,
+    '/api/:p1/c'
+  )
+})
+
 t.test('an expression for a header is searched in its value, unless there are several values', async (t) => {
   const matchOf = (values: string[]) =>
     loaded('kong', of({ paths: ['/r'], headers: { 'x-agent': values } })).config.routes[0]!.match.headers

@@ -174,3 +174,23 @@ t.test('templates of the flexible configuration are no files', async (t) => {
     /the file is a template: write it out first/
   )
 })
+
+t.test('the roles of auth/validator stand beside those of auth/api-keys', async (t) => {
+  const { config } = of(
+    {
+      ...all,
+      backend: [{ url_pattern: '/x' }],
+      extra_config: {
+        'auth/api-keys': { roles: ['admin'] },
+        'auth/validator': {
+          alg: 'RS256',
+          jwk_url: 'https://id.example/keys',
+          issuer: 'https://id.example',
+          roles: ['staff']
+        }
+      }
+    },
+    { extra_config: { 'auth/api-keys': { identifier: 'X-Key', keys: [{ key: 'k', roles: ['admin'] }] } } }
+  )
+  t.match(config.routes[0]!.edge.acl, { allow: ['admin'], roles: ['staff'] })
+})

@@ -39,7 +39,8 @@ t.test('rules', async (t) => {
     ['PathRegexp(`^/v[0-9]+/users`)', { path: '/:any1(^v[0-9]+$)/users*' }],
     ['PathRegexp(`\\.php$`)', { path: '/' }, /PathRegexp\(\\\.php\$\)/],
     ['HeaderRegexp(`X-A`, `b+`)', { headers: { 'x-a': { regex: '^.*b+.*$' } } }],
-    ['HeaderRegexp(`X-A`, `^b|c$`)', { headers: { 'x-a': { regex: '^(?:b|c)$' } } }],
+    ['HeaderRegexp(`X-A`, `^b|c$`)', { headers: { 'x-a': { regex: '^(?:b.*|.*c)$' } } }],
+    ['HeaderRegexp(`X-A`, `^(b|c)[|]d`)', { headers: { 'x-a': { regex: '^(b|c)[|]d.*$' } } }],
     // Conditions of which all have to hold are no alternatives.
     ['PathPrefix(`/a`) && Path(`/a/b`)', { path: '/a' }, /Path\(\/a\/b\): not converted/],
     ['Header(`X-A`, `1`) && Header(`X-A`, `2`)', { headers: { 'x-a': '1' } }, /Header\(X-A, 2\)/],
@@ -189,7 +190,7 @@ http:
     outer: { weighted: { services: [{ name: inner, weight: 1 }, { name: three, weight: 1 }], sticky: { cookie: { name: lb } } } }
     inner: { weighted: { services: [{ name: one, weight: 3 }, { name: two, weight: 1 }] } }
     copied: { mirroring: { service: inner, mirrorBody: false, mirrors: [{ name: two, percent: 5 }] } }
-    safe: { failover: { service: inner, fallback: three, errors: { status: ["500-599", "404"] } } }
+    safe: { failover: { service: inner, fallback: three, errors: { status: ["498-599", "404", "501-502"] } } }
     insecure: { loadBalancer: { servers: [{ url: "https://i:443" }], serversTransport: loose@file } }
     one:
       loadBalancer:
@@ -238,7 +239,9 @@ http:
   t.match(a!.mesh.split, [...inner, { service: 'three', weight: 4 }])
   t.equal(a!.mesh.split!.length, 3)
   t.match(b!.mesh, { split: inner, mirror: { service: 'two', percent: 0.05, maxBody: 0 } })
-  t.match(c!.mesh, { split: inner, fallback: [{ service: 'three' }] })
+  const failures = ['no-instance', 'circuit-open', 'overloaded', 'connect-failure', 'reset', 'timeout']
+  const on = [...failures, 498, 499, '5xx', 404, 501, 502]
+  t.match(c!.mesh, { split: inner, fallback: [{ on, service: 'three' }] })
   t.match(todo, 'serversTransport loose: insecureSkipVerify: certificates are always verified')
   t.match(todo, 'serversTransport loose: spiffe.trustDomain x')
   t.match(summary, '3 left to do by hand')
