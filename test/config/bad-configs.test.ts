@@ -51,6 +51,13 @@ for (const { name, yaml, faults } of [...badConfigs, ...badMesh]) {
   })
 }
 
+t.test('a long value of the environment is masked, too', async (t) => {
+  const yaml = `edge: { validation: { body: { content: { application/json: { type: "\${WORD}" } } } } }`
+  const { faults } = faultsOf(yaml, { WORD: 'hunter2'.repeat(50) })
+  t.equal(faults.length, 1)
+  t.match(faults[0]!.message, /found "\$\{WORD\}"$/)
+})
+
 const routesOn = (count: number) => {
   const routes = Array.from(
     { length: count },

@@ -12,6 +12,7 @@ import { routesWith } from '../../templates/check.ts'
 import { documentOf, documentOptions, keyOf } from './documents.ts'
 import type { ValidationOptions } from './options.ts'
 import { compileRoute, placeKeys } from './route-schemas.ts'
+import { shown } from './schema-messages.ts'
 import type { Place } from './sources.ts'
 import { valueAt } from './sources.ts'
 
@@ -161,8 +162,14 @@ export function* checkRoutes(checked: Checked): Steps<void> {
 }
 
 /** Returns a message with the written text in place of a value from the environment, which may be a secret. */
-const withoutVariables = (message: string, place: Place, written: string | undefined): string =>
-  written === undefined ? message : message.replaceAll(JSON.stringify(valueAt(place)), () => JSON.stringify(written))
+function withoutVariables(message: string, place: Place, written: string | undefined): string {
+  if (written === undefined) return message
+  const value = valueAt(place)
+  return [JSON.stringify(value), shown(value)].reduce(
+    (text, own) => text.replaceAll(own, () => shown(written)),
+    message
+  )
+}
 
 /** Most faults of one document that are reported. */
 const mostFaults = 20

@@ -27,7 +27,7 @@ const uncheckedFormats = new Set([
 const longest = 100
 
 /** Returns a value of a schema as a message shows it. */
-function shown(value: unknown): string {
+export function shown(value: unknown): string {
   const text = JSON.stringify(value) ?? 'nothing'
   return text.length > longest ? `${text.slice(0, longest)}…` : text
 }

@@ -102,7 +102,7 @@ export class Sources {
   }
 }
 
-/** Most bytes of a YAML file: it is parsed in one step, in which no request is served, in some 50 ms for each megabyte. */
+/** Most characters of a YAML file: it is parsed in one step, in which no request is served, in some 50 ms for each megabyte. */
 const largestYaml = 16 * 1024 * 1024
 
 function parsed(file: string, text: string): unknown {
