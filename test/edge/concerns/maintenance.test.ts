@@ -97,7 +97,10 @@ t.test('over HTTP/2', async (t) => {
 })
 
 t.test('addresses and headers that are allowed', async (t) => {
-  const allow = { addresses: ['192.0.2.0/24'], headers: { 'X-Preview': 'secret', 'x-other': 'b' } }
+  const allow = {
+    addresses: ['192.0.2.0/24'],
+    headers: { 'X-Preview': 'secret', 'x-other': 'b', 'user-agent': 'operator' }
+  }
   const { port } = await start(t, { allow }, { listen: { trustProxy: ['127.0.0.1'] } })
   const status = async (...headers: string[]) => (await get(port, '/', headers)).status
   t.equal(await status('X-Forwarded-For: 192.0.2.7'), 200)
@@ -107,6 +110,9 @@ t.test('addresses and headers that are allowed', async (t) => {
   for (const header of ['x-preview: secre', 'x-preview: secret2', 'x-preview:', 'x-other: secret', 'x_preview: secret'])
     t.equal(await status(header), 503, header)
   t.equal(await status('x-preview: a', 'x-preview: secret'), 503)
+  // Of several fields of this header, Node shows the first only.
+  t.equal(await status('user-agent: operator'), 200)
+  t.equal(await status('user-agent: operator', 'user-agent: other'), 503)
   const untrusted = await start(t, { allow })
   t.equal((await get(untrusted.port, '/', ['X-Forwarded-For: 192.0.2.7'])).status, 503)
 })
