@@ -21,7 +21,7 @@ const ofBytes = ['content-length', 'content-encoding', 'content-range', 'accept-
 
 /** Removes the fields that describe the bytes of the service, and makes the entity tag a weak one (RFC 9110, 8.8.3.3). */
 export function relabel(reply: FastifyReply): void {
-  // Removing a field that is not there costs as much.
+  // Asking is faster than removing a field that is not there.
   for (const name of ofBytes) if (reply.hasHeader(name)) reply.removeHeader(name)
   const tag = reply.getHeader('etag')
   if (typeof tag === 'string') reply.header('etag', weak(tag))

@@ -25,8 +25,8 @@ export interface FetchContext {
   /** Stores the response of a fetch. `done` gets it, or null if it was invalidated meanwhile. */
   store(fetch: Fetch, entry: StoredResponse, done: Done): void
   /**
-   * Updates the stored response of a fetch after a response that confirms it, and returns it. `done` gets it, or null if it was invalidated
-   * meanwhile or may not be stored any more.
+   * Updates the stored response of a fetch after a response that confirms it, and returns it. `done` gets it, or null if it
+   * was invalidated meanwhile or may not be stored any more.
    */
   confirm(fetch: Fetch, headers: IncomingHttpHeaders, done: Done): StoredResponse
   /** Returns whether the stored response is to be sent in place of an error. */

@@ -172,7 +172,7 @@ export class RelyingParty {
     else respond(request, reply, 200, null, 'You are logged out.\n')
   }
 
-  /** Ends the sessions that a logout token of the provider names. Rejects with an `OidcFailure`. */
+  /** Ends the sessions that a logout token of the provider names. Rejects with an `OidcFailure`, or with `JW_BODY_BUSY`. */
   async endByProvider(request: FastifyRequest, reply: FastifyReply): Promise<void> {
     const { provider, store } = this.parts
     const hold = request.server.bodyMemory.holdFor(request, reply)
