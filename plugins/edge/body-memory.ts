@@ -15,6 +15,10 @@ const mostBytes = 256 * 1024 * 1024
 const mostOfClient = 64 * 1024 * 1024
 
 declare module 'fastify' {
+  interface FastifyInstance {
+    /** Memory of the bodies that are read as a whole. */
+    bodyMemory: BodyMemory
+  }
   interface FastifyRequest {
     /** Memory of the bodies of the request and its response; null before one is read. */
     bodyHold: Hold | null
@@ -66,15 +70,13 @@ export class BodyMemory {
   }
 }
 
-/** Returns the memory of the process. */
-export const bodyMemoryOf = (stores: Claims): BodyMemory =>
-  stores.claim('jingwei.body-memory', null, () => new BodyMemory())
-
-/** Adds the metric of the memory. */
-export function measureBodies(memory: BodyMemory, meter: ConfigurationMeter): void {
+/** Returns the memory of the process, and adds its metric. */
+export function bodyMemoryOf(stores: Claims, meter: ConfigurationMeter): BodyMemory {
+  const memory = stores.claim('jingwei.body-memory', null, () => new BodyMemory())
   meter.gauge({
     name: 'jingwei_edge_body_memory_bytes',
     help: 'Bytes of request and response bodies that concerns and plugins hold in memory as a whole.',
     collect: (set) => set({}, memory.used)
   })
+  return memory
 }

@@ -5,6 +5,7 @@ import fp from 'fastify-plugin'
 import type { Config } from '../../../config/schema.ts'
 import stores from '../../keep-stores.ts'
 import { bodyMemoryOf } from '../body-memory.ts'
+import { meterOf } from '../concern.ts'
 import { decorateOutcome } from '../outcome.ts'
 import { decorateTrace } from '../request-trace.ts'
 import { decorateUpstreamHeaders } from './upstream-headers.ts'
@@ -28,7 +29,7 @@ export default fp<Config>(
     const pseudonym = () => `jingwei-${randomUUID().slice(0, 8)}`
     const requests = new UpstreamRequests(config, fastify.stores.claim('jingwei.pseudonym', null, pseudonym))
     fastify.decorate('upstreamRequests', requests)
-    fastify.decorate('bodyMemory', bodyMemoryOf(fastify.stores))
+    fastify.decorate('bodyMemory', bodyMemoryOf(fastify.stores, meterOf(fastify)))
     fastify.decorateRequest('bodyHold', null)
     fastify.decorateRequest('mayGetOtherBytes', false)
     fastify.decorateRequest('exchange', null)

@@ -3,20 +3,12 @@ import type { Readable } from 'node:stream'
 import { Readable as Stream } from 'node:stream'
 import createError from '@fastify/error'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { BodyMemory } from '../body-memory.ts'
 import { decoded } from '../protocol/content-coding.ts'
 import { readBody } from '../protocol/read-body.ts'
 import { bodyFrom, hasBody } from '../protocol/request-body.ts'
 import { streamOf } from './service-body.ts'
 import { replacedBody, setLength } from './whole-request.ts'
 import { askForWhole, relabel, unpacked } from './whole-response.ts'
-
-declare module 'fastify' {
-  interface FastifyInstance {
-    /** Memory of the bodies that are read as a whole. */
-    bodyMemory: BodyMemory
-  }
-}
 
 const RequestTooLarge = createError('JW_BODY_TOO_LARGE', 'The body is larger than %d bytes', 413)
 const ResponseTooLarge = createError('JW_UPSTREAM_BODY_TOO_LARGE', 'the response is larger than %d bytes', 502)

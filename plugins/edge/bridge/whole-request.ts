@@ -5,7 +5,6 @@
 import type { IncomingMessage } from 'node:http'
 import { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preValidationHookHandler } from 'fastify'
-import type { BodyMemory } from '../body-memory.ts'
 import { BodiesBusy, readBody } from '../protocol/read-body.ts'
 import { bodyFrom, isCutOff } from '../protocol/request-body.ts'
 import { digests } from './response-fields.ts'
@@ -33,7 +32,6 @@ type Done = (error?: Error | null, payload?: Readable) => void
 /** Rules for reading a body. */
 export interface Reading {
   readonly maxSize: number
-  readonly memory: BodyMemory
   readonly isShadow: boolean
 }
 
@@ -57,14 +55,15 @@ export function readWhole(
   request: FastifyRequest,
   reply: FastifyReply,
   payload: Readable,
-  { maxSize, memory, isShadow }: Reading,
+  { maxSize, isShadow }: Reading,
   done: Done,
   read: Read
 ): void {
   const { raw } = request
+  const take = (bytes: number) => request.server.bodyMemory.holdFor(request, reply).take(bytes)
   if (payload instanceof WholeBody && !payload.readableDidRead) {
     if (payload.bytes.length > maxSize) read.refused('size', () => payload)
-    else read.whole(payload.bytes, (bytes) => memory.holdFor(request, reply).take(bytes))
+    else read.whole(payload.bytes, take)
     return
   }
   if (Number(raw.headers['content-length'] ?? 0) > maxSize) {
@@ -73,8 +72,6 @@ export function readWhole(
   }
   // No event follows if the client has left during an earlier hook.
   if (isCutOff(raw)) return
-  const hold = memory.holdFor(request, reply)
-  const take = (bytes: number) => hold.take(bytes)
   readBody(
     payload,
     maxSize,

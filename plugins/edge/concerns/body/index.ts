@@ -4,7 +4,6 @@
  */
 import type { FastifyRequest, onErrorHookHandler, preParsingHookHandler } from 'fastify'
 import { edgeRouteOf } from '../../attach.ts'
-import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import { decorateUpstreamHeaders } from '../../bridge/upstream-headers.ts'
 import { takeWhole } from '../../bridge/whole-request.ts'
 import { askForWhole } from '../../bridge/whole-response.ts'
@@ -62,10 +61,8 @@ export default edgeConcern({
     const { request, response } = options as BodyOptions
     return [...explained('requests', request), ...explained('responses', response)].join('; ')
   },
-  async plugin(fastify, { config, stores, meter }) {
+  async plugin(fastify, { config, meter }) {
     decorateUpstreamHeaders(fastify)
-    const memory = bodyMemoryOf(stores)
-    measureBodies(memory, meter)
     const bodies = meter.counter({
       name: 'jingwei_edge_changed_bodies_total',
       help: 'Bodies to which rules of edge.body applied, by direction and result: changed, unchanged, refused.',
@@ -79,7 +76,6 @@ export default edgeConcern({
       const depsFor = (rules: BodyRule | readonly BodyRule[], direction: string): Deps => ({
         steps: rulesOf(rules).map(([rule]) => compileRule(rule)),
         maxSize,
-        memory,
         shadow,
         count: (result) => bodies.labels(name, direction, result).inc()
       })

@@ -1,7 +1,6 @@
 /** Changes the bodies of requests, before the service or a plugin's route gets them. */
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
-import type { BodyMemory } from '../../body-memory.ts'
 import { readWhole, replacedBody, unchangedBody } from '../../bridge/whole-request.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { isEncoded } from '../../protocol/content-coding.ts'
@@ -21,7 +20,6 @@ export type Count = (result: 'changed' | 'unchanged' | 'refused') => void
 export interface Deps {
   readonly steps: readonly Step[]
   readonly maxSize: number
-  readonly memory: BodyMemory
   readonly shadow: RecordRefusal | null
   readonly count: Count
 }
@@ -29,7 +27,7 @@ export interface Deps {
 type Done = (error?: Error | null, payload?: Readable) => void
 
 export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookHandler {
-  const { steps, maxSize, memory, shadow, count } = deps
+  const { steps, maxSize, shadow, count } = deps
   const refuse = (kind: Exclude<Kind, 'part'>, request: FastifyRequest, done: Done, body: () => Readable): void => {
     const error = refusalOf(kind, maxSize)
     count('refused')
@@ -63,8 +61,7 @@ export function requestHook(deps: Deps, isUncounted: FieldTest): preParsingHookH
       refuse('coding', request, done, () => body)
       return
     }
-    const deps = { maxSize, memory, isShadow: shadow !== null }
-    readWhole(request, reply, body, deps, done, {
+    readWhole(request, reply, body, { maxSize, isShadow: shadow !== null }, done, {
       refused: (why, rest) => refuse(why, request, done, rest),
       whole(bytes, take) {
         let result: Buffer

@@ -65,7 +65,7 @@ class Change {
   }
 
   run(payload: unknown, types: Types): void {
-    const { maxSize, memory } = this.#deps
+    const { maxSize } = this.#deps
     const [request, reply] = [this.#request, this.#reply]
     const stream = streamOf(payload)
     const isEmpty = payload === null || payload === undefined
@@ -79,7 +79,7 @@ class Change {
     else if (types.length > 1 || types[0]?.isUtf8 === false) this.#refuse('coding', payload)
     else if (stream === null) this.#takeBytes(payload)
     else if (Number(reply.getHeader('content-length') ?? 0) > maxSize) this.#refuse('size', stream)
-    else this.#read(stream, memory.holdFor(request, reply))
+    else this.#read(stream, request.server.bodyMemory.holdFor(request, reply))
   }
 
   #takeBytes(payload: unknown): void {
@@ -131,7 +131,7 @@ class Change {
 
   #edit(plain: Buffer, bytes: Buffer): void {
     const [request, reply] = [this.#request, this.#reply]
-    const { maxSize, memory, count } = this.#deps
+    const { maxSize, count } = this.#deps
     let result: Buffer
     try {
       const response = { status: reply.statusCode, header: (name: string) => reply.getHeader(name) }
@@ -143,7 +143,7 @@ class Change {
       return
     }
     const moreBytes = result.length - plain.length
-    if (moreBytes > 0 && !memory.holdFor(request, reply).take(moreBytes)) {
+    if (moreBytes > 0 && !request.server.bodyMemory.holdFor(request, reply).take(moreBytes)) {
       this.#busy(new BodiesBusy(), bytes, null)
       return
     }

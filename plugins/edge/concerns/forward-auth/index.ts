@@ -10,7 +10,6 @@ import Type from '../../../../config/schema/type.ts'
 import { durationText } from '../../../../config/units.ts'
 import { dropHeaders } from '../../../for-plugins.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import { AuthFailure, AuthServer } from '../../bridge/auth-server.ts'
 import { serverText } from '../../bridge/check-auth-server.ts'
 import { fieldValue } from '../../bridge/response-fields.ts'
@@ -77,8 +76,6 @@ export default edgeConcern({
   },
   async plugin(fastify, { config, stores, meter, log, clock: { now }, consumers }) {
     decorateUpstreamHeaders(fastify)
-    const memory = bodyMemoryOf(stores)
-    measureBodies(memory, meter)
     // The bridge adds it after the concerns.
     const requests = () => fastify.getDecorator<UpstreamRequests>('upstreamRequests')
 
@@ -106,7 +103,7 @@ export default edgeConcern({
 
       const bodyOf = async (request: FastifyRequest, reply: FastifyReply): Promise<Buffer | null> => {
         if (!options.forwardBody || !hasBody(request.raw)) return null
-        const hold = memory.holdFor(request, reply)
+        const hold = request.server.bodyMemory.holdFor(request, reply)
         const body = await readFirst(request.raw, maxBodySize, (bytes) => hold.take(bytes))
         if (body === null) throw new TooLarge(maxBodySize)
         return body

@@ -7,7 +7,6 @@ import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest, preParsingHookHandler } from 'fastify'
 import { orOff } from '../../../../config/schema/kit.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import { BodyMemory, bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import { readWhole, setLength, takeWhole, wholeBody } from '../../bridge/whole-request.ts'
 import { ByteLru } from '../../byte-lru.ts'
 import { edgeConcern } from '../../concern.ts'
@@ -60,7 +59,7 @@ export default edgeConcern({
       automatic: persistedQueries.automatic ? new ByteLru<string>(persistedQueries.automatic) : null
     }
     try {
-      new Guard(options, sources ?? null, new BodyMemory(), () => {}, null).judgeGet(target)
+      new Guard(options, sources ?? null, () => {}, null).judgeGet(target)
       return 'allows'
     } catch (error) {
       if (error instanceof PersistedQueryMiss || error instanceof Refusal) return `refuses: ${error.reason}`
@@ -68,8 +67,6 @@ export default edgeConcern({
     }
   },
   async plugin(_fastify, { stores, meter }) {
-    const memory = bodyMemoryOf(stores)
-    measureBodies(memory, meter)
     const refused = meter.counter({
       name: 'jingwei_edge_graphql_refused_total',
       help: 'GraphQL requests that the gateway did not pass on, by reason.',
@@ -92,7 +89,7 @@ export default edgeConcern({
       // Consumers have their own limits, but the persisted queries of the route.
       if (level === 'route') sources.set(name, sourcesOf(name, options))
       const count = (reason: string) => refused.labels(name, reason).inc()
-      const guard = new Guard(options, sources.get(name)!, memory, count, shadow)
+      const guard = new Guard(options, sources.get(name)!, count, shadow)
       const preParsing: preParsingHookHandler = (request, reply, payload, done) =>
         guard.check(request, reply, payload as Readable, done)
       if (level === 'consumer') return { preParsing }
@@ -111,21 +108,18 @@ class Guard {
   readonly #options: GraphqlOptions
   readonly #sources: PersistedSources | null
   readonly #documents: Documents
-  readonly #memory: BodyMemory
   readonly #count: (reason: string) => void
   readonly #shadow: RecordRefusal | null
 
   constructor(
     options: GraphqlOptions,
     sources: PersistedSources | null,
-    memory: BodyMemory,
     count: (reason: string) => void,
     shadow: RecordRefusal | null
   ) {
     this.#options = options
     this.#sources = sources
     this.#documents = new Documents(options)
-    this.#memory = memory
     this.#count = count
     this.#shadow = shadow
   }
@@ -170,7 +164,7 @@ class Guard {
     const { maxBody, maxBatch } = this.#options
     checkPostTarget(raw.url!)
     checkType(raw.rawHeaders, request.removedHeaders)
-    const reading = { maxSize: maxBody, memory: this.#memory, isShadow: this.#shadow !== null }
+    const reading = { maxSize: maxBody, isShadow: this.#shadow !== null }
     const busy = () => new Refusal('graphql_busy', 'Too many bodies are in memory')
     readWhole(request, reply, payload, reading, done, {
       refused(why, rest) {

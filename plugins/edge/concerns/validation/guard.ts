@@ -1,7 +1,6 @@
 /** Checks the requests of one route. */
 import type { Readable } from 'node:stream'
 import type { FastifyReply, FastifyRequest } from 'fastify'
-import type { BodyMemory } from '../../body-memory.ts'
 import { readWhole, unchangedBody } from '../../bridge/whole-request.ts'
 import type { RecordRefusal } from '../../concern-refusals.ts'
 import { isEncoded } from '../../protocol/content-coding.ts'
@@ -39,7 +38,6 @@ export class Guard {
   /** True if bodies that the document does not have are refused. */
   readonly #refusesUnread: boolean
   readonly #count: (reason: string) => void
-  readonly #memory: BodyMemory
   readonly #responses = new WeakMap<FastifyRequest, ResponseRules>()
   readonly #shadow: RecordRefusal | null
 
@@ -47,7 +45,6 @@ export class Guard {
     operationFor: (request: FastifyRequest) => Found | null,
     pathTexts: (request: FastifyRequest) => Texts,
     options: Limits & Pick<ValidationOptions, 'openapi' | 'unread'>,
-    memory: BodyMemory,
     count: (reason: string) => void,
     shadow: RecordRefusal | null
   ) {
@@ -55,7 +52,6 @@ export class Guard {
     this.#pathTexts = pathTexts
     this.#options = options
     this.#refusesUnread = options.openapi !== undefined && options.unread === 'refuse'
-    this.#memory = memory
     this.#count = count
     this.#shadow = shadow
   }
@@ -116,7 +112,7 @@ export class Guard {
       })
     }
     const { maxBody } = this.#options
-    const reading = { maxSize: maxBody, memory: this.#memory, isShadow: this.#shadow !== null }
+    const reading = { maxSize: maxBody, isShadow: this.#shadow !== null }
     const refuse = (error: unknown, rest: () => Readable) => this.#refuse(error, request, reply, done, rest)
     readWhole(request, reply, payload, reading, done, {
       refused(why, rest) {

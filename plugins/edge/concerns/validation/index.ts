@@ -8,7 +8,6 @@ import { orOff } from '../../../../config/schema/kit.ts'
 import { atOnce, inSlices } from '../../../time-slices.ts'
 import type { ApiFacts } from '../../api-facts.ts'
 import { edgeRouteOf } from '../../attach.ts'
-import { bodyMemoryOf, measureBodies } from '../../body-memory.ts'
 import { takeWhole } from '../../bridge/whole-request.ts'
 import { edgeConcern } from '../../concern.ts'
 import { checkRoutes, checkValidation } from './check.ts'
@@ -74,9 +73,7 @@ export default edgeConcern({
     const parts = Object.entries({ query, path, headers, cookies, body }).filter(([, each]) => each !== undefined)
     return `checks ${parts.map(([name]) => name).join(', ')} by JSON Schema`
   },
-  async plugin(_fastify, { config, stores, meter }) {
-    const memory = bodyMemoryOf(stores)
-    measureBodies(memory, meter)
+  async plugin(_fastify, { config, meter }) {
     const refused = meter.counter({
       name: 'jingwei_edge_validation_refused_total',
       help: 'Requests that do not match the schemas of their route, by reason; in shadow mode they are passed on.',
@@ -121,7 +118,7 @@ export default edgeConcern({
         options.openapi === undefined
           ? always(operationOf(options))
           : operationFinder(documentFor(options), options, route, config.listen.paths)
-      const guard = new Guard(find, pathTextsOf(route), options, memory, count, shadow)
+      const guard = new Guard(find, pathTextsOf(route), options, count, shadow)
       const preParsing: preParsingHookHandler = (request: FastifyRequest, reply: FastifyReply, payload, done) =>
         guard.check(request, reply, payload as Readable, done)
       return {
@@ -133,7 +130,6 @@ export default edgeConcern({
             options,
             options.responses === 'enforce' && shadow === null,
             (request) => guard.responseRules(request),
-            memory,
             (result) => checked.labels(name, result).inc()
           )
         })

@@ -4,7 +4,6 @@ import type { Readable } from 'node:stream'
 import createError from '@fastify/error'
 import type { ValidateFunction } from 'ajv'
 import type { FastifyReply, FastifyRequest, onSendHookHandler } from 'fastify'
-import type { BodyMemory } from '../../body-memory.ts'
 import { discard } from '../../bridge/service-body.ts'
 import { decoded } from '../../protocol/content-coding.ts'
 import { mediaTypeOf, ruleFor } from '../../protocol/media-types.ts'
@@ -57,7 +56,6 @@ export function responseHook(
   { maxResponse }: Pick<ValidationOptions, 'maxResponse'>,
   isEnforced: boolean,
   rulesOf: (request: FastifyRequest) => ResponseRules | null,
-  memory: BodyMemory,
   count: (result: Result) => void
 ): onSendHookHandler {
   const end = (request: FastifyRequest, error: unknown, done: Done, payload: unknown): void => {
@@ -109,7 +107,7 @@ export function responseHook(
       discard(body)
       done(error)
     }
-    const hold = memory.holdFor(request, reply)
+    const hold = request.server.bodyMemory.holdFor(request, reply)
     const take = (size: number) => hold.take(size)
     readBody(
       body,
