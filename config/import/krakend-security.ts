@@ -70,7 +70,11 @@ const basicAuth: Convert = (config, edge, draft, route) => {
         `user ${name}: a hash other than bcrypt; write a consumer with the output of jingwei hash-password`
       )
   }
-  if (file !== undefined) draft.note(route, `auth/basic: htpasswd_path ${file}: write its users as consumers`)
+  if (file !== undefined)
+    draft.undecided(
+      route,
+      `auth/basic: htpasswd_path ${file}: write its users as consumers, and name them in acl.allowConsumers`
+    )
 }
 
 /** Declares the consumers of keys, and their place; for an endpoint, requires one of the keys. */

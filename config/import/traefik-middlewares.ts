@@ -113,15 +113,17 @@ const converters: Readonly<Record<string, Convert>> = {
     const header = options.text('headerField')
     options.skip('realm')
     if (header !== undefined) edge.authentication = { forward: { id: header.toLowerCase() } }
-    if (options.has('usersFile'))
-      draft.note(route, `${name}: usersFile ${options.text('usersFile')}: write its users as consumers`)
+    const file = options.text('usersFile')
+    const advice = `${name}: usersFile ${file}: write its users as consumers`
+    if (file !== undefined && hasSeveralLists) draft.undecided(route, `${advice}, and name them in acl.allowConsumers`)
+    else if (file !== undefined) draft.note(route, advice)
     edge.basicAuth = options.flag('removeHeader') === true ? {} : { hideCredentials: false }
     const users = options.texts('users').map((line) => {
       const colon = line.indexOf(':')
       return { username: line.slice(0, colon), hash: line.slice(colon + 1) }
     })
     // Consumers are for all routes, and users of Traefik for those of their middleware.
-    if (hasSeveralLists) edge.acl = { allowConsumers: users.map(({ username }) => username) }
+    if (hasSeveralLists && users.length > 0) edge.acl = { allowConsumers: users.map(({ username }) => username) }
     for (const { username, hash } of users) {
       const known = draft.consumers.find((consumer) => consumer.name === username)
       if (known !== undefined && (known.basicAuth as Settings).hash !== hash)

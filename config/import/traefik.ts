@@ -23,7 +23,10 @@ export function importTraefik(root: Foreign): Imported {
   const services = new Services(root, http, draft)
   const entryPoints = new EntryPoints(root, http, draft)
   const hasPriorities = http.named('routers').some(([, router]) => (router.number('priority') ?? 0) !== 0)
-  const lists = [...middlewares.values()].flatMap((each) => each.map('basicAuth')?.texts('users').join('\n') ?? [])
+  const lists = [...middlewares.values()].flatMap((each) => {
+    const users = each.map('basicAuth')
+    return users === undefined ? [] : [[...users.texts('users'), users.text('usersFile') ?? ''].join('\n')]
+  })
   const hasSeveralLists = new Set(lists).size > 1
   const context: Context = { services, middlewares, entryPoints, hasPriorities, hasSeveralLists, draft }
   for (const [name, router] of http.named('routers')) importRouter(name, router, context)

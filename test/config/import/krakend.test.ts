@@ -194,3 +194,8 @@ t.test('the roles of auth/validator stand beside those of auth/api-keys', async 
   )
   t.match(config.routes[0]!.edge.acl, { allow: ['admin'], roles: ['staff'] })
 })
+
+t.test('users of a file are named at their endpoint, since consumers are for all', async (t) => {
+  const extra_config = { 'auth/basic': { htpasswd_path: '/etc/users' } }
+  t.match(of({ ...all, backend: [{ url_pattern: '/x' }], extra_config }).todo, 'name them in acl.allowConsumers')
+})

@@ -305,3 +305,23 @@ http:
   ])
   t.equal(config.routes.length, 2)
 })
+
+t.test('users of one file are not let in where another file counts', async (t) => {
+  const of = (second: string) =>
+    loaded(
+      'traefik',
+      `
+http:
+  routers:
+    a: { rule: "PathPrefix(\`/a\`)", service: s, middlewares: [a] }
+    b: { rule: "PathPrefix(\`/b\`)", service: s, middlewares: [b] }
+  middlewares: { a: { basicAuth: { usersFile: /etc/a } }, b: { basicAuth: { usersFile: ${second} } } }
+  services: { s: { loadBalancer: { servers: [{ url: "http://s:80" }] } } }
+`
+    )
+  const [one, two] = [of('/etc/a'), of('/etc/b')]
+  t.equal(one.todo, '')
+  t.match(one.summary, 'usersFile /etc/a: write its users as consumers')
+  t.match(two.todo, 'usersFile /etc/a: write its users as consumers, and name them in acl.allowConsumers')
+  t.match(two.todo, 'usersFile /etc/b: write its users as consumers, and name them in acl.allowConsumers')
+})
