@@ -41,7 +41,7 @@ export interface Read {
   whole(bytes: Buffer, take: (bytes: number) => boolean): void
   /**
    * Called if the body is larger than `maxSize`, or if the memory for bodies is in use. `rest` returns all of the body, to be
-   * passed on; otherwise it is read and dropped.
+   * passed on. Without that, one whose Content-Length is too large is left unread, and the rest of another is read and dropped.
    */
   refused(why: 'size' | 'busy', rest: () => Readable): void
 }

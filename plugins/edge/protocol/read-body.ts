@@ -23,6 +23,8 @@ interface Collectable {
   [collect]?(collector: Collector): boolean
 }
 
+const cutOff = 'the client disconnected within the request body'
+
 /**
  * Reads a whole body of at most `maxBytes`. Calls back once: with the bytes, with an error, or, if the body is larger, with
  * the chunks that were read; the rest is then paused. The client's connection stays open; `edge.bodyTimeout` and the
@@ -43,6 +45,11 @@ export function readBody(
     const { chunks } = list
     list = new ChunkList()
     done(error, bytes, chunks)
+  }
+  // No event follows if the stream has failed, or was closed, before.
+  if (body.destroyed) {
+    finish(body.errored ?? new Error(cutOff), null)
+    return
   }
   /** Returns false if the body cannot be read as a whole. */
   const add = (chunk: Buffer): boolean => {
@@ -75,5 +82,5 @@ export function readBody(
   body.on('data', onData)
   body.once('end', () => finish(null, list.join()))
   body.once('error', (error: Error) => finish(error, null))
-  body.once('close', () => finish(new Error('the client disconnected within the request body'), null))
+  body.once('close', () => finish(new Error(cutOff), null))
 }
