@@ -21,7 +21,9 @@ export function markLastResponse(raw: IncomingMessage): void {
 export function endStreamAfterResponse(raw: Http2ServerRequest): void {
   const { stream } = raw
   if (stream.endAfterHeaders) return
-  stream.once('finish', () => {
+  const end = () => {
     if (!raw.complete) stream.close(constants.NGHTTP2_NO_ERROR)
-  })
+  }
+  if (stream.writableFinished) end()
+  else stream.once('finish', end)
 }

@@ -20,7 +20,10 @@ export function mediaTypeOf(field: string | undefined): MediaType | null {
   let type = known.get(field)
   if (type !== undefined) return type
   type = parsed(field)
-  if (known.size < mostKnown && field.length <= longestKnown) known.set(field, type)
+  if (field.length > longestKnown) return type
+  // Emptied, since a client that sends many types would otherwise keep it full of them for good.
+  if (known.size === mostKnown) known.clear()
+  known.set(field, type)
   return type
 }
 
